@@ -1,0 +1,125 @@
+// Multi-head attention with an online softmax: no [N, N] matrix is ever in memory.
+//
+//   q    [M, H*D]       rows `q_stride` apart
+//   k, v [N, H*D]
+//   bias [H, 2*N - 1]   HAS_BIAS: added to the score of query i and key j at j - i + N - 1 (T5's relative
+//                       positions)
+//   y    [M, H*D]
+//
+// One invocation keeps one query row of one head and its output row in registers and walks over the keys,
+// four at a time. All invocations of a workgroup read the same key, so those reads are uniform.
+// After FlashAttention (arXiv 2205.14135), algorithm 1, with a tile of 1 x 4.
+// Offsets and strides count groups of four numbers, but `bias` is scalar.
+
+#import head
+
+struct Params {
+    m: u32,
+    n: u32,
+    q_offset: u32,
+    q_stride: u32,
+    k_offset: u32,
+    k_stride: u32,
+    v_offset: u32,
+    v_stride: u32,
+    y_offset: u32,
+    y_stride: u32,
+    first_query: u32,   // position of row 0 of q among the keys, for CAUSAL and HAS_BIAS
+    first_head: u32,    // number of head 0 of this dispatch in `bias`
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+
+override D4: u32 = 4u;          // a quarter of the head width
+override CAUSAL: bool = false;
+override HAS_BIAS: bool = false;
+
+const LANES: u32 = 16u;
+// Below every score that can occur; a literal infinity is not WGSL, and inf - inf would be NaN.
+const MASKED: f32 = -3.0e38;
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = group.x * LANES + lane;
+    let head = group.y;
+    // Lanes past the end repeat the last row and do not write.
+    let q_at = params.q_offset + min(row, params.m - 1u) * params.q_stride + head * D4;
+    let k_head = params.k_offset + head * D4;
+    let v_head = params.v_offset + head * D4;
+    let position = row + params.first_query;
+    let bias_at = (params.first_head + head) * (2u * params.n - 1u) + params.n - 1u;
+
+    var query: array<vec4<f32>, HEAD4_MAX>;
+    var output: array<vec4<f32>, HEAD4_MAX>;
+    for (var i = 0u; i < D4; i++) {
+        query[i] = q[q_at + i] * params.scale;
+        output[i] = vec4<f32>();
+    }
+    var maximum = MASKED;
+    var total = 0.0;
+    for (var j = 0u; j < params.n; j += 4u) {
+        let last = params.n - 1u;
+        let j1 = min(j + 1u, last);
+        let j2 = min(j + 2u, last);
+        let j3 = min(j + 3u, last);
+        let k0 = k_head + j * params.k_stride;
+        let k1 = k_head + j1 * params.k_stride;
+        let k2 = k_head + j2 * params.k_stride;
+        let k3 = k_head + j3 * params.k_stride;
+        var p0 = vec4<f32>();
+        var p1 = vec4<f32>();
+        var p2 = vec4<f32>();
+        var p3 = vec4<f32>();
+        for (var i = 0u; i < D4; i++) {
+            let a = query[i];
+            p0 += a * k[k0 + i];
+            p1 += a * k[k1 + i];
+            p2 += a * k[k2 + i];
+            p3 += a * k[k3 + i];
+        }
+        let one = vec4<f32>(1.0);
+        var score = vec4<f32>(dot(p0, one), dot(p1, one), dot(p2, one), dot(p3, one));
+        let keys = vec4<u32>(j, j + 1u, j + 2u, j + 3u);
+        if (HAS_BIAS) {
+            // Rows past the end have no bias; position is held inside the table.
+            let origin = bias_at - min(position, last);
+            score += vec4<f32>(bias[origin + j], bias[origin + j1], bias[origin + j2], bias[origin + j3]);
+        }
+        var masked = keys > vec4<u32>(last);
+        if (CAUSAL) {
+            masked = masked | (keys > vec4<u32>(position));
+        }
+        score = select(score, vec4<f32>(MASKED), masked);
+
+        let new_maximum = max(maximum, max(max(score.x, score.y), max(score.z, score.w)));
+        let p = select(exp(score - new_maximum), vec4<f32>(), masked);
+        let decay = exp(maximum - new_maximum);
+        total = total * decay + dot(p, one);
+        maximum = new_maximum;
+        let v0 = v_head + j * params.v_stride;
+        let v1 = v_head + j1 * params.v_stride;
+        let v2 = v_head + j2 * params.v_stride;
+        let v3 = v_head + j3 * params.v_stride;
+        for (var i = 0u; i < D4; i++) {
+            output[i] = output[i] * decay + p.x * v[v0 + i] + p.y * v[v1 + i] + p.z * v[v2 + i] + p.w * v[v3 + i];
+        }
+    }
+    if (row >= params.m) {
+        return;
+    }
+    // A row that attends to nothing gives zeros.
+    let factor = select(0.0, 1.0 / total, total > 0.0);
+    let y_at = params.y_offset + row * params.y_stride + head * D4;
+    for (var i = 0u; i < D4; i++) {
+        y[y_at + i] = output[i] * factor;
+    }
+}

@@ -1,0 +1,10 @@
+// Reads a packed weight stored as bfloat16, two numbers in a u32. A bfloat16 is the upper half of an f32.
+
+@group(0) @binding(2) var<storage, read> weight: array<vec2<u32>>;
+
+// Four consecutive weights; `i` counts groups of four.
+fn weight4(i: u32) -> vec4<f32> {
+    let bits = weight[i];
+    return bitcast<vec4<f32>>(vec4<u32>(
+        bits.x << 16u, bits.x & 0xffff0000u, bits.y << 16u, bits.y & 0xffff0000u));
+}

@@ -1,0 +1,161 @@
+// y = epilogue(x Wᵀ + bias): linear layers, with f32 sums whatever the storage type of W.
+//
+//   x    [M, K]                  rows `x_stride` apart, a view into a wider matrix
+//   W    [tiles][K][4 * LANES]   packed, see `PackedWeight`
+//   bias [N]
+//   gate [N]                     AdaLN gate
+//   y    [M, N]                  rows `y_stride` apart
+//
+// One invocation computes 16 rows x 4 columns in registers; the LANES invocations of a row of the workgroup
+// compute neighbouring columns of the same rows, so their reads of x are uniform and those of W contiguous.
+// No workgroup memory and no barrier: on processors those cost more than they save, and graphics chips serve
+// the shared reads from their first-level cache. WGSL cannot index registers, so the 16 rows are spelt out.
+//
+// Offsets and strides count groups of four numbers.
+
+#import activation
+#import weight
+
+struct Params {
+    m: u32,
+    n4: u32,
+    k4: u32,
+    x_offset: u32,
+    x_stride: u32,
+    y_offset: u32,
+    y_stride: u32,
+    column4: u32,       // first column of this shard, for bias, gate and y
+    gate_offset: u32,
+    row_blocks: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+// binding 2: the weight, in the imported file
+@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> gate: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+
+override LANES: u32 = 16u;      // invocations along the columns
+override ROW_GROUPS: u32 = 1u;  // blocks of 16 rows in a workgroup
+override ACTIVATION: u32 = 0u;
+override HAS_BIAS: bool = false;
+override HAS_GATE: bool = false;
+override MODE: u32 = 0u;        // 0: y = v, 1: y += v, 2: y *= v
+
+fn dot_columns(sum: vec4<f32>, a: vec4<f32>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>) -> vec4<f32> {
+    return sum + a.x * w0 + a.y * w1 + a.z * w2 + a.w * w3;
+}
+
+fn put(row: u32, column4: u32, sum: vec4<f32>) {
+    if (row >= params.m) {
+        return;
+    }
+    var v = sum;
+    if (HAS_BIAS) {
+        v += bias[params.column4 + column4];
+    }
+    v = activate4(v, ACTIVATION);
+    if (HAS_GATE) {
+        v *= gate[params.gate_offset + params.column4 + column4];
+    }
+    let at = params.y_offset + row * params.y_stride + params.column4 + column4;
+    if (MODE == 1u) {
+        v += y[at];
+    } else if (MODE == 2u) {
+        v *= y[at];
+    }
+    y[at] = v;
+}
+
+// Row to read for row `i` of the block: rows past the end repeat the last one and are not written.
+fn x_row(row: u32) -> u32 {
+    return params.x_offset + min(row, params.m - 1u) * params.x_stride;
+}
+
+@compute @workgroup_size(LANES, ROW_GROUPS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+) {
+    let tile = group.x;
+    let column4 = tile * LANES + local.x;
+    let block = (group.y + group.z * groups.y) * ROW_GROUPS + local.y;
+    if (column4 >= params.n4 || block >= params.row_blocks) {
+        return;
+    }
+    let row = block * 16u;
+    let x0 = x_row(row + 0u);
+    let x1 = x_row(row + 1u);
+    let x2 = x_row(row + 2u);
+    let x3 = x_row(row + 3u);
+    let x4 = x_row(row + 4u);
+    let x5 = x_row(row + 5u);
+    let x6 = x_row(row + 6u);
+    let x7 = x_row(row + 7u);
+    let x8 = x_row(row + 8u);
+    let x9 = x_row(row + 9u);
+    let x10 = x_row(row + 10u);
+    let x11 = x_row(row + 11u);
+    let x12 = x_row(row + 12u);
+    let x13 = x_row(row + 13u);
+    let x14 = x_row(row + 14u);
+    let x15 = x_row(row + 15u);
+    var s0 = vec4<f32>();
+    var s1 = vec4<f32>();
+    var s2 = vec4<f32>();
+    var s3 = vec4<f32>();
+    var s4 = vec4<f32>();
+    var s5 = vec4<f32>();
+    var s6 = vec4<f32>();
+    var s7 = vec4<f32>();
+    var s8 = vec4<f32>();
+    var s9 = vec4<f32>();
+    var s10 = vec4<f32>();
+    var s11 = vec4<f32>();
+    var s12 = vec4<f32>();
+    var s13 = vec4<f32>();
+    var s14 = vec4<f32>();
+    var s15 = vec4<f32>();
+    var w = tile * params.k4 * 4u * LANES + local.x;
+    for (var k = 0u; k < params.k4; k++) {
+        let w0 = weight4(w);
+        let w1 = weight4(w + LANES);
+        let w2 = weight4(w + 2u * LANES);
+        let w3 = weight4(w + 3u * LANES);
+        w += 4u * LANES;
+        s0 = dot_columns(s0, x[x0 + k], w0, w1, w2, w3);
+        s1 = dot_columns(s1, x[x1 + k], w0, w1, w2, w3);
+        s2 = dot_columns(s2, x[x2 + k], w0, w1, w2, w3);
+        s3 = dot_columns(s3, x[x3 + k], w0, w1, w2, w3);
+        s4 = dot_columns(s4, x[x4 + k], w0, w1, w2, w3);
+        s5 = dot_columns(s5, x[x5 + k], w0, w1, w2, w3);
+        s6 = dot_columns(s6, x[x6 + k], w0, w1, w2, w3);
+        s7 = dot_columns(s7, x[x7 + k], w0, w1, w2, w3);
+        s8 = dot_columns(s8, x[x8 + k], w0, w1, w2, w3);
+        s9 = dot_columns(s9, x[x9 + k], w0, w1, w2, w3);
+        s10 = dot_columns(s10, x[x10 + k], w0, w1, w2, w3);
+        s11 = dot_columns(s11, x[x11 + k], w0, w1, w2, w3);
+        s12 = dot_columns(s12, x[x12 + k], w0, w1, w2, w3);
+        s13 = dot_columns(s13, x[x13 + k], w0, w1, w2, w3);
+        s14 = dot_columns(s14, x[x14 + k], w0, w1, w2, w3);
+        s15 = dot_columns(s15, x[x15 + k], w0, w1, w2, w3);
+    }
+    put(row + 0u, column4, s0);
+    put(row + 1u, column4, s1);
+    put(row + 2u, column4, s2);
+    put(row + 3u, column4, s3);
+    put(row + 4u, column4, s4);
+    put(row + 5u, column4, s5);
+    put(row + 6u, column4, s6);
+    put(row + 7u, column4, s7);
+    put(row + 8u, column4, s8);
+    put(row + 9u, column4, s9);
+    put(row + 10u, column4, s10);
+    put(row + 11u, column4, s11);
+    put(row + 12u, column4, s12);
+    put(row + 13u, column4, s13);
+    put(row + 14u, column4, s14);
+    put(row + 15u, column4, s15);
+}

@@ -1,0 +1,51 @@
+// The jump between two RALU stages: gathers tokens, repeats those that become finer, scales them and adds
+// noise. y[i] = gain * x[source(i)] + noise_gain * noise[i]. RALU section 3.2, ralu gains a_k and b_k.
+//
+//   x      [N, C]   tokens before, C = 4 * channels, number channel * 4 + row * 2 + column of a 2x2 patch
+//   source [M]      token * 8 + code; code 0..3: the pixel (row, column) of the patch fills the whole new
+//                   patch (pixel upsampling); code 4: the patch is copied as it is
+//   noise  [M, C]
+//   y      [M, C]
+//
+// With noise_gain 0 and gain 1 it only views a mixed layout on another grid. One invocation, one channel
+// (four numbers) of one token.
+
+struct Params {
+    tokens: u32,
+    c4: u32,
+    gain: f32,
+    noise_gain: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> source: array<u32>;
+@group(0) @binding(3) var<storage, read> noise: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+
+const LANES: u32 = 64u;
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = (group.x + group.y * groups.x) * LANES + lane;
+    let token = index / params.c4;
+    let c = index % params.c4;
+    if (token >= params.tokens) {
+        return;
+    }
+    let code = source[token] & 7u;
+    let patch = x[(source[token] >> 3u) * params.c4 + c];
+    var v = patch;
+    switch code {
+        case 0u: { v = patch.xxxx; }
+        case 1u: { v = patch.yyyy; }
+        case 2u: { v = patch.zzzz; }
+        case 3u: { v = patch.wwww; }
+        default: {}
+    }
+    y[index] = params.gain * v + params.noise_gain * noise[index];
+}

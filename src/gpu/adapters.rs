@@ -1,0 +1,222 @@
+//! Which adapters there are, and which of them to use.
+
+use super::Error;
+
+/// How far to trust an adapter's limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitsPolicy {
+    /// Use what the adapter offers.
+    #[default]
+    Adapter,
+    /// Use no more than WebGPU guarantees everywhere, as a browser might.
+    WebGpuDefaults,
+}
+
+/// Which adapter to open.
+#[derive(Clone, Debug, Default)]
+pub struct AdapterChoice {
+    /// A number from [`list_adapters`], or a part of a name; the best adapter if absent.
+    pub adapter: Option<String>,
+    /// Only this backend: `vulkan`, `metal`, `dx12`, `gl` or `webgpu`.
+    pub backend: Option<String>,
+    /// How far to trust its limits.
+    pub limits: LimitsPolicy,
+}
+
+/// What is known about an adapter before it is opened.
+#[derive(Clone, Debug)]
+pub struct AdapterReport {
+    /// Its number, for [`AdapterChoice::adapter`].
+    pub index: usize,
+    /// Name as the driver gives it.
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12`, `gl`, `webgpu`.
+    pub backend: &'static str,
+    /// Driver and its version.
+    pub driver: String,
+    /// `discrete GPU`, `integrated GPU`, `virtual GPU`, `CPU` or `other`.
+    pub kind: &'static str,
+    /// Optional features that we can use.
+    pub features: Vec<&'static str>,
+    /// Largest buffer, in bytes.
+    pub max_buffer_bytes: u64,
+    /// Largest storage binding, in bytes.
+    pub max_binding_bytes: u64,
+    /// Workgroup memory, in bytes.
+    pub max_workgroup_storage_bytes: u32,
+    /// Invocations in a workgroup.
+    pub max_workgroup_invocations: u32,
+    /// Storage buffers that a kernel may use.
+    pub max_storage_buffers: u32,
+    /// Why it cannot be used, if so.
+    pub unusable: Option<String>,
+}
+
+/// Storage buffers that our largest kernel binds.
+const STORAGE_BUFFERS: u32 = 5;
+/// Invocations in our largest workgroup.
+const INVOCATIONS: u32 = 64;
+
+pub(super) struct Candidate {
+    pub(super) adapter: wgpu::Adapter,
+    pub(super) report: AdapterReport,
+}
+
+pub(super) fn instance() -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor {
+        // No indirect dispatches here, so wgpu need not build its validation pipelines for them.
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    })
+}
+
+/// All adapters of all backends, the best one first.
+pub async fn list_adapters() -> Vec<AdapterReport> {
+    candidates(&instance(), wgpu::Backends::all()).await.into_iter().map(|c| c.report).collect()
+}
+
+pub(super) async fn candidates(
+    instance: &wgpu::Instance,
+    backends: wgpu::Backends,
+) -> Vec<Candidate> {
+    let mut adapters = instance.enumerate_adapters(backends).await;
+    if adapters.is_empty() {
+        // Browsers have no list, only a request.
+        let request = instance.request_adapter(&wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        });
+        adapters.extend(request.await.ok());
+    }
+    adapters.sort_by_key(|adapter| rank(&adapter.get_info()));
+    adapters
+        .into_iter()
+        .enumerate()
+        .map(|(index, adapter)| Candidate { report: report(index, &adapter), adapter })
+        .collect()
+}
+
+/// Chooses among the candidates as `choice` says.
+pub(super) async fn choose(
+    instance: &wgpu::Instance,
+    choice: &AdapterChoice,
+) -> Result<Candidate, Error> {
+    let (backends, backend_names) = match choice.backend.as_deref() {
+        None => (wgpu::Backends::all(), "Vulkan, Metal, DX12, GL".to_owned()),
+        Some(name) => (
+            match name {
+                "vulkan" => wgpu::Backends::VULKAN,
+                "metal" => wgpu::Backends::METAL,
+                "dx12" => wgpu::Backends::DX12,
+                "gl" => wgpu::Backends::GL,
+                _ => wgpu::Backends::BROWSER_WEBGPU,
+            },
+            name.to_owned(),
+        ),
+    };
+    let mut found = candidates(instance, backends).await;
+    if found.is_empty() {
+        return Err(Error::NoAdapter { backends: backend_names });
+    }
+    let position = match &choice.adapter {
+        None => found.iter().position(|c| c.report.unusable.is_none()).unwrap_or(0),
+        Some(wanted) => {
+            let number = wanted.parse::<usize>().ok();
+            let part = wanted.to_lowercase();
+            found
+                .iter()
+                .position(|c| number == Some(c.report.index))
+                .or_else(|| found.iter().position(|c| c.report.name.to_lowercase().contains(&part)))
+                .ok_or_else(|| Error::NoSuchAdapter {
+                    wanted: wanted.clone(),
+                    found: found
+                        .iter()
+                        .map(|c| {
+                            format!("{} {} ({})", c.report.index, c.report.name, c.report.backend)
+                        })
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                })?
+        }
+    };
+    let candidate = found.swap_remove(position);
+    match &candidate.report.unusable {
+        Some(reason) => {
+            Err(Error::Unusable { adapter: candidate.report.name.clone(), reason: reason.clone() })
+        }
+        None => Ok(candidate),
+    }
+}
+
+/// Real GPUs before software, modern backends before GL.
+fn rank(info: &wgpu::AdapterInfo) -> (u8, u8) {
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    let backend = match info.backend {
+        wgpu::Backend::Vulkan | wgpu::Backend::Metal | wgpu::Backend::BrowserWebGpu => 0,
+        wgpu::Backend::Dx12 => 1,
+        wgpu::Backend::Gl => 2,
+        wgpu::Backend::Noop => 3,
+    };
+    // A GL adapter often calls itself "Other" where Vulkan says what it is: trust Vulkan first.
+    if info.backend == wgpu::Backend::Gl { (5, kind) } else { (kind, backend) }
+}
+
+fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
+    let info = adapter.get_info();
+    let limits = adapter.limits();
+    let features = adapter.features();
+    let known = [
+        (wgpu::Features::SHADER_F16, "shader-f16"),
+        (wgpu::Features::SUBGROUP, "subgroups"),
+        (wgpu::Features::TIMESTAMP_QUERY, "timestamp-query"),
+        (wgpu::Features::PIPELINE_CACHE, "pipeline-cache"),
+        (wgpu::Features::MAPPABLE_PRIMARY_BUFFERS, "mappable-primary-buffers"),
+    ];
+    let compute =
+        adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS);
+    let unusable = if !compute {
+        Some("it has no compute shaders".to_owned())
+    } else if limits.max_storage_buffers_per_shader_stage < STORAGE_BUFFERS {
+        Some(format!(
+            "it allows {} storage buffers in a kernel, {STORAGE_BUFFERS} are needed",
+            limits.max_storage_buffers_per_shader_stage
+        ))
+    } else if limits.max_compute_invocations_per_workgroup < INVOCATIONS {
+        Some(format!(
+            "it allows {} invocations in a workgroup, {INVOCATIONS} are needed",
+            limits.max_compute_invocations_per_workgroup
+        ))
+    } else {
+        None
+    };
+    AdapterReport {
+        index,
+        name: info.name.clone(),
+        backend: info.backend.to_str(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+            wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+            wgpu::DeviceType::VirtualGpu => "virtual GPU",
+            wgpu::DeviceType::Cpu => "CPU",
+            wgpu::DeviceType::Other => "other",
+        },
+        features: known
+            .iter()
+            .filter(|(feature, _)| features.contains(*feature))
+            .map(|(_, name)| *name)
+            .collect(),
+        max_buffer_bytes: limits.max_buffer_size,
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_workgroup_storage_bytes: limits.max_compute_workgroup_storage_size,
+        max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+        max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        unusable,
+    }
+}

@@ -1,0 +1,322 @@
+//! The only module that touches wgpu: opens a device, holds memory, compiles recordings and runs them.
+//!
+//! [`Gpu`] is the device. [`Store`] holds what outlives a recording (weights, latents, inputs), [`SlotPool`]
+//! the buffers that recordings share for their temporaries, and [`Program`] is a compiled recording.
+//!
+//! Nothing here blocks: results are awaited, and [`block_on`] is the executor that native faces use, which
+//! sleeps inside the driver while the GPU works. wgpu reports late and asynchronously, so everything that
+//! compiles, allocates or submits does so inside error scopes and returns an [`Error`] that names the kernel.
+//!
+//! Low-level and unstable.
+
+mod adapters;
+mod error;
+mod program;
+mod shader;
+mod signal;
+mod store;
+
+pub use adapters::{AdapterChoice, AdapterReport, LimitsPolicy, list_adapters};
+pub use error::{Error, human_bytes};
+pub use program::{Program, SlotPool};
+pub use shader::{LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
+#[cfg(not(target_arch = "wasm32"))]
+pub use signal::block_on;
+pub use store::Store;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::tensor::{Caps, PipelineKey};
+
+/// How many GPU objects were created so far. A stage must not create any after its first step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Buffers.
+    pub buffers: u64,
+    /// Bind groups.
+    pub bind_groups: u64,
+    /// Compute pipelines.
+    pub pipelines: u64,
+    /// Bytes of all buffers alive now.
+    pub bytes_alive: u64,
+    /// The most bytes ever alive at once.
+    pub bytes_peak: u64,
+    /// Submissions.
+    pub submissions: u64,
+}
+
+/// An open device.
+pub struct Gpu {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    report: AdapterReport,
+    caps: Caps,
+    submit_flops: f64,
+    pipelines: RefCell<HashMap<String, Arc<wgpu::ComputePipeline>>>,
+    lost: Arc<Mutex<Option<String>>>,
+    uncaptured: Arc<Mutex<Option<String>>>,
+    counters: Arc<Ledger>,
+}
+
+/// [`Counters`], shared with the buffers that report their own end.
+#[derive(Default)]
+pub(crate) struct Ledger(Mutex<Counters>);
+
+impl Ledger {
+    fn update(&self, change: impl FnOnce(&mut Counters)) {
+        if let Ok(mut counters) = self.0.lock() {
+            change(&mut counters);
+        }
+    }
+}
+
+/// A buffer that is counted while it lives.
+pub(crate) struct Buffer {
+    pub(crate) raw: wgpu::Buffer,
+    pub(crate) bytes: u64,
+    ledger: Arc<Ledger>,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // Not only dropped but destroyed: bind groups may outlive it, the memory need not.
+        self.raw.destroy();
+        self.ledger.update(|c| c.bytes_alive -= self.bytes);
+    }
+}
+
+impl Gpu {
+    /// Opens the adapter that `choice` names, or the best one.
+    pub async fn open(choice: &AdapterChoice) -> Result<Gpu, Error> {
+        let candidate = adapters::choose(&adapters::instance(), choice).await?;
+        let mut report = candidate.report;
+        let adapter_limits = candidate.adapter.limits();
+        let mut limits = wgpu::Limits::defaults().or_worse_values_from(&adapter_limits);
+        if choice.limits == LimitsPolicy::Adapter {
+            limits.max_buffer_size = adapter_limits.max_buffer_size;
+            limits.max_storage_buffer_binding_size = adapter_limits.max_storage_buffer_binding_size;
+        }
+        report.max_buffer_bytes = limits.max_buffer_size;
+        report.max_binding_bytes = limits.max_storage_buffer_binding_size;
+        // No optional feature is asked for: the kernels need none.
+        let (device, queue) = candidate
+            .adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("ralu"),
+                required_limits: limits,
+                memory_hints: wgpu::MemoryHints::MemoryUsage,
+                ..Default::default()
+            })
+            .await
+            .map_err(|error| Error::Open {
+                adapter: report.name.clone(),
+                reason: error.to_string(),
+            })?;
+        Ok(Gpu::adopt(device, queue, report))
+    }
+
+    /// Uses a device that the host program has opened, so that both can share buffers and textures.
+    pub fn adopt(device: wgpu::Device, queue: wgpu::Queue, report: AdapterReport) -> Gpu {
+        let lost: Arc<Mutex<Option<String>>> = Arc::default();
+        let uncaptured: Arc<Mutex<Option<String>>> = Arc::default();
+        let note = lost.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            // Dropping the device is not losing it.
+            if reason != wgpu::DeviceLostReason::Destroyed
+                && let Ok(mut lost) = note.lock()
+            {
+                *lost = Some(message);
+            }
+        });
+        let note = uncaptured.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            if let Ok(mut first) = note.lock() {
+                first.get_or_insert_with(|| error.to_string());
+            }
+        }));
+        let is_cpu = report.kind == "CPU";
+        let discrete = report.kind == "discrete GPU";
+        let limits = device.limits();
+        let caps = Caps {
+            max_binding_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+            // A tenth of a second on a processor, a fiftieth on a small GPU.
+            max_dispatch_flops: if discrete { 200e9 } else { 10e9 },
+            is_cpu,
+        };
+        Gpu {
+            device,
+            queue,
+            report,
+            caps,
+            submit_flops: if discrete { 400e9 } else { 20e9 },
+            pipelines: RefCell::default(),
+            lost,
+            uncaptured,
+            counters: Arc::default(),
+        }
+    }
+
+    /// What was opened.
+    pub fn report(&self) -> &AdapterReport {
+        &self.report
+    }
+
+    /// What recordings for this device may rely on.
+    pub fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    /// Overrides the capabilities, to try the code paths of smaller devices on this one.
+    pub fn with_caps(mut self, change: impl FnOnce(&mut Caps)) -> Gpu {
+        change(&mut self.caps);
+        self
+    }
+
+    /// How many objects were created so far.
+    pub fn counters(&self) -> Counters {
+        self.counters.0.lock().map(|c| *c).unwrap_or_default()
+    }
+
+    /// Fails if the device was lost or reported an error outside all scopes.
+    pub fn check(&self) -> Result<(), Error> {
+        let first = |slot: &Mutex<Option<String>>| slot.lock().ok().and_then(|s| s.clone());
+        if let Some(reason) = first(&self.lost) {
+            return Err(Error::Lost { reason });
+        }
+        if let Some(message) = first(&self.uncaptured) {
+            return Err(Error::Rejected { what: "a command".into(), message });
+        }
+        Ok(())
+    }
+
+    /// Runs `body` inside error scopes and turns what they catch into an [`Error`] about `what`.
+    pub(crate) async fn scoped<T>(&self, what: &str, body: impl FnOnce() -> T) -> Result<T, Error> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let result = body();
+        let caught = [validation.pop().await, internal.pop().await, memory.pop().await];
+        self.check()?;
+        match caught.into_iter().flatten().next() {
+            None => Ok(result),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory {
+                what: what.to_owned(),
+                allocated: human_bytes(self.counters().bytes_alive),
+            }),
+            Some(error) => {
+                Err(Error::Rejected { what: what.to_owned(), message: error.to_string() })
+            }
+        }
+    }
+
+    /// A zeroed storage buffer.
+    pub(crate) async fn buffer(&self, label: &str, bytes: u64) -> Result<Buffer, Error> {
+        let bytes = bytes.max(16).next_multiple_of(16);
+        if bytes > self.report.max_buffer_bytes || bytes > self.report.max_binding_bytes {
+            return Err(Error::Limit {
+                what: label.to_owned(),
+                need: human_bytes(bytes),
+                have: format!(
+                    "{} in one storage binding",
+                    human_bytes(self.report.max_binding_bytes.min(self.report.max_buffer_bytes))
+                ),
+                advice: "Make the picture smaller (--width, --height) or use another adapter",
+            });
+        }
+        let raw = self
+            .scoped(label, || {
+                self.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some(label),
+                    size: bytes,
+                    usage: wgpu::BufferUsages::STORAGE
+                        | wgpu::BufferUsages::COPY_SRC
+                        | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                })
+            })
+            .await?;
+        self.counters.update(|c| {
+            c.buffers += 1;
+            c.bytes_alive += bytes;
+            c.bytes_peak = c.bytes_peak.max(c.bytes_alive);
+        });
+        Ok(Buffer { raw, bytes, ledger: self.counters.clone() })
+    }
+
+    /// The compiled pipeline of a key, from the cache after the first time.
+    pub(crate) async fn pipeline(
+        &self,
+        key: &PipelineKey,
+    ) -> Result<Arc<wgpu::ComputePipeline>, Error> {
+        let name = format!("{key:?}");
+        if let Some(pipeline) = self.pipelines.borrow().get(&name) {
+            return Ok(pipeline.clone());
+        }
+        let what = format!("kernel {}.{}", key.shader, key.entry);
+        let source = shader::resolve(key.shader, &key.roles)
+            .map_err(|error| Error::Rejected { what: what.clone(), message: error.to_string() })?;
+        let pipeline = self
+            .scoped(&what, || {
+                let descriptor = wgpu::ShaderModuleDescriptor {
+                    label: Some(key.shader),
+                    source: wgpu::ShaderSource::Wgsl(source.into()),
+                };
+                // SAFETY: only the check that loops end is left out: it hides their trip counts from
+                // drivers, which then neither unroll them nor keep tiles in registers. Every loop of
+                // our kernels counts up to an override or to a number in `params`, so it ends. Bounds
+                // checks stay.
+                let module = unsafe {
+                    self.device.create_shader_module_trusted(
+                        descriptor,
+                        wgpu::ShaderRuntimeChecks {
+                            force_loop_bounding: false,
+                            ..wgpu::ShaderRuntimeChecks::checked()
+                        },
+                    )
+                };
+                self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                    label: Some(&what),
+                    layout: None,
+                    module: &module,
+                    entry_point: Some(key.entry),
+                    compilation_options: wgpu::PipelineCompilationOptions {
+                        constants: &key.overrides,
+                        // Kernels write workgroup memory before they read it.
+                        zero_initialize_workgroup_memory: false,
+                    },
+                    cache: None,
+                })
+            })
+            .await?;
+        self.counters.update(|c| c.pipelines += 1);
+        let pipeline = Arc::new(pipeline);
+        self.pipelines.borrow_mut().insert(name, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// Waits until everything submitted so far has run.
+    pub async fn idle(&self) -> Result<(), Error> {
+        self.submitted().await
+    }
+
+    /// A future that ends when everything submitted before this call has run.
+    pub(crate) fn submitted(&self) -> impl Future<Output = Result<(), Error>> + '_ {
+        let signal = signal::Signal::default();
+        let done = signal.clone();
+        self.queue.on_submitted_work_done(move || done.set());
+        async move {
+            signal.wait(self).await;
+            self.check()
+        }
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.counters
+    }
+
+    pub(crate) fn submit_flops(&self) -> f64 {
+        self.submit_flops
+    }
+}

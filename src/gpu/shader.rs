@@ -1,0 +1,78 @@
+//! Puts a kernel's text together: `shaders/*.wgsl` and the parts they import.
+//!
+//! `#import name` on a line of its own stands for `shaders/lib/name.wgsl`, or, if the dispatch gives a file
+//! for the role `name`, for that file. Text, once each, no conditions: that is the whole language.
+
+/// The kernels: file stem and text.
+pub const SHADER_FILES: &[(&str, &str)] = &[
+    ("activation", include_str!("../../shaders/activation.wgsl")),
+    ("attention", include_str!("../../shaders/attention.wgsl")),
+    ("conv2d", include_str!("../../shaders/conv2d.wgsl")),
+    ("euler", include_str!("../../shaders/euler.wgsl")),
+    ("group_norm", include_str!("../../shaders/group_norm.wgsl")),
+    ("matmul", include_str!("../../shaders/matmul.wgsl")),
+    ("matvec", include_str!("../../shaders/matvec.wgsl")),
+    ("norm", include_str!("../../shaders/norm.wgsl")),
+    ("qk_norm_rope", include_str!("../../shaders/qk_norm_rope.wgsl")),
+    ("renoise", include_str!("../../shaders/renoise.wgsl")),
+    ("unpack", include_str!("../../shaders/unpack.wgsl")),
+];
+
+/// The parts: file stem and text.
+pub const LIBRARY_FILES: &[(&str, &str)] = &[
+    ("activation", include_str!("../../shaders/lib/activation.wgsl")),
+    ("head_16", include_str!("../../shaders/lib/head_16.wgsl")),
+    ("head_32", include_str!("../../shaders/lib/head_32.wgsl")),
+    ("head_64", include_str!("../../shaders/lib/head_64.wgsl")),
+    ("head_128", include_str!("../../shaders/lib/head_128.wgsl")),
+    ("head_256", include_str!("../../shaders/lib/head_256.wgsl")),
+    ("head_512", include_str!("../../shaders/lib/head_512.wgsl")),
+    ("weight_bf16", include_str!("../../shaders/lib/weight_bf16.wgsl")),
+    ("weight_f16", include_str!("../../shaders/lib/weight_f16.wgsl")),
+    ("weight_f32", include_str!("../../shaders/lib/weight_f32.wgsl")),
+];
+
+/// A kernel that names something that does not exist.
+#[derive(Debug, thiserror::Error)]
+pub enum ShaderError {
+    /// No such kernel.
+    #[error("there is no shaders/{0}.wgsl")]
+    NoKernel(String),
+    /// No such part.
+    #[error(
+        "shaders/{kernel}.wgsl imports {name:?}: no role of that name was given and there is no shaders/lib/{name}.wgsl"
+    )]
+    NoPart {
+        /// The kernel.
+        kernel: String,
+        /// What it imports.
+        name: String,
+    },
+}
+
+/// The whole text of a kernel, with `roles` filled in.
+pub fn resolve(kernel: &str, roles: &[(&str, &str)]) -> Result<String, ShaderError> {
+    let find = |files: &[(&str, &'static str)], name: &str| {
+        files.iter().find(|(stem, _)| *stem == name).map(|(_, text)| *text)
+    };
+    let text =
+        find(SHADER_FILES, kernel).ok_or_else(|| ShaderError::NoKernel(kernel.to_owned()))?;
+    let mut resolved = String::with_capacity(text.len() * 2);
+    for line in text.lines() {
+        match line.strip_prefix("#import ") {
+            Some(name) => {
+                let name = name.trim();
+                let file =
+                    roles.iter().find(|(role, _)| *role == name).map_or(name, |(_, file)| file);
+                let part = find(LIBRARY_FILES, file).ok_or_else(|| ShaderError::NoPart {
+                    kernel: kernel.to_owned(),
+                    name: file.to_owned(),
+                })?;
+                resolved.push_str(part);
+            }
+            None => resolved.push_str(line),
+        }
+        resolved.push('\n');
+    }
+    Ok(resolved)
+}

@@ -1,0 +1,73 @@
+//! Waiting for the GPU without blocking.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use super::Gpu;
+
+/// Set once from a wgpu callback, awaited from a future.
+#[derive(Clone, Default)]
+pub(super) struct Signal(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    set: bool,
+    waker: Option<Waker>,
+}
+
+impl Signal {
+    pub(super) fn set(&self) {
+        let waker = self.0.lock().ok().and_then(|mut state| {
+            state.set = true;
+            state.waker.take()
+        });
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn wait<'a>(&self, gpu: &'a Gpu) -> impl Future<Output = ()> + 'a {
+        Wait { signal: self.clone(), gpu }
+    }
+}
+
+struct Wait<'a> {
+    signal: Signal,
+    gpu: &'a Gpu,
+}
+
+impl Future for Wait<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // Natively, callbacks run inside `poll`; in a browser the event loop calls them.
+        let _ = self.gpu.device.poll(wgpu::PollType::Poll);
+        match self.signal.0.lock() {
+            Ok(state) if state.set => Poll::Ready(()),
+            Ok(mut state) => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+            // A panic in a callback: whoever awaits finds the device's error.
+            Err(_) => Poll::Ready(()),
+        }
+    }
+}
+
+/// Drives a future to its end on this thread, sleeping inside the driver while the GPU works.
+///
+/// For native programs without an async runtime. The library itself never calls it.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn block_on<T>(gpu: &Gpu, future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        if gpu.device.poll(wgpu::PollType::wait_indefinitely()).is_err() {
+            std::thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Multi-head attention.
+
+use super::{quads, read, read_write};
+use crate::tensor::{Dispatch, PipelineKey, Tensor, row_pieces};
+
+/// What attention does beside `softmax(q kᵀ) v`.
+#[derive(Clone, Copy)]
+pub struct Attention<'r> {
+    /// Numbers in a head, a multiple of 4 and at most 512.
+    pub head_dim: usize,
+    /// Factor of the scores: `1 / sqrt(D)`, or 1 in T5.
+    pub scale: f32,
+    /// Row i attends to keys 0..=i only.
+    pub causal: bool,
+    /// Relative positions, `[H, 2 * N - 1]` padded to a multiple of 4 columns in all, one row: added to
+    /// the score of query i and key j of head h at `h * (2 * N - 1) + j - i + N - 1`.
+    pub bias: Option<Tensor<'r>>,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    m: u32,
+    n: u32,
+    q_offset: u32,
+    q_stride: u32,
+    k_offset: u32,
+    k_stride: u32,
+    v_offset: u32,
+    v_stride: u32,
+    y_offset: u32,
+    y_stride: u32,
+    first_query: u32,
+    first_head: u32,
+    scale: f32,
+}
+
+/// Invocations, and so query rows, in a workgroup.
+const LANES: usize = 16;
+
+/// The parts that size a head's registers.
+const HEADS: [(usize, &str); 6] = [
+    (16, "head_16"),
+    (32, "head_32"),
+    (64, "head_64"),
+    (128, "head_128"),
+    (256, "head_256"),
+    (512, "head_512"),
+];
+
+/// The widest head that attention can do.
+pub const MAX_HEAD_DIM: usize = 512;
+
+/// Attention of the rows of `q` `[M, H * D]` to those of `k` and `v` `[N, H * D]`, written to `y` `[M, H * D]`.
+///
+/// Scores and sums are f32. `k` and `v` must lie in one buffer each (a model splits heads into groups where
+/// they would not). SD3 paper (arXiv 2403.03206), section 4; FlashAttention (arXiv 2205.14135).
+#[track_caller]
+pub fn attention<'r>(
+    name: &str,
+    [q, k, v]: [Tensor<'r>; 3],
+    y: Tensor<'r>,
+    options: Attention<'r>,
+) {
+    let d = options.head_dim;
+    let recorder = q.recorder();
+    let caps = recorder.caps();
+    assert!(q.cols().is_multiple_of(d), "{name}: q has {} columns, heads of {d}", q.cols());
+    for (role, operand) in [("k", k), ("v", v), ("y", y)] {
+        assert_eq!(operand.cols(), q.cols(), "{name}: {role} has {} columns", operand.cols());
+    }
+    assert_eq!(k.rows(), v.rows(), "{name}: k has {} rows, v {}", k.rows(), v.rows());
+    let heads = q.cols() / d;
+    let n = k.rows();
+    let (k_buffer, k_at) = k.expect_single("k");
+    let (v_buffer, v_at) = v.expect_single("v");
+    let bias = options.bias.map(|bias| {
+        assert!(bias.cols() >= heads * (2 * n - 1), "{name}: the bias is too short");
+        bias.expect_single("bias").0
+    });
+    let Some((_, registers)) = HEADS.iter().find(|(width, _)| d <= *width) else {
+        panic!("{name}: heads of {d} numbers, at most {MAX_HEAD_DIM} are possible");
+    };
+
+    let flops_per_row = 4.0 * n as f64 * d as f64;
+    let rows = (caps.max_dispatch_flops / flops_per_row) as usize;
+    let max_rows = (rows / LANES * LANES).max(LANES);
+    for piece in row_pieces(&[q, y], max_rows) {
+        let [(q_buffer, q_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
+        let heads_at_once = ((caps.max_dispatch_flops / (flops_per_row * piece.rows as f64))
+            as usize)
+            .clamp(1, heads);
+        for first_head in (0..heads).step_by(heads_at_once) {
+            let count = heads_at_once.min(heads - first_head);
+            let column = first_head * d;
+            let params = Params {
+                m: piece.rows as u32,
+                n: n as u32,
+                q_offset: quads(q_at + column),
+                q_stride: quads(q.row_stride()),
+                k_offset: quads(k_at + column),
+                k_stride: quads(k.row_stride()),
+                v_offset: quads(v_at + column),
+                v_stride: quads(v.row_stride()),
+                y_offset: quads(y_at + column),
+                y_stride: quads(y.row_stride()),
+                first_query: piece.row0 as u32,
+                first_head: first_head as u32,
+                scale: options.scale,
+            };
+            recorder.dispatch(Dispatch {
+                pipeline: PipelineKey {
+                    shader: "attention",
+                    entry: "main",
+                    roles: vec![("head", registers)],
+                    overrides: vec![
+                        ("D4", f64::from(quads(d))),
+                        ("CAUSAL", f64::from(u8::from(options.causal))),
+                        ("HAS_BIAS", f64::from(u8::from(bias.is_some()))),
+                    ],
+                },
+                params: bytemuck::bytes_of(&params).to_vec(),
+                bindings: vec![
+                    read(q_buffer),
+                    read(k_buffer),
+                    read(v_buffer),
+                    read(bias.unwrap_or(q_buffer)),
+                    read_write(y_buffer),
+                ],
+                groups: [piece.rows.div_ceil(LANES) as u32, count as u32, 1],
+                flops: flops_per_row * piece.rows as f64 * count as f64,
+                label: name.to_owned(),
+            });
+        }
+    }
+}
+
+/// One head: `q` `[M, D]`, `k` and `v` `[N, D]`; `bias(i, j)` is added to the scaled score, `None` masks it.
+pub fn reference(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    d: usize,
+    scale: f64,
+    bias: impl Fn(usize, usize) -> Option<f64>,
+) -> Vec<f64> {
+    let mut out = Vec::with_capacity(q.len());
+    for (i, q) in q.chunks_exact(d).enumerate() {
+        let scores: Vec<f64> = k
+            .chunks_exact(d)
+            .enumerate()
+            .map(|(j, k)| match bias(i, j) {
+                None => f64::NEG_INFINITY,
+                Some(bias) => {
+                    let dot: f64 =
+                        q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                    dot * scale + bias
+                }
+            })
+            .collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores
+            .iter()
+            .map(|s| if *s == f64::NEG_INFINITY { 0.0 } else { libm::exp(s - max) })
+            .collect();
+        let total: f64 = weights.iter().sum();
+        for c in 0..d {
+            let sum: f64 =
+                weights.iter().enumerate().map(|(j, w)| w * f64::from(v[j * d + c])).sum();
+            out.push(if total > 0.0 { sum / total } else { 0.0 });
+        }
+    }
+    out
+}

@@ -1,0 +1,170 @@
+//! 3x3 convolution of a picture, optionally after nearest-neighbour enlargement.
+
+use super::{quads, read, read_write};
+use crate::tensor::{Dispatch, PackedWeight, PipelineKey, Resident, Tensor};
+
+/// A 3x3 convolution with padding 1.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    /// `[N, 9 * C]` with `k = (ky * 3 + kx) * C + c`.
+    pub weight: PackedWeight,
+    /// `[1, N]`, padded to a multiple of 4.
+    pub bias: Resident,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    height: u32,
+    width: u32,
+    c4: u32,
+    n4: u32,
+    y_row0: u32,
+    y_rows: u32,
+    y_offset: u32,
+    y_stride: u32,
+    x_row0: u32,
+    x_offset: u32,
+    x_stride: u32,
+    column4: u32,
+}
+
+/// Pixels that one invocation computes.
+const PIXELS: usize = 8;
+
+/// Convolves the picture `x` `[H * W, C]` of width `width` into `y` `[H' * W', N]`.
+///
+/// With `upsample`, `x` is first enlarged twice by repeating pixels (without being stored). With `add`, the
+/// result is added to what `y` holds. A picture in several bands is convolved band by band; its borders are
+/// exchanged first, so the result is exact.
+#[track_caller]
+pub fn conv2d<'r>(
+    name: &str,
+    x: Tensor<'r>,
+    width: usize,
+    layer: &Conv2d,
+    y: Tensor<'r>,
+    upsample: bool,
+    add: bool,
+) {
+    let weight = &layer.weight;
+    let n = weight.n.next_multiple_of(4);
+    let up = if upsample { 2 } else { 1 };
+    let x_height = x.rows() / width;
+    let (y_width, y_height) = (width * up, x_height * up);
+    assert_eq!(9 * x.cols(), weight.k, "{}: x has {} channels", weight.label, x.cols());
+    assert_eq!(y.cols(), n, "{}: y has {} channels", weight.label, y.cols());
+    assert_eq!(y.rows(), y_width * y_height, "{}: y has {} pixels", weight.label, y.rows());
+    let recorder = x.recorder();
+    let caps = recorder.caps();
+    recorder.exchange_halo(x);
+    let bias = recorder.resident(&layer.bias).expect_single("bias").0;
+    let lanes_x = weight.tile / 4;
+    let lanes_y = (if caps.is_cpu { 16 } else { 64 }) / lanes_x;
+
+    for (index, shard) in weight.shards.iter().enumerate() {
+        let shard_n = shard.rows.min(n.saturating_sub(shard.row0));
+        if shard_n == 0 {
+            continue;
+        }
+        let flops_per_row = 2.0 * weight.k as f64 * shard_n as f64 * y_width as f64;
+        let max_rows = ((caps.max_dispatch_flops / flops_per_row) as usize)
+            .clamp(1, crate::tensor::MAX_WORKGROUPS as usize);
+        let mut row = 0;
+        while row < y_height {
+            // The rows that lie in one band of y and whose sources lie in one band of x (or its halo).
+            let x_base = recorder.base(x.base);
+            let y_base = recorder.base(y.base);
+            let x_band = x_base.band_at(row / up * width);
+            let y_band = y_base.band_at(row * y_width);
+            let end = y_height
+                .min(row + max_rows)
+                .min((x_band.row0 + x_band.rows) / width * up)
+                .min((y_band.row0 + y_band.rows) / y_width);
+            let above = |row0: usize, halo: usize| if row0 == 0 { 0 } else { halo };
+            let x_first = x_band.row0 - above(x_band.row0, x_base.halo);
+            let y_first = y_band.row0 - above(y_band.row0, y_base.halo);
+            let params = Params {
+                height: y_height as u32,
+                width: y_width as u32,
+                c4: quads(x.cols()),
+                n4: quads(shard_n),
+                y_row0: row as u32,
+                y_rows: (end - row) as u32,
+                y_offset: quads((row * y_width - y_first) * y_base.cols),
+                y_stride: quads(y_base.cols),
+                x_row0: (x_first / width) as u32,
+                x_offset: 0,
+                x_stride: quads(x_base.cols),
+                column4: quads(shard.row0),
+            };
+            let bindings = vec![
+                read(x_band.buffer),
+                read(recorder.shard(weight, index)),
+                read(bias),
+                read_write(y_band.buffer),
+            ];
+            drop((x_base, y_base));
+            recorder.dispatch(Dispatch {
+                pipeline: PipelineKey {
+                    shader: "conv2d",
+                    entry: "main",
+                    roles: vec![("weight", weight.storage.accessor())],
+                    overrides: vec![
+                        ("LANES_X", lanes_x as f64),
+                        ("LANES_Y", lanes_y as f64),
+                        ("UPSAMPLE", f64::from(u8::from(upsample))),
+                        ("ACCUMULATE", f64::from(u8::from(add))),
+                    ],
+                },
+                params: bytemuck::bytes_of(&params).to_vec(),
+                bindings,
+                groups: [
+                    y_width.div_ceil(PIXELS * lanes_y) as u32,
+                    (end - row) as u32,
+                    shard_n.div_ceil(weight.tile) as u32,
+                ],
+                flops: flops_per_row * (end - row) as f64,
+                label: name.to_owned(),
+            });
+            row = end;
+        }
+    }
+}
+
+/// `x` `[H * W, C]`, `weight` `[N, 3, 3, C]` (ky, kx, c), `bias` `[N]`. Gives `[H' * W', N]`.
+pub fn reference(
+    x: &[f32],
+    width: usize,
+    channels: usize,
+    weight: &[f32],
+    bias: &[f32],
+    upsample: bool,
+) -> Vec<f64> {
+    let height = x.len() / channels / width;
+    let up = if upsample { 2 } else { 1 };
+    let (h, w) = (height * up, width * up);
+    let mut out = Vec::with_capacity(h * w * bias.len());
+    for row in 0..h as isize {
+        for column in 0..w as isize {
+            for (n, b) in bias.iter().enumerate() {
+                let mut sum = f64::from(*b);
+                for ky in 0..3 {
+                    for kx in 0..3 {
+                        let (r, c) = (row + ky - 1, column + kx - 1);
+                        if r < 0 || c < 0 || r >= h as isize || c >= w as isize {
+                            continue;
+                        }
+                        let pixel = (r as usize / up * width + c as usize / up) * channels;
+                        let tap = (n * 9 + (ky * 3 + kx) as usize) * channels;
+                        for i in 0..channels {
+                            sum += f64::from(x[pixel + i]) * f64::from(weight[tap + i]);
+                        }
+                    }
+                }
+                out.push(sum);
+            }
+        }
+    }
+    out
+}

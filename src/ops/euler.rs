@@ -1,0 +1,73 @@
+//! One Euler step along the predicted velocity.
+
+use super::{LANES, quads, read, read_write};
+use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    count4: u32,
+    offset: u32,
+}
+
+/// `velocity = v`, `x += step[0] * v`, all `[N, C]` and contiguous.
+///
+/// `v` is `conditional`, or with `unconditional` given `u + step[1] * (conditional - u)`: true
+/// classifier-free guidance. `step` `[1, 4]` holds `sigma_next - sigma`, the guidance scale, and what
+/// [`super::unpack`] needs.
+#[track_caller]
+pub fn euler_step<'r>(
+    name: &str,
+    conditional: Tensor<'r>,
+    unconditional: Option<Tensor<'r>>,
+    step: Tensor<'r>,
+    velocity: Tensor<'r>,
+    x: Tensor<'r>,
+) {
+    let recorder = x.recorder();
+    let whole = |tensor: Tensor<'r>, role: &str| {
+        assert_eq!(
+            (tensor.rows(), tensor.cols(), tensor.row_stride()),
+            (x.rows(), x.cols(), x.cols()),
+            "{name}: {role} has another shape than x, or is not contiguous"
+        );
+        let (buffer, at) = tensor.expect_single(role);
+        assert_eq!(at, 0, "{name}: {role} must start its buffer");
+        buffer
+    };
+    let conditional = whole(conditional, "conditional");
+    let guided = unconditional.is_some();
+    let unconditional = unconditional.map_or(conditional, |u| whole(u, "unconditional"));
+    let count4 = quads(x.rows() * x.cols());
+    recorder.dispatch(Dispatch {
+        pipeline: PipelineKey {
+            shader: "euler",
+            entry: "main",
+            roles: vec![],
+            overrides: vec![("GUIDED", f64::from(u8::from(guided)))],
+        },
+        params: bytemuck::bytes_of(&Params { count4, offset: 0 }).to_vec(),
+        bindings: vec![
+            read(conditional),
+            read(unconditional),
+            read(step.expect_single("step").0),
+            read_write(whole(velocity, "velocity")),
+            read_write(whole(x, "x")),
+        ],
+        groups: fold_groups((count4 as usize).div_ceil(LANES)),
+        flops: f64::from(count4) * 20.0,
+        label: name.to_owned(),
+    });
+}
+
+/// One number: gives `(velocity, x)`.
+pub fn reference(
+    conditional: f64,
+    unconditional: Option<f64>,
+    delta: f64,
+    guidance: f64,
+    x: f64,
+) -> (f64, f64) {
+    let v = unconditional.map_or(conditional, |u| u + guidance * (conditional - u));
+    (v, x + delta * v)
+}

@@ -1,0 +1,195 @@
+//! Linear layers: `y = epilogue(x Wᵀ + b)`.
+
+use super::{Activation, quads, read, read_write};
+use crate::tensor::{
+    Dispatch, MAX_WORKGROUPS, PackedWeight, PipelineKey, Resident, Tensor, row_pieces,
+};
+
+/// A weight `[N, K]` and a bias `[1, N]`.
+#[derive(Clone, Debug)]
+pub struct LinearLayer {
+    /// Packed weight.
+    pub weight: PackedWeight,
+    /// Bias, padded to a multiple of 4 columns.
+    pub bias: Option<Resident>,
+}
+
+/// How a result meets what the output holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Write {
+    /// `y = v`.
+    #[default]
+    Store = 0,
+    /// `y += v`: a residual.
+    Add = 1,
+    /// `y *= v`: a gated MLP.
+    Multiply = 2,
+}
+
+/// What happens to each sum before it is written: bias, then activation, then gate.
+#[derive(Clone, Copy, Default)]
+pub struct Epilogue<'r> {
+    /// Applied to sum + bias.
+    pub activation: Activation,
+    /// `[1, N]`, multiplied in after the activation: AdaLN's gate.
+    pub gate: Option<Tensor<'r>>,
+    /// How it is written.
+    pub write: Write,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    m: u32,
+    n4: u32,
+    k4: u32,
+    x_offset: u32,
+    x_stride: u32,
+    y_offset: u32,
+    y_stride: u32,
+    column4: u32,
+    gate_offset: u32,
+    row_blocks: u32,
+}
+
+/// Rows that one invocation of `matmul.wgsl` computes.
+const ROWS: usize = 16;
+/// Up to this many rows `matvec.wgsl` is used: a block of 16 would be mostly padding.
+const FEW_ROWS: usize = 4;
+
+/// A new matrix `[M, N]` from `x` `[M, K]`.
+#[track_caller]
+pub fn linear<'r>(
+    name: &str,
+    x: Tensor<'r>,
+    layer: &LinearLayer,
+    activation: Activation,
+) -> Tensor<'r> {
+    let y = x.recorder().temp(name, x.rows(), layer.weight.n.next_multiple_of(4));
+    linear_into(name, x, layer, y, Epilogue { activation, ..Default::default() });
+    y
+}
+
+/// Writes `[M, N]` into `y`, which may be a part of a wider matrix.
+#[track_caller]
+pub fn linear_into<'r>(
+    name: &str,
+    x: Tensor<'r>,
+    layer: &LinearLayer,
+    y: Tensor<'r>,
+    epilogue: Epilogue<'r>,
+) {
+    let weight = &layer.weight;
+    let n = weight.n.next_multiple_of(4);
+    assert_eq!(
+        x.cols(),
+        weight.k,
+        "{}: x has {} columns, K = {}",
+        weight.label,
+        x.cols(),
+        weight.k
+    );
+    assert_eq!(y.cols(), n, "{}: y has {} columns, N = {n}", weight.label, y.cols());
+    assert_eq!(x.rows(), y.rows(), "{}: x has {} rows, y {}", weight.label, x.rows(), y.rows());
+    let recorder = x.recorder();
+    let caps = recorder.caps();
+    let gate = epilogue.gate.map(|gate| gate.expect_single("gate"));
+    let bias = layer.bias.as_ref().map(|bias| recorder.resident(bias).expect_single("bias").0);
+
+    for (index, shard) in weight.shards.iter().enumerate() {
+        let shard_n = shard.rows.min(n.saturating_sub(shard.row0));
+        if shard_n == 0 {
+            continue;
+        }
+        let flops_per_row = 2.0 * weight.k as f64 * shard_n as f64;
+        let budget = (caps.max_dispatch_flops / flops_per_row) as usize;
+        let max_rows = (budget / ROWS * ROWS).max(ROWS);
+        for piece in row_pieces(&[x, y], max_rows) {
+            let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
+            let few = piece.rows <= FEW_ROWS;
+            // Four blocks of rows fill a graphics chip's lanes; a processor wants uniform rows.
+            let row_groups = if few || caps.is_cpu { 1 } else { 4 };
+            let row_blocks = piece.rows.div_ceil(ROWS);
+            let params = Params {
+                m: piece.rows as u32,
+                n4: quads(shard_n),
+                k4: quads(weight.k),
+                x_offset: quads(x_at),
+                x_stride: quads(x.row_stride()),
+                y_offset: quads(y_at),
+                y_stride: quads(y.row_stride()),
+                column4: quads(shard.row0),
+                gate_offset: gate.map_or(0, |(_, at)| quads(at)),
+                row_blocks: row_blocks as u32,
+            };
+            let mut overrides = vec![
+                ("LANES", (weight.tile / 4) as f64),
+                ("ACTIVATION", f64::from(epilogue.activation as u32)),
+                ("HAS_BIAS", f64::from(u8::from(bias.is_some()))),
+                ("HAS_GATE", f64::from(u8::from(gate.is_some()))),
+                ("MODE", f64::from(epilogue.write as u32)),
+            ];
+            let tiles = shard_n.div_ceil(weight.tile) as u32;
+            let groups = if few {
+                [tiles, piece.rows as u32, 1]
+            } else {
+                overrides.push(("ROW_GROUPS", row_groups as f64));
+                let y = row_blocks.div_ceil(row_groups);
+                let z = y.div_ceil(MAX_WORKGROUPS as usize);
+                [tiles, y.div_ceil(z) as u32, z as u32]
+            };
+            recorder.dispatch(Dispatch {
+                pipeline: PipelineKey {
+                    shader: if few { "matvec" } else { "matmul" },
+                    entry: "main",
+                    roles: vec![("weight", weight.storage.accessor())],
+                    overrides,
+                },
+                params: bytemuck::bytes_of(&params).to_vec(),
+                // x stands in for an absent bias or gate: a binding must not be empty.
+                bindings: vec![
+                    read(x_buffer),
+                    read(recorder.shard(weight, index)),
+                    read(bias.unwrap_or(x_buffer)),
+                    read(gate.map_or(x_buffer, |(buffer, _)| buffer)),
+                    read_write(y_buffer),
+                ],
+                groups,
+                flops: flops_per_row * piece.rows as f64,
+                label: name.to_owned(),
+            });
+        }
+    }
+}
+
+/// `x` `[M, K]`, `weight` `[N, K]`, `bias` and `gate` `[N]`, `y` what the output held. Gives `[M, N]`.
+#[allow(clippy::too_many_arguments, reason = "the definition of an op lists its operands")]
+pub fn reference(
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    gate: Option<&[f32]>,
+    y: &[f32],
+    k: usize,
+    activation: Activation,
+    write: Write,
+) -> Vec<f64> {
+    let n = weight.len() / k;
+    let mut out = Vec::with_capacity(y.len());
+    for (row, x) in x.chunks_exact(k).enumerate() {
+        for (column, w) in weight.chunks_exact(k).enumerate() {
+            let sum: f64 = x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            let v = super::reference::activate(
+                sum + bias.map_or(0.0, |b| f64::from(b[column])),
+                activation,
+            ) * gate.map_or(1.0, |g| f64::from(g[column]));
+            let old = f64::from(y[row * n + column]);
+            out.push(match write {
+                Write::Store => v,
+                Write::Add => old + v,
+                Write::Multiply => old * v,
+            });
+        }
+    }
+    out
+}

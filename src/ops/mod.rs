@@ -1,0 +1,64 @@
+//! The operations that models are made of: one file each, with the function that records it, the layout of
+//! its kernel's parameters, and `reference`, its slow and readable definition in f64.
+//!
+//! An op takes and writes [`Tensor`] views, checks their shapes (a mismatch is a bug in model code and panics
+//! at the caller's line), and records one dispatch for every run of rows that lies in one buffer.
+//! Nothing here knows the device; what differs between adapters comes from [`crate::tensor::Caps`].
+//!
+//! Adding an op touches the shader, the op's file, the list here and the case table in `tests/ops.rs`.
+
+mod activation;
+mod attention;
+mod conv2d;
+mod euler;
+mod group_norm;
+mod linear;
+mod norm;
+mod qk_norm_rope;
+mod renoise;
+mod unpack;
+
+pub use activation::{Activation, activate};
+pub use attention::{Attention, attention};
+pub use conv2d::{Conv2d, conv2d};
+pub use euler::euler_step;
+pub use group_norm::group_norm;
+pub use linear::{Epilogue, LinearLayer, Write, linear, linear_into};
+pub use norm::{Affine, NormKind, norm, norm_into};
+pub use qk_norm_rope::qk_norm_rope;
+pub use renoise::renoise;
+pub use unpack::unpack;
+
+/// The slow, readable definitions: naive loops in f64.
+pub mod reference {
+    pub use super::activation::reference as activate;
+    pub use super::attention::reference as attention;
+    pub use super::conv2d::reference as conv2d;
+    pub use super::euler::reference as euler_step;
+    pub use super::group_norm::reference as group_norm;
+    pub use super::linear::reference as linear;
+    pub use super::norm::reference as norm;
+    pub use super::qk_norm_rope::reference as qk_norm_rope;
+    pub use super::renoise::reference as renoise;
+    pub use super::unpack::reference as unpack;
+}
+
+use crate::tensor::{Access, Binding, BufferRef};
+
+fn read(buffer: BufferRef) -> Binding {
+    Binding { buffer, access: Access::Read }
+}
+
+fn read_write(buffer: BufferRef) -> Binding {
+    Binding { buffer, access: Access::ReadWrite }
+}
+
+/// An element offset as kernels count it: in groups of four.
+#[track_caller]
+fn quads(elements: usize) -> u32 {
+    assert!(elements.is_multiple_of(4), "offset or width {elements} is not a multiple of 4");
+    (elements / 4) as u32
+}
+
+/// Invocations in a workgroup of the elementwise kernels.
+const LANES: usize = 64;

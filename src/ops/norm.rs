@@ -1,0 +1,141 @@
+//! Layer norm and RMS norm, with AdaLN modulation as an epilogue.
+
+use super::{LANES, quads, read, read_write};
+use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
+
+/// Which statistics a row is divided by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NormKind {
+    /// `(x - mean) / sqrt(var + eps)`.
+    Layer {
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// `x / sqrt(mean(x²) + eps)`.
+    Rms {
+        /// Added to the mean square.
+        eps: f32,
+    },
+}
+
+/// What follows the normalisation; all operands are `[1, C]`.
+#[derive(Clone, Copy)]
+pub enum Affine<'r> {
+    /// Nothing.
+    None,
+    /// `norm(x) * (1 + scale) + shift`: AdaLN.
+    Modulate {
+        /// AdaLN scale.
+        scale: Tensor<'r>,
+        /// AdaLN shift.
+        shift: Tensor<'r>,
+    },
+    /// `norm(x) * weight + bias`.
+    WeightBias(Tensor<'r>, Tensor<'r>),
+    /// `norm(x) * weight`.
+    Weight(Tensor<'r>),
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    rows: u32,
+    c4: u32,
+    x_offset: u32,
+    x_stride: u32,
+    y_offset: u32,
+    y_stride: u32,
+    scale_offset: u32,
+    shift_offset: u32,
+    eps: f32,
+}
+
+/// A new matrix with every row of `x` `[M, C]` normalised.
+#[track_caller]
+pub fn norm<'r>(name: &str, x: Tensor<'r>, kind: NormKind, affine: Affine<'r>) -> Tensor<'r> {
+    let y = x.recorder().temp(name, x.rows(), x.cols());
+    norm_into(name, x, kind, affine, y);
+    y
+}
+
+/// Writes the normalised rows of `x` into `y`, another matrix of the same shape.
+#[track_caller]
+pub fn norm_into<'r>(name: &str, x: Tensor<'r>, kind: NormKind, affine: Affine<'r>, y: Tensor<'r>) {
+    assert_eq!(x.cols(), y.cols(), "{name}: x has {} columns, y {}", x.cols(), y.cols());
+    let recorder = x.recorder();
+    let (code, scale, shift) = match affine {
+        Affine::None => (0, None, None),
+        Affine::Modulate { scale, shift } => (1, Some(scale), Some(shift)),
+        Affine::WeightBias(weight, bias) => (2, Some(weight), Some(bias)),
+        Affine::Weight(weight) => (3, Some(weight), None),
+    };
+    for operand in [scale, shift].into_iter().flatten() {
+        assert_eq!(operand.cols(), x.cols(), "{name}: scale or shift has the wrong width");
+    }
+    let scale = scale.map(|t| t.expect_single("scale"));
+    let shift = shift.map(|t| t.expect_single("shift"));
+    let (rms, eps) = match kind {
+        NormKind::Layer { eps } => (0.0, eps),
+        NormKind::Rms { eps } => (1.0, eps),
+    };
+    let per_invocation = recorder.caps().is_cpu;
+    for piece in row_pieces(&[x, y], usize::MAX) {
+        let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
+        let params = Params {
+            rows: piece.rows as u32,
+            c4: quads(x.cols()),
+            x_offset: quads(x_at),
+            x_stride: quads(x.row_stride()),
+            y_offset: quads(y_at),
+            y_stride: quads(y.row_stride()),
+            scale_offset: scale.map_or(0, |(_, at)| quads(at)),
+            shift_offset: shift.map_or(0, |(_, at)| quads(at)),
+            eps,
+        };
+        recorder.dispatch(Dispatch {
+            pipeline: PipelineKey {
+                shader: "norm",
+                entry: if per_invocation { "row_per_invocation" } else { "row_per_workgroup" },
+                roles: vec![],
+                overrides: vec![("RMS", rms), ("AFFINE", f64::from(code))],
+            },
+            params: bytemuck::bytes_of(&params).to_vec(),
+            bindings: vec![
+                read(x_buffer),
+                read(scale.map_or(x_buffer, |(buffer, _)| buffer)),
+                read(shift.map_or(x_buffer, |(buffer, _)| buffer)),
+                read_write(y_buffer),
+            ],
+            groups: fold_groups(if per_invocation {
+                piece.rows.div_ceil(LANES)
+            } else {
+                piece.rows
+            }),
+            flops: (piece.rows * x.cols()) as f64 * 8.0,
+            label: name.to_owned(),
+        });
+    }
+}
+
+/// One row. `scale` and `shift` multiply and add after the division (give `1 + scale` for AdaLN).
+pub fn reference(
+    x: &[f32],
+    kind: NormKind,
+    scale: Option<&[f64]>,
+    shift: Option<&[f64]>,
+) -> Vec<f64> {
+    let n = x.len() as f64;
+    let (mean, eps) = match kind {
+        NormKind::Layer { eps } => (x.iter().map(|v| f64::from(*v)).sum::<f64>() / n, eps),
+        NormKind::Rms { eps } => (0.0, eps),
+    };
+    let square = x.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
+    let factor = 1.0 / (square + f64::from(eps)).sqrt();
+    x.iter()
+        .enumerate()
+        .map(|(i, v)| {
+            (f64::from(*v) - mean) * factor * scale.map_or(1.0, |s| s[i])
+                + shift.map_or(0.0, |s| s[i])
+        })
+        .collect()
+}

@@ -1,0 +1,78 @@
+//! RMS norm of query and key heads, then rotary positions.
+
+use super::{LANES, quads, read, read_write};
+use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    rows: u32,
+    heads: u32,
+    d4: u32,
+    x_offset: u32,
+    x_stride: u32,
+    table_row: u32,
+    eps: f32,
+}
+
+/// Normalises and rotates the heads of `x` `[M, H * D]` in place.
+///
+/// `weight` `[1, D]`; `table` `[M, D]` holds cos and sin for each row of `x` and each pair of numbers.
+/// FLUX reference code: `QKNorm`, `apply_rope`.
+#[track_caller]
+pub fn qk_norm_rope<'r>(
+    name: &str,
+    x: Tensor<'r>,
+    weight: Tensor<'r>,
+    table: Tensor<'r>,
+    eps: f32,
+) {
+    let head_dim = weight.cols();
+    assert!(x.cols().is_multiple_of(head_dim), "{name}: {} columns, heads of {head_dim}", x.cols());
+    assert_eq!(table.cols(), head_dim, "{name}: the table is {} wide", table.cols());
+    assert_eq!(table.row_stride(), head_dim, "{name}: the table must be contiguous");
+    let recorder = x.recorder();
+    let heads = x.cols() / head_dim;
+    let (weight, weight_at) = weight.expect_single("norm weight");
+    assert_eq!(weight_at, 0, "{name}: the norm weight must start its buffer");
+    for piece in row_pieces(&[x, table], usize::MAX) {
+        let [(x_buffer, x_at), (table_buffer, table_at)] = [piece.at[0], piece.at[1]];
+        let params = Params {
+            rows: piece.rows as u32,
+            heads: heads as u32,
+            d4: quads(head_dim),
+            x_offset: quads(x_at),
+            x_stride: quads(x.row_stride()),
+            table_row: (table_at / head_dim) as u32,
+            eps,
+        };
+        recorder.dispatch(Dispatch {
+            pipeline: PipelineKey {
+                shader: "qk_norm_rope",
+                entry: "main",
+                roles: vec![],
+                overrides: vec![],
+            },
+            params: bytemuck::bytes_of(&params).to_vec(),
+            bindings: vec![read(weight), read(table_buffer), read_write(x_buffer)],
+            groups: fold_groups((piece.rows * heads).div_ceil(LANES)),
+            flops: (piece.rows * x.cols()) as f64 * 8.0,
+            label: name.to_owned(),
+        });
+    }
+}
+
+/// One head of one row: `x`, `weight` `[D]`, `table` `[D]` as cos, sin pairs.
+pub fn reference(x: &[f32], weight: &[f32], table: &[f32], eps: f32) -> Vec<f64> {
+    let square = x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / x.len() as f64;
+    let factor = 1.0 / (square + f64::from(eps)).sqrt();
+    let v: Vec<f64> =
+        x.iter().zip(weight).map(|(x, w)| f64::from(*x) * factor * f64::from(*w)).collect();
+    let mut out = Vec::with_capacity(x.len());
+    for (pair, rotation) in v.chunks_exact(2).zip(table.chunks_exact(2)) {
+        let (cos, sin) = (f64::from(rotation[0]), f64::from(rotation[1]));
+        out.push(pair[0] * cos - pair[1] * sin);
+        out.push(pair[1] * cos + pair[0] * sin);
+    }
+    out
+}

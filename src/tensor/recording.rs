@@ -1,0 +1,332 @@
+//! Commands, and the recorder that collects them.
+
+use std::cell::{Ref, RefCell};
+
+use super::{Band, Caps, MAX_WORKGROUPS, PackedWeight, Resident, ResidentId, Tensor, split_rows};
+
+/// A temporary of one recording, before the memory plan gave it a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TempId(pub u32);
+
+/// A buffer as a command names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BufferRef {
+    /// A temporary of this recording.
+    Temp(TempId),
+    /// Buffer number `.1` (a band or a shard) of a resident.
+    Resident(ResidentId, u32),
+}
+
+/// How a dispatch uses a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// `var<storage, read>`.
+    Read,
+    /// `var<storage, read_write>`.
+    ReadWrite,
+}
+
+/// A storage buffer of a dispatch. Binding 0 is `params`; storage buffers count from 1 in order.
+#[derive(Clone, Copy, Debug)]
+pub struct Binding {
+    /// What is bound, as a whole.
+    pub buffer: BufferRef,
+    /// How it is used.
+    pub access: Access,
+}
+
+/// Which pipeline a dispatch runs: a kernel, its parts and its constants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PipelineKey {
+    /// File stem in `shaders/`.
+    pub shader: &'static str,
+    /// Entry point.
+    pub entry: &'static str,
+    /// Which file of `shaders/lib` takes the place of `#import <role>`.
+    pub roles: Vec<(&'static str, &'static str)>,
+    /// `override` constants.
+    pub overrides: Vec<(&'static str, f64)>,
+}
+
+/// One kernel launch.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// What runs.
+    pub pipeline: PipelineKey,
+    /// Bytes of the uniform `params`.
+    pub params: Vec<u8>,
+    /// Storage buffers, inputs first.
+    pub bindings: Vec<Binding>,
+    /// Workgroups in each dimension.
+    pub groups: [u32; 3],
+    /// Estimated floating-point operations, multiply and add counted apart.
+    pub flops: f64,
+    /// For debuggers, profiles and errors.
+    pub label: String,
+}
+
+/// One GPU command.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// A kernel launch.
+    Dispatch(Dispatch),
+    /// A copy between two different buffers; offsets and sizes in bytes, multiples of 4.
+    Copy {
+        /// Source.
+        src: BufferRef,
+        /// Where to read.
+        src_offset: u64,
+        /// Destination.
+        dst: BufferRef,
+        /// Where to write.
+        dst_offset: u64,
+        /// How much.
+        bytes: u64,
+    },
+}
+
+/// A finished list of commands.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// For debuggers and errors.
+    pub label: String,
+    /// In order of execution.
+    pub commands: Vec<Command>,
+    /// Size of each temporary.
+    pub temp_bytes: Vec<u64>,
+    /// Label of each temporary.
+    pub temp_labels: Vec<String>,
+}
+
+impl Recording {
+    /// Estimated floating-point operations of all dispatches.
+    pub fn flops(&self) -> f64 {
+        self.commands
+            .iter()
+            .map(|command| match command {
+                Command::Dispatch(dispatch) => dispatch.flops,
+                Command::Copy { .. } => 0.0,
+            })
+            .sum()
+    }
+}
+
+/// What a [`Tensor`] is a view of.
+pub(crate) struct Base {
+    pub(crate) label: String,
+    /// Columns of a row, and so the distance between rows.
+    pub(crate) cols: usize,
+    /// Rows of each neighbouring band that a band of an image holds copies of.
+    pub(crate) halo: usize,
+    bands: Vec<BandBuffer>,
+}
+
+pub(crate) struct BandBuffer {
+    pub(crate) row0: usize,
+    pub(crate) rows: usize,
+    pub(crate) buffer: BufferRef,
+}
+
+impl Base {
+    pub(crate) fn band_at(&self, row: usize) -> &BandBuffer {
+        let index = self.bands.partition_point(|band| band.row0 + band.rows <= row);
+        &self.bands[index]
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    bases: Vec<Base>,
+    commands: Vec<Command>,
+    temp_bytes: Vec<u64>,
+    temp_labels: Vec<String>,
+    scope: Vec<String>,
+}
+
+/// Collects commands. Ops append to it through the tensors it hands out.
+pub struct Recorder {
+    caps: Caps,
+    inner: RefCell<Inner>,
+}
+
+impl Recorder {
+    /// An empty recorder for an adapter with these capabilities.
+    pub fn new(caps: Caps) -> Self {
+        Recorder { caps, inner: RefCell::default() }
+    }
+
+    /// The capabilities that ops may rely on.
+    pub fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    /// Runs `body` with `name` in front of the labels of everything it records.
+    pub fn scope<T>(&self, name: impl Into<String>, body: impl FnOnce() -> T) -> T {
+        self.inner.borrow_mut().scope.push(name.into());
+        let result = body();
+        self.inner.borrow_mut().scope.pop();
+        result
+    }
+
+    /// `name` behind the names of the open scopes: `double.3.attn`.
+    pub fn label(&self, name: &str) -> String {
+        let inner = self.inner.borrow();
+        let mut label = String::new();
+        for part in inner.scope.iter().map(String::as_str).chain([name]) {
+            if !label.is_empty() {
+                label.push('.');
+            }
+            label.push_str(part);
+        }
+        label
+    }
+
+    /// An uninitialised matrix `[rows, cols]` that lives inside this recording. `cols` is a multiple of 4.
+    pub fn temp(&self, name: &str, rows: usize, cols: usize) -> Tensor<'_> {
+        let bands = split_rows(rows, 1, (cols * 4) as u64, self.caps.max_binding_bytes);
+        self.banded(name, rows, cols, 0, bands)
+    }
+
+    /// An uninitialised picture `[height * width, channels]`. If it needs several bands, each also holds
+    /// copies of the neighbouring image rows, which [`Recorder::exchange_halo`] fills.
+    pub fn image(&self, name: &str, height: usize, width: usize, channels: usize) -> Tensor<'_> {
+        let row_bytes = (channels * 4) as u64;
+        let limit = self.caps.max_binding_bytes;
+        if (height * width) as u64 * row_bytes <= limit {
+            return self.banded(
+                name,
+                height * width,
+                channels,
+                0,
+                vec![Band { row0: 0, rows: height * width }],
+            );
+        }
+        let halo_bytes = 2 * width as u64 * row_bytes;
+        let bands =
+            split_rows(height * width, width, row_bytes, limit.saturating_sub(halo_bytes).max(1));
+        self.banded(name, height * width, channels, width, bands)
+    }
+
+    fn banded(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        halo: usize,
+        bands: Vec<Band>,
+    ) -> Tensor<'_> {
+        assert!(cols.is_multiple_of(4), "{name}: {cols} columns, kernels need a multiple of 4");
+        assert!(rows > 0 && cols > 0, "{name}: an empty tensor [{rows}, {cols}]");
+        let label = self.label(name);
+        let mut inner = self.inner.borrow_mut();
+        let bands = bands
+            .into_iter()
+            .map(|band| {
+                let above = if band.row0 == 0 { 0 } else { halo };
+                let below = if band.row0 + band.rows == rows { 0 } else { halo };
+                let id = TempId(inner.temp_bytes.len() as u32);
+                inner.temp_bytes.push(((above + band.rows + below) * cols * 4) as u64);
+                inner.temp_labels.push(label.clone());
+                BandBuffer { row0: band.row0, rows: band.rows, buffer: BufferRef::Temp(id) }
+            })
+            .collect();
+        let base = inner.bases.len() as u32;
+        inner.bases.push(Base { label, cols, halo, bands });
+        Tensor { recorder: self, base, row0: 0, rows, col0: 0, cols }
+    }
+
+    /// Brings a resident matrix into this recording.
+    pub fn resident(&self, resident: &Resident) -> Tensor<'_> {
+        let bands = resident
+            .bands
+            .iter()
+            .enumerate()
+            .map(|(i, band)| BandBuffer {
+                row0: band.row0,
+                rows: band.rows,
+                buffer: BufferRef::Resident(resident.id, i as u32),
+            })
+            .collect();
+        let mut inner = self.inner.borrow_mut();
+        let base = inner.bases.len() as u32;
+        inner.bases.push(Base {
+            label: resident.label.to_string(),
+            cols: resident.cols,
+            halo: 0,
+            bands,
+        });
+        Tensor { recorder: self, base, row0: 0, rows: resident.rows, col0: 0, cols: resident.cols }
+    }
+
+    /// Copies the image rows at band borders to the neighbouring bands, so that a convolution finds all
+    /// it needs in one buffer. Does nothing for an image in one band.
+    pub fn exchange_halo(&self, image: Tensor<'_>) {
+        let mut copies = Vec::new();
+        {
+            let base = self.base(image.base);
+            let row_bytes = (base.cols * 4) as u64;
+            let halo = base.halo as u64;
+            for pair in base.bands.windows(2) {
+                let [upper, lower] = pair else { continue };
+                let upper_first = if upper.row0 == 0 { 0 } else { halo };
+                copies.push(Command::Copy {
+                    src: upper.buffer,
+                    src_offset: (upper_first + upper.rows as u64 - halo) * row_bytes,
+                    dst: lower.buffer,
+                    dst_offset: 0,
+                    bytes: halo * row_bytes,
+                });
+                copies.push(Command::Copy {
+                    src: lower.buffer,
+                    src_offset: halo * row_bytes,
+                    dst: upper.buffer,
+                    dst_offset: (upper_first + upper.rows as u64) * row_bytes,
+                    bytes: halo * row_bytes,
+                });
+            }
+        }
+        self.inner.borrow_mut().commands.extend(copies);
+    }
+
+    /// Appends a kernel launch.
+    #[track_caller]
+    pub fn dispatch(&self, mut dispatch: Dispatch) {
+        assert!(
+            dispatch.groups.iter().all(|&g| (1..=MAX_WORKGROUPS).contains(&g)),
+            "{}: {:?} workgroups, WebGPU allows 1 to {MAX_WORKGROUPS} in each dimension",
+            dispatch.label,
+            dispatch.groups
+        );
+        dispatch.label = self.label(&dispatch.label);
+        self.inner.borrow_mut().commands.push(Command::Dispatch(dispatch));
+    }
+
+    /// The buffer of one shard of a weight.
+    pub fn shard(&self, weight: &PackedWeight, shard: usize) -> BufferRef {
+        BufferRef::Resident(weight.id, shard as u32)
+    }
+
+    pub(crate) fn base(&self, index: u32) -> Ref<'_, Base> {
+        Ref::map(self.inner.borrow(), |inner| &inner.bases[index as usize])
+    }
+
+    /// Ends the recording.
+    pub fn finish(self, label: &str) -> Recording {
+        let inner = self.inner.into_inner();
+        Recording {
+            label: label.to_owned(),
+            commands: inner.commands,
+            temp_bytes: inner.temp_bytes,
+            temp_labels: inner.temp_labels,
+        }
+    }
+}
+
+/// Folds a one-dimensional count of workgroups into x and y, as WebGPU allows 65,535 in each.
+/// The kernel rebuilds the index as `x + y * num_workgroups.x` and checks it against its own count.
+pub fn fold_groups(count: usize) -> [u32; 3] {
+    let count = count.max(1);
+    let y = count.div_ceil(MAX_WORKGROUPS as usize);
+    let x = count.div_ceil(y);
+    [x as u32, y as u32, 1]
+}

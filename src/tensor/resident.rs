@@ -1,0 +1,170 @@
+//! Memory that outlives a recording: weights, inputs and states.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+/// Names a piece of GPU memory that outlives a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResidentId(pub u32);
+
+/// Hands out [`ResidentId`]s; one per pipeline.
+#[derive(Default)]
+pub struct ResidentIds(Cell<u32>);
+
+impl ResidentIds {
+    /// An id that was never given out before.
+    pub fn next(&self) -> ResidentId {
+        let id = self.0.get();
+        self.0.set(id + 1);
+        ResidentId(id)
+    }
+
+    /// A resident matrix `[rows, cols]` of f32, in bands if it is larger than `max_binding_bytes`.
+    pub fn matrix(
+        &self,
+        label: &str,
+        rows: usize,
+        cols: usize,
+        max_binding_bytes: u64,
+    ) -> Resident {
+        Resident {
+            id: self.next(),
+            label: label.into(),
+            rows,
+            cols,
+            bands: split_rows(rows, 1, (cols * 4) as u64, max_binding_bytes).into(),
+        }
+    }
+}
+
+/// Consecutive rows of a matrix that share a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Band {
+    /// First row.
+    pub row0: usize,
+    /// Number of rows.
+    pub rows: usize,
+}
+
+/// Splits `rows` rows of `row_bytes` bytes into as few, near-equal bands as fit in `max_bytes` each.
+/// Borders fall on multiples of `granule` rows. A single granule that is too large is left whole; the
+/// device reports it by name.
+pub fn split_rows(rows: usize, granule: usize, row_bytes: u64, max_bytes: u64) -> Vec<Band> {
+    let units = rows.div_ceil(granule).max(1);
+    let per_band = ((max_bytes / (row_bytes * granule as u64).max(1)) as usize).max(1);
+    let n_bands = units.div_ceil(per_band);
+    let mut bands = Vec::with_capacity(n_bands);
+    let mut row0 = 0;
+    for i in 0..n_bands {
+        let end = (units * (i + 1) / n_bands * granule).min(rows);
+        bands.push(Band { row0, rows: end - row0 });
+        row0 = end;
+    }
+    bands
+}
+
+/// A matrix `[rows, cols]` of f32 that outlives a recording.
+#[derive(Clone, Debug)]
+pub struct Resident {
+    /// Its name in the store.
+    pub id: ResidentId,
+    /// For debuggers and errors.
+    pub label: Arc<str>,
+    /// Rows.
+    pub rows: usize,
+    /// Columns, a multiple of 4.
+    pub cols: usize,
+    /// Row ranges, one buffer each.
+    pub bands: Arc<[Band]>,
+}
+
+impl Resident {
+    /// Bytes of each band's buffer.
+    pub fn band_bytes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.bands.iter().map(|band| (band.rows * self.cols * 4) as u64)
+    }
+}
+
+/// How a weight's numbers are stored on the GPU. Sums are f32 whatever the storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Storage {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit IEEE floats, two in a `u32`.
+    F16,
+    /// bfloat16, two in a `u32`.
+    Bf16,
+}
+
+impl Storage {
+    /// Bytes of one number.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Storage::F32 => 4,
+            Storage::F16 | Storage::Bf16 => 2,
+        }
+    }
+
+    /// The accessor file of `shaders/lib` that reads it.
+    pub fn accessor(self) -> &'static str {
+        match self {
+            Storage::F32 => "weight_f32",
+            Storage::F16 => "weight_f16",
+            Storage::Bf16 => "weight_bf16",
+        }
+    }
+}
+
+/// The weight of a linear layer or a convolution, packed for the kernels.
+///
+/// A weight `[N, K]` (outputs by inputs; a 3x3 convolution has `K = 9 * C`) is stored as
+/// `[ceil(N / tile)][K][tile]`: the `tile` outputs that a workgroup computes lie side by side, so its
+/// lanes read one contiguous run for every `k`. Outputs past `N` are zero.
+#[derive(Clone, Debug)]
+pub struct PackedWeight {
+    /// Its name in the store.
+    pub id: ResidentId,
+    /// For debuggers and errors.
+    pub label: Arc<str>,
+    /// Outputs `N`.
+    pub n: usize,
+    /// Inputs `K`.
+    pub k: usize,
+    /// Outputs in one tile: 4 a lane.
+    pub tile: usize,
+    /// Storage type.
+    pub storage: Storage,
+    /// Output ranges, one buffer each, with borders on multiples of `tile`.
+    pub shards: Arc<[Band]>,
+}
+
+impl PackedWeight {
+    /// Plans a weight of `n` outputs and `k` inputs in shards of at most `max_binding_bytes`.
+    pub fn new(
+        ids: &ResidentIds,
+        label: &str,
+        n: usize,
+        k: usize,
+        storage: Storage,
+        max_binding_bytes: u64,
+    ) -> Self {
+        // 16 lanes of 4 columns, fewer for narrow outputs such as the 3 channels of a picture.
+        let tile = 4 * n.div_ceil(4).next_power_of_two().min(16);
+        let padded = n.div_ceil(tile) * tile;
+        let shards = split_rows(padded, tile, k as u64 * storage.bytes(), max_binding_bytes);
+        PackedWeight {
+            id: ids.next(),
+            label: label.into(),
+            n,
+            k,
+            tile,
+            storage,
+            shards: shards.into(),
+        }
+    }
+
+    /// Bytes of each shard's buffer.
+    pub fn shard_bytes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.shards.iter().map(|shard| (shard.rows * self.k) as u64 * self.storage.bytes())
+    }
+}
