@@ -1,4 +1,6 @@
 //! FLUX text-to-image with RALU on any GPU.
 pub mod gpu;
+pub mod models;
 pub mod ops;
+pub mod sampling;
 pub mod tensor;

@@ -1,0 +1,130 @@
+//! The CLIP text encoder: FLUX's pooled text embedding.
+//!
+//! Transformers' `CLIPTextModel`. Pre-norm blocks with causal attention; the pooled vector is the final layer
+//! norm at the end-of-text token.
+
+use super::config::{ClipAct, ClipConfig};
+use super::layers::Loader;
+use super::t5::embed_rows;
+use super::weights::{TensorInfo, WeightError, Weights};
+use crate::ops::{
+    Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Write, attention, linear,
+    linear_into, norm,
+};
+use crate::tensor::{Resident, Tensor};
+
+/// The encoder.
+pub struct Clip {
+    config: ClipConfig,
+    token_embedding: TensorInfo,
+    position_embedding: TensorInfo,
+    layers: Vec<Layer>,
+    final_norm: LayerNorm,
+}
+
+struct LayerNorm {
+    weight: Resident,
+    bias: Resident,
+}
+
+impl LayerNorm {
+    fn load(loader: &Loader<'_>, name: &str, n: usize) -> Self {
+        LayerNorm {
+            weight: loader.vector(&format!("{name}.weight"), n),
+            bias: loader.vector(&format!("{name}.bias"), n),
+        }
+    }
+
+    fn affine<'r>(&self, x: Tensor<'r>) -> Affine<'r> {
+        let recorder = x.recorder();
+        Affine::WeightBias(recorder.resident(&self.weight), recorder.resident(&self.bias))
+    }
+}
+
+struct Layer {
+    norm1: LayerNorm,
+    q: LinearLayer,
+    k: LinearLayer,
+    v: LinearLayer,
+    out: LinearLayer,
+    norm2: LayerNorm,
+    fc1: LinearLayer,
+    fc2: LinearLayer,
+}
+
+impl Clip {
+    /// Asks for all weights; names may start with `text_model.` (original repositories) or not (newer savers).
+    pub fn load(loader: &Loader<'_>, config: &ClipConfig) -> Self {
+        let loader = loader.pp_if_present("text_model");
+        let (d, mlp) = (config.hidden_size, config.intermediate_size);
+        let layers = (0..config.num_hidden_layers)
+            .map(|i| {
+                let layer = loader.pp("encoder.layers").pp(i);
+                Layer {
+                    norm1: LayerNorm::load(&layer, "layer_norm1", d),
+                    q: layer.linear("self_attn.q_proj", d, d),
+                    k: layer.linear("self_attn.k_proj", d, d),
+                    v: layer.linear("self_attn.v_proj", d, d),
+                    out: layer.linear("self_attn.out_proj", d, d),
+                    norm2: LayerNorm::load(&layer, "layer_norm2", d),
+                    fc1: layer.linear("mlp.fc1", mlp, d),
+                    fc2: layer.linear("mlp.fc2", d, mlp),
+                }
+            })
+            .collect();
+        let embeddings = loader.pp("embeddings");
+        Clip {
+            token_embedding: embeddings
+                .path()
+                .require("token_embedding.weight", &[config.vocab_size, d]),
+            position_embedding: embeddings
+                .path()
+                .require("position_embedding.weight", &[config.max_position_embeddings, d]),
+            layers,
+            final_norm: LayerNorm::load(&loader, "final_layer_norm", d),
+            config: config.clone(),
+        }
+    }
+
+    /// Token plus position embeddings, `[T, hidden]`.
+    pub fn embed(&self, weights: &Weights, ids: &[u32]) -> Result<Vec<f32>, WeightError> {
+        let mut x = embed_rows(weights, &self.token_embedding, ids)?;
+        let positions = weights.rows_f32(&self.position_embedding, 0..ids.len())?;
+        x.iter_mut().zip(positions).for_each(|(x, position)| *x += position);
+        Ok(x)
+    }
+
+    /// The pooled embedding `[1, hidden]` of the embeddings `x` `[T, hidden]`, which are overwritten.
+    /// `pooled_at` is the row of the end-of-text token.
+    pub fn forward<'r>(&self, x: Tensor<'r>, pooled_at: usize) -> Tensor<'r> {
+        let recorder = x.recorder();
+        let kind = NormKind::Layer { eps: self.config.layer_norm_eps as f32 };
+        let add = Epilogue { write: Write::Add, ..Default::default() };
+        let activation = match self.config.hidden_act {
+            ClipAct::QuickGelu => Activation::QuickGelu,
+            ClipAct::Gelu => Activation::GeluErf,
+        };
+        let head_dim = self.config.head_dim();
+        for (i, layer) in self.layers.iter().enumerate() {
+            recorder.scope(format!("clip.{i}"), || {
+                let h = norm("norm1", x, kind, layer.norm1.affine(x));
+                let qkv = [("q", &layer.q), ("k", &layer.k), ("v", &layer.v)]
+                    .map(|(name, layer)| linear(name, h, layer, Activation::Identity));
+                let attn = recorder.temp("attn", x.rows(), x.cols());
+                let options = Attention {
+                    head_dim,
+                    scale: 1.0 / (head_dim as f32).sqrt(),
+                    causal: true,
+                    bias: None,
+                };
+                attention("attn", qkv, attn, options);
+                linear_into("out", attn, &layer.out, x, add);
+                let h = norm("norm2", x, kind, layer.norm2.affine(x));
+                let h = linear("fc1", h, &layer.fc1, activation);
+                linear_into("fc2", h, &layer.fc2, x, add);
+            });
+        }
+        let row = x.row_range(pooled_at..pooled_at + 1);
+        norm("clip.pooled", row, kind, self.final_norm.affine(x))
+    }
+}

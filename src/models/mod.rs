@@ -1,0 +1,17 @@
+//! The networks, and how they are read from a diffusers folder.
+//!
+//! A model's file has its struct, a `load` that asks a [`layers::Loader`] for every weight by its name in the
+//! checkpoint (noting what is missing or misshapen rather than failing), and a `forward` that records the
+//! network's ops. Models never see a device: loading gives handles and a list of [`layers::Upload`]s, which
+//! the pipeline carries out.
+
+pub mod builtin;
+pub mod clip;
+pub mod config;
+pub mod cost;
+pub mod flux;
+pub mod layers;
+pub mod source;
+pub mod t5;
+pub mod vae;
+pub mod weights;

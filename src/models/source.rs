@@ -1,0 +1,377 @@
+//! Where a model's bytes come from.
+//!
+//! A [`Source`] is a tree of named files: a [`Folder`] on disk, memory-mapped, or a [`Memory`] map for tests and the
+//! browser. Paths are relative, `/`-separated and cannot leave the source. Nothing here knows what the bytes mean.
+//!
+//! ```
+//! use ralu::models::source::{Memory, Source};
+//! let source = Memory::new("demo").with("vae/config.json", "{}");
+//! assert_eq!(source.text("vae/config.json").unwrap().as_deref(), Some("{}"));
+//! assert_eq!(source.text("model_index.json").unwrap(), None);
+//! ```
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A tree of named files.
+pub trait Source {
+    /// What to call this source in messages: the folder's path, or a given name.
+    fn name(&self) -> String;
+
+    /// The whole file as UTF-8 text; `None` if there is no such file.
+    ///
+    /// Meant for small files (configs, tokenizers); more than 256 MiB is refused.
+    fn text(&self, path: &str) -> Result<Option<String>, SourceError>;
+
+    /// Whether a file of that name is there.
+    fn exists(&self, path: &str) -> bool;
+
+    /// The names (not paths) of the files and folders directly inside `dir`, sorted; `""` is the root.
+    /// A folder that is not there is empty.
+    fn list(&self, dir: &str) -> Result<Vec<String>, SourceError>;
+
+    /// Opens a file for reading in ranges. A missing or zero-length file is an error.
+    fn blob(&self, path: &str) -> Result<Box<dyn Blob>, SourceError>;
+}
+
+/// One file, readable in ranges.
+pub trait Blob: Send + Sync {
+    /// Length in bytes; never 0.
+    fn len(&self) -> u64;
+
+    /// Always false: an empty file cannot be opened.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of `range`; borrowed where the blob is already in memory.
+    fn bytes(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>, SourceError>;
+
+    /// Says that `range` will not be read again soon, so that its pages need not stay in memory. Only a hint:
+    /// reading the range again is correct, just slower.
+    fn release(&self, _range: Range<u64>) {}
+}
+
+/// Why bytes could not be had. Paths are as the user would write them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The model folder is not there.
+    #[error("{path}: no such folder; give the path of a diffusers model folder (the one that holds model_index.json)")]
+    MissingFolder { path: String },
+    /// The model folder is a file.
+    #[error(
+        "{path}: expected a diffusers model folder (the one that holds model_index.json), found a file; give the folder"
+    )]
+    NotAFolder { path: String },
+    /// A file is not there.
+    #[error("{path}: no such file; the model folder is incomplete, download it again")]
+    MissingFile { path: String },
+    /// A file has no content.
+    #[error("{path}: the file is empty (0 bytes); its download probably failed, fetch it again")]
+    Empty { path: String },
+    /// A file was expected and something else is there.
+    #[error("{path}: expected a file, found a folder or device")]
+    NotAFile { path: String },
+    /// The file is not text.
+    #[error("{path}: expected UTF-8 text, found other bytes at offset {offset}; fetch the file again")]
+    NotText { path: String, offset: usize },
+    /// A text file is implausibly large.
+    #[error("{path}: {bytes} bytes are too many for a text file (limit {limit}); is this the right file?")]
+    TooLarge { path: String, bytes: u64, limit: u64 },
+    /// A range outside the file was asked for.
+    #[error("{path}: bytes {start}..{end} were asked for, but the file has {len} bytes; it is truncated or was changed, fetch it again")]
+    OutOfRange { path: String, start: u64, end: u64, len: u64 },
+    /// A path that would leave the source.
+    #[error("{path:?}: file names inside a model are relative and without '..'; the model folder is damaged or not to be trusted")]
+    BadPath { path: String },
+    /// The operating system said no.
+    #[error("{path}: cannot {action}: {error}")]
+    Io { path: String, action: &'static str, error: std::io::Error },
+}
+
+/// Larger "text" than this is a mistake (the largest real one, a tokenizer.json, has about 10 MiB).
+const MAX_TEXT_BYTES: u64 = 256 << 20;
+
+/// Splits a path into its names; refuses what could leave the source.
+fn names(path: &str) -> Result<Vec<&str>, SourceError> {
+    let bad = || SourceError::BadPath { path: path.to_string() };
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." if path.is_empty() || part == "." => {}
+            "" if !parts.is_empty() => {} // a doubled or trailing slash
+            "" | ".." => return Err(bad()),
+            _ if part.contains(['\\', ':', '\0']) => return Err(bad()),
+            _ => parts.push(part),
+        }
+    }
+    Ok(parts)
+}
+
+fn to_text(path: &str, bytes: Vec<u8>) -> Result<String, SourceError> {
+    String::from_utf8(bytes).map_err(|error| SourceError::NotText {
+        path: path.to_string(),
+        offset: error.utf8_error().valid_up_to(),
+    })
+}
+
+/// The files of a model kept in memory: for tests, and for the browser, where they were fetched before.
+#[derive(Clone, Default)]
+pub struct Memory {
+    name: String,
+    files: BTreeMap<String, Arc<[u8]>>,
+}
+
+impl Memory {
+    /// An empty source that calls itself `name` in messages.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), files: BTreeMap::new() }
+    }
+
+    /// Adds or replaces a file.
+    pub fn with(mut self, path: impl Into<String>, bytes: impl AsRef<[u8]>) -> Self {
+        self.insert(path, bytes);
+        self
+    }
+
+    /// Adds or replaces a file.
+    pub fn insert(&mut self, path: impl Into<String>, bytes: impl AsRef<[u8]>) {
+        self.files.insert(path.into(), Arc::from(bytes.as_ref()));
+    }
+
+    /// Removes a file; false if it was not there.
+    pub fn remove(&mut self, path: &str) -> bool {
+        self.files.remove(path).is_some()
+    }
+
+    fn get(&self, path: &str) -> Result<Option<&Arc<[u8]>>, SourceError> {
+        Ok(self.files.get(&names(path)?.join("/")))
+    }
+
+    fn shown(&self, path: &str) -> String {
+        format!("{}/{path}", self.name)
+    }
+}
+
+impl Source for Memory {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn text(&self, path: &str) -> Result<Option<String>, SourceError> {
+        match self.get(path)? {
+            Some(bytes) => to_text(&self.shown(path), bytes.to_vec()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        matches!(self.get(path), Ok(Some(_)))
+    }
+
+    fn list(&self, dir: &str) -> Result<Vec<String>, SourceError> {
+        let mut prefix = names(dir)?.join("/");
+        if !prefix.is_empty() {
+            prefix.push('/');
+        }
+        let inside = self.files.keys().filter_map(|path| path.strip_prefix(prefix.as_str()));
+        let mut found: Vec<String> = inside.filter_map(|rest| rest.split('/').next()).map(str::to_string).collect();
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn blob(&self, path: &str) -> Result<Box<dyn Blob>, SourceError> {
+        let shown = self.shown(path);
+        match self.get(path)? {
+            None => Err(SourceError::MissingFile { path: shown }),
+            Some(bytes) if bytes.is_empty() => Err(SourceError::Empty { path: shown }),
+            Some(bytes) => Ok(Box::new(MemoryBlob { path: shown, bytes: bytes.clone() })),
+        }
+    }
+}
+
+struct MemoryBlob {
+    path: String,
+    bytes: Arc<[u8]>,
+}
+
+impl Blob for MemoryBlob {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn bytes(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>, SourceError> {
+        slice(&self.bytes, range, &self.path).map(Cow::Borrowed)
+    }
+}
+
+/// `bytes[range]`, or an error that says what there is.
+fn slice<'a>(bytes: &'a [u8], range: Range<u64>, path: &str) -> Result<&'a [u8], SourceError> {
+    let out_of_range = || SourceError::OutOfRange {
+        path: path.to_string(),
+        start: range.start,
+        end: range.end,
+        len: bytes.len() as u64,
+    };
+    let start = usize::try_from(range.start).map_err(|_| out_of_range())?;
+    let end = usize::try_from(range.end).map_err(|_| out_of_range())?;
+    bytes.get(start..end).ok_or_else(out_of_range)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use folder::Folder;
+
+#[cfg(not(target_arch = "wasm32"))]
+mod folder {
+    use super::*;
+    use std::fs::{self, File};
+    use std::io::{ErrorKind, Read};
+    use std::path::{Path, PathBuf};
+
+    /// A model folder on disk. Large files are memory-mapped: opening one reads nothing, and pages that were
+    /// [released](Blob::release) do not count against the process.
+    ///
+    /// Files must not be shortened while they are open; the operating system answers that with a signal no
+    /// program can turn into an error. Replacing a file (write elsewhere, rename) is safe.
+    #[derive(Clone, Debug)]
+    pub struct Folder {
+        root: PathBuf,
+    }
+
+    impl Folder {
+        /// Opens a folder; fails if it is missing or a file.
+        pub fn open(root: impl AsRef<Path>) -> Result<Self, SourceError> {
+            let root = root.as_ref().to_path_buf();
+            let path = root.display().to_string();
+            match fs::metadata(&root) {
+                Ok(meta) if meta.is_dir() => Ok(Self { root }),
+                Ok(_) => Err(SourceError::NotAFolder { path }),
+                Err(error) if error.kind() == ErrorKind::NotFound => Err(SourceError::MissingFolder { path }),
+                Err(error) => Err(SourceError::Io { path, action: "open the model folder", error }),
+            }
+        }
+
+        fn resolve(&self, path: &str) -> Result<PathBuf, SourceError> {
+            let mut full = self.root.clone();
+            full.extend(names(path)?);
+            Ok(full)
+        }
+
+        /// The open file and its length; `None` if there is none.
+        fn file(&self, path: &str) -> Result<Option<(File, u64, String)>, SourceError> {
+            let full = self.resolve(path)?;
+            let path = full.display().to_string();
+            // Look before opening: opening a pipe would wait for its writer.
+            match fs::metadata(&full) {
+                Ok(meta) if meta.is_file() => {}
+                Ok(_) => return Err(SourceError::NotAFile { path }),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+                Err(error) => return Err(SourceError::Io { path, action: "look at the file", error }),
+            }
+            let file = match File::open(&full) {
+                Ok(file) => file,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(SourceError::Io { path, action: "open the file", error }),
+            };
+            match file.metadata() {
+                Ok(meta) => Ok(Some((file, meta.len(), path))),
+                Err(error) => Err(SourceError::Io { path, action: "look at the file", error }),
+            }
+        }
+    }
+
+    impl Source for Folder {
+        fn name(&self) -> String {
+            self.root.display().to_string()
+        }
+
+        fn text(&self, path: &str) -> Result<Option<String>, SourceError> {
+            let Some((file, len, path)) = self.file(path)? else {
+                return Ok(None);
+            };
+            if len > MAX_TEXT_BYTES {
+                return Err(SourceError::TooLarge { path, bytes: len, limit: MAX_TEXT_BYTES });
+            }
+            let mut bytes = Vec::with_capacity(len as usize);
+            match file.take(MAX_TEXT_BYTES).read_to_end(&mut bytes) {
+                Ok(_) => to_text(&path, bytes).map(Some),
+                Err(error) => Err(SourceError::Io { path, action: "read the file", error }),
+            }
+        }
+
+        fn exists(&self, path: &str) -> bool {
+            self.resolve(path).is_ok_and(|full| full.is_file())
+        }
+
+        fn list(&self, dir: &str) -> Result<Vec<String>, SourceError> {
+            let full = self.resolve(dir)?;
+            let io = |error| SourceError::Io { path: full.display().to_string(), action: "list the folder", error };
+            let entries = match fs::read_dir(&full) {
+                Ok(entries) => entries,
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    return Ok(Vec::new());
+                }
+                Err(error) => return Err(io(error)),
+            };
+            let mut found = Vec::new();
+            for entry in entries {
+                found.push(entry.map_err(io)?.file_name().to_string_lossy().into_owned());
+            }
+            found.sort();
+            Ok(found)
+        }
+
+        fn blob(&self, path: &str) -> Result<Box<dyn Blob>, SourceError> {
+            let Some((file, len, path)) = self.file(path)? else {
+                let path = self.resolve(path)?.display().to_string();
+                return Err(SourceError::MissingFile { path });
+            };
+            if len == 0 {
+                return Err(SourceError::Empty { path });
+            }
+            // SAFETY: the mapping is read-only; that the file must not be shortened meanwhile is documented on `Folder`.
+            let map = match unsafe { memmap2::Mmap::map(&file) } {
+                Ok(map) => map,
+                Err(error) => return Err(SourceError::Io { path, action: "map the file into memory", error }),
+            };
+            // Weights are read once, front to back. A hint: failing to give it changes nothing.
+            #[cfg(unix)]
+            let _ = map.advise(memmap2::Advice::Sequential);
+            Ok(Box::new(Mapped { path, map }))
+        }
+    }
+
+    struct Mapped {
+        path: String,
+        map: memmap2::Mmap,
+    }
+
+    impl Blob for Mapped {
+        fn len(&self) -> u64 {
+            self.map.len() as u64
+        }
+
+        fn bytes(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>, SourceError> {
+            slice(&self.map, range, &self.path).map(Cow::Borrowed)
+        }
+
+        #[cfg(unix)]
+        fn release(&self, range: Range<u64>) {
+            let Ok(part) = slice(&self.map, range.clone(), &self.path) else {
+                return;
+            };
+            if part.is_empty() {
+                return;
+            }
+            // SAFETY: a read-only mapping of a file has no private changes to lose; pages dropped here (including the
+            // neighbours' share of the first and last page) are read from the file again when touched.
+            let _ = unsafe {
+                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start as usize, part.len())
+            };
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The decoder of AutoencoderKL: from latents to pixels.
+//!
+//! Diffusers' `Decoder`. Pictures are `[H * W, C]`; those larger than one storage binding are held in bands of
+//! rows with copies of their neighbours' border rows, and group norms take the statistics of the whole, so the
+//! result is exact, not tiled.
+
+use super::config::VaeConfig;
+use super::layers::Loader;
+use crate::ops::{
+    Activation, Attention, Conv2d, Epilogue, LinearLayer, Write, attention, conv2d, group_norm,
+    linear, linear_into,
+};
+use crate::tensor::{Resident, Tensor};
+
+/// Of all group norms.
+const EPS: f32 = 1e-6;
+
+/// Channels of the decoded picture in memory: red, green, blue and a zero, as kernels work on four.
+pub const IMAGE_CHANNELS: usize = 4;
+
+/// The decoder.
+pub struct VaeDecoder {
+    post_quant_conv: Option<LinearLayer>,
+    conv_in: Conv2d,
+    mid_resnets: [ResnetBlock; 2],
+    mid_attention: Option<AttentionBlock>,
+    up_blocks: Vec<UpBlock>,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+/// A picture and its width in pixels.
+#[derive(Clone, Copy)]
+struct Picture<'r> {
+    x: Tensor<'r>,
+    width: usize,
+}
+
+impl<'r> Picture<'r> {
+    fn height(self) -> usize {
+        self.x.rows() / self.width
+    }
+
+    /// An uninitialised picture of the same size with `channels` channels.
+    fn like(self, name: &str, channels: usize) -> Tensor<'r> {
+        self.x.recorder().image(name, self.height(), self.width, channels)
+    }
+}
+
+struct GroupNorm {
+    groups: usize,
+    weight: Resident,
+    bias: Resident,
+}
+
+impl GroupNorm {
+    fn load(loader: &Loader<'_>, name: &str, channels: usize, groups: usize) -> Self {
+        GroupNorm {
+            groups,
+            weight: loader.vector(&format!("{name}.weight"), channels),
+            bias: loader.vector(&format!("{name}.bias"), channels),
+        }
+    }
+
+    fn forward<'r>(&self, name: &str, picture: Picture<'r>, silu: bool) -> Tensor<'r> {
+        let recorder = picture.x.recorder();
+        let y = picture.like(name, picture.x.cols());
+        let (weight, bias) = (recorder.resident(&self.weight), recorder.resident(&self.bias));
+        group_norm(name, picture.x, self.groups, EPS, weight, bias, silu, y);
+        y
+    }
+}
+
+struct ResnetBlock {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    shortcut: Option<LinearLayer>,
+    channels: usize,
+}
+
+impl ResnetBlock {
+    fn load(loader: &Loader<'_>, input: usize, output: usize, groups: usize) -> Self {
+        ResnetBlock {
+            norm1: GroupNorm::load(loader, "norm1", input, groups),
+            conv1: loader.conv3x3("conv1", output, input),
+            norm2: GroupNorm::load(loader, "norm2", output, groups),
+            conv2: loader.conv3x3("conv2", output, output),
+            shortcut: (input != output).then(|| loader.conv1x1("conv_shortcut", output, input)),
+            channels: output,
+        }
+    }
+
+    /// The residual is added in place, so the input is overwritten unless a shortcut changes its width.
+    fn forward<'r>(&self, picture: Picture<'r>) -> Picture<'r> {
+        let h = self.norm1.forward("norm1", picture, true);
+        let h1 = picture.like("conv1", self.channels);
+        conv2d("conv1", h, picture.width, &self.conv1, h1, false, false);
+        let h2 = self.norm2.forward("norm2", Picture { x: h1, ..picture }, true);
+        let y = match &self.shortcut {
+            None => picture.x,
+            Some(shortcut) => {
+                let y = picture.like("shortcut", self.channels);
+                linear_into("shortcut", picture.x, shortcut, y, Epilogue::default());
+                y
+            }
+        };
+        conv2d("conv2", h2, picture.width, &self.conv2, y, false, true);
+        Picture { x: y, ..picture }
+    }
+}
+
+/// Self-attention over all pixels, one head as wide as the channels.
+struct AttentionBlock {
+    norm: GroupNorm,
+    q: LinearLayer,
+    k: LinearLayer,
+    v: LinearLayer,
+    out: LinearLayer,
+}
+
+impl AttentionBlock {
+    fn load(loader: &Loader<'_>, channels: usize, groups: usize) -> Self {
+        let linear = |name| loader.linear(name, channels, channels);
+        AttentionBlock {
+            norm: GroupNorm::load(loader, "group_norm", channels, groups),
+            q: linear("to_q"),
+            k: linear("to_k"),
+            v: linear("to_v"),
+            out: linear("to_out.0"),
+        }
+    }
+
+    fn forward<'r>(&self, picture: Picture<'r>) {
+        let x = picture.x;
+        let h = self.norm.forward("norm", picture, false);
+        let qkv = [("q", &self.q), ("k", &self.k), ("v", &self.v)]
+            .map(|(name, layer)| linear(name, h, layer, Activation::Identity));
+        let attn = x.recorder().temp("attn", x.rows(), x.cols());
+        let head_dim = x.cols();
+        let options = Attention {
+            head_dim,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            causal: false,
+            bias: None,
+        };
+        attention("attn", qkv, attn, options);
+        let add = Epilogue { write: Write::Add, ..Default::default() };
+        linear_into("out", attn, &self.out, x, add);
+    }
+}
+
+struct UpBlock {
+    resnets: Vec<ResnetBlock>,
+    upsampler: Option<Conv2d>,
+}
+
+impl VaeDecoder {
+    /// Asks for all weights of the decoder; the encoder is not used.
+    pub fn load(loader: &Loader<'_>, config: &VaeConfig) -> Self {
+        let groups = config.norm_num_groups;
+        let channels = &config.block_out_channels;
+        let top = channels.last().copied().unwrap_or(0);
+        let decoder = loader.pp("decoder");
+        let mid = decoder.pp("mid_block");
+        let resnet = |i: usize| ResnetBlock::load(&mid.pp("resnets").pp(i), top, top, groups);
+
+        let mut input = top;
+        let last = channels.len() - 1;
+        let up_blocks = channels.iter().rev().enumerate().map(|(i, &output)| {
+            let block = decoder.pp("up_blocks").pp(i);
+            let resnets = (0..=config.layers_per_block)
+                .map(|j| {
+                    let input = if j == 0 { input } else { output };
+                    ResnetBlock::load(&block.pp("resnets").pp(j), input, output, groups)
+                })
+                .collect();
+            input = output;
+            let upsampler =
+                (i < last).then(|| block.conv3x3("upsamplers.0.conv", output, output));
+            UpBlock { resnets, upsampler }
+        });
+        let up_blocks: Vec<UpBlock> = up_blocks.collect();
+        let latent = config.latent_channels;
+        VaeDecoder {
+            post_quant_conv: config
+                .use_post_quant_conv
+                .then(|| loader.conv1x1("post_quant_conv", latent, latent)),
+            conv_in: decoder.conv3x3("conv_in", top, latent),
+            mid_resnets: [resnet(0), resnet(1)],
+            mid_attention: config
+                .mid_block_add_attention
+                .then(|| AttentionBlock::load(&mid.pp("attentions.0"), top, groups)),
+            up_blocks,
+            norm_out: GroupNorm::load(&decoder, "conv_norm_out", input, groups),
+            conv_out: decoder.conv3x3("conv_out", config.out_channels, input),
+        }
+    }
+
+    /// Decodes latents `[H * W, latent channels]` of width `width`, already unscaled, to `[H' * W', 4]`: red,
+    /// green and blue in [-1, 1], and a zero.
+    pub fn forward<'r>(&self, latents: Tensor<'r>, width: usize) -> Tensor<'r> {
+        let recorder = latents.recorder();
+        let mut x = Picture { x: latents, width };
+        if let Some(post_quant_conv) = &self.post_quant_conv {
+            let y = x.like("post_quant_conv", latents.cols());
+            linear_into("post_quant_conv", x.x, post_quant_conv, y, Epilogue::default());
+            x.x = y;
+        }
+        let y = x.like("conv_in", self.conv_in.weight.n);
+        conv2d("conv_in", x.x, width, &self.conv_in, y, false, false);
+        x.x = y;
+
+        recorder.scope("mid", || {
+            x = recorder.scope("0", || self.mid_resnets[0].forward(x));
+            if let Some(attention) = &self.mid_attention {
+                recorder.scope("attn", || attention.forward(x));
+            }
+            x = recorder.scope("1", || self.mid_resnets[1].forward(x));
+        });
+
+        for (i, block) in self.up_blocks.iter().enumerate() {
+            recorder.scope(format!("up.{i}"), || {
+                for (j, resnet) in block.resnets.iter().enumerate() {
+                    x = recorder.scope(j.to_string(), || resnet.forward(x));
+                }
+                if let Some(conv) = &block.upsampler {
+                    let (height, width) = (2 * x.height(), 2 * x.width);
+                    let y = recorder.image("upsample", height, width, conv.weight.n);
+                    conv2d("upsample", x.x, x.width, conv, y, true, false);
+                    x = Picture { x: y, width };
+                }
+            });
+        }
+
+        let h = self.norm_out.forward("norm_out", x, true);
+        let y = x.like("conv_out", IMAGE_CHANNELS);
+        conv2d("conv_out", h, x.width, &self.conv_out, y, false, false);
+        y
+    }
+}

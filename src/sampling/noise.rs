@@ -1,0 +1,212 @@
+//! Seeded normal noise that depends on nothing but the seed and the place it is for.
+//!
+//! Every number is made from a key, not drawn from a stream, so the same place gets the same noise
+//! whatever the array's shape, order or batch, and a token's siblings can be computed from any of
+//! them. The keying, in full:
+//!
+//! - the generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+//!   2011), with key words `seed & 0xffffffff` and `seed >> 32`;
+//! - the counter is `[channel / 4, col, row, domain]`;
+//! - domain 0 is the initial noise, with `row` and `col` counted in latent pixels of the full-size
+//!   picture and `channel` the latent channel (0 to 15);
+//! - domain 1 is the first transition, 2 the second, with `row` and `col` counted in tokens of the
+//!   full grid (a coarse token that is kept has those of its first child) and `channel` the place
+//!   in the packed token (0 to 63);
+//! - the four output words `w0..w3` make two Box-Muller pairs: with
+//!   `u1 = (w0 + 1/2) / 2^32`, `u2 = w1 / 2^32`, `r = sqrt(-2 ln u1)`, channel `4 i` gets
+//!   `r cos(2 pi u2)` and `4 i + 1` gets `r sin(2 pi u2)`; `w2`, `w3` likewise make `4 i + 2` and
+//!   `4 i + 3`. All in f64 with the `libm` crate, rounded to f32 once, so every platform gets the
+//!   same bits.
+//!
+//! A two-stage run has a single transition, which is the first (domain 1).
+//!
+//! [`initial_noise`] starts a run, [`low_noise`] is its coarse half, [`jump_noise`] is what a
+//! transition adds. The authors draw theirs once per pipeline from PyTorch's global generator,
+//! whatever the seed; it can only be handed in from outside, in the order [`super::layout`] states.
+//!
+//! ```
+//! use ralu::sampling::{initial_noise, low_noise, pack};
+//!
+//! // 64 x 32 pixels: latent 16 x 8 x 4, coarse latent 16 x 4 x 2, two coarse tokens.
+//! let full = initial_noise(42, 8, 4);
+//! let tokens = pack(&low_noise(&full, 8, 4)?, 4, 2)?;
+//! assert_eq!(tokens.len(), 2 * 64);
+//! # Ok::<(), ralu::sampling::Error>(())
+//! ```
+
+use super::Error;
+use super::layout::{Entry, TOKEN_CHANNELS, Transition};
+use super::ralu::Upsample;
+
+/// Latent channels of FLUX and Stable Diffusion 3.
+pub const LATENT_CHANNELS: usize = 16;
+
+/// Counter domain of the initial noise; transition `j` (1 or 2) has domain `j`.
+const INITIAL: u32 = 0;
+
+/// Philox4x32 with ten rounds: 128 bits of counter and 64 of key to 128 random bits.
+///
+/// Checked against the known answers of the Random123 library.
+pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    let mul = |a: u32, b: u32| {
+        let product = u64::from(a) * u64::from(b);
+        ((product >> 32) as u32, product as u32)
+    };
+    let [mut c0, mut c1, mut c2, mut c3] = counter;
+    let [mut k0, mut k1] = key;
+    for _ in 0..10 {
+        let (high0, low0) = mul(0xD251_1F53, c0);
+        let (high1, low1) = mul(0xCD9E_8D57, c2);
+        (c0, c1, c2, c3) = (high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0);
+        // The Weyl constants: golden ratio and sqrt(3) - 1.
+        k0 = k0.wrapping_add(0x9E37_79B9);
+        k1 = k1.wrapping_add(0xBB67_AE85);
+    }
+    [c0, c1, c2, c3]
+}
+
+/// Four standard normal numbers for channels `4 * group .. 4 * group + 4` of one place. See the
+/// module's description of the keying.
+fn normal4(seed: u64, domain: u32, row: u32, col: u32, group: u32) -> [f64; 4] {
+    let w = philox4x32([group, col, row, domain], [seed as u32, (seed >> 32) as u32]);
+    let pair = |a: u32, b: u32| {
+        const STEP: f64 = 1.0 / 4_294_967_296.0; // 2^-32
+        let radius = libm::sqrt(-2.0 * libm::log((f64::from(a) + 0.5) * STEP));
+        let angle = std::f64::consts::TAU * (f64::from(b) * STEP);
+        (radius * libm::cos(angle), radius * libm::sin(angle))
+    };
+    let ((a, b), (c, d)) = (pair(w[0], w[1]), pair(w[2], w[3]));
+    [a, b, c, d]
+}
+
+/// Standard normal noise for a full-size latent, `[16, latent_h, latent_w]`, keyed by latent pixel.
+///
+/// `latent_h`, `latent_w`: picture height and width / 8. A larger picture has the same noise in its
+/// upper left corner.
+pub fn initial_noise(seed: u64, latent_h: usize, latent_w: usize) -> Vec<f32> {
+    let plane = latent_h * latent_w;
+    let mut out = vec![0.0; LATENT_CHANNELS * plane];
+    for row in 0..latent_h {
+        for col in 0..latent_w {
+            for group in 0..LATENT_CHANNELS / 4 {
+                let four = normal4(seed, INITIAL, row as u32, col as u32, group as u32);
+                for (i, value) in four.into_iter().enumerate() {
+                    out[(group * 4 + i) * plane + row * latent_w + col] = value as f32;
+                }
+            }
+        }
+    }
+    out
+}
+
+/// The coarse half of a full-size latent: every second row and column, starting with the first.
+///
+/// `[16, H, W]` to `[16, H/2, W/2]`, `H` and `W` even. This is the authors' nearest-neighbour
+/// down-sampling (recorded runs agree: after stage 1 their state correlates with these places of
+/// the initial noise, 0.60 and 0.68, and with no others). Averaging instead would leave a quarter
+/// of the variance.
+pub fn low_noise(full: &[f32], latent_h: usize, latent_w: usize) -> Result<Vec<f32>, Error> {
+    check_latent(full, latent_h, latent_w)?;
+    let mut out = Vec::with_capacity(full.len() / 4);
+    for plane in full.chunks_exact(latent_h * latent_w) {
+        for row in plane.chunks_exact(latent_w).step_by(2) {
+            out.extend(row.iter().step_by(2));
+        }
+    }
+    Ok(out)
+}
+
+/// Latent `[16, h, w]` to tokens `[(h/2) * (w/2), 64]`, raster order; value `channel * 4 + 2 p + q`
+/// of a token is latent pixel `(p, q)` of its 2x2 patch. `h` and `w` even.
+pub fn pack(latents: &[f32], latent_h: usize, latent_w: usize) -> Result<Vec<f32>, Error> {
+    check_latent(latents, latent_h, latent_w)?;
+    let mut out = Vec::with_capacity(latents.len());
+    for row in (0..latent_h).step_by(2) {
+        for col in (0..latent_w).step_by(2) {
+            for plane in latents.chunks_exact(latent_h * latent_w) {
+                let at = row * latent_w + col;
+                out.extend_from_slice(&plane[at..at + 2]);
+                out.extend_from_slice(&plane[at + latent_w..at + latent_w + 2]);
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Tokens `[(h/2) * (w/2), 64]` back to a latent `[16, h, w]`; the inverse of [`pack`].
+pub fn unpack(tokens: &[f32], latent_h: usize, latent_w: usize) -> Result<Vec<f32>, Error> {
+    check_latent(tokens, latent_h, latent_w)?;
+    let plane = latent_h * latent_w;
+    let mut out = vec![0.0; tokens.len()];
+    for (index, token) in tokens.chunks_exact(TOKEN_CHANNELS).enumerate() {
+        let (row, col) = (2 * (index / (latent_w / 2)), 2 * (index % (latent_w / 2)));
+        for (i, value) in token.iter().enumerate() {
+            let (channel, p, q) = (i / 4, i / 2 % 2, i % 2);
+            out[channel * plane + (row + p) * latent_w + col + q] = *value;
+        }
+    }
+    Ok(out)
+}
+
+/// The noise `z` of a transition, `[n, 64]` in the order of `transition`'s entries, already
+/// correlated: the new state is `gain * Up(x) + noise_gain * z`.
+///
+/// `jump`: 1 or 2, which transition of the run (a two-stage run has only 1). `kappa` from
+/// [`super::Jump`], `kept_amplitude` from [`super::Jump::kept_amplitude`]. Kept tokens get
+/// `kept_amplitude * eps`; refined ones `eps + kappa * (sum over the block of four)`, which has
+/// covariance `I - c J`. A block is whatever holds four copies of one number: with
+/// [`Upsample::Token`] the four siblings at one place of the packed token, with
+/// [`Upsample::Latent`] the four pixels of one channel inside one token.
+pub fn jump_noise(
+    seed: u64,
+    jump: u32,
+    transition: &Transition,
+    kappa: f64,
+    kept_amplitude: f64,
+    upsample: Upsample,
+) -> Vec<f32> {
+    let mut out = Vec::with_capacity(transition.entries.len() * TOKEN_CHANNELS);
+    for entry in &transition.entries {
+        let at = |row, col, group| normal4(seed, jump, row, col, group);
+        let Entry { full_row: row, full_col: col, .. } = *entry;
+        for group in 0..TOKEN_CHANNELS as u32 / 4 {
+            let own = at(row, col, group);
+            let z = match (entry.child, upsample) {
+                (None, _) => own.map(|eps| kept_amplitude * eps),
+                (Some(_), Upsample::Latent) => {
+                    // Four consecutive values of a packed token are one channel's 2x2 patch.
+                    let sum: f64 = own.iter().sum();
+                    own.map(|eps| eps + kappa * sum)
+                }
+                (Some(_), Upsample::Token) => {
+                    let (top, left) = (row & !1, col & !1);
+                    let block =
+                        [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(p, q)| at(top + p, left + q, group));
+                    std::array::from_fn(|i| {
+                        let sum = block[0][i] + block[1][i] + block[2][i] + block[3][i];
+                        own[i] + kappa * sum
+                    })
+                }
+            };
+            out.extend(z.map(|value| value as f32));
+        }
+    }
+    out
+}
+
+fn check_latent(values: &[f32], latent_h: usize, latent_w: usize) -> Result<(), Error> {
+    if latent_h == 0 || latent_w == 0 || !latent_h.is_multiple_of(2) || !latent_w.is_multiple_of(2)
+    {
+        return Err(Error::LatentSize { height: latent_h, width: latent_w });
+    }
+    let expected = LATENT_CHANNELS * latent_h * latent_w;
+    if values.len() != expected {
+        return Err(Error::Length {
+            what: "the latent",
+            found: values.len(),
+            expected,
+            shape: "16 channels x height x width",
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! NT-DM: choosing the stages' time shifts and the amount of re-noising.
+//!
+//! RALU walks some stretches of time twice, because each transition jumps back toward noise. NT-DM
+//! ("noise-timestep distribution matching", called NT-Matching in later versions of the paper)
+//! picks the time shift of each stage and the correlation `c = 1 / Z^2` so that the timesteps of
+//! all stages together are spread like those of the base model: once over the whole of `[0, 1]`,
+//! and once more over each stretch walked twice.
+//!
+//! [`js_distance`] measures the mismatch, [`solve`] minimises it for three stages and
+//! [`solve_two_stage`] for two. The published presets are *not* recomputed: their numbers stopped
+//! a little before the minimum, and a picture should come out as published.
+//!
+//! ```
+//! use ralu::sampling::{Preset, ntdm};
+//!
+//! let p = Preset::X7.params();
+//! let published = ntdm::js_distance(&p.stage_steps, &p.stage_ends, &p.shifts, p.z, 3.0);
+//! let solved = ntdm::solve(p.stage_steps, p.stage_ends, 3.0)?;
+//! assert!((published - 0.0266).abs() < 1e-4 && solved.distance <= published);
+//! # Ok::<(), ralu::sampling::Error>(())
+//! ```
+//!
+//! The distance is almost flat in `Z` from about 5 up, so the solver's `Z` can differ much from
+//! another optimiser's at nearly the same distance.
+
+use super::Error;
+use super::schedule::{check_steps, shift_sigma};
+
+/// Points at which the two densities are compared, `linspace(0, 1, 1000)` as in the authors' code.
+const POINTS: usize = 1000;
+
+/// Densities below this are lifted to it, so that no logarithm of zero occurs (authors' code).
+const FLOOR: f64 = 1e-10;
+
+/// Search range of a time shift.
+pub const SHIFT_BOUNDS: [f64; 2] = [0.5, 10.0];
+
+/// Search range of `Z`. Below 2 the noise covariance would not be positive.
+pub const Z_BOUNDS: [f64; 2] = [2.0, 100.0];
+
+/// Time shifts and `Z` found for a run of `K` stages.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Solution<const K: usize = 3> {
+    /// Time shift `h` of each stage.
+    pub shifts: [f64; K],
+    /// `Z = 1 / sqrt(c)`.
+    pub z: f64,
+    /// The Jensen-Shannon distance reached.
+    pub distance: f64,
+}
+
+/// Paper time at which stage `k + 1` starts after stage `k` ended at `end`, for a given `Z`.
+///
+/// `s = e / (Z (1 - e) + e)`: always before `end`, toward noise.
+pub fn stage_start(end: f64, z: f64) -> f64 {
+    end / (z * (1.0 - end) + end)
+}
+
+/// Jensen-Shannon distance between the timesteps of a RALU run and those it should imitate.
+///
+/// `stage_steps`: evaluations per stage (not cumulative); `ends`: paper times; `shifts`: time
+/// shift per stage; `h_ori`: the base model's. The square root of the divergence in nats; this is
+/// the figure the paper calls JSD (0.026 for its 7x preset). Nonsense in gives NaN.
+///
+/// RALU, section on NT-Matching; grid and clipping as in the authors' code.
+pub fn js_distance<const K: usize>(
+    stage_steps: &[usize; K],
+    ends: &[f64; K],
+    shifts: &[f64; K],
+    z: f64,
+    h_ori: f64,
+) -> f64 {
+    Objective::new(stage_steps, ends, h_ori).distance(shifts, z)
+}
+
+/// Time shifts and `Z` of a three-stage run with the smallest distance, under the bounds
+/// [`SHIFT_BOUNDS`] and [`Z_BOUNDS`].
+///
+/// Deterministic; some tens of milliseconds.
+pub fn solve(stage_steps: [usize; 3], ends: [f64; 3], h_ori: f64) -> Result<Solution, Error> {
+    solve_with(stage_steps, ends, h_ori, None, None)
+}
+
+/// The same for two stages, coarse and full, without a mixed one in between.
+pub fn solve_two_stage(
+    stage_steps: [usize; 2],
+    ends: [f64; 2],
+    h_ori: f64,
+) -> Result<Solution<2>, Error> {
+    solve_with(stage_steps, ends, h_ori, None, None)
+}
+
+/// As [`solve`], for any number of stages, with the time shifts or `Z` held where given.
+pub fn solve_with<const K: usize>(
+    stage_steps: [usize; K],
+    ends: [f64; K],
+    h_ori: f64,
+    shifts: Option<[f64; K]>,
+    z: Option<f64>,
+) -> Result<Solution<K>, Error> {
+    check_run(&stage_steps, &ends, h_ori)?;
+    let objective = Objective::new(&stage_steps, &ends, h_ori);
+
+    // The search runs over logarithms: all unknowns are positive scales. Bounds are applied inside
+    // the objective, so the simplex may wander outside but never gains by it.
+    let decode = |x: &[f64]| -> ([f64; K], f64) {
+        let mut rest = x.iter();
+        let mut next = |bounds: [f64; 2]| {
+            libm::exp(rest.next().copied().unwrap_or(0.0)).clamp(bounds[0], bounds[1])
+        };
+        let found = shifts.unwrap_or_else(|| std::array::from_fn(|_| next(SHIFT_BOUNDS)));
+        let found_z = z.unwrap_or_else(|| next(Z_BOUNDS));
+        (found, found_z)
+    };
+    let cost = |x: &[f64]| {
+        let (shifts, z) = decode(x);
+        objective.distance(&shifts, z)
+    };
+
+    // Several first guesses of Z, because the valley along Z is long and has shallow dents.
+    let guesses: &[f64] = if z.is_some() { &[4.0] } else { &[2.2, 4.0, 8.0, 16.0] };
+    let guess_h = h_ori.clamp(SHIFT_BOUNDS[0], SHIFT_BOUNDS[1]);
+    let mut best: Option<(f64, Vec<f64>)> = None;
+    for &guess in guesses {
+        let mut start = Vec::with_capacity(K + 1);
+        if shifts.is_none() {
+            start.resize(K, libm::log(guess_h));
+        }
+        if z.is_none() {
+            start.push(libm::log(guess));
+        }
+        let found = nelder_mead(&cost, start, 0.3, 300);
+        if best.as_ref().is_none_or(|b| found.0 < b.0) {
+            best = Some(found);
+        }
+    }
+    // A simplex can collapse before the bottom; a fresh small one finishes the descent.
+    let start = best.map(|b| b.1).unwrap_or_default();
+    let (distance, x) = nelder_mead(&cost, start, 0.05, 300);
+    let (shifts, z) = decode(&x);
+    Ok(Solution { shifts, z, distance })
+}
+
+/// Rejects step counts, ends or a base time shift no run can have.
+pub(super) fn check_run(stage_steps: &[usize], ends: &[f64], h_ori: f64) -> Result<(), Error> {
+    const NAMES: [&str; 3] = ["stage 1", "stage 2", "stage 3"];
+    for (k, &n) in stage_steps.iter().enumerate() {
+        check_steps(NAMES.get(k).copied().unwrap_or("a later stage"), n)?;
+    }
+    let rising = ends.windows(2).all(|pair| pair[0] < pair[1]);
+    let inside = ends.iter().all(|e| *e > 0.0 && *e <= 1.0);
+    if !(rising && inside && ends.last() == Some(&1.0)) {
+        return Err(Error::StageEnds { found: ends.to_vec() });
+    }
+    if !(h_ori.is_finite() && h_ori > 0.0) {
+        return Err(Error::Value {
+            what: "the base time shift",
+            found: h_ori,
+            expected: "a finite number above 0",
+            hint: "the authors use 3 for FLUX.1-dev and SD3",
+        });
+    }
+    Ok(())
+}
+
+/// The distance as a function of shifts and `Z`, with all that does not depend on them computed.
+struct Objective<const K: usize> {
+    steps: [f64; K],
+    ends: [f64; K],
+    h_ori: f64,
+    /// Paper time and base density at each point.
+    points: Vec<(f64, f64)>,
+}
+
+impl<const K: usize> Objective<K> {
+    fn new(stage_steps: &[usize; K], ends: &[f64; K], h_ori: f64) -> Self {
+        let points = (0..POINTS)
+            .map(|i| {
+                let t = i as f64 / (POINTS - 1) as f64;
+                (t, density(h_ori, t))
+            })
+            .collect();
+        Objective { steps: stage_steps.map(|n| n as f64), ends: *ends, h_ori, points }
+    }
+
+    fn distance(&self, shifts: &[f64; K], z: f64) -> f64 {
+        let mut starts = [0.0; K];
+        let mut total = 1.0; // weight of the target: 1 and the length of each stretch walked twice
+        let mut again = [0.0; K]; // weight of stretch k over the base model's mass there
+        let mut used = [0.0; K]; // evaluations of stage k over its own mass
+        for k in 0..K {
+            if k > 0 {
+                let (s, e) = (stage_start(self.ends[k - 1], z), self.ends[k - 1]);
+                starts[k] = s;
+                total += e - s;
+                again[k - 1] = (e - s) / (shift_sigma(self.h_ori, e) - shift_sigma(self.h_ori, s));
+            }
+            used[k] = self.steps[k]
+                / (shift_sigma(shifts[k], self.ends[k]) - shift_sigma(shifts[k], starts[k]));
+        }
+        let all_steps: f64 = self.steps.iter().sum();
+
+        let mut p = [0.0; POINTS]; // target
+        let mut q = [0.0; POINTS]; // the run
+        let (mut p_sum, mut q_sum) = (0.0, 0.0);
+        for (i, &(t, base)) in self.points.iter().enumerate() {
+            let mut target = base;
+            let mut run = 0.0;
+            for k in 0..K {
+                if k + 1 < K && t >= starts[k + 1] && t <= self.ends[k] {
+                    target += again[k] * base;
+                }
+                if t >= starts[k] && t <= self.ends[k] {
+                    run += used[k] * density(shifts[k], t);
+                }
+            }
+            p[i] = (target / total).max(FLOOR);
+            q[i] = (run / all_steps).max(FLOOR);
+            p_sum += p[i];
+            q_sum += q[i];
+        }
+        let divergence: f64 = p
+            .iter()
+            .zip(&q)
+            .map(|(p, q)| {
+                let (p, q) = (p / p_sum, q / q_sum);
+                let m = 0.5 * (p + q);
+                0.5 * (p * libm::log(p / m) + q * libm::log(q / m))
+            })
+            .sum();
+        // Rounding may leave a tiny negative number where the two densities are equal.
+        libm::sqrt(divergence.max(0.0))
+    }
+}
+
+/// Density of timesteps under a time shift: `h / (1 + (h - 1) t)^2`.
+fn density(h: f64, t: f64) -> f64 {
+    let w = 1.0 + (h - 1.0) * t;
+    h / (w * w)
+}
+
+/// Nelder-Mead downhill simplex with the usual coefficients. Returns the least cost and its place.
+fn nelder_mead(
+    cost: &dyn Fn(&[f64]) -> f64,
+    start: Vec<f64>,
+    size: f64,
+    rounds: usize,
+) -> (f64, Vec<f64>) {
+    // NaN must lose every comparison, so it counts as the worst cost.
+    let eval = |x: Vec<f64>| {
+        let f = cost(&x);
+        (if f.is_nan() { f64::INFINITY } else { f }, x)
+    };
+    let n = start.len();
+    let mut simplex = Vec::with_capacity(n + 1);
+    simplex.push(eval(start.clone()));
+    for i in 0..n {
+        let mut x = start.clone();
+        x[i] += size;
+        simplex.push(eval(x));
+    }
+    for _ in 0..rounds {
+        simplex.sort_by(|a, b| a.0.total_cmp(&b.0));
+        if n == 0 || simplex[n].0 - simplex[0].0 < 1e-9 {
+            break;
+        }
+        let centre: Vec<f64> =
+            (0..n).map(|d| simplex[..n].iter().map(|s| s.1[d]).sum::<f64>() / n as f64).collect();
+        let worst = simplex[n].clone();
+        let along = |c: f64| -> Vec<f64> {
+            (0..n).map(|d| centre[d] + c * (worst.1[d] - centre[d])).collect()
+        };
+        let reflected = eval(along(-1.0));
+        if reflected.0 < simplex[0].0 {
+            let expanded = eval(along(-2.0));
+            simplex[n] = if expanded.0 < reflected.0 { expanded } else { reflected };
+        } else if reflected.0 < simplex[n - 1].0 {
+            simplex[n] = reflected;
+        } else {
+            let contracted = eval(along(if reflected.0 < worst.0 { -0.5 } else { 0.5 }));
+            if contracted.0 < worst.0.min(reflected.0) {
+                simplex[n] = contracted;
+            } else {
+                let best = simplex[0].1.clone();
+                for s in &mut simplex[1..] {
+                    *s = eval((0..n).map(|d| 0.5 * (best[d] + s.1[d])).collect());
+                }
+            }
+        }
+    }
+    simplex.sort_by(|a, b| a.0.total_cmp(&b.0));
+    simplex.swap_remove(0)
+}
