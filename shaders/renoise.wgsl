@@ -38,13 +38,13 @@ fn main(
         return;
     }
     let code = source[token] & 7u;
-    let patch = x[(source[token] >> 3u) * params.c4 + c];
-    var v = patch;
+    let old = x[(source[token] >> 3u) * params.c4 + c];
+    var v = old;
     switch code {
-        case 0u: { v = patch.xxxx; }
-        case 1u: { v = patch.yyyy; }
-        case 2u: { v = patch.zzzz; }
-        case 3u: { v = patch.wwww; }
+        case 0u: { v = old.xxxx; }
+        case 1u: { v = old.yyyy; }
+        case 2u: { v = old.zzzz; }
+        case 3u: { v = old.wwww; }
         default: {}
     }
     y[index] = params.gain * v + params.noise_gain * noise[index];

@@ -2,5 +2,6 @@
 pub mod gpu;
 pub mod models;
 pub mod ops;
+pub mod pipeline;
 pub mod sampling;
 pub mod tensor;

@@ -3,8 +3,8 @@
 //! They equal what `ModelConfig::load` reads from the published folders.
 
 use super::config::{
-    ClipAct, ClipConfig, Family, FluxConfig, GenerationConfig, ModelConfig, ModelIndex, SchedulerConfig, T5Config,
-    TimeShiftType, TransformerConfig, VaeConfig,
+    ClipAct, ClipConfig, Family, FluxConfig, GenerationConfig, ModelConfig, ModelIndex,
+    SchedulerConfig, T5Config, TimeShiftType, TransformerConfig, VaeConfig,
 };
 use super::cost::Parameters;
 
@@ -24,11 +24,14 @@ pub fn get(name: &str) -> Option<ModelConfig> {
     }
 }
 
-/// Bytes of a model's parts as published, in bf16: 2 bytes a parameter.
+/// Bytes of a model's weights, part by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightBytes {
+    /// The denoiser.
     pub transformer: u64,
+    /// The CLIP text encoder.
     pub clip: u64,
+    /// The T5 encoder.
     pub t5: u64,
     /// The decoder alone.
     pub vae_decoder: u64,
@@ -46,7 +49,9 @@ pub fn weight_bytes(config: &ModelConfig, bytes_per_weight: u64) -> WeightBytes 
 }
 
 fn flux_1(dev: bool) -> ModelConfig {
-    let part = |name: &str, library: &str, class: &str| (name.to_string(), library.to_string(), class.to_string());
+    let part = |name: &str, library: &str, class: &str| {
+        (name.to_string(), library.to_string(), class.to_string())
+    };
     ModelConfig {
         index: ModelIndex {
             class: "FluxPipeline".into(),

@@ -9,7 +9,7 @@ use super::t5::embed_rows;
 use super::weights::{TensorInfo, WeightError, Weights};
 use crate::ops::{
     Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Write, attention, linear,
-    linear_into, norm,
+    linear_into, norm, norm_into,
 };
 use crate::tensor::{Resident, Tensor};
 
@@ -94,9 +94,9 @@ impl Clip {
         Ok(x)
     }
 
-    /// The pooled embedding `[1, hidden]` of the embeddings `x` `[T, hidden]`, which are overwritten.
+    /// Writes the pooled embedding of the embeddings `x` `[T, hidden]` to `out` `[1, hidden]`; `x` is overwritten.
     /// `pooled_at` is the row of the end-of-text token.
-    pub fn forward<'r>(&self, x: Tensor<'r>, pooled_at: usize) -> Tensor<'r> {
+    pub fn forward<'r>(&self, x: Tensor<'r>, pooled_at: usize, out: Tensor<'r>) {
         let recorder = x.recorder();
         let kind = NormKind::Layer { eps: self.config.layer_norm_eps as f32 };
         let add = Epilogue { write: Write::Add, ..Default::default() };
@@ -125,6 +125,6 @@ impl Clip {
             });
         }
         let row = x.row_range(pooled_at..pooled_at + 1);
-        norm("clip.pooled", row, kind, self.final_norm.affine(x))
+        norm_into("clip.pooled", row, kind, self.final_norm.affine(x), out);
     }
 }

@@ -112,13 +112,15 @@ pub fn vae_decode(config: &VaeConfig, height: usize, width: usize) -> Flops {
     let mut sum = Flops::default();
     decoder_layers(config, |layer| match layer {
         Layer::Conv { input, output, side, level } => {
-            let pixels = (height << level) * (width << level);
-            sum += Flops::dense(pixels, side * side * input, output);
+            // 4^level times the latent's pixels, as f64: they may not fit a 32-bit usize.
+            let pixels = height as f64 * width as f64 * (1u64 << (2 * level)) as f64;
+            sum += Flops::dense(1, side * side * input, output) * pixels;
         }
         Layer::Norm { .. } => {}
         Layer::Attention { channels } => {
             let pixels = height * width;
-            sum += Flops::dense(pixels, channels, 4 * channels) + Flops::attention(pixels, channels);
+            sum +=
+                Flops::dense(pixels, channels, 4 * channels) + Flops::attention(pixels, channels);
         }
     });
     sum
@@ -136,7 +138,8 @@ pub fn t5(config: &T5Config, n_tokens: usize) -> Flops {
 /// The CLIP text encoder over `n_tokens` (77).
 pub fn clip(config: &ClipConfig, n_tokens: usize) -> Flops {
     let d = config.hidden_size;
-    let layer = Flops::dense(n_tokens, d, 4 * d + 2 * config.intermediate_size) + Flops::attention(n_tokens, d);
+    let layer = Flops::dense(n_tokens, d, 4 * d + 2 * config.intermediate_size)
+        + Flops::attention(n_tokens, d);
     layer * config.num_hidden_layers as f64
 }
 
@@ -148,7 +151,9 @@ pub fn text_encoders(config: &ModelConfig, txt: usize) -> Flops {
 /// Numbers of parameters, per part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Parameters {
+    /// The denoiser.
     pub transformer: u64,
+    /// The CLIP text encoder.
     pub clip: u64,
     /// The encoder; embeddings counted once.
     pub t5: u64,
@@ -187,7 +192,8 @@ pub fn flux_parameters(config: &FluxConfig) -> u64 {
     let n_time = if config.guidance_embeds { 2 } else { 1 };
     let qk_norm = 2 * config.attention_head_dim as u64;
     let stream = linear(d, 6 * d) + 4 * linear(d, d) + qk_norm + linear(d, mlp) + linear(mlp, d);
-    let single = linear(d, 3 * d) + 3 * linear(d, d) + qk_norm + linear(d, mlp) + linear(d + mlp, d);
+    let single =
+        linear(d, 3 * d) + 3 * linear(d, d) + qk_norm + linear(d, mlp) + linear(d + mlp, d);
     linear(config.in_channels, d)
         + linear(config.joint_attention_dim, d)
         + embedder(FluxConfig::TIME_CHANNELS) * n_time
@@ -254,7 +260,12 @@ fn decoder_layers(config: &VaeConfig, mut visit: impl FnMut(Layer)) {
     };
 
     if config.use_post_quant_conv {
-        visit(Layer::Conv { input: config.latent_channels, output: config.latent_channels, side: 1, level: 0 });
+        visit(Layer::Conv {
+            input: config.latent_channels,
+            output: config.latent_channels,
+            side: 1,
+            level: 0,
+        });
     }
     visit(Layer::Conv { input: config.latent_channels, output: top, side: 3, level: 0 });
 

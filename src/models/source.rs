@@ -59,7 +59,9 @@ pub trait Blob: Send + Sync {
 #[non_exhaustive]
 pub enum SourceError {
     /// The model folder is not there.
-    #[error("{path}: no such folder; give the path of a diffusers model folder (the one that holds model_index.json)")]
+    #[error(
+        "{path}: no such folder; give the path of a diffusers model folder (the one that holds model_index.json)"
+    )]
     MissingFolder { path: String },
     /// The model folder is a file.
     #[error(
@@ -76,16 +78,24 @@ pub enum SourceError {
     #[error("{path}: expected a file, found a folder or device")]
     NotAFile { path: String },
     /// The file is not text.
-    #[error("{path}: expected UTF-8 text, found other bytes at offset {offset}; fetch the file again")]
+    #[error(
+        "{path}: expected UTF-8 text, found other bytes at offset {offset}; fetch the file again"
+    )]
     NotText { path: String, offset: usize },
     /// A text file is implausibly large.
-    #[error("{path}: {bytes} bytes are too many for a text file (limit {limit}); is this the right file?")]
+    #[error(
+        "{path}: {bytes} bytes are too many for a text file (limit {limit}); is this the right file?"
+    )]
     TooLarge { path: String, bytes: u64, limit: u64 },
     /// A range outside the file was asked for.
-    #[error("{path}: bytes {start}..{end} were asked for, but the file has {len} bytes; it is truncated or was changed, fetch it again")]
+    #[error(
+        "{path}: bytes {start}..{end} were asked for, but the file has {len} bytes; it is truncated or was changed, fetch it again"
+    )]
     OutOfRange { path: String, start: u64, end: u64, len: u64 },
     /// A path that would leave the source.
-    #[error("{path:?}: file names inside a model are relative and without '..'; the model folder is damaged or not to be trusted")]
+    #[error(
+        "{path:?}: file names inside a model are relative and without '..'; the model folder is damaged or not to be trusted"
+    )]
     BadPath { path: String },
     /// The operating system said no.
     #[error("{path}: cannot {action}: {error}")]
@@ -93,6 +103,7 @@ pub enum SourceError {
 }
 
 /// Larger "text" than this is a mistake (the largest real one, a tokenizer.json, has about 10 MiB).
+#[cfg(not(target_arch = "wasm32"))]
 const MAX_TEXT_BYTES: u64 = 256 << 20;
 
 /// Splits a path into its names; refuses what could leave the source.
@@ -178,7 +189,8 @@ impl Source for Memory {
             prefix.push('/');
         }
         let inside = self.files.keys().filter_map(|path| path.strip_prefix(prefix.as_str()));
-        let mut found: Vec<String> = inside.filter_map(|rest| rest.split('/').next()).map(str::to_string).collect();
+        let mut found: Vec<String> =
+            inside.filter_map(|rest| rest.split('/').next()).map(str::to_string).collect();
         found.sort();
         found.dedup();
         Ok(found)
@@ -250,7 +262,9 @@ mod folder {
             match fs::metadata(&root) {
                 Ok(meta) if meta.is_dir() => Ok(Self { root }),
                 Ok(_) => Err(SourceError::NotAFolder { path }),
-                Err(error) if error.kind() == ErrorKind::NotFound => Err(SourceError::MissingFolder { path }),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    Err(SourceError::MissingFolder { path })
+                }
                 Err(error) => Err(SourceError::Io { path, action: "open the model folder", error }),
             }
         }
@@ -269,8 +283,14 @@ mod folder {
             match fs::metadata(&full) {
                 Ok(meta) if meta.is_file() => {}
                 Ok(_) => return Err(SourceError::NotAFile { path }),
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-                Err(error) => return Err(SourceError::Io { path, action: "look at the file", error }),
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => {
+                    return Err(SourceError::Io { path, action: "look at the file", error });
+                }
             }
             let file = match File::open(&full) {
                 Ok(file) => file,
@@ -309,10 +329,16 @@ mod folder {
 
         fn list(&self, dir: &str) -> Result<Vec<String>, SourceError> {
             let full = self.resolve(dir)?;
-            let io = |error| SourceError::Io { path: full.display().to_string(), action: "list the folder", error };
+            let io = |error| SourceError::Io {
+                path: full.display().to_string(),
+                action: "list the folder",
+                error,
+            };
             let entries = match fs::read_dir(&full) {
                 Ok(entries) => entries,
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+                {
                     return Ok(Vec::new());
                 }
                 Err(error) => return Err(io(error)),
@@ -336,7 +362,13 @@ mod folder {
             // SAFETY: the mapping is read-only; that the file must not be shortened meanwhile is documented on `Folder`.
             let map = match unsafe { memmap2::Mmap::map(&file) } {
                 Ok(map) => map,
-                Err(error) => return Err(SourceError::Io { path, action: "map the file into memory", error }),
+                Err(error) => {
+                    return Err(SourceError::Io {
+                        path,
+                        action: "map the file into memory",
+                        error,
+                    });
+                }
             };
             // Weights are read once, front to back. A hint: failing to give it changes nothing.
             #[cfg(unix)]
@@ -370,7 +402,11 @@ mod folder {
             // SAFETY: a read-only mapping of a file has no private changes to lose; pages dropped here (including the
             // neighbours' share of the first and last page) are read from the file again when touched.
             let _ = unsafe {
-                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start as usize, part.len())
+                self.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    range.start as usize,
+                    part.len(),
+                )
             };
         }
     }

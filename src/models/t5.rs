@@ -8,7 +8,7 @@ use super::layers::Loader;
 use super::weights::{TensorInfo, WeightError, Weights};
 use crate::ops::{
     Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Write, attention, linear,
-    linear_into, norm,
+    linear_into, norm, norm_into,
 };
 use crate::tensor::{Resident, Tensor};
 
@@ -111,8 +111,8 @@ impl T5 {
         side + bucket.min(half - 1)
     }
 
-    /// The encodings `[T, d_model]` of the embeddings `x` `[T, d_model]`, which are overwritten.
-    pub fn forward<'r>(&self, x: Tensor<'r>, relative_bias: Tensor<'r>) -> Tensor<'r> {
+    /// Writes the encodings of the embeddings `x` `[T, d_model]` to `out` of the same shape; `x` is overwritten.
+    pub fn forward<'r>(&self, x: Tensor<'r>, relative_bias: Tensor<'r>, out: Tensor<'r>) {
         let recorder = x.recorder();
         let rms = NormKind::Rms { eps: self.config.layer_norm_epsilon as f32 };
         let add = Epilogue { write: Write::Add, ..Default::default() };
@@ -140,7 +140,7 @@ impl T5 {
                 linear_into("mlp.wo", gated, &block.wo, x, add);
             });
         }
-        norm("t5.norm", x, rms, Affine::Weight(recorder.resident(&self.final_norm)))
+        norm_into("t5.norm", x, rms, Affine::Weight(recorder.resident(&self.final_norm)), out);
     }
 }
 

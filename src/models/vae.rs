@@ -198,9 +198,9 @@ impl VaeDecoder {
         }
     }
 
-    /// Decodes latents `[H * W, latent channels]` of width `width`, already unscaled, to `[H' * W', 4]`: red,
-    /// green and blue in [-1, 1], and a zero.
-    pub fn forward<'r>(&self, latents: Tensor<'r>, width: usize) -> Tensor<'r> {
+    /// Decodes latents `[H * W, latent channels]` of width `width`, already unscaled, into `pixels` `[H' * W', 4]`:
+    /// red, green and blue in [-1, 1], and a zero.
+    pub fn forward<'r>(&self, latents: Tensor<'r>, width: usize, pixels: Tensor<'r>) {
         let recorder = latents.recorder();
         let mut x = Picture { x: latents, width };
         if let Some(post_quant_conv) = &self.post_quant_conv {
@@ -235,8 +235,6 @@ impl VaeDecoder {
         }
 
         let h = self.norm_out.forward("norm_out", x, true);
-        let y = x.like("conv_out", IMAGE_CHANNELS);
-        conv2d("conv_out", h, x.width, &self.conv_out, y, false, false);
-        y
+        conv2d("conv_out", h, x.width, &self.conv_out, pixels, false, false);
     }
 }

@@ -46,12 +46,7 @@ pub enum WeightError {
     Source(#[from] SourceError),
     /// No checkpoint in the folder.
     #[error("{dir}: no weights; looked for {looked_for}; found {found}{hint}")]
-    NoFile {
-        dir: String,
-        looked_for: String,
-        found: String,
-        hint: String,
-    },
+    NoFile { dir: String, looked_for: String, found: String, hint: String },
     /// The file is not a readable safetensors file.
     #[error("{file}: not a valid safetensors file: {reason}; fetch the file again")]
     Header { file: String, reason: String },
@@ -59,54 +54,41 @@ pub enum WeightError {
     #[error("{file}: not a valid index of a sharded checkpoint: {reason}")]
     Index { file: String, reason: String },
     /// The index names a file that is not there.
-    #[error("{index}: names the file {shard}, which is not there; the download is incomplete, fetch it again")]
+    #[error(
+        "{index}: names the file {shard}, which is not there; the download is incomplete, fetch it again"
+    )]
     MissingShard { index: String, shard: String },
     /// The index says a tensor is in a file that does not have it.
-    #[error("{index}: says that {name} is in {shard}, but that file does not have it; the files belong to different downloads, fetch them again")]
-    NotInShard {
-        index: String,
-        name: String,
-        shard: String,
-    },
+    #[error(
+        "{index}: says that {name} is in {shard}, but that file does not have it; the files belong to different downloads, fetch them again"
+    )]
+    NotInShard { index: String, name: String, shard: String },
     /// A tensor is not there.
-    #[error("{file}: the tensor {name} is missing; this checkpoint is incomplete or of another model")]
+    #[error(
+        "{file}: the tensor {name} is missing; this checkpoint is incomplete or of another model"
+    )]
     Missing { name: String, file: String },
     /// A tensor has another shape than the model's configuration says.
-    #[error("{file}: the tensor {name} has shape {found:?}, expected {expected:?}; config.json and weights do not belong together")]
-    Shape {
-        name: String,
-        expected: Vec<usize>,
-        found: Vec<usize>,
-        file: String,
-    },
+    #[error(
+        "{file}: the tensor {name} has shape {found:?}, expected {expected:?}; config.json and weights do not belong together"
+    )]
+    Shape { name: String, expected: Vec<usize>, found: Vec<usize>, file: String },
     /// A tensor has a type that cannot be read.
-    #[error("{file}: the tensor {name} has type {dtype}, which is not supported; supported: F32, F16, BF16, F64; use a checkpoint in one of these")]
-    DType {
-        name: String,
-        dtype: String,
-        file: String,
-    },
+    #[error(
+        "{file}: the tensor {name} has type {dtype}, which is not supported; supported: F32, F16, BF16, F64; use a checkpoint in one of these"
+    )]
+    DType { name: String, dtype: String, file: String },
     /// Several of the above.
     #[error("{}", Many(.problems))]
     Many { problems: Vec<WeightError> },
     /// A weight is NaN or infinite.
-    #[error("{file}: the tensor {name} holds {value} at element {index}; the checkpoint is damaged, fetch it again")]
-    NotFinite {
-        name: String,
-        index: u64,
-        value: f32,
-        file: String,
-    },
+    #[error(
+        "{file}: the tensor {name} holds {value} at element {index}; the checkpoint is damaged, fetch it again"
+    )]
+    NotFinite { name: String, index: u64, value: f32, file: String },
     /// Elements outside a tensor were asked for.
     #[error("{file}: the tensor {name} has {len} {unit}; {start}..{end} were asked for")]
-    Range {
-        name: String,
-        start: u64,
-        end: u64,
-        len: u64,
-        unit: &'static str,
-        file: String,
-    },
+    Range { name: String, start: u64, end: u64, len: u64, unit: &'static str, file: String },
 }
 
 /// Shows at most this many problems, then a count.
@@ -253,7 +235,9 @@ impl Weights {
             };
         }
         let files = source.list(dir)?;
-        let pickled = files.iter().any(|f| [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| f.ends_with(end)));
+        let pickled = files
+            .iter()
+            .any(|f| [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| f.ends_with(end)));
         let hint = if pickled {
             "; pickled checkpoints (.bin, .pt, .ckpt) are not read, save the model with safe_serialization=True"
         } else if files.is_empty() {
@@ -276,7 +260,9 @@ impl Weights {
         Ok(weights)
     }
 
-    fn empty(place: String) -> Self {
+    /// A checkpoint without tensors: every tensor asked for is noted as missing, and its stand-in has the shape that
+    /// was expected. Enough to plan a model that is not on this machine.
+    pub fn empty(place: String) -> Self {
         Self { place, shards: Vec::new(), files: Vec::new(), tensors: BTreeMap::new() }
     }
 
@@ -284,18 +270,29 @@ impl Weights {
         let index = shown(source, path);
         let damaged = |reason: String| WeightError::Index { file: index.clone(), reason };
         let text = source.text(path)?.unwrap_or_default();
-        let json: Value = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        let json: Value =
+            serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
         let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
-            return Err(damaged("expected an object \"weight_map\" from tensor names to file names".into()));
+            return Err(damaged(
+                "expected an object \"weight_map\" from tensor names to file names".into(),
+            ));
         };
         let mut shards = BTreeSet::new();
         for (name, shard) in map {
             // A shard lies beside its index: a name with a folder in it is an attempt to read something else.
             match shard.as_str() {
-                Some(shard) if !shard.is_empty() && !shard.contains(['/', '\\', ':', '\0']) && shard != ".." => {
+                Some(shard)
+                    if !shard.is_empty()
+                        && !shard.contains(['/', '\\', ':', '\0'])
+                        && shard != ".." =>
+                {
                     shards.insert(shard)
                 }
-                _ => return Err(damaged(format!("the file of {name} is {shard}; expected a plain file name"))),
+                _ => {
+                    return Err(damaged(format!(
+                        "the file of {name} is {shard}; expected a plain file name"
+                    )));
+                }
             };
         }
         if shards.is_empty() {
@@ -316,7 +313,11 @@ impl Weights {
             let shard = shard.as_str().unwrap_or_default();
             let there = weights.tensors.get(name.as_str()).map(|info| info.shard);
             if there.is_none() || there != found_in.get(shard).copied() {
-                return Err(WeightError::NotInShard { index, name: name.clone(), shard: shard.into() });
+                return Err(WeightError::NotInShard {
+                    index,
+                    name: name.clone(),
+                    shard: shard.into(),
+                });
             }
         }
         Ok(weights)
@@ -393,7 +394,10 @@ impl Weights {
 
     fn locate(&self, info: &TensorInfo, range: Range<u64>) -> Result<(&dyn Blob, Range<u64>)> {
         let Some(blob) = self.shards.get(info.shard).filter(|_| !info.file.is_empty()) else {
-            return Err(WeightError::Missing { name: info.name.to_string(), file: self.place.clone() });
+            return Err(WeightError::Missing {
+                name: info.name.to_string(),
+                file: self.place.clone(),
+            });
         };
         if range.start > range.end || range.end > info.n_bytes() {
             return Err(out_of_range(info, &range, info.n_bytes(), "bytes"));
@@ -449,7 +453,8 @@ impl Weights {
 
     /// Checks bytes of a tensor that start at byte `offset` of it for NaN and infinity, without converting them.
     pub fn check_finite(&self, info: &TensorInfo, offset: u64, bytes: &[u8]) -> Result<()> {
-        let (Some(at), Some(size)) = (first_not_finite(&info.dtype, bytes), info.dtype.bytes()) else {
+        let (Some(at), Some(size)) = (first_not_finite(&info.dtype, bytes), info.dtype.bytes())
+        else {
             return Ok(());
         };
         let mut value = Vec::new();
@@ -463,7 +468,12 @@ impl Weights {
     }
 }
 
-fn out_of_range(info: &TensorInfo, range: &Range<u64>, len: u64, unit: &'static str) -> WeightError {
+fn out_of_range(
+    info: &TensorInfo,
+    range: &Range<u64>,
+    len: u64,
+    unit: &'static str,
+) -> WeightError {
     WeightError::Range {
         name: info.name.to_string(),
         start: range.start,
@@ -508,9 +518,15 @@ fn list<T: AsRef<str>>(items: impl ExactSizeIterator<Item = T>, max: usize) -> S
 pub fn append_f32(dtype: &StoredDType, bytes: &[u8], out: &mut Vec<f32>) {
     match dtype {
         StoredDType::F32 => out.extend(bytes.as_chunks_ref::<4>().map(f32::from_le_bytes)),
-        StoredDType::F16 => out.extend(bytes.as_chunks_ref::<2>().map(|b| f16::from_le_bytes(b).to_f32())),
-        StoredDType::BF16 => out.extend(bytes.as_chunks_ref::<2>().map(|b| bf16::from_le_bytes(b).to_f32())),
-        StoredDType::F64 => out.extend(bytes.as_chunks_ref::<8>().map(|b| f64::from_le_bytes(b) as f32)),
+        StoredDType::F16 => {
+            out.extend(bytes.as_chunks_ref::<2>().map(|b| f16::from_le_bytes(b).to_f32()))
+        }
+        StoredDType::BF16 => {
+            out.extend(bytes.as_chunks_ref::<2>().map(|b| bf16::from_le_bytes(b).to_f32()))
+        }
+        StoredDType::F64 => {
+            out.extend(bytes.as_chunks_ref::<8>().map(|b| f64::from_le_bytes(b) as f32))
+        }
         StoredDType::Other(_) => {}
     }
 }
@@ -519,12 +535,18 @@ pub fn append_f32(dtype: &StoredDType, bytes: &[u8], out: &mut Vec<f32>) {
 /// to run over a whole checkpoint while it is uploaded.
 pub fn first_not_finite(dtype: &StoredDType, bytes: &[u8]) -> Option<usize> {
     match dtype {
-        StoredDType::F32 => {
-            bytes.as_chunks_ref::<4>().position(|b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000)
+        StoredDType::F32 => bytes
+            .as_chunks_ref::<4>()
+            .position(|b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
+        StoredDType::F16 => {
+            bytes.as_chunks_ref::<2>().position(|b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00)
         }
-        StoredDType::F16 => bytes.as_chunks_ref::<2>().position(|b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
-        StoredDType::BF16 => bytes.as_chunks_ref::<2>().position(|b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
-        StoredDType::F64 => bytes.as_chunks_ref::<8>().position(|b| !(f64::from_le_bytes(b) as f32).is_finite()),
+        StoredDType::BF16 => {
+            bytes.as_chunks_ref::<2>().position(|b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80)
+        }
+        StoredDType::F64 => {
+            bytes.as_chunks_ref::<8>().position(|b| !(f64::from_le_bytes(b) as f32).is_finite())
+        }
         StoredDType::Other(_) => None,
     }
 }
@@ -557,7 +579,9 @@ fn parse_header(blob: &dyn Blob, file: &Arc<str>, shard: usize) -> Result<Vec<Te
     let len = blob.len();
     let start = blob.bytes(0..len.min(64))?;
     if start.starts_with(b"version https://git-lfs") {
-        return Err(invalid("it is a Git LFS pointer, not the file itself (git lfs pull gets it)".into()));
+        return Err(invalid(
+            "it is a Git LFS pointer, not the file itself (git lfs pull gets it)".into(),
+        ));
     }
     let Some(n) = start.first_chunk::<8>() else {
         return Err(invalid(format!("it has only {len} bytes")));
@@ -570,22 +594,34 @@ fn parse_header(blob: &dyn Blob, file: &Arc<str>, shard: usize) -> Result<Vec<Te
     }
     let data = 8 + header_bytes;
     if data > len {
-        return Err(invalid(format!("the header should have {header_bytes} bytes, but the file ends after {len}: truncated")));
+        return Err(invalid(format!(
+            "the header should have {header_bytes} bytes, but the file ends after {len}: truncated"
+        )));
     }
     let header = blob.bytes(8..data)?;
     let text = match std::str::from_utf8(&header) {
         Ok(text) => text,
-        Err(error) => return Err(invalid(format!("the header is not UTF-8 at byte {}", 8 + error.valid_up_to()))),
+        Err(error) => {
+            return Err(invalid(format!(
+                "the header is not UTF-8 at byte {}",
+                8 + error.valid_up_to()
+            )));
+        }
     };
     let mut json = serde_json::Deserializer::from_str(text);
-    let entries = match Entries.deserialize(&mut json).and_then(|entries| json.end().map(|()| entries)) {
-        Ok(entries) => entries,
-        Err(error) => return Err(invalid(format!("the header is not the JSON it should be: {error}"))),
-    };
+    let entries =
+        match Entries.deserialize(&mut json).and_then(|entries| json.end().map(|()| entries)) {
+            Ok(entries) => entries,
+            Err(error) => {
+                return Err(invalid(format!("the header is not the JSON it should be: {error}")));
+            }
+        };
 
     let mut tensors = Vec::with_capacity(entries.len());
     for (name, entry) in entries {
-        let of = |what: &str| invalid(format!("the tensor {}: {what}", name.chars().take(200).collect::<String>()));
+        let of = |what: &str| {
+            invalid(format!("the tensor {}: {what}", name.chars().take(200).collect::<String>()))
+        };
         let dtype = match entry.get("dtype").and_then(Value::as_str) {
             Some(dtype) => StoredDType::parse(dtype),
             None => return Err(of("no dtype")),
@@ -593,7 +629,9 @@ fn parse_header(blob: &dyn Blob, file: &Arc<str>, shard: usize) -> Result<Vec<Te
         let Some(shape) = numbers(&entry, "shape") else {
             return Err(of("no shape (a list of whole numbers)"));
         };
-        let Some([begin, end]) = numbers(&entry, "data_offsets").and_then(|o| <[u64; 2]>::try_from(o).ok()) else {
+        let Some([begin, end]) =
+            numbers(&entry, "data_offsets").and_then(|o| <[u64; 2]>::try_from(o).ok())
+        else {
             return Err(of("no data_offsets (two whole numbers)"));
         };
         if begin > end || end > len - data {
@@ -607,7 +645,10 @@ fn parse_header(blob: &dyn Blob, file: &Arc<str>, shard: usize) -> Result<Vec<Te
         };
         if let Some(size) = dtype.bytes() {
             if n_elements.checked_mul(size as u64) != Some(end - begin) {
-                return Err(of(&format!("shape {shape:?} of {dtype} does not make {} bytes", end - begin)));
+                return Err(of(&format!(
+                    "shape {shape:?} of {dtype} does not make {} bytes",
+                    end - begin
+                )));
             }
         }
         let Ok(shape) = shape.into_iter().map(usize::try_from).collect() else {
@@ -627,7 +668,10 @@ fn parse_header(blob: &dyn Blob, file: &Arc<str>, shard: usize) -> Result<Vec<Te
     by_place.sort_by_key(|info| info.range.start);
     for pair in by_place.windows(2) {
         if pair[1].range.start < pair[0].range.end {
-            return Err(invalid(format!("the tensors {} and {} overlap", pair[0].name, pair[1].name)));
+            return Err(invalid(format!(
+                "the tensors {} and {} overlap",
+                pair[0].name, pair[1].name
+            )));
         }
     }
     Ok(tensors)
@@ -643,7 +687,10 @@ struct Entries;
 impl<'de> DeserializeSeed<'de> for Entries {
     type Value = Vec<(String, Value)>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> std::result::Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
@@ -655,7 +702,10 @@ impl<'de> Visitor<'de> for Entries {
         f.write_str("an object from tensor names to descriptions")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(
+        self,
+        mut map: A,
+    ) -> std::result::Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
         let mut seen = BTreeSet::new();
         while let Some((name, value)) = map.next_entry::<String, Value>()? {
@@ -729,10 +779,13 @@ impl<'w> Manifest<'w> {
         let covered = |name: &str| {
             ignored.iter().any(|entry| {
                 name.starts_with(entry)
-                    || name.strip_suffix(entry).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+                    || name
+                        .strip_suffix(entry)
+                        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             })
         };
-        let extra = self.weights.names().filter(|name| !report.used.contains(*name) && !covered(name));
+        let extra =
+            self.weights.names().filter(|name| !report.used.contains(*name) && !covered(name));
         Ok(extra.map(str::to_string).collect())
     }
 }
@@ -756,7 +809,11 @@ impl WeightPath<'_> {
     #[must_use]
     pub fn pp_if_present(&self, part: &str) -> Self {
         let below = self.full(part) + ".";
-        let mut after = self.manifest.weights.tensors.range::<str, _>((Bound::Included(below.as_str()), Bound::Unbounded));
+        let mut after = self
+            .manifest
+            .weights
+            .tensors
+            .range::<str, _>((Bound::Included(below.as_str()), Bound::Unbounded));
         match after.next().is_some_and(|(name, _)| name.starts_with(&below)) {
             true => self.pp(part),
             false => self.clone(),
@@ -794,7 +851,9 @@ impl WeightPath<'_> {
         }
         let Some(info) = found else {
             let name = names.join(" or ");
-            report.problems.push(WeightError::Missing { name: name.clone(), file: weights.place.clone() });
+            report
+                .problems
+                .push(WeightError::Missing { name: name.clone(), file: weights.place.clone() });
             return TensorInfo {
                 name: name.into(),
                 dtype: StoredDType::F32,
@@ -811,7 +870,12 @@ impl WeightPath<'_> {
                 found: info.shape.clone(),
                 file: info.file.to_string(),
             });
-            return TensorInfo { shape: shape.to_vec(), file: "".into(), shard: usize::MAX, ..info.clone() };
+            return TensorInfo {
+                shape: shape.to_vec(),
+                file: "".into(),
+                shard: usize::MAX,
+                ..info.clone()
+            };
         }
         if info.dtype.bytes().is_none() {
             report.problems.push(unsupported(info));

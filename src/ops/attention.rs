@@ -1,6 +1,6 @@
 //! Multi-head attention.
 
-use super::{quads, read, read_write};
+use super::{quads, read, read_write, whole};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, row_pieces};
 
 /// What attention does beside `softmax(q kᵀ) v`.
@@ -76,7 +76,7 @@ pub fn attention<'r>(
     let (v_buffer, v_at) = v.expect_single("v");
     let bias = options.bias.map(|bias| {
         assert!(bias.cols() >= heads * (2 * n - 1), "{name}: the bias is too short");
-        bias.expect_single("bias").0
+        whole(name, "bias", bias)
     });
     let Some((_, registers)) = HEADS.iter().find(|(width, _)| d <= *width) else {
         panic!("{name}: heads of {d} numbers, at most {MAX_HEAD_DIM} are possible");

@@ -55,8 +55,13 @@ pub fn conv2d<'r>(
     assert_eq!(9 * x.cols(), weight.k, "{}: x has {} channels", weight.label, x.cols());
     assert_eq!(y.cols(), n, "{}: y has {} channels", weight.label, y.cols());
     assert_eq!(y.rows(), y_width * y_height, "{}: y has {} pixels", weight.label, y.rows());
+    assert!(x.is_whole() && y.is_whole(), "{name}: x and y must be whole pictures");
     let recorder = x.recorder();
     let caps = recorder.caps();
+    assert!(
+        x.single().is_some() || recorder.base(x.base).halo == width,
+        "{name}: x is in bands without the image rows around them; make it with `Recorder::image`"
+    );
     recorder.exchange_halo(x);
     let bias = recorder.resident(&layer.bias).expect_single("bias").0;
     let lanes_x = weight.tile / 4;
@@ -81,6 +86,10 @@ pub fn conv2d<'r>(
                 .min(row + max_rows)
                 .min((x_band.row0 + x_band.rows) / width * up)
                 .min((y_band.row0 + y_band.rows) / y_width);
+            assert!(
+                end > row && end * y_width <= y_band.row0 + y_band.rows,
+                "{name}: a band of y ends inside an image row"
+            );
             let above = |row0: usize, halo: usize| if row0 == 0 { 0 } else { halo };
             let x_first = x_band.row0 - above(x_band.row0, x_base.halo);
             let y_first = y_band.row0 - above(y_band.row0, y_base.halo);

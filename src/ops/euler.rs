@@ -1,6 +1,6 @@
 //! One Euler step along the predicted velocity.
 
-use super::{LANES, quads, read, read_write};
+use super::{LANES, quads, read, read_write, whole};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups};
 
 #[repr(C)]
@@ -25,19 +25,17 @@ pub fn euler_step<'r>(
     x: Tensor<'r>,
 ) {
     let recorder = x.recorder();
-    let whole = |tensor: Tensor<'r>, role: &str| {
+    let like_x = |tensor: Tensor<'r>, role: &str| {
         assert_eq!(
-            (tensor.rows(), tensor.cols(), tensor.row_stride()),
-            (x.rows(), x.cols(), x.cols()),
-            "{name}: {role} has another shape than x, or is not contiguous"
+            (tensor.rows(), tensor.cols()),
+            (x.rows(), x.cols()),
+            "{name}: {role} has another shape than x"
         );
-        let (buffer, at) = tensor.expect_single(role);
-        assert_eq!(at, 0, "{name}: {role} must start its buffer");
-        buffer
+        whole(name, role, tensor)
     };
-    let conditional = whole(conditional, "conditional");
+    let conditional = like_x(conditional, "conditional");
     let guided = unconditional.is_some();
-    let unconditional = unconditional.map_or(conditional, |u| whole(u, "unconditional"));
+    let unconditional = unconditional.map_or(conditional, |u| like_x(u, "unconditional"));
     let count4 = quads(x.rows() * x.cols());
     recorder.dispatch(Dispatch {
         pipeline: PipelineKey {
@@ -50,9 +48,9 @@ pub fn euler_step<'r>(
         bindings: vec![
             read(conditional),
             read(unconditional),
-            read(step.expect_single("step").0),
-            read_write(whole(velocity, "velocity")),
-            read_write(whole(x, "x")),
+            read(whole(name, "step", step)),
+            read_write(like_x(velocity, "velocity")),
+            read_write(like_x(x, "x")),
         ],
         groups: fold_groups((count4 as usize).div_ceil(LANES)),
         flops: f64::from(count4) * 20.0,

@@ -1,6 +1,6 @@
 //! Group norm of a picture, followed by SiLU.
 
-use super::{LANES, quads, read, read_write};
+use super::{LANES, quads, read, read_write, whole};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
 
 #[repr(C)]
@@ -47,8 +47,8 @@ pub fn group_norm<'r>(
     let affine = recorder.temp(&format!("{name}.affine"), 2, channels);
     let partial = partial.expect_single("partial").0;
     let affine = affine.expect_single("affine").0;
-    let weight = weight.expect_single("weight").0;
-    let bias = bias.expect_single("bias").0;
+    let weight = whole(name, "weight", weight);
+    let bias = whole(name, "bias", bias);
     let key = |entry| PipelineKey { shader: "group_norm", entry, roles: vec![], overrides: vec![] };
 
     let mut first_chunk = 0;

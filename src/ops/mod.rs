@@ -43,7 +43,7 @@ pub mod reference {
     pub use super::unpack::reference as unpack;
 }
 
-use crate::tensor::{Access, Binding, BufferRef};
+use crate::tensor::{Access, Binding, BufferRef, Tensor};
 
 fn read(buffer: BufferRef) -> Binding {
     Binding { buffer, access: Access::Read }
@@ -51,6 +51,13 @@ fn read(buffer: BufferRef) -> Binding {
 
 fn read_write(buffer: BufferRef) -> Binding {
     Binding { buffer, access: Access::ReadWrite }
+}
+
+/// The buffer of an operand that its kernel indexes from the start and without a stride.
+#[track_caller]
+fn whole(name: &str, role: &str, operand: Tensor<'_>) -> BufferRef {
+    assert!(operand.is_whole(), "{name}: {role} must start its buffer and be contiguous");
+    operand.expect_single(role).0
 }
 
 /// An element offset as kernels count it: in groups of four.

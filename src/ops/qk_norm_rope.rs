@@ -1,6 +1,6 @@
 //! RMS norm of query and key heads, then rotary positions.
 
-use super::{LANES, quads, read, read_write};
+use super::{LANES, quads, read, read_write, whole};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
 
 #[repr(C)]
@@ -33,8 +33,7 @@ pub fn qk_norm_rope<'r>(
     assert_eq!(table.row_stride(), head_dim, "{name}: the table must be contiguous");
     let recorder = x.recorder();
     let heads = x.cols() / head_dim;
-    let (weight, weight_at) = weight.expect_single("norm weight");
-    assert_eq!(weight_at, 0, "{name}: the norm weight must start its buffer");
+    let weight = whole(name, "norm weight", weight);
     for piece in row_pieces(&[x, table], usize::MAX) {
         let [(x_buffer, x_at), (table_buffer, table_at)] = [piece.at[0], piece.at[1]];
         let params = Params {

@@ -1,6 +1,6 @@
 //! The jump between two RALU stages.
 
-use super::{LANES, quads, read, read_write};
+use super::{LANES, quads, read, read_write, whole};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups};
 
 #[repr(C)]
@@ -29,6 +29,7 @@ pub fn renoise<'r>(
 ) {
     let recorder = x.recorder();
     assert_eq!(x.cols(), y.cols(), "{name}: x has {} columns, y {}", x.cols(), y.cols());
+    assert_eq!(noise.cols(), y.cols(), "{name}: noise has {} columns", noise.cols());
     assert_eq!(noise.rows(), y.rows(), "{name}: noise has {} rows", noise.rows());
     assert!(source.rows() * source.cols() >= y.rows(), "{name}: too few sources");
     let params = Params { tokens: y.rows() as u32, c4: quads(y.cols()), gain, noise_gain };
@@ -41,10 +42,10 @@ pub fn renoise<'r>(
         },
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![
-            read(x.expect_single("x").0),
-            read(source.expect_single("source").0),
-            read(noise.expect_single("noise").0),
-            read_write(y.expect_single("y").0),
+            read(whole(name, "x", x)),
+            read(whole(name, "source", source)),
+            read(whole(name, "noise", noise)),
+            read_write(whole(name, "y", y)),
         ],
         groups: fold_groups((y.rows() * y.cols() / 4).div_ceil(LANES)),
         flops: (y.rows() * y.cols()) as f64 * 4.0,

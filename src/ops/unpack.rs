@@ -1,6 +1,6 @@
 //! From tokens to the picture that the VAE decodes.
 
-use super::{LANES, quads, read, read_write};
+use super::{LANES, quads, read, read_write, whole};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
 
 #[repr(C)]
@@ -34,9 +34,11 @@ pub fn unpack<'r>(
     let recorder = x.recorder();
     assert_eq!(x.cols(), 4 * y.cols(), "{name}: x has {} columns, y {}", x.cols(), y.cols());
     assert_eq!(y.rows(), 4 * x.rows(), "{name}: y has {} pixels, x {} tokens", y.rows(), x.rows());
-    let x_buffer = x.expect_single("x").0;
-    let velocity = velocity.expect_single("velocity").0;
-    let step = step.expect_single("step").0;
+    assert_eq!(velocity.rows(), x.rows(), "{name}: velocity has {} rows", velocity.rows());
+    assert!(y.is_whole(), "{name}: y must be contiguous");
+    let x_buffer = whole(name, "x", x);
+    let velocity = whole(name, "velocity", velocity);
+    let step = whole(name, "step", step);
     for piece in row_pieces(&[y], usize::MAX) {
         let (y_buffer, y_at) = piece.at[0];
         let params = Params {

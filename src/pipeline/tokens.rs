@@ -36,13 +36,17 @@ pub enum TokenError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// No tokenizer in the folder.
-    #[error("{dir}: no tokenizer; looked for {looked_for}; found {found}; fetch this part of the model")]
+    #[error(
+        "{dir}: no tokenizer; looked for {looked_for}; found {found}; fetch this part of the model"
+    )]
     NoFile { dir: String, looked_for: String, found: String },
     /// A tokenizer file is damaged.
     #[error("{path}: not a usable tokenizer file: {reason}; fetch the file again")]
     File { path: String, reason: String },
     /// A special token is not in the vocabulary.
-    #[error("{path}: the vocabulary has no token {token:?} ({role}); the tokenizer's files do not belong together")]
+    #[error(
+        "{path}: the vocabulary has no token {token:?} ({role}); the tokenizer's files do not belong together"
+    )]
     NoToken { path: String, token: String, role: &'static str },
     /// The tokenizer has more tokens than the encoder has embeddings.
     #[error(
@@ -90,7 +94,13 @@ impl ClipTokenizer {
             Some(words) => words,
             None => match Words::clip_files(source, dir, &config, [&bos, &eos])? {
                 Some(words) => words,
-                None => return Err(no_file(source, dir, "tokenizer.json, or vocab.json with merges.txt")),
+                None => {
+                    return Err(no_file(
+                        source,
+                        dir,
+                        "tokenizer.json, or vocab.json with merges.txt",
+                    ));
+                }
             },
         };
         Ok(Self {
@@ -198,16 +208,24 @@ impl Words {
         };
         let mut pairs = Vec::with_capacity(merges.len());
         for merge in merges {
-            pairs.push(pair(merge).ok_or_else(|| bad(&format!("a merge of two parts was expected, found {merge}")))?);
+            pairs.push(pair(merge).ok_or_else(|| {
+                bad(&format!("a merge of two parts was expected, found {merge}"))
+            })?);
         }
         let added = added_tokens(&file, &path)?;
         Self::clip(vocab, pairs, &added, unk, path).map(Some)
     }
 
     /// From CLIP's `DIR/vocab.json` and `DIR/merges.txt`; `None` if either is missing.
-    fn clip_files(source: &dyn Source, dir: &str, config: &Config, special: [&str; 2]) -> Result<Option<Self>> {
+    fn clip_files(
+        source: &dyn Source,
+        dir: &str,
+        config: &Config,
+        special: [&str; 2],
+    ) -> Result<Option<Self>> {
         let merges_path = format!("{dir}/merges.txt");
-        let (Some((vocab, path)), Some(merges)) = (read_object(source, dir, "vocab.json")?, source.text(&merges_path)?)
+        let (Some((vocab, path)), Some(merges)) =
+            (read_object(source, dir, "vocab.json")?, source.text(&merges_path)?)
         else {
             return Ok(None);
         };
@@ -221,7 +239,10 @@ impl Words {
                 let line: String = line.chars().take(60).collect();
                 return Err(TokenError::File {
                     path: shown(source, &merges_path),
-                    reason: format!("line {}: expected two parts with a space between, found {line:?}", number + 1),
+                    reason: format!(
+                        "line {}: expected two parts with a space between, found {line:?}",
+                        number + 1
+                    ),
                 });
             };
             pairs.push(pair);
@@ -229,7 +250,11 @@ impl Words {
         let mut added = Vec::new();
         for token in special {
             let Some(id) = vocab.get(token).and_then(Value::as_u64) else {
-                return Err(TokenError::NoToken { path, token: token.into(), role: "begin or end of text" });
+                return Err(TokenError::NoToken {
+                    path,
+                    token: token.into(),
+                    role: "begin or end of text",
+                });
             };
             added.push(AddedToken::from(token, true).normalized(config.is_normalized(id)));
         }
@@ -244,8 +269,11 @@ impl Words {
         unk: &str,
         path: String,
     ) -> Result<Self> {
-        if let Some((token, id)) = vocab.iter().find(|(_, id)| id.as_u64().is_none_or(|id| id > MAX_ID)) {
-            let reason = format!("the id of {token:?} is {id}; expected a whole number up to {MAX_ID}");
+        if let Some((token, id)) =
+            vocab.iter().find(|(_, id)| id.as_u64().is_none_or(|id| id > MAX_ID))
+        {
+            let reason =
+                format!("the id of {token:?} is {id}; expected a whole number up to {MAX_ID}");
             return Err(TokenError::File { path, reason });
         }
         let model = json!({
@@ -265,9 +293,14 @@ impl Words {
                 r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|",
                 r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
             );
-            let words = Split::new(SplitPattern::Regex(pattern.into()), SplitDelimiterBehavior::Removed, true)?;
+            let words = Split::new(
+                SplitPattern::Regex(pattern.into()),
+                SplitDelimiterBehavior::Removed,
+                true,
+            )?;
             let bytes = ByteLevel::new(false, true, true);
-            tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
+            tokenizer
+                .with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
             tokenizer.add_tokens(added);
             Ok(tokenizer)
         };
@@ -296,7 +329,9 @@ impl Words {
                 Some([Value::String(text), score]) if !text.is_empty() && score.is_number() => {
                     pieces.push((text.clone(), score.as_f64().unwrap_or(0.0)));
                 }
-                _ => return Err(bad(&format!("a piece is {piece}; expected a text and its score"))),
+                _ => {
+                    return Err(bad(&format!("a piece is {piece}; expected a text and its score")));
+                }
             }
         }
         let unk = model.and_then(|model| model.get("unk_id")?.as_u64()).unwrap_or(2);
@@ -304,11 +339,14 @@ impl Words {
             return Err(bad(&format!("unk_id is {unk}, but there are {} pieces", pieces.len())));
         };
 
-        let unigram = Unigram::from(pieces, Some(unk), false).map_err(|error| bad(&error.to_string()))?;
+        let unigram =
+            Unigram::from(pieces, Some(unk), false).map_err(|error| bad(&error.to_string()))?;
         let mut tokenizer = Tokenizer::new(unigram);
         if let Some(map) = file.get("normalizer").and_then(character_map) {
-            let map = decode_base64(map).ok_or_else(|| bad("precompiled_charsmap is not base64"))?;
-            check_character_map(&map).map_err(|reason| bad(&format!("precompiled_charsmap: {reason}")))?;
+            let map =
+                decode_base64(map).ok_or_else(|| bad("precompiled_charsmap is not base64"))?;
+            check_character_map(&map)
+                .map_err(|reason| bad(&format!("precompiled_charsmap: {reason}")))?;
             let map = Precompiled::from(&map).map_err(|error| bad(&error.to_string()))?;
             tokenizer.with_normalizer(Some(map));
         }
@@ -336,14 +374,26 @@ impl Words {
     }
 
     /// `[bos] text eos pad...`, `length` ids in all.
-    fn encode(&self, text: &str, bos: Option<u32>, eos: u32, pad: u32, length: usize) -> Result<Encoded> {
+    fn encode(
+        &self,
+        text: &str,
+        bos: Option<u32>,
+        eos: u32,
+        pad: u32,
+        length: usize,
+    ) -> Result<Encoded> {
         let n_marks = 1 + usize::from(bos.is_some());
         let Some(room) = length.checked_sub(n_marks) else {
             return Err(TokenError::Length { found: length, least: n_marks });
         };
         let encoding = match self.tokenizer.encode_fast(text, false) {
             Ok(encoding) => encoding,
-            Err(error) => return Err(TokenError::Encode { path: self.path.clone(), reason: error.to_string() }),
+            Err(error) => {
+                return Err(TokenError::Encode {
+                    path: self.path.clone(),
+                    reason: error.to_string(),
+                });
+            }
         };
         let words = encoding.get_ids();
         let kept = words.len().min(room);
@@ -368,7 +418,11 @@ struct Config {
 
 impl Config {
     fn load(source: &dyn Source, dir: &str) -> Result<Self> {
-        let read = |name: &str| Ok::<_, TokenError>(read_object(source, dir, name)?.map_or_else(Map::new, |(map, _)| map));
+        let read = |name: &str| {
+            Ok::<_, TokenError>(
+                read_object(source, dir, name)?.map_or_else(Map::new, |(map, _)| map),
+            )
+        };
         Ok(Self {
             config: read("tokenizer_config.json")?,
             special: read("special_tokens_map.json")?,
@@ -377,14 +431,18 @@ impl Config {
 
     /// A special token: a string, or an object with `content`.
     fn token(&self, role: &str, default: &str) -> String {
-        let text = |value: &Value| value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_string);
-        let found = self.config.get(role).and_then(text).or_else(|| self.special.get(role).and_then(text));
+        let text = |value: &Value| {
+            value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_string)
+        };
+        let found =
+            self.config.get(role).and_then(text).or_else(|| self.special.get(role).and_then(text));
         found.unwrap_or_else(|| default.into())
     }
 
     /// Whether the token is looked for in the text after lower-casing rather than before.
     fn is_normalized(&self, id: u64) -> bool {
-        let added = self.config.get("added_tokens_decoder").and_then(|added| added.get(id.to_string()));
+        let added =
+            self.config.get("added_tokens_decoder").and_then(|added| added.get(id.to_string()));
         added.and_then(|token| token.get("normalized")?.as_bool()).unwrap_or(false)
     }
 
@@ -401,7 +459,11 @@ impl Config {
 const MAX_ID: u64 = 1 << 24;
 
 /// A JSON file that holds an object, and its path for messages; `None` if there is no such file.
-fn read_object(source: &dyn Source, dir: &str, name: &str) -> Result<Option<(Map<String, Value>, String)>> {
+fn read_object(
+    source: &dyn Source,
+    dir: &str,
+    name: &str,
+) -> Result<Option<(Map<String, Value>, String)>> {
     let path = format!("{dir}/{name}");
     let Some(text) = source.text(&path)? else {
         return Ok(None);
@@ -430,7 +492,8 @@ fn added_tokens(file: &Map<String, Value>, path: &str) -> Result<Vec<AddedToken>
     let mut added = Vec::new();
     for token in file.get("added_tokens").and_then(Value::as_array).into_iter().flatten() {
         let content = token.get("content").and_then(Value::as_str).ok_or_else(|| bad(token))?;
-        let flag = |name: &str, default: bool| token.get(name).and_then(Value::as_bool).unwrap_or(default);
+        let flag =
+            |name: &str, default: bool| token.get(name).and_then(Value::as_bool).unwrap_or(default);
         let special = flag("special", true);
         added.push(
             AddedToken::from(content, special)
@@ -448,7 +511,9 @@ fn added_tokens(file: &Map<String, Value>, path: &str) -> Result<Vec<AddedToken>
 
 /// The map in a `normalizer`, which is one or a sequence.
 fn character_map(normalizer: &Value) -> Option<&str> {
-    let one = |normalizer: &'_ Value| -> bool { normalizer.get("type").and_then(Value::as_str) == Some("Precompiled") };
+    let one = |normalizer: &'_ Value| -> bool {
+        normalizer.get("type").and_then(Value::as_str) == Some("Precompiled")
+    };
     let map = match normalizer.get("normalizers").and_then(Value::as_array) {
         Some(sequence) => sequence.iter().find(|normalizer| one(normalizer))?,
         None if one(normalizer) => normalizer,
@@ -497,7 +562,8 @@ fn check_character_map(map: &[u8]) -> std::result::Result<(), String> {
         return Err(format!("a trie of {n_units} units does not fit into {} bytes", rest.len()));
     }
     let (trie, text) = rest.split_at(4 * n_units);
-    let text = std::str::from_utf8(text).map_err(|_| "the replacements are not UTF-8".to_string())?;
+    let text =
+        std::str::from_utf8(text).map_err(|_| "the replacements are not UTF-8".to_string())?;
     let unit = |at: usize| match trie.get(4 * at..4 * at + 4) {
         Some(&[a, b, c, d]) => Ok(u32::from_le_bytes([a, b, c, d])),
         _ => Err(format!("the trie leads to unit {at}, but has {n_units}")),
@@ -518,7 +584,9 @@ fn check_character_map(map: &[u8]) -> std::result::Result<(), String> {
             if found >> 8 & 1 == 1 {
                 let start = (unit(child)? & !(1 << 31)) as usize;
                 if !text.is_char_boundary(start) {
-                    return Err(format!("a replacement starts at {start}, which is no place in the text"));
+                    return Err(format!(
+                        "a replacement starts at {start}, which is no place in the text"
+                    ));
                 }
             }
             to_visit.push(child);

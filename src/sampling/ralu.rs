@@ -204,7 +204,8 @@ impl RaluParams {
     /// With none or all of them there is no mixed stage: the run becomes two stages, coarse until
     /// `stage_ends[0]` and full after it. The middle stage's evaluations go to the last one, and
     /// time shifts and `Z` are solved anew for two stages (where the authors' code fails on empty
-    /// tensors, or spends a transition on noise alone).
+    /// tensors, or spends a transition on noise alone). It is [`ntdm::solve_least_noise`] that
+    /// solves: the least distance of two stages would throw the coarse one away.
     pub fn resolve_regions(
         &self,
         low_tokens: usize,
@@ -217,7 +218,8 @@ impl RaluParams {
         let [n1, n2, n3] = self.stage_steps;
         let steps = [n1, n2 + n3];
         let ends = [self.stage_ends[0], 1.0];
-        let Solution { shifts, z, .. } = ntdm::solve_two_stage(steps, ends, self.base_time_shift)?;
+        let Solution { shifts, z, .. } =
+            ntdm::solve_least_noise(steps, ends, self.base_time_shift)?;
         Ok(RaluSchedule::build(&steps, &ends, &shifts, z))
     }
 }

@@ -115,6 +115,12 @@ impl<'r> Tensor<'r> {
         self.recorder.base(self.base).cols
     }
 
+    /// Whether the view starts where its base does and has all its columns, so that a kernel may index the
+    /// base from its start and without a stride.
+    pub fn is_whole(self) -> bool {
+        self.row0 == 0 && self.col0 == 0 && self.cols == self.row_stride()
+    }
+
     /// Where the view lies if it is inside one buffer: the buffer and the element offset of its first
     /// element. `None` if it crosses a band border.
     pub fn single(self) -> Option<(BufferRef, usize)> {

@@ -35,6 +35,23 @@ impl ResidentIds {
             bands: split_rows(rows, 1, (cols * 4) as u64, max_binding_bytes).into(),
         }
     }
+
+    /// A resident picture `[height * width, channels]` of f32, in bands of whole image rows.
+    pub fn picture(
+        &self,
+        label: &str,
+        [height, width, channels]: [usize; 3],
+        max_binding_bytes: u64,
+    ) -> Resident {
+        let rows = height * width;
+        Resident {
+            id: self.next(),
+            label: label.into(),
+            rows,
+            cols: channels,
+            bands: split_rows(rows, width, (channels * 4) as u64, max_binding_bytes).into(),
+        }
+    }
 }
 
 /// Consecutive rows of a matrix that share a buffer.

@@ -1,0 +1,79 @@
+//! Everything that can go wrong in a run.
+
+use crate::gpu;
+use crate::models::config::ConfigError;
+use crate::models::source::SourceError;
+use crate::models::weights::WeightError;
+use crate::pipeline::tokens::TokenError;
+use crate::sampling;
+
+/// An error of a run. Each says what was found, what was expected and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The device.
+    #[error(transparent)]
+    Gpu(#[from] gpu::Error),
+    /// The model folder.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The model's configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The model's weights.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    /// The tokenizers or the prompt.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+    /// Schedules, regions, noise.
+    #[error(transparent)]
+    Sampling(#[from] sampling::Error),
+    /// A setting outside its range.
+    #[error("{what} is {found}; expected {expected}")]
+    Setting {
+        /// Which setting.
+        what: &'static str,
+        /// What was given.
+        found: String,
+        /// What is possible, and what to do.
+        expected: String,
+    },
+    /// A given tensor of the wrong shape or type.
+    #[error("the given tensor {name} has shape {found}; expected {expected}")]
+    Given {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        found: String,
+        /// What this run needs.
+        expected: String,
+    },
+    /// A file of given tensors that cannot be read.
+    #[error("the given tensors cannot be read: {0}")]
+    GivenFile(String),
+    /// NaN or infinity came out of the network.
+    #[error(
+        "{what} holds numbers that are not finite ({bad} of {of}), so there is no picture. The weights may be \
+         damaged or made for another precision; try --precision f32, another adapter (`ralu devices`), or \
+         fetch the model again"
+    )]
+    NotFinite {
+        /// What was read.
+        what: String,
+        /// How many.
+        bad: usize,
+        /// Of how many.
+        of: usize,
+    },
+}
+
+impl Error {
+    pub(crate) fn setting(
+        what: &'static str,
+        found: impl ToString,
+        expected: impl Into<String>,
+    ) -> Self {
+        Error::Setting { what, found: found.to_string(), expected: expected.into() }
+    }
+}

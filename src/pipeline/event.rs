@@ -1,0 +1,146 @@
+//! What a run tells while it happens.
+
+use super::{NamedTensors, Picture};
+use crate::sampling::Grid;
+
+/// A part of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// CLIP and T5.
+    TextEncoders,
+    /// The denoiser and the VAE's decoder.
+    Denoiser,
+}
+
+/// What a picture of a stage shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PictureKind {
+    /// The clean estimate at the end of the stage.
+    Estimate,
+    /// The edges that regions are chosen by.
+    Edges,
+    /// The chosen regions, drawn over the estimate.
+    Regions,
+}
+
+/// A stage begins.
+#[derive(Clone, Debug)]
+pub struct StageStart {
+    /// Number of the picture, from 0.
+    pub image: usize,
+    /// Number of the stage, from 1.
+    pub stage: usize,
+    /// Number of stages.
+    pub of: usize,
+    /// Image tokens.
+    pub n_tokens: usize,
+    /// Evaluations of the network.
+    pub n_steps: usize,
+    /// Bytes of temporaries that the stage uses.
+    pub bytes: u64,
+    /// Of those, bytes in buffers that an earlier stage used too.
+    pub reused_bytes: u64,
+    /// Bytes that had to be newly allocated for this stage.
+    pub allocated_bytes: u64,
+}
+
+/// A step is done.
+#[derive(Clone, Debug)]
+pub struct StepDone {
+    /// Number of the picture, from 0.
+    pub image: usize,
+    /// Number of the stage, from 1.
+    pub stage: usize,
+    /// Number of the step in the stage, from 1.
+    pub step: usize,
+    /// Steps in the stage.
+    pub of: usize,
+    /// Noise level at which the network was evaluated: 1 is pure noise, 0 a clean picture.
+    pub sigma: f64,
+    /// Seconds this step took.
+    pub seconds: f64,
+    /// Share of this picture's work that is done, by estimated operations.
+    pub done: f64,
+}
+
+/// A stage is over.
+#[derive(Clone, Debug)]
+pub struct StageEnd {
+    /// Number of the picture, from 0.
+    pub image: usize,
+    /// Number of the stage, from 1.
+    pub stage: usize,
+    /// Seconds of all its steps.
+    pub seconds: f64,
+    /// Buffers created after its first step. Always 0.
+    pub buffers_created: u64,
+    /// Bind groups created after its first step. Always 0.
+    pub bind_groups_created: u64,
+}
+
+/// Something happened in a run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// Something odd that does not stop the run.
+    Warning(String),
+    /// Weights are on their way to the GPU.
+    Loading {
+        /// Which.
+        part: Part,
+        /// Bytes uploaded so far.
+        bytes: u64,
+        /// Bytes in all.
+        of: u64,
+    },
+    /// The prompt is encoded, and the text encoders' memory is free again.
+    Encoded {
+        /// T5 tokens, padding included.
+        n_tokens: usize,
+        /// Seconds, loading included.
+        seconds: f64,
+    },
+    /// A stage begins.
+    Stage(StageStart),
+    /// A step is done.
+    Step(StepDone),
+    /// A stage is over.
+    StageEnd(StageEnd),
+    /// Regions are chosen.
+    Regions {
+        /// Number of the picture, from 0.
+        image: usize,
+        /// The coarse grid.
+        grid: Grid,
+        /// Raster indices of the chosen coarse tokens, ascending.
+        selected: Vec<u32>,
+        /// Edge pixels in each coarse token.
+        density: Vec<u32>,
+        /// Seconds for decoding, edges and choice.
+        seconds: f64,
+    },
+    /// A picture of a stage.
+    StagePicture {
+        /// Number of the picture, from 0.
+        image: usize,
+        /// Number of the stage, from 1.
+        stage: usize,
+        /// What it shows.
+        kind: PictureKind,
+        /// The picture.
+        picture: Picture,
+    },
+    /// A picture is finished.
+    Image {
+        /// Its number, from 0.
+        image: usize,
+        /// Its seed.
+        seed: u64,
+        /// The picture.
+        picture: Picture,
+        /// What the run made, if the request asked for it.
+        tensors: Option<NamedTensors>,
+        /// Seconds for this picture, from the first step to the decoded pixels.
+        seconds: f64,
+    },
+}

@@ -1,0 +1,47 @@
+//! From a sentence to a picture: the only place where models, sampling and the GPU meet.
+//!
+//! [`Pipeline::open`] reads a model folder's configuration and checks all its weights by name and shape before
+//! anything is uploaded. [`Pipeline::start`] takes a [`Request`] and gives a [`Run`]; pull [`Event`]s from it with
+//! [`Run::next`], and drop it to cancel. [`plan`] says what a run would cost without running it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), ralu::pipeline::Error> {
+//! use ralu::gpu::{AdapterChoice, Gpu};
+//! use ralu::models::source::Folder;
+//! use ralu::pipeline::{Event, Options, Pipeline, Request};
+//!
+//! let gpu = Gpu::open(&AdapterChoice::default()).await?;
+//! let folder = Folder::open("models/tiny-flux")?;
+//! let pipeline = Pipeline::open(gpu, Box::new(folder), Options::default())?;
+//! let mut run = pipeline.start(Request::new("a fox on a purple background"))?;
+//! while let Some(event) = run.next().await? {
+//!     if let Event::Image { picture, .. } = event {
+//!         println!("{} x {} pixels", picture.width, picture.height);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod event;
+mod load;
+mod picture;
+pub mod plan;
+mod programs;
+mod prompt;
+mod request;
+mod run;
+mod schedule;
+mod tensors;
+pub mod tokens;
+
+pub use error::Error;
+pub use event::{Event, Part, PictureKind, StageEnd, StageStart, StepDone};
+pub use load::{Options, Pipeline};
+pub use picture::{Picture, draw_edges, draw_regions};
+
+pub use request::{Mask, RaluChoice, Request, Rng, Settings};
+pub use run::Run;
+pub use schedule::{RunSchedule, StageKind, StageSpec};
+pub use tensors::{NamedTensor, NamedTensors};

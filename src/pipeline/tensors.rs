@@ -1,0 +1,164 @@
+//! Tensors by name, as they go into a run and come out of it, in safetensors files.
+
+use std::collections::BTreeMap;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use super::Error;
+
+/// A small tensor on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NamedTensor {
+    /// Numbers.
+    F32 {
+        /// Shape.
+        shape: Vec<usize>,
+        /// Row-major.
+        data: Vec<f32>,
+    },
+    /// Indices.
+    I64 {
+        /// Shape.
+        shape: Vec<usize>,
+        /// Row-major.
+        data: Vec<i64>,
+    },
+}
+
+impl NamedTensor {
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            NamedTensor::F32 { shape, .. } | NamedTensor::I64 { shape, .. } => shape,
+        }
+    }
+}
+
+/// Tensors by name. The names are those of the command line's `--given` and `--save-tensors`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NamedTensors(pub BTreeMap<String, NamedTensor>);
+
+impl NamedTensors {
+    /// The tensors that a run can take instead of drawing or computing them.
+    pub const GIVEN: [&'static str; 8] = [
+        "initial_noise",
+        "ralu_noise_stage2",
+        "ralu_noise_stage3",
+        "prompt_embeds",
+        "pooled_prompt_embeds",
+        "negative_prompt_embeds",
+        "negative_pooled_prompt_embeds",
+        "ralu_selected",
+    ];
+
+    /// Those of [`NamedTensors::GIVEN`] that are noises.
+    pub const NOISES: [&'static str; 3] =
+        ["initial_noise", "ralu_noise_stage2", "ralu_noise_stage3"];
+
+    /// Reads the tensors called `names` from the bytes of a safetensors file; others are ignored, absent ones
+    /// too.
+    pub fn read(bytes: &[u8], names: &[&str]) -> Result<Self, Error> {
+        let file = SafeTensors::deserialize(bytes).map_err(|error| {
+            Error::GivenFile(format!("it is not a valid safetensors file ({error})"))
+        })?;
+        let mut tensors = BTreeMap::new();
+        for &name in names {
+            let Ok(view) = file.tensor(name) else { continue };
+            let shape = view.shape().to_vec();
+            let data = view.data();
+            let floats = |width: usize, read: &dyn Fn(&[u8]) -> f32| NamedTensor::F32 {
+                shape: shape.clone(),
+                data: data.chunks_exact(width).map(read).collect(),
+            };
+            let tensor = match view.dtype() {
+                Dtype::F32 => floats(4, &|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+                Dtype::F16 => floats(2, &|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()),
+                Dtype::BF16 => floats(2, &|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+                Dtype::I64 => NamedTensor::I64 {
+                    shape: shape.clone(),
+                    data: data
+                        .chunks_exact(8)
+                        .map(|b| i64::from_le_bytes(b.try_into().unwrap_or_default()))
+                        .collect(),
+                },
+                Dtype::I32 => NamedTensor::I64 {
+                    shape: shape.clone(),
+                    data: data
+                        .chunks_exact(4)
+                        .map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+                        .collect(),
+                },
+                other => {
+                    return Err(Error::GivenFile(format!(
+                        "{name} has type {other:?}; F32, F16, BF16, I64 and I32 are supported"
+                    )));
+                }
+            };
+            tensors.insert(name.to_owned(), tensor);
+        }
+        Ok(NamedTensors(tensors))
+    }
+
+    /// The bytes of a safetensors file.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        let bytes: BTreeMap<&String, (Dtype, &[usize], Vec<u8>)> = self
+            .0
+            .iter()
+            .map(|(name, tensor)| {
+                let (dtype, bytes) = match tensor {
+                    NamedTensor::F32 { data, .. } => {
+                        (Dtype::F32, data.iter().flat_map(|v| v.to_le_bytes()).collect())
+                    }
+                    NamedTensor::I64 { data, .. } => {
+                        (Dtype::I64, data.iter().flat_map(|v| v.to_le_bytes()).collect())
+                    }
+                };
+                (name, (dtype, tensor.shape(), bytes))
+            })
+            .collect();
+        let failed = |error: safetensors::SafeTensorError| Error::GivenFile(error.to_string());
+        let views = bytes
+            .iter()
+            .map(|(name, (dtype, shape, bytes))| {
+                Ok((*name, TensorView::new(*dtype, shape.to_vec(), bytes).map_err(failed)?))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        safetensors::serialize(views, None).map_err(failed)
+    }
+
+    /// Adds numbers.
+    pub fn insert(&mut self, name: &str, shape: &[usize], data: Vec<f32>) {
+        self.0.insert(name.to_owned(), NamedTensor::F32 { shape: shape.to_vec(), data });
+    }
+
+    /// Adds indices.
+    pub fn insert_indices(&mut self, name: &str, shape: &[usize], data: Vec<i64>) {
+        self.0.insert(name.to_owned(), NamedTensor::I64 { shape: shape.to_vec(), data });
+    }
+
+    /// The numbers called `name`, which must have `shape`; `None` if they are not there.
+    pub fn numbers(&self, name: &str, shape: &[usize]) -> Result<Option<&[f32]>, Error> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(NamedTensor::F32 { shape: found, data }) if found == shape => Ok(Some(data)),
+            Some(other) => Err(Error::Given {
+                name: name.to_owned(),
+                found: format!("{:?}", other.shape()),
+                expected: format!("{shape:?} of floats for this prompt, size and schedule"),
+            }),
+        }
+    }
+
+    /// The indices called `name`; `None` if they are not there.
+    pub fn indices(&self, name: &str) -> Result<Option<&[i64]>, Error> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(NamedTensor::I64 { data, .. }) => Ok(Some(data)),
+            Some(NamedTensor::F32 { shape, .. }) => Err(Error::Given {
+                name: name.to_owned(),
+                found: format!("{shape:?} of floats"),
+                expected: "integers".into(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,1274 @@
+//! Model folders on disk and in memory: sources, configurations, weights, costs and tokenizers.
+//!
+//! None of this needs a GPU. Expected token ids come from transformers 5.23, FLOPs from the RALU paper's tables.
+#![cfg(not(target_arch = "wasm32"))]
+
+use std::path::PathBuf;
+
+use ralu::models::builtin;
+use ralu::models::config::*;
+use ralu::models::cost::{self, Flops, Parameters};
+use ralu::models::source::{Folder, Memory, Source, SourceError};
+use ralu::models::weights::*;
+use ralu::pipeline::tokens::*;
+
+fn repository(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn tiny_flux() -> Folder {
+    Folder::open(repository("models/tiny-flux")).unwrap()
+}
+
+fn flux_fixture(name: &str) -> Folder {
+    Folder::open(repository("tests/fixtures").join(name).join("model")).unwrap()
+}
+
+/// The text files of a model folder, to be damaged in memory.
+fn text_files(folder: &Folder) -> Memory {
+    let mut memory = Memory::new("model");
+    for dir in folder.list("").unwrap() {
+        for name in folder
+            .list(&dir)
+            .unwrap()
+            .into_iter()
+            .map(|file| format!("{dir}/{file}"))
+            .chain([dir.clone()])
+        {
+            let text = [".json", ".txt"].iter().any(|end| name.ends_with(end));
+            if let Some(text) = text.then(|| folder.text(&name).unwrap()).flatten() {
+                memory.insert(name, text);
+            }
+        }
+    }
+    memory
+}
+
+/// Replaces one field of a JSON file; `None` removes it.
+fn edit(memory: &mut Memory, path: &str, field: &str, value: Option<serde_json::Value>) {
+    let mut json: serde_json::Value =
+        serde_json::from_str(&memory.text(path).unwrap().unwrap()).unwrap();
+    match value {
+        Some(value) => json[field] = value,
+        None => drop(json.as_object_mut().unwrap().remove(field)),
+    }
+    memory.insert(path, json.to_string());
+}
+
+#[track_caller]
+fn assert_mentions(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+}
+
+/// Small, repeatable pseudo-random numbers.
+struct Lcg(u64);
+
+impl Lcg {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) as usize) % n
+    }
+}
+
+/// Overwrites, inserts, removes or cuts off a few bytes.
+fn damage(bytes: &[u8], random: &mut Lcg) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    for _ in 0..=random.below(4) {
+        if out.is_empty() {
+            break;
+        }
+        let at = random.below(out.len());
+        match random.below(6) {
+            0 => out.truncate(at),
+            1 => drop(out.remove(at)),
+            2 => out.insert(at, random.below(256) as u8),
+            3 => out[at] = b"0123456789-.eE[]{}\",:"[random.below(21)],
+            _ => out[at] = random.below(256) as u8,
+        }
+    }
+    out
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Sources
+
+#[test]
+fn folder_says_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = Folder::open(dir.path().join("nowhere")).unwrap_err().to_string();
+    assert_mentions(&message, &["nowhere", "no such folder", "model_index.json"]);
+
+    std::fs::write(dir.path().join("file"), "x").unwrap();
+    assert!(matches!(Folder::open(dir.path().join("file")), Err(SourceError::NotAFolder { .. })));
+
+    std::fs::create_dir(dir.path().join("sub")).unwrap();
+    std::fs::write(dir.path().join("sub/empty"), "").unwrap();
+    std::fs::write(dir.path().join("sub/latin1"), [b'a', 0xe9]).unwrap();
+    let folder = Folder::open(dir.path()).unwrap();
+    assert!(matches!(folder.blob("none").err(), Some(SourceError::MissingFile { .. })));
+    assert!(matches!(folder.blob("file/none").err(), Some(SourceError::MissingFile { .. })));
+    assert!(matches!(folder.blob("sub").err(), Some(SourceError::NotAFile { .. })));
+    assert!(matches!(folder.blob("sub/empty").err(), Some(SourceError::Empty { .. })));
+    assert!(matches!(folder.text("sub/latin1"), Err(SourceError::NotText { offset: 1, .. })));
+    assert_eq!(folder.text("none").unwrap(), None);
+    assert_eq!(folder.list("sub").unwrap(), ["empty", "latin1"]);
+    assert_eq!(folder.list("").unwrap(), ["file", "sub"]);
+    assert!(folder.list("none").unwrap().is_empty());
+    assert!(folder.exists("file") && !folder.exists("sub"));
+    for path in ["../x", "/etc/passwd", "a/../../x", "a\\b", "C:x", "a\0b"] {
+        assert!(matches!(folder.text(path), Err(SourceError::BadPath { .. })), "{path:?}");
+        assert!(!folder.exists(path));
+    }
+}
+
+#[test]
+fn blobs_read_and_release_ranges() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..40_000u32).map(|i| (i % 251) as u8).collect();
+    std::fs::write(dir.path().join("f"), &bytes).unwrap();
+    let folder = Folder::open(dir.path()).unwrap();
+    let memory = Memory::new("m").with("f", &bytes);
+    for source in [&folder as &dyn Source, &memory] {
+        let blob = source.blob("f").unwrap();
+        assert_eq!(blob.len(), 40_000);
+        assert!(!blob.is_empty());
+        assert_eq!(*blob.bytes(5_000..17_000).unwrap(), bytes[5_000..17_000]);
+        blob.release(5_000..17_000);
+        blob.release(0..u64::MAX);
+        assert_eq!(*blob.bytes(0..40_000).unwrap(), bytes[..]);
+        assert!(blob.bytes(7..7).unwrap().is_empty());
+        let backwards = std::ops::Range { start: 2, end: 1 };
+        for range in [0..40_001, u64::MAX - 1..u64::MAX, backwards] {
+            assert!(matches!(blob.bytes(range), Err(SourceError::OutOfRange { len: 40_000, .. })));
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Configurations
+
+#[test]
+fn tiny_flux_config() {
+    let config = ModelConfig::load(&tiny_flux()).unwrap();
+    assert_eq!(config.family(), Family::Flux);
+    assert_eq!(config.index.part("vae"), Some("AutoencoderKL"));
+    let flux = config.flux();
+    assert_eq!((flux.hidden(), flux.num_layers, flux.num_single_layers), (320, 2, 6));
+    assert_eq!((flux.in_channels, flux.out_channels), (64, 64));
+    assert_eq!(flux.axes_dims_rope, [8, 28, 28]);
+    assert!(flux.guidance_embeds && !config.is_schnell());
+    assert_eq!((config.clip.hidden_size, config.clip.eos_token_id), (256, 1506));
+    assert_eq!(config.clip.hidden_act, ClipAct::QuickGelu);
+    assert_eq!((config.t5.d_ff, config.t5.inner()), (640, 256));
+    assert_eq!(config.vae.scale(), 8);
+    assert_eq!((config.vae.scaling_factor, config.vae.shift_factor), (0.5835, -0.0191));
+    assert_eq!((config.scheduler.shift, config.scheduler.max_image_seq_len), (3.0, 1024));
+    let defaults = config.defaults();
+    assert_eq!((defaults.width, defaults.height, defaults.steps), (256, 256, 28));
+    assert_eq!((defaults.guidance, defaults.true_cfg), (Some(3.5), 3.0));
+    assert_eq!(defaults.negative_prompt.as_deref(), Some(""));
+    assert_eq!(defaults.max_sequence_length, 24);
+
+    // Without its generation_config.json: the family's habits, and the tokenizer's limit.
+    let mut memory = text_files(&tiny_flux());
+    assert!(memory.remove("generation_config.json"));
+    let defaults = ModelConfig::load(&memory).unwrap().defaults();
+    assert_eq!((defaults.width, defaults.steps, defaults.true_cfg), (1024, 28, 1.0));
+    assert_eq!((defaults.negative_prompt, defaults.max_sequence_length), (None, 24));
+    let path = "tokenizer_2/tokenizer_config.json";
+    for (limit, expected) in
+        [("1000000000000000019884624838656", 512), ("1e30", 512), ("300", 300), ("4096", 512)]
+    {
+        memory.insert(path, format!("{{\"model_max_length\": {limit}}}"));
+        assert_eq!(
+            ModelConfig::load(&memory).unwrap().defaults().max_sequence_length,
+            expected,
+            "{limit}"
+        );
+    }
+    memory.insert(path, "{\"model_max_length\": 0}");
+    assert_mentions(
+        &ModelConfig::load(&memory).unwrap_err().to_string(),
+        &[path, "model_max_length"],
+    );
+}
+
+#[test]
+fn fixture_configs() {
+    let a = ModelConfig::load(&flux_fixture("flux-a")).unwrap();
+    let b = ModelConfig::load(&flux_fixture("flux-b")).unwrap();
+    assert_eq!((a.flux().num_attention_heads, b.flux().num_attention_heads), (4, 2));
+    assert_eq!(a.defaults().guidance, Some(3.5));
+    assert_eq!(b.defaults().guidance, None);
+    // No guidance input, but dynamic shifting: not the schnell kind.
+    assert_eq!((b.defaults().steps, b.defaults().max_sequence_length), (28, 512));
+}
+
+/// The FLUX.1-dev repository's files, reduced to what is read.
+fn flux_1_dev_files() -> Memory {
+    Memory::new("FLUX.1-dev")
+        .with(
+            "model_index.json",
+            r#"{"_class_name": "FluxPipeline", "_diffusers_version": "0.30.0.dev0",
+            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"], "text_encoder_2": ["transformers", "T5EncoderModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"], "tokenizer_2": ["transformers", "T5TokenizerFast"],
+            "transformer": ["diffusers", "FluxTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}"#,
+        )
+        .with(
+            "transformer/config.json",
+            r#"{"_class_name": "FluxTransformer2DModel", "attention_head_dim": 128, "guidance_embeds": true,
+            "in_channels": 64, "joint_attention_dim": 4096, "num_attention_heads": 24, "num_layers": 19,
+            "num_single_layers": 38, "patch_size": 1, "pooled_projection_dim": 768}"#,
+        )
+        .with(
+            "text_encoder/config.json",
+            r#"{"architectures": ["CLIPTextModel"], "bos_token_id": 0, "eos_token_id": 2, "hidden_act": "quick_gelu",
+            "hidden_size": 768, "intermediate_size": 3072, "layer_norm_eps": 1e-05, "max_position_embeddings": 77,
+            "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 1, "vocab_size": 49408}"#,
+        )
+        .with(
+            "text_encoder_2/config.json",
+            r#"{"architectures": ["T5EncoderModel"], "d_ff": 10240, "d_kv": 64, "d_model": 4096,
+            "dense_act_fn": "gelu_new", "feed_forward_proj": "gated-gelu", "is_gated_act": true,
+            "layer_norm_epsilon": 1e-06, "num_heads": 64, "num_layers": 24, "relative_attention_max_distance": 128,
+            "relative_attention_num_buckets": 32, "vocab_size": 32128}"#,
+        )
+        .with(
+            "vae/config.json",
+            r#"{"_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": [128, 256, 512, 512],
+            "force_upcast": true, "in_channels": 3, "latent_channels": 16, "latents_mean": null, "latents_std": null,
+            "layers_per_block": 2, "mid_block_add_attention": true, "norm_num_groups": 32, "out_channels": 3,
+            "sample_size": 1024, "scaling_factor": 0.3611, "shift_factor": 0.1159,
+            "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
+            "use_post_quant_conv": false, "use_quant_conv": false}"#,
+        )
+        .with(
+            "scheduler/scheduler_config.json",
+            r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "base_image_seq_len": 256, "base_shift": 0.5,
+            "max_image_seq_len": 4096, "max_shift": 1.15, "num_train_timesteps": 1000, "shift": 3.0,
+            "use_dynamic_shifting": true}"#,
+        )
+        .with("tokenizer_2/tokenizer_config.json", r#"{"model_max_length": 512}"#)
+}
+
+#[test]
+fn builtin_configs_equal_the_published_files() {
+    let mut files = flux_1_dev_files();
+    assert_eq!(builtin::get("flux.1-dev"), Some(ModelConfig::load(&files).unwrap()));
+    edit(&mut files, "transformer/config.json", "guidance_embeds", Some(false.into()));
+    edit(&mut files, "scheduler/scheduler_config.json", "use_dynamic_shifting", Some(false.into()));
+    edit(&mut files, "scheduler/scheduler_config.json", "shift", Some(1.0.into()));
+    edit(&mut files, "tokenizer_2/tokenizer_config.json", "model_max_length", Some(256.into()));
+    assert_eq!(
+        builtin::get("black-forest-labs/FLUX.1-schnell"),
+        Some(ModelConfig::load(&files).unwrap())
+    );
+
+    let dev = builtin::get(builtin::NAMES[0]).unwrap().defaults();
+    assert_eq!((dev.width, dev.height, dev.steps, dev.max_sequence_length), (1024, 1024, 28, 512));
+    assert_eq!(dev.guidance, Some(3.5));
+    let schnell = builtin::get(builtin::NAMES[1]).unwrap().defaults();
+    assert_eq!((schnell.steps, schnell.guidance, schnell.max_sequence_length), (4, None, 256));
+    assert_eq!(builtin::get("flux.2-dev"), None);
+}
+
+#[test]
+fn absent_fields_have_the_defaults_of_diffusers_and_transformers() {
+    let empty = Memory::new("m").with("config.json", "{}");
+    let clip = ClipConfig::load(&empty, "config.json").unwrap();
+    assert_eq!((clip.hidden_size, clip.num_hidden_layers, clip.num_attention_heads), (512, 12, 8));
+    assert_eq!(
+        (clip.vocab_size, clip.max_position_embeddings, clip.eos_token_id),
+        (49408, 77, 49407)
+    );
+    let scheduler = SchedulerConfig::load(&empty, "config.json").unwrap();
+    assert_eq!(
+        (scheduler.shift, scheduler.use_dynamic_shifting, scheduler.shift_terminal),
+        (1.0, false, None)
+    );
+    // T5's default is not what any FLUX has: refused, not guessed.
+    let message = T5Config::load(&empty, "config.json").unwrap_err().to_string();
+    assert_mentions(&message, &["feed_forward_proj", "relu", "gated-gelu"]);
+    let nested = Memory::new("m")
+        .with("config.json", r#"{"text_config": {"hidden_size": 640, "hidden_act": "gelu"}}"#);
+    let clip = ClipConfig::load(&nested, "config.json").unwrap();
+    assert_eq!((clip.hidden_size, clip.hidden_act), (640, ClipAct::Gelu));
+    let mut files = flux_1_dev_files();
+    edit(&mut files, "vae/config.json", "shift_factor", Some(serde_json::Value::Null));
+    assert_eq!(ModelConfig::load(&files).unwrap().vae.shift_factor, 0.0);
+}
+
+#[test]
+fn clip_pools_where_transformers_does() {
+    let mut clip = builtin::get("flux.1-dev").unwrap().clip;
+    assert_eq!(clip.eos_token_id, 2);
+    assert_eq!(clip.pooled_position(&[49406, 320, 2, 49407, 49407]), 3);
+    clip.eos_token_id = 49407;
+    assert_eq!(clip.pooled_position(&[49406, 320, 49407, 49408, 49407]), 2);
+    assert_eq!(clip.pooled_position(&[5, 6]), 0);
+    assert_eq!(clip.pooled_position(&[]), 0);
+}
+
+#[test]
+fn config_errors_name_file_field_and_what_was_expected() {
+    use serde_json::json;
+    type Edit = (&'static str, &'static str, Option<serde_json::Value>, &'static [&'static str]);
+    let cases: &[Edit] = &[
+        (
+            "model_index.json",
+            "_class_name",
+            Some(json!("KolorsPipeline")),
+            &["KolorsPipeline", "FluxPipeline"],
+        ),
+        (
+            "model_index.json",
+            "_class_name",
+            Some(json!("StableDiffusion3Pipeline")),
+            &["Stable Diffusion 3 is not supported yet"],
+        ),
+        ("model_index.json", "_class_name", None, &["_class_name", "missing"]),
+        ("model_index.json", "vae", None, &["vae", "AutoencoderKL"]),
+        (
+            "model_index.json",
+            "text_encoder_2",
+            Some(json!([null, null])),
+            &["text_encoder_2", "T5EncoderModel"],
+        ),
+        (
+            "model_index.json",
+            "scheduler",
+            Some(json!(["diffusers", "UniPC"])),
+            &["UniPC", "FlowMatchEuler"],
+        ),
+        ("transformer/config.json", "num_layers", None, &["num_layers", "missing", "whole number"]),
+        ("transformer/config.json", "num_layers", Some(json!(-3)), &["num_layers", "-3"]),
+        ("transformer/config.json", "num_layers", Some(json!(5000)), &["num_layers", "1024"]),
+        (
+            "transformer/config.json",
+            "num_attention_heads",
+            Some(json!("24")),
+            &["\"24\"", "whole number"],
+        ),
+        (
+            "transformer/config.json",
+            "num_attention_heads",
+            Some(json!(1 << 22)),
+            &["attention_head_dim"],
+        ),
+        (
+            "transformer/config.json",
+            "patch_size",
+            Some(json!(2)),
+            &["patch_size", "2", "not supported"],
+        ),
+        (
+            "transformer/config.json",
+            "axes_dims_rope",
+            Some(json!([16, 56, 54])),
+            &["axes_dims_rope", "128"],
+        ),
+        ("transformer/config.json", "axes_dims_rope", Some(json!([15, 57, 56])), &["even"]),
+        ("transformer/config.json", "axes_dims_rope", Some(json!("x")), &["list"]),
+        ("transformer/config.json", "in_channels", Some(json!(384)), &["in_channels", "384", "64"]),
+        (
+            "transformer/config.json",
+            "joint_attention_dim",
+            Some(json!(2048)),
+            &["2048", "4096", "text_encoder_2"],
+        ),
+        (
+            "transformer/config.json",
+            "pooled_projection_dim",
+            Some(json!(1)),
+            &["768", "text_encoder/"],
+        ),
+        (
+            "transformer/config.json",
+            "_class_name",
+            Some(json!("SD3Transformer2DModel")),
+            &["FluxTransformer2DModel"],
+        ),
+        ("text_encoder/config.json", "hidden_act", Some(json!("relu")), &["relu", "quick_gelu"]),
+        (
+            "text_encoder/config.json",
+            "num_attention_heads",
+            Some(json!(7)),
+            &["hidden_size", "multiple"],
+        ),
+        ("text_encoder/config.json", "layer_norm_eps", Some(json!(0)), &["layer_norm_eps"]),
+        (
+            "text_encoder_2/config.json",
+            "feed_forward_proj",
+            Some(json!("gated-silu")),
+            &["gated-silu", "gated-gelu"],
+        ),
+        (
+            "text_encoder_2/config.json",
+            "relative_attention_num_buckets",
+            Some(json!(30)),
+            &["multiple of 4"],
+        ),
+        (
+            "text_encoder_2/config.json",
+            "relative_attention_max_distance",
+            Some(json!(8)),
+            &["max_distance"],
+        ),
+        ("vae/config.json", "act_fn", Some(json!("mish")), &["mish", "silu"]),
+        ("vae/config.json", "norm_num_groups", Some(json!(48)), &["norm_num_groups", "48"]),
+        ("vae/config.json", "block_out_channels", Some(json!([])), &["block_out_channels"]),
+        ("vae/config.json", "block_out_channels", Some(json!([32, 32])), &["block_out_channels"]),
+        ("vae/config.json", "scaling_factor", None, &["scaling_factor", "missing"]),
+        ("vae/config.json", "scaling_factor", Some(json!(0)), &["scaling_factor"]),
+        (
+            "vae/config.json",
+            "up_block_types",
+            Some(json!(["AttnUpDecoderBlock2D"])),
+            &["AttnUpDecoderBlock2D"],
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            "use_karras_sigmas",
+            Some(json!(true)),
+            &["use_karras_sigmas"],
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            "use_beta_sigmas",
+            Some(json!(true)),
+            &["use_beta_sigmas"],
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            "use_exponential_sigmas",
+            Some(json!(true)),
+            &["use_exponential_sigmas"],
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            "stochastic_sampling",
+            Some(json!(true)),
+            &["stochastic_sampling"],
+        ),
+        ("scheduler/scheduler_config.json", "invert_sigmas", Some(json!(true)), &["invert_sigmas"]),
+        (
+            "scheduler/scheduler_config.json",
+            "time_shift_type",
+            Some(json!("cubic")),
+            &["cubic", "linear"],
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            "max_image_seq_len",
+            Some(json!(256)),
+            &["max_image_seq_len"],
+        ),
+        ("scheduler/scheduler_config.json", "shift", Some(json!(0)), &["shift"]),
+    ];
+    for (path, field, value, parts) in cases {
+        let mut files = flux_1_dev_files();
+        edit(&mut files, path, field, value.clone());
+        let message = ModelConfig::load(&files).expect_err(&format!("{path} {field}")).to_string();
+        assert_mentions(&message, &[&format!("FLUX.1-dev/{path}")]);
+        assert_mentions(&message, parts);
+        assert!(!message.contains('\n'), "{message}");
+    }
+
+    let mut files = flux_1_dev_files();
+    files.remove("vae/config.json");
+    assert_mentions(
+        &ModelConfig::load(&files).unwrap_err().to_string(),
+        &["FLUX.1-dev/vae/config.json", "transformer"],
+    );
+    files.insert("vae/config.json", "[1]");
+    assert_mentions(
+        &ModelConfig::load(&files).unwrap_err().to_string(),
+        &["vae/config.json", "object"],
+    );
+    files.insert("vae/config.json", "{\"act_fn\": ");
+    assert_mentions(
+        &ModelConfig::load(&files).unwrap_err().to_string(),
+        &["vae/config.json", "not valid JSON"],
+    );
+    assert_mentions(
+        &ModelConfig::load(&Memory::new("void")).unwrap_err().to_string(),
+        &["void/model_index.json"],
+    );
+}
+
+#[test]
+fn damaged_configs_never_panic() {
+    let mut random = Lcg(1);
+    let whole = flux_1_dev_files();
+    for path in [
+        "model_index.json",
+        "transformer/config.json",
+        "text_encoder/config.json",
+        "text_encoder_2/config.json",
+        "vae/config.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer_2/tokenizer_config.json",
+    ] {
+        let text = whole.text(path).unwrap().unwrap();
+        for _ in 0..400 {
+            let files = whole.clone().with(path, damage(text.as_bytes(), &mut random));
+            match ModelConfig::load(&files) {
+                // What passes can be computed with.
+                Ok(config) => {
+                    assert!(cost::step(&config, 64, 8).total().is_finite());
+                    assert!(Parameters::of(&config).total() > 0);
+                    config.defaults();
+                }
+                Err(error) => assert!(error.to_string().len() > 20),
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Weights
+
+/// A safetensors file of that header.
+fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+fn open_bytes(bytes: &[u8]) -> Result<Weights, WeightError> {
+    Weights::open_file(&Memory::new("m").with("f.safetensors", bytes), "f.safetensors")
+}
+
+/// One F32 tensor of two elements.
+fn one(name: &str) -> Vec<u8> {
+    safetensors(
+        &format!(r#"{{"{name}":{{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}}}"#),
+        &[0; 8],
+    )
+}
+
+#[test]
+fn opens_every_checkpoint_of_the_test_models() {
+    for folder in [tiny_flux(), flux_fixture("flux-a"), flux_fixture("flux-b")] {
+        let config = ModelConfig::load(&folder).unwrap();
+        let dirs = config.folders();
+        let count = |dir: &str, stem: &str, keep: &str| -> u64 {
+            let weights = Weights::open(&folder, dir, stem).unwrap();
+            assert!(!weights.is_empty());
+            assert_eq!(weights.names().count(), weights.len());
+            weights
+                .iter()
+                .filter(|info| info.name.starts_with(keep))
+                .map(TensorInfo::n_elements)
+                .sum()
+        };
+        // The configuration tells the number of parameters.
+        let found = Parameters {
+            transformer: count(dirs.transformer, stem::DIFFUSERS, ""),
+            clip: count(dirs.clip, stem::TRANSFORMERS, ""),
+            t5: count(dirs.t5, stem::TRANSFORMERS, ""),
+            vae_decoder: count(dirs.vae, stem::DIFFUSERS, "decoder."),
+        };
+        assert_eq!(found, Parameters::of(&config), "{}", folder.name());
+    }
+    let sharded = Weights::open(&flux_fixture("flux-a"), "transformer", stem::DIFFUSERS).unwrap();
+    assert_eq!(sharded.files().count(), 3);
+    assert_eq!(sharded.total_bytes(), 8_422_912);
+    assert!(sharded.info("proj_out.weight").unwrap().file.ends_with("00003-of-00003.safetensors"));
+}
+
+#[test]
+fn values_equal_those_of_the_safetensors_crate() {
+    let path = "vae/diffusion_pytorch_model.safetensors";
+    for folder in [tiny_flux(), flux_fixture("flux-a")] {
+        let bytes = std::fs::read(format!("{}/{path}", folder.name())).unwrap();
+        let theirs = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let ours = Weights::open(&folder, "vae", stem::DIFFUSERS).unwrap();
+        assert_eq!(ours.len(), theirs.len());
+        for (name, view) in theirs.iter() {
+            let info = ours.info(name).unwrap();
+            assert_eq!(info.shape, view.shape());
+            assert_eq!(*ours.bytes(info, 0..info.n_bytes()).unwrap(), *view.data(), "{name}");
+        }
+        let info = ours.info("decoder.conv_in.weight").unwrap();
+        let all = ours.tensor_f32(info).unwrap();
+        assert_eq!(all.len() as u64, info.n_elements());
+        let row = all.len() / info.shape[0];
+        assert_eq!(ours.rows_f32(info, 3..5).unwrap(), all[3 * row..5 * row]);
+        ours.release(info, 0..info.n_bytes());
+        let mut part = vec![7.0];
+        ours.read_f32(info, 10..12, &mut part).unwrap();
+        assert_eq!(part, [7.0, all[10], all[11]]);
+        assert!(matches!(
+            ours.rows_f32(info, 0..info.shape[0] + 1),
+            Err(WeightError::Range { unit: "rows", .. })
+        ));
+        assert!(matches!(
+            ours.read_f32(info, 5..u64::MAX, &mut part),
+            Err(WeightError::Range { .. })
+        ));
+        assert!(matches!(
+            ours.bytes(info, 1..info.n_bytes() + 1),
+            Err(WeightError::Range { unit: "bytes", .. })
+        ));
+    }
+}
+
+#[test]
+fn converts_every_supported_type_and_finds_what_is_not_finite() {
+    let header = r#"{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},
+        "b":{"dtype":"F16","shape":[4],"data_offsets":[16,24]}, "c":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]},
+        "d":{"dtype":"F64","shape":[1],"data_offsets":[32,40]}, "e":{"dtype":"F8_E4M3","shape":[5],"data_offsets":[40,45]},
+        "s":{"dtype":"F32","shape":[],"data_offsets":[45,49]}, "z":{"dtype":"F32","shape":[0,3],"data_offsets":[49,49]}}"#;
+    let mut data = Vec::new();
+    [1.0f32, -2.5, f32::NEG_INFINITY, 1e-40].iter().for_each(|x| data.extend(x.to_le_bytes()));
+    [1.0f32, 0.333, f32::NAN, -65504.0]
+        .iter()
+        .for_each(|x| data.extend(half::f16::from_f32(*x).to_le_bytes()));
+    [1.0f32, 3e38, -0.5, f32::INFINITY]
+        .iter()
+        .for_each(|x| data.extend(half::bf16::from_f32(*x).to_le_bytes()));
+    data.extend(0.1f64.to_le_bytes());
+    data.extend([1, 2, 3, 4, 5]);
+    data.extend(4.5f32.to_le_bytes());
+    let weights = open_bytes(&safetensors(header, &data)).unwrap();
+    let read = |name: &str, range| {
+        let mut out = Vec::new();
+        weights.read_f32(weights.info(name).unwrap(), range, &mut out).map(|()| out)
+    };
+    assert_eq!(read("a", 0..2).unwrap(), [1.0, -2.5]);
+    assert_eq!(read("a", 3..4).unwrap(), [1e-40]);
+    assert_eq!(read("b", 0..2).unwrap(), [1.0, half::f16::from_f32(0.333).to_f32()]);
+    assert_eq!(read("b", 3..4).unwrap(), [-65504.0]);
+    assert_eq!(read("c", 2..3).unwrap(), [-0.5]);
+    assert_eq!(read("d", 0..1).unwrap(), [0.1]);
+    assert_eq!(read("s", 0..1).unwrap(), [4.5]);
+    assert_eq!(weights.rows_f32(weights.info("z").unwrap(), 0..0).unwrap(), [0.0; 0]);
+    for (name, at) in [("a", 2), ("b", 2), ("c", 3)] {
+        let info = weights.info(name).unwrap();
+        let error = read(name, 1..4).unwrap_err();
+        assert!(matches!(error, WeightError::NotFinite { index, .. } if index == at), "{error}");
+        assert_mentions(&error.to_string(), &["m/f.safetensors", name]);
+        let bytes = weights.bytes(info, 0..info.n_bytes()).unwrap();
+        assert_eq!(first_not_finite(&info.dtype, &bytes), Some(at as usize));
+        let size = info.dtype.bytes().unwrap();
+        let error = weights.check_finite(info, size as u64, &bytes[size..]).unwrap_err();
+        assert!(matches!(error, WeightError::NotFinite { index, .. } if index == at), "{error}");
+        weights.check_finite(info, 0, &bytes[..size]).unwrap();
+    }
+    // An unknown type is no obstacle until it is asked for.
+    assert_eq!(weights.info("e").unwrap().dtype.name(), "F8_E4M3");
+    assert_mentions(&read("e", 0..1).unwrap_err().to_string(), &["e", "F8_E4M3", "BF16"]);
+    let manifest = Manifest::new(&weights);
+    manifest.root().require("e", &[5]);
+    assert!(matches!(manifest.finish(&[]), Err(WeightError::DType { .. })));
+}
+
+#[test]
+fn damaged_files_are_refused_with_a_reason() {
+    let tensor = |rest: &str| format!(r#"{{"a":{{{rest}}}}}"#);
+    let good = r#""dtype":"F32","shape":[2],"data_offsets":[0,8]"#;
+    let cases: &[(Vec<u8>, &str)] = &[
+        (vec![1, 2, 3], "only 3 bytes"),
+        (vec![0; 8], "header"),
+        ((1u64 << 60).to_le_bytes().to_vec(), "announce"),
+        (u64::MAX.to_le_bytes().to_vec(), "announce"),
+        (b"PK\x03\x04 this is a zip, such as pytorch_model.bin".to_vec(), "announce"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n".to_vec(),
+            "git lfs pull",
+        ),
+        (safetensors(&tensor(good), &[0; 8])[..40].to_vec(), "truncated"),
+        (safetensors(&tensor(good), &[0; 7]), "0..8"),
+        (safetensors("{\"\u{0}\"", &[]), "JSON"),
+        (safetensors("[]", &[]), "JSON"),
+        (safetensors("", &[]), "JSON"),
+        (safetensors(&"[".repeat(100_000), &[]), "JSON"),
+        (safetensors(&format!("{} x", tensor(good)), &[0; 8]), "JSON"),
+        ([&2u64.to_le_bytes()[..], &[0xff, 0xfe]].concat(), "UTF-8"),
+        (safetensors(&tensor(r#""shape":[2],"data_offsets":[0,8]"#), &[0; 8]), "no dtype"),
+        (safetensors(&tensor(r#""dtype":"F32","data_offsets":[0,8]"#), &[0; 8]), "no shape"),
+        (
+            safetensors(&tensor(r#""dtype":"F32","shape":[-2],"data_offsets":[0,8]"#), &[0; 8]),
+            "no shape",
+        ),
+        (safetensors(&tensor(r#""dtype":"F32","shape":[2]"#), &[0; 8]), "no data_offsets"),
+        (
+            safetensors(&tensor(r#""dtype":"F32","shape":[2],"data_offsets":[0]"#), &[0; 8]),
+            "no data_offsets",
+        ),
+        (
+            safetensors(&tensor(r#""dtype":"F32","shape":[2],"data_offsets":[8,0]"#), &[0; 8]),
+            "8..0",
+        ),
+        (
+            safetensors(
+                &tensor(r#""dtype":"F32","shape":[2],"data_offsets":[0,18446744073709551615]"#),
+                &[0; 8],
+            ),
+            "inside",
+        ),
+        (
+            safetensors(&tensor(r#""dtype":"F32","shape":[3],"data_offsets":[0,8]"#), &[0; 8]),
+            "does not make 8 bytes",
+        ),
+        (
+            safetensors(
+                &tensor(r#""dtype":"F32","shape":[4611686018427387905],"data_offsets":[0,4]"#),
+                &[0; 8],
+            ),
+            "does not make",
+        ),
+        (
+            safetensors(
+                &tensor(r#""dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]"#),
+                &[],
+            ),
+            "overflows",
+        ),
+        (
+            safetensors(
+                &format!(
+                    r#"{{"a":{{{good}}},"b":{{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}}}"#
+                ),
+                &[0; 12],
+            ),
+            "overlap",
+        ),
+        (safetensors(&format!(r#"{{"a":{{{good}}},"a":{{{good}}}}}"#), &[0; 8]), "twice"),
+        (safetensors(r#"{"a":3}"#, &[]), "no dtype"),
+    ];
+    for (bytes, part) in cases {
+        let error = open_bytes(bytes).expect_err(part);
+        assert_mentions(&error.to_string(), &["m/f.safetensors", part]);
+    }
+    assert!(matches!(open_bytes(&[]), Err(WeightError::Source(SourceError::Empty { .. }))));
+    assert_eq!(open_bytes(&safetensors("{}", &[])).unwrap().len(), 0);
+    assert_eq!(
+        open_bytes(&safetensors(r#"{"__metadata__":{"format":"pt"}}  "#, &[])).unwrap().len(),
+        0
+    );
+}
+
+#[test]
+fn damaged_headers_never_panic() {
+    let mut random = Lcg(2);
+    let folder = flux_fixture("flux-a");
+    let whole =
+        std::fs::read(format!("{}/text_encoder_2/model.safetensors", folder.name())).unwrap();
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    for _ in 0..2_000 {
+        let mut bytes = damage(&whole[..header], &mut random);
+        bytes.extend_from_slice(&whole[header..header + 1000]);
+        if let Ok(weights) = open_bytes(&bytes) {
+            weights.iter().for_each(|info| drop(weights.tensor_f32(info)));
+        }
+        let mut bytes = damage(&whole[..header], &mut random);
+        bytes.extend_from_slice(&whole[header..]);
+        if let Ok(weights) = open_bytes(&bytes) {
+            weights.iter().for_each(|info| drop(weights.rows_f32(info, 0..1)));
+        }
+    }
+}
+
+#[test]
+fn finds_checkpoints_by_their_names() {
+    let open = |files: &[(&str, Vec<u8>)]| {
+        let source = files
+            .iter()
+            .fold(Memory::new("m"), |m, (name, bytes)| m.with(format!("vae/{name}"), bytes));
+        Weights::open(&source, "vae", "model")
+    };
+    let index = |map: &str| format!(r#"{{"weight_map":{map}}}"#).into_bytes();
+    assert_eq!(
+        open(&[("model.safetensors", one("a"))]).unwrap().names().collect::<Vec<_>>(),
+        ["a"]
+    );
+    assert!(open(&[("model.fp16.safetensors", one("a"))]).is_ok());
+    let sharded = [("1.safetensors", one("a")), ("2.safetensors", one("b"))];
+    let with = |map: &str| [&sharded[..], &[("model.safetensors.index.json", index(map))]].concat();
+    let both = open(&with(r#"{"a":"1.safetensors","b":"2.safetensors"}"#)).unwrap();
+    assert_eq!((both.len(), both.total_bytes()), (2, 16));
+
+    let message = |result: Result<Weights, WeightError>| result.unwrap_err().to_string();
+    assert_mentions(&message(open(&[])), &["m/vae", "model.safetensors", "found nothing"]);
+    assert_mentions(&message(open(&[("model.bin", vec![1])])), &["model.bin", "pickled"]);
+    assert_mentions(
+        &message(open(&with(r#"{"a":"3.safetensors"}"#))),
+        &["3.safetensors", "not there", "index.json"],
+    );
+    assert_mentions(
+        &message(open(&with(r#"{"a":"2.safetensors"}"#))),
+        &["a", "2.safetensors", "does not have it"],
+    );
+    assert_mentions(&message(open(&with(r#"{"c":"2.safetensors"}"#))), &["c", "2.safetensors"]);
+    for evil in [r#""../../secret""#, r#""/etc/passwd""#, r#""..""#, r#""""#, "3", "null"] {
+        assert_mentions(&message(open(&with(&format!(r#"{{"a":{evil}}}"#)))), &["plain file name"]);
+    }
+    for bad in ["{}", r#"{"weight_map":3}"#, "not json", "[]"] {
+        let files = [("model.safetensors.index.json", bad.as_bytes().to_vec())];
+        assert!(matches!(open(&files), Err(WeightError::Index { .. })), "{bad}");
+    }
+    assert!(matches!(open(&with("{}")), Err(WeightError::Index { .. })));
+    let twice = [("1.safetensors", one("a")), ("2.safetensors", one("a"))];
+    let map = index(r#"{"a":"1.safetensors","b":"2.safetensors"}"#);
+    let files = [&twice[..], &[("model.safetensors.index.json", map)]].concat();
+    assert_mentions(&message(open(&files)), &["a is also in", "1.safetensors"]);
+}
+
+#[test]
+fn manifest_reports_everything_at_once() {
+    let folder = tiny_flux();
+    let weights = Weights::open(&folder, "transformer", stem::DIFFUSERS).unwrap();
+    let manifest = Manifest::new(&weights);
+    let w = manifest.root();
+    let block = w.pp("transformer_blocks").pp(1);
+    assert_eq!(block.prefix(), "transformer_blocks.1");
+    let to_q = block.require("attn.to_q.weight", &[320, 320]);
+    assert_eq!(&*to_q.name, "transformer_blocks.1.attn.to_q.weight");
+    assert_eq!(to_q.dtype, StoredDType::F16);
+    block.require("attn.to_q.weight", &[320, 320]);
+    assert_eq!((manifest.total_bytes(), manifest.tensors().len()), (320 * 320 * 2, 1));
+    assert!(w.optional("no.such", &[1]).is_none());
+    assert!(w.has("proj_out.weight") && !w.has("proj_out"));
+    let extra = manifest.finish(&[]).unwrap();
+    assert_eq!(extra.len(), weights.len() - 1);
+    let extra =
+        manifest.finish(&["single_transformer_blocks.", "transformer_blocks.0.", "bias"]).unwrap();
+    assert!(
+        extra.iter().all(|name| !name.starts_with("single_") && !name.ends_with(".bias")),
+        "{extra:?}"
+    );
+
+    // Two problems at once, one of them a shape.
+    let absent = w.require("proj_in.weight", &[3, 4]);
+    let wrong = w.require("proj_out.weight", &[64, 321]);
+    assert_eq!((absent.shape.as_slice(), wrong.shape.as_slice()), (&[3, 4][..], &[64, 321][..]));
+    assert!(matches!(
+        weights.tensor_f32(&absent),
+        Err(WeightError::Missing { .. } | WeightError::Range { .. })
+    ));
+    assert!(weights.bytes(&wrong, 0..1).is_err());
+    let message = manifest.finish(&[]).unwrap_err().to_string();
+    assert_mentions(
+        &message,
+        &["2 tensors", "proj_in.weight is missing", "[64, 320]", "[64, 321]", "models/tiny-flux"],
+    );
+    assert_eq!(message.lines().count(), 3);
+
+    // A long list is cut off.
+    for i in 0..100 {
+        w.pp("blocks").pp(i).require("weight", &[1]);
+    }
+    let message = manifest.finish(&[]).unwrap_err().to_string();
+    assert_mentions(&message, &["100 tensors", "blocks.19.weight", "and 80 more"]);
+    assert_eq!(message.lines().count(), 22);
+}
+
+#[test]
+fn manifest_knows_prefixes_and_aliases() {
+    for name in ["text_model.final_layer_norm.bias", "final_layer_norm.bias"] {
+        let weights = open_bytes(&one(name)).unwrap();
+        let manifest = Manifest::new(&weights);
+        let w = manifest.root().pp_if_present("text_model");
+        assert_eq!(&*w.require("final_layer_norm.bias", &[2]).name, name);
+        assert!(manifest.finish(&[]).unwrap().is_empty());
+    }
+    let names = ["shared.weight", "encoder.embed_tokens.weight"];
+    for name in names {
+        let weights = open_bytes(&one(name)).unwrap();
+        let manifest = Manifest::new(&weights);
+        assert_eq!(&*manifest.root().require_any(&names, &[2]).name, name);
+        assert!(manifest.finish(&[]).unwrap().is_empty());
+    }
+    let weights = open_bytes(&one("text_model.embeddings.position_ids")).unwrap();
+    assert!(Manifest::new(&weights).finish(&["position_ids"]).unwrap().is_empty());
+    assert_eq!(Manifest::new(&weights).finish(&["ids"]).unwrap().len(), 1);
+    let manifest = Manifest::new(&weights);
+    manifest.root().require_any(&names, &[2]);
+    assert_mentions(
+        &manifest.finish(&[]).unwrap_err().to_string(),
+        &["shared.weight or encoder.embed_tokens.weight"],
+    );
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Costs
+
+#[track_caller]
+fn assert_tera(found: f64, expected: f64) {
+    let found = found / 1e12;
+    assert!((found / expected - 1.0).abs() < 1e-3, "{found} TFLOP, expected {expected}");
+}
+
+/// A plain run at `side` x `side` pixels: encoders, steps, one decode.
+fn plain(config: &ModelConfig, side: usize, steps: usize, txt: usize) -> Flops {
+    let m = (side / 16) * (side / 16);
+    cost::step(config, m, txt) * steps as f64
+        + cost::vae_decode(&config.vae, side / 8, side / 8)
+        + cost::text_encoders(config, txt)
+}
+
+/// A RALU run: three stages, a decode at either size.
+fn ralu_run(config: &ModelConfig, side: usize, steps: [usize; 3], ratio: f64, txt: usize) -> Flops {
+    let m = (side / 32) * (side / 32);
+    let k = (ratio * m as f64) as usize;
+    let stages = [m, m + 3 * k, 4 * m];
+    stages.iter().zip(steps).map(|(m, n)| cost::step(config, *m, txt) * n as f64).sum::<Flops>()
+        + cost::vae_decode(&config.vae, side / 16, side / 16)
+        + cost::vae_decode(&config.vae, side / 8, side / 8)
+        + cost::text_encoders(config, txt)
+}
+
+const X4: ([usize; 3], f64) = ([5, 6, 7], 0.3);
+const X5: ([usize; 3], f64) = ([4, 5, 6], 0.2);
+const X7: ([usize; 3], f64) = ([2, 3, 5], 0.1);
+
+#[test]
+fn flops_of_the_papers_table() {
+    let dev = builtin::get("flux.1-dev").unwrap();
+    for (steps, expected) in [(50, 2990.39), (10, 609.90), (7, 431.37)] {
+        assert_tera(plain(&dev, 1024, steps, 512).linear, expected);
+    }
+    let run =
+        |(steps, _): ([usize; 3], f64), ratio, txt| ralu_run(&dev, 1024, steps, ratio, txt).linear;
+    assert_tera(run(X4, 0.3, 512), 723.54);
+    assert_tera(run(X5, 0.2, 256), 540.37);
+    assert_tera(run(X5, 0.2, 512), 592.49);
+    assert_tera(run(X7, 0.1, 512), 425.92);
+    assert_tera(run(X7, 0.2, 512), 437.78);
+    let edges = cost::vae_decode(&dev.vae, 64, 64).linear;
+    assert_tera(run(X7, 0.1, 512) - edges, 423.44);
+    assert_tera((cost::step(&dev, 4096, 512) * 50.0).total(), 3719.2);
+
+    let schnell = builtin::get("flux.1-schnell").unwrap();
+    assert_tera(plain(&schnell, 1024, 4, 512).linear, 252.83);
+    assert_tera(ralu_run(&schnell, 1024, [1, 1, 2], 0.3, 512).linear, 187.88);
+}
+
+#[test]
+fn flops_of_one_step_and_of_the_parts() {
+    let dev = builtin::get("flux.1-dev").unwrap();
+    for (m, linear, total) in [
+        (1024, 19.85, 21.50),
+        (1330, 23.8, 26.18),
+        (1636, 27.8, 30.98),
+        (1945, 31.7, 35.97),
+        (4096, 59.51, 74.38),
+    ] {
+        let step = cost::step(&dev, m, 512);
+        // The table has three digits here and there.
+        assert!((step.linear / 1e12 - linear).abs() < 0.06, "{m}: {step:?}");
+        assert!((step.total() / 1e12 - total).abs() < 0.01, "{m}: {step:?}");
+    }
+    let low = cost::vae_decode(&dev.vae, 64, 64);
+    assert_tera(low.linear, 2.4806);
+    assert!((low.linear / 4096.0 / 605.6e6 - 1.0).abs() < 1e-3);
+    assert_eq!(low.attention, 2048.0 * 4096.0 * 4096.0);
+    assert_tera(cost::vae_decode(&dev.vae, 128, 128).linear, 9.9224);
+    assert_tera(cost::t5(&dev.t5, 512).total(), 4.845);
+    assert_tera(cost::t5(&dev.t5, 256).total(), 2.397);
+    assert!((cost::clip(&dev.clip, 77).total() / 1e9 - 13.0).abs() < 0.5);
+}
+
+#[test]
+fn speed_up_at_1024() {
+    let dev = builtin::get("flux.1-dev").unwrap();
+    // The table leaves the VAE's attention out (0.06 % of the 4x run); so do we, to compare two decimals.
+    let vae = |side: usize| cost::vae_decode(&dev.vae, side / 8, side / 8).attention;
+    let half = plain(&dev, 1024, 28, 512).total() - vae(1024);
+    let full = plain(&dev, 1024, 50, 512);
+    for ((steps, ratio), linear, total, honest) in
+        [(X4, 4.13, 4.34, 2.44), (X5, 5.05, 5.30, 2.98), (X7, 7.02, 7.31, 4.11)]
+    {
+        let run = ralu_run(&dev, 1024, steps, ratio, 512);
+        let run_total = run.total() - vae(512) - vae(1024);
+        let found =
+            [full.linear / run.linear, (full.total() - vae(1024)) / run_total, half / run_total];
+        for (found, expected) in found.into_iter().zip([linear, total, honest]) {
+            assert!((found - expected).abs() < 0.006, "{found}, expected {expected}");
+        }
+    }
+}
+
+#[test]
+fn parameters_of_the_published_models() {
+    let dev = Parameters::of(&builtin::get("flux.1-dev").unwrap());
+    assert_eq!(dev.transformer, 11_901_408_320);
+    assert_eq!(dev.clip, 123_060_480);
+    assert_eq!(dev.t5, 4_762_310_656);
+    assert_eq!(dev.vae_decoder, 49_545_475);
+    let schnell = builtin::get("flux.1-schnell").unwrap();
+    assert_eq!(Parameters::of(&schnell).transformer, 11_891_178_560);
+    assert_eq!(builtin::weight_bytes(&schnell, 2).transformer, 2 * 11_891_178_560);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Tokenizers
+
+/// Prompts, and what transformers makes of them with tiny-flux: CLIP ids up to the end mark, T5 ids without padding.
+#[rustfmt::skip]
+const GOLDEN: &[(&str, &[u32], &[u32])] = &[
+    ("a cat and a pizza, green background", &[1505, 320, 764, 524, 320, 927, 267, 565, 520, 1506], &[3, 85, 7, 3, 143, 781, 17, 4, 1]),
+    ("a blue car on a yellow background", &[1505, 320, 537, 652, 521, 320, 570, 520, 1506], &[3, 8, 45, 5, 3, 20, 4, 1]),
+    ("a red apple on a blue background", &[1505, 320, 563, 743, 521, 320, 537, 520, 1506], &[3, 19, 81, 5, 3, 8, 4, 1]),
+    ("", &[1505, 1506], &[1]),
+    ("   ", &[1505, 1506], &[1]),
+    ("A RED Apple, ON a Blue  BACKGROUND", &[1505, 320, 563, 743, 267, 521, 320, 537, 520, 1506], &[12, 1080, 1045, 1032, 1031, 426, 781, 944, 1041, 3, 51, 1080, 1029, 1028, 1030, 1038, 1034, 1045, 1042, 1048, 1041, 1031, 1]),
+    ("café naïve Ångström", &[1505, 588, 69, 127, 358, 77, 64, 127, 107, 614, 127, 98, 77, 70, 675, 81, 127, 114, 332, 1506], &[1080, 1056, 1054, 1059, 2, 984, 1054, 2, 922, 1080, 2, 1067, 1060, 1072, 1073, 1071, 2, 1066, 1]),
+    ("a cat 🐱 and 🎨👩\u{200d}👩\u{200d}👧", &[1505, 320, 764, 172, 253, 238, 365, 524, 172, 253, 236, 101, 172, 253, 239, 102, 158, 222, 235, 172, 253, 239, 102, 158, 222, 235, 172, 253, 239, 356, 1506], &[3, 85, 1080, 2, 7, 1080, 2, 1]),
+    ("一只红色的猫在蓝色背景上", &[1505, 160, 116, 222, 161, 237, 103, 163, 118, 95, 164, 231, 110, 163, 248, 226, 163, 234, 104, 161, 250, 101, 164, 241, 251, 164, 231, 110, 164, 225, 234, 162, 247, 107, 160, 116, 488, 1506], &[1080, 2, 1]),
+    ("don't we'll I've it's O'Neil's", &[1505, 67, 521, 6, 339, 86, 324, 6, 984, 328, 6, 614, 72, 339, 6, 338, 334, 262, 596, 758, 6, 338, 1506], &[1080, 1057, 882, 1013, 1073, 1080, 1076, 1058, 1013, 1065, 1065, 938, 1013, 922, 1080, 856, 1013, 1072, 944, 1013, 1041, 1058, 1062, 1]),
+    ("x  y\u{9}\u{9}z\u{a}\u{a}w", &[1505, 343, 344, 345, 342, 1506], &[1080, 1077, 1009, 1080, 1079, 1080, 1076, 1]),
+    ("1234567890 3.14 50%", &[1505, 272, 273, 274, 275, 276, 277, 278, 279, 280, 271, 274, 269, 272, 275, 276, 271, 260, 1506], &[1080, 1019, 1020, 1021, 1022, 1023, 1024, 1025, 1026, 1027, 1018, 1080, 1021, 782, 1019, 1022, 1080, 1023, 1018, 1011, 1]),
+    ("!!!???...---", &[1505, 0, 0, 0, 30, 30, 30, 13, 13, 13, 12, 12, 268, 1506], &[1080, 783, 783, 783, 784, 784, 784, 782, 782, 782, 1016, 1016, 1016, 1]),
+    ("a <|endoftext|> b", &[1505, 320, 1506, 321, 1506], &[3, 1080, 2, 827, 1057, 879, 1073, 832, 1073, 2, 959, 1]),
+    ("a <|startoftext|> b <|STARTOFTEXT|>", &[1505, 320, 1505, 321, 1505, 1506], &[3, 1080, 2, 1072, 1073, 804, 879, 1073, 832, 1073, 2, 959, 1080, 2, 1046, 1047, 1028, 1045, 1047, 1042, 1033, 1047, 1032, 1]),
+    ("</s> <pad> <unk> <extra_id_0>", &[1505, 27, 270, 338, 285, 283, 79, 811, 285, 283, 681, 330, 285, 283, 68, 87, 679, 320, 318, 72, 323, 318, 271, 285, 1506], &[1, 0, 2, 1080, 2, 832, 1073, 1071, 1054, 2, 1062, 1057, 2, 1018, 2, 1]),
+    ("cafe\u{301} A\u{30a}ngstrom", &[1505, 588, 69, 127, 358, 127, 98, 77, 70, 675, 547, 332, 1506], &[1080, 1056, 1054, 1059, 2, 1080, 2, 1067, 1060, 1072, 1073, 1071, 1068, 1066, 1]),
+    ("ﬁne ﬂow ½ ① Ⅳ", &[1505, 171, 105, 223, 667, 171, 105, 224, 78, 342, 126, 377, 158, 239, 510, 158, 227, 367, 1506], &[970, 850, 1058, 970, 864, 1080, 1019, 2, 1020, 1080, 1019, 938, 1049, 1]),
+    ("\u{200b}zero\u{200d}width\u{feff}", &[1505, 158, 222, 489, 89, 656, 334, 158, 222, 491, 86, 72, 67, 786, 171, 119, 379, 1506], &[1080, 1079, 830, 1068, 2, 1076, 1062, 1057, 911, 1]),
+    ("\u{0}\u{1}control\u{7f}", &[1505, 188, 445, 1353, 331, 477, 1506], &[1080, 2, 1056, 882, 1073, 1071, 880, 1]),
+    ("a\u{a0}b\u{3000}c", &[1505, 320, 321, 322, 1506], &[3, 959, 1080, 1056, 1]),
+    ("İstanbul ẞ ǅ", &[1505, 328, 136, 485, 675, 538, 630, 331, 127, 509, 131, 484, 1506], &[1080, 2, 1072, 1073, 1054, 1067, 1055, 1074, 1065, 1080, 2, 1080, 1031, 2, 1]),
+    ("#version hello", &[1505, 258, 1484, 82, 1376, 895, 75, 334, 1506], &[1080, 2, 923, 1072, 1062, 882, 976, 825, 1068, 1]),
+    ("under_score-dash/slash\\back", &[1505, 1494, 318, 82, 593, 324, 268, 735, 82, 327, 270, 82, 589, 82, 327, 315, 516, 330, 1506], &[753, 2, 1072, 1056, 1068, 899, 1016, 814, 1072, 1061, 1017, 1072, 858, 1072, 1061, 2, 1055, 790, 1]),
+    ("▁meta▁space", &[1505, 158, 244, 479, 767, 83, 320, 158, 244, 479, 82, 79, 590, 1506], &[981, 1058, 1073, 1054, 997, 1069, 789, 1]),
+    ("  lead and trail  ", &[1505, 544, 811, 524, 1349, 758, 1506], &[1080, 863, 792, 7, 1002, 1071, 1054, 1062, 1065, 1]),
+    ("it's'S 'T", &[1505, 72, 339, 6, 338, 6, 338, 6, 339, 1506], &[1080, 856, 1013, 1072, 1013, 1046, 1080, 1013, 1047, 1]),
+    ("a,b;c:d", &[1505, 320, 267, 321, 282, 322, 281, 323, 1506], &[3, 781, 1055, 785, 1056, 786, 1057, 1]),
+];
+
+/// The files CLIP has in the original FLUX.1 repositories.
+fn without_clip_json() -> Memory {
+    let mut files = text_files(&tiny_flux());
+    assert!(files.remove("tokenizer/tokenizer.json"));
+    files
+}
+
+fn padded(ids: &[u32], length: usize, pad: u32) -> Vec<u32> {
+    let mut ids = ids.to_vec();
+    ids.resize(length, pad);
+    ids
+}
+
+#[test]
+fn tokens_equal_those_of_transformers() {
+    let folder = tiny_flux();
+    let clip = ClipTokenizer::load(&folder, "tokenizer").unwrap();
+    let clip_files = ClipTokenizer::load(&without_clip_json(), "tokenizer").unwrap();
+    let t5 = T5Tokenizer::load(&folder, "tokenizer_2").unwrap();
+    assert_eq!((clip.max_length(), clip_files.max_length()), (77, 77));
+    for (prompt, clip_ids, t5_ids) in GOLDEN {
+        let expected = padded(clip_ids, 77, 1506);
+        assert_eq!(
+            clip.encode(prompt).unwrap(),
+            Encoded { ids: expected.clone(), truncated: None },
+            "{prompt:?}"
+        );
+        assert_eq!(
+            clip_files.encode(prompt).unwrap().ids,
+            expected,
+            "{prompt:?} from vocab.json and merges.txt"
+        );
+        // One of the prompts is cut off here.
+        assert_eq!(t5.encode(prompt, 24).unwrap().ids, padded(t5_ids, 24, 0), "{prompt:?}");
+    }
+}
+
+#[test]
+fn tokens_of_the_fixtures() {
+    for name in ["flux-a", "flux-b"] {
+        let read =
+            |file: &str| std::fs::read(repository("tests/fixtures").join(name).join(file)).unwrap();
+        let case: serde_json::Value = serde_json::from_slice(&read("case.json")).unwrap();
+        let (prompt, length) =
+            (case["prompt"].as_str().unwrap(), case["max_sequence_length"].as_u64().unwrap());
+        let bytes = read("expected.safetensors");
+        let expected = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let ids = |name: &str| -> Vec<u32> {
+            let view = expected.tensor(name).unwrap();
+            let size = view.data().len() / view.shape().iter().product::<usize>();
+            view.data()
+                .chunks(size)
+                .map(|b| u32::from_le_bytes(b[..4].try_into().unwrap()))
+                .collect()
+        };
+        let model = flux_fixture(name);
+        let clip = ClipTokenizer::load(&model, "tokenizer").unwrap();
+        let t5 = T5Tokenizer::load(&model, "tokenizer_2").unwrap();
+        assert_eq!(clip.encode(prompt).unwrap().ids, ids("clip_ids"));
+        assert_eq!(t5.encode(prompt, length as usize).unwrap().ids, ids("t5_ids"));
+        // transformers 5 splits at white space even if the file's own settings would not.
+        assert_eq!(t5.encode("   ", 4).unwrap().ids, [1, 0, 0, 0]);
+        assert_eq!(t5.encode("  lead ", 8).unwrap().ids, [3, 12, 4, 5, 9, 1, 0, 0]);
+    }
+}
+
+#[test]
+fn long_and_odd_prompts() {
+    let folder = tiny_flux();
+    let clip = ClipTokenizer::load(&folder, "tokenizer").unwrap();
+    let t5 = T5Tokenizer::load(&folder, "tokenizer_2").unwrap();
+    let start = std::time::Instant::now();
+    for text in [
+        "a red apple, ".repeat(7_700),
+        "a".repeat(100_000),
+        "猫".repeat(100_000),
+        " ".repeat(100_000),
+        "🐱".repeat(50_000),
+    ] {
+        let encoded = clip.encode(&text).unwrap();
+        assert_eq!((encoded.ids.len(), encoded.ids[0], encoded.ids[76]), (77, 1505, 1506));
+        let encoded = t5.encode(&text, 24).unwrap();
+        assert_eq!(encoded.ids.len(), 24);
+    }
+    // Quadratic behaviour would take minutes.
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+
+    let words = "cat ".repeat(100);
+    let encoded = clip.encode(&words).unwrap();
+    assert_eq!(encoded.truncated, Some(25));
+    assert_eq!(encoded.ids, [&[1505][..], &[764; 75], &[1506]].concat());
+    let encoded = t5.encode("blue ".repeat(30).trim(), 24).unwrap();
+    assert_eq!((encoded.ids[22], encoded.ids[23], encoded.truncated), (8, 1, Some(7)));
+    // Exactly full is not truncated.
+    assert_eq!(clip.encode(&"cat ".repeat(75)).unwrap().truncated, None);
+    assert_eq!(t5.encode("blue", 2).unwrap().ids, [8, 1]);
+    assert_eq!(t5.encode("blue", 1).unwrap(), Encoded { ids: vec![1], truncated: Some(1) });
+    assert!(matches!(t5.encode("blue", 0), Err(TokenError::Length { found: 0, least: 1 })));
+}
+
+#[test]
+fn tokenizer_files_in_every_state() {
+    let whole = text_files(&tiny_flux());
+    // Padding and truncation that a file carries are not ours.
+    for (dir, n) in [("tokenizer", 7), ("tokenizer_2", 9)] {
+        let mut files = whole.clone();
+        let path = format!("{dir}/tokenizer.json");
+        let truncation = serde_json::json!({"direction": "Left", "max_length": n, "strategy": "LongestFirst", "stride": 0});
+        edit(&mut files, &path, "truncation", Some(truncation));
+        edit(&mut files, &path, "post_processor", None);
+        let clip = ClipTokenizer::load(&files, "tokenizer").unwrap();
+        let t5 = T5Tokenizer::load(&files, "tokenizer_2").unwrap();
+        for (prompt, clip_ids, t5_ids) in GOLDEN {
+            assert_eq!(clip.encode(prompt).unwrap().ids, padded(clip_ids, 77, 1506));
+            assert_eq!(t5.encode(prompt, 24).unwrap().ids, padded(t5_ids, 24, 0));
+        }
+    }
+    // The configuration files are a help, not a need.
+    let mut files = whole.clone();
+    for dir in ["tokenizer", "tokenizer_2"] {
+        assert!(files.remove(&format!("{dir}/tokenizer_config.json")));
+        assert!(files.remove(&format!("{dir}/special_tokens_map.json")));
+    }
+    let clip = ClipTokenizer::load(&files, "tokenizer").unwrap();
+    assert_eq!(clip.encode("a cat").unwrap().ids, padded(&[1505, 320, 764], 77, 1506));
+    assert_eq!(
+        T5Tokenizer::load(&files, "tokenizer_2").unwrap().encode("", 3).unwrap().ids,
+        [1, 0, 0]
+    );
+
+    clip.check_vocab(1507).unwrap();
+    assert_mentions(&clip.check_vocab(1506).unwrap_err().to_string(), &["1506", "embeddings"]);
+
+    let clip = |files: &Memory| ClipTokenizer::load(files, "tokenizer").err().unwrap().to_string();
+    let mut files = without_clip_json();
+    edit(&mut files, "tokenizer/vocab.json", "<|endoftext|>", None);
+    assert_mentions(&clip(&files), &["model/tokenizer/vocab.json", "<|endoftext|>"]);
+    let mut files = without_clip_json();
+    edit(&mut files, "tokenizer/vocab.json", "cat</w>", Some((1u64 << 40).into()));
+    assert_mentions(&clip(&files), &["vocab.json", "cat</w>"]);
+    for (merges, parts) in
+        [("#version: 0.2\na b c", ["line 2", "a b c"]), ("zz qq", ["qq", "out of vocabulary"])]
+    {
+        let files = without_clip_json().with("tokenizer/merges.txt", merges);
+        assert_mentions(&clip(&files), &parts);
+    }
+    let mut files = without_clip_json();
+    files.remove("tokenizer/merges.txt");
+    assert_mentions(
+        &clip(&files),
+        &["model/tokenizer", "tokenizer.json", "merges.txt", "vocab.json"],
+    );
+    let mut files = whole.clone();
+    files.remove("tokenizer_2/tokenizer.json");
+    let message = T5Tokenizer::load(&files, "tokenizer_2").err().unwrap().to_string();
+    assert_mentions(&message, &["model/tokenizer_2", "tokenizer.json"]);
+    // Each other's files.
+    assert_mentions(
+        &ClipTokenizer::load(&whole, "tokenizer_2").err().unwrap().to_string(),
+        &["tokenizer_2", "vocab"],
+    );
+    assert_mentions(
+        &T5Tokenizer::load(&whole, "tokenizer").err().unwrap().to_string(),
+        &["tokenizer.json", "vocab"],
+    );
+}
+
+#[test]
+fn damaged_tokenizers_never_panic() {
+    let mut random = Lcg(3);
+    let text = "A cat's pizza, ﬁne ½ 猫 \u{1f431} <pad> </s> <|endoftext|>";
+    let small = text_files(&flux_fixture("flux-a"));
+    let tiny = without_clip_json();
+    let mut try_all = |files: &Memory, path: &str, times: usize| {
+        let whole = files.text(path).unwrap().unwrap();
+        for _ in 0..times {
+            let files = files.clone().with(path, damage(whole.as_bytes(), &mut random));
+            if path.starts_with("tokenizer/") {
+                let _ =
+                    ClipTokenizer::load(&files, "tokenizer").map(|clip| clip.encode(text).is_ok());
+            } else {
+                let _ =
+                    T5Tokenizer::load(&files, "tokenizer_2").map(|t5| t5.encode(text, 16).is_ok());
+            }
+        }
+    };
+    try_all(&small, "tokenizer/tokenizer.json", 200);
+    try_all(&small, "tokenizer/tokenizer_config.json", 100);
+    try_all(&small, "tokenizer_2/tokenizer.json", 400);
+    try_all(&tiny, "tokenizer/vocab.json", 50);
+    try_all(&tiny, "tokenizer/merges.txt", 50);
+    // Mostly hits the character map, which is most of the file.
+    try_all(&tiny, "tokenizer_2/tokenizer.json", 60);
+}
+
+#[test]
+fn damaged_character_maps_never_panic() {
+    let mut files = text_files(&tiny_flux());
+    let path = "tokenizer_2/tokenizer.json";
+    let json: serde_json::Value =
+        serde_json::from_str(&files.text(path).unwrap().unwrap()).unwrap();
+    let map = json["normalizer"]["precompiled_charsmap"].as_str().unwrap().to_string();
+    let mut random = Lcg(4);
+    let every_plane: String = (1..0x3000)
+        .step_by(7)
+        .chain([0xfb01, 0x1f431, 0xac00])
+        .filter_map(char::from_u32)
+        .collect();
+    for i in 0..40 {
+        let mut bytes = map.clone().into_bytes();
+        match i {
+            0 => bytes.clear(),
+            1 => bytes.truncate(4),
+            2 => bytes.truncate(bytes.len() / 8 * 4),
+            _ => {
+                for _ in 0..200 {
+                    let at = random.below(bytes.len());
+                    bytes[at] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+                        [random.below(64)];
+                }
+            }
+        }
+        let normalizer = serde_json::json!({"type": "Sequence", "normalizers": [
+            {"type": "Precompiled", "precompiled_charsmap": String::from_utf8(bytes).unwrap()},
+        ]});
+        edit(&mut files, path, "normalizer", Some(normalizer));
+        match T5Tokenizer::load(&files, "tokenizer_2") {
+            Ok(t5) => drop(t5.encode(&every_plane, 64).unwrap()),
+            Err(error) => assert_mentions(&error.to_string(), &["precompiled_charsmap"]),
+        }
+    }
+}
