@@ -86,10 +86,7 @@ pub fn conv2d<'r>(
                 .min(row + max_rows)
                 .min((x_band.row0 + x_band.rows) / width * up)
                 .min((y_band.row0 + y_band.rows) / y_width);
-            assert!(
-                end > row && end * y_width <= y_band.row0 + y_band.rows,
-                "{name}: a band of y ends inside an image row"
-            );
+            assert!(end > row, "{name}: a band of y ends inside an image row");
             let above = |row0: usize, halo: usize| if row0 == 0 { 0 } else { halo };
             let x_first = x_band.row0 - above(x_band.row0, x_base.halo);
             let y_first = y_band.row0 - above(y_band.row0, y_base.halo);
