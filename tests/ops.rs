@@ -437,8 +437,7 @@ fn check_conv2d(lab: &Lab, label: &str, case: &ConvCase) {
     let (pixels, y_pixels) = (height * width, height * width * up * up);
     let mut random = Random::named(label);
     let x = random.numbers(pixels * c, 1.0);
-    let mut weight =
-        round(&random.numbers(n * 9 * c, 1.0 / (3.0 * (c as f32).sqrt())), storage);
+    let mut weight = round(&random.numbers(n * 9 * c, 1.0 / (3.0 * (c as f32).sqrt())), storage);
     let mut bias = random.numbers(n, 1.0);
     let old = random.numbers(y_pixels * n4, 1.0);
 
@@ -535,8 +534,7 @@ fn check_group_norm(lab: &Lab, label: &str, case: &GroupNormCase) {
     let eps = 1e-6;
 
     let xs = lab.matrix("x", pixels, channels, &x, Bands::AsNeeded);
-    let ys =
-        lab.view("y", [pixels, channels], &vec![0.0; x.len()], Frame::WIDE, Bands::AsNeeded);
+    let ys = lab.view("y", [pixels, channels], &vec![0.0; x.len()], Frame::WIDE, Bands::AsNeeded);
     let weights = lab.vector("weight", &weight);
     let biases = lab.vector("bias", &bias);
     lab.run(|r, copies| {
@@ -626,8 +624,7 @@ fn norm() {
 fn check_norm(lab: &Lab, label: &str, case: &NormCase) {
     let &NormCase { rows, cols, kind, magnitude, offset, .. } = case;
     let mut random = Random::named(label);
-    let x: Vec<f32> =
-        random.numbers(rows * cols, magnitude).iter().map(|v| v + offset).collect();
+    let x: Vec<f32> = random.numbers(rows * cols, magnitude).iter().map(|v| v + offset).collect();
     let (scale, shift) = (random.numbers(cols, 1.0), random.numbers(cols, 1.0));
 
     let xs = lab.view("x", [rows, cols], &x, Frame::WIDE, Bands::AsNeeded);
@@ -846,9 +843,8 @@ fn check_euler(lab: &Lab, label: &str, case: &EulerCase) {
         std::array::from_fn(|_| random.numbers(rows * cols, magnitude));
     let [delta, guidance] = [-0.08f32, 3.5];
 
-    let view = |name: &str, values: &[f32]| {
-        lab.view(name, [rows, cols], values, Frame::BELOW, Bands::One)
-    };
+    let view =
+        |name: &str, values: &[f32]| lab.view(name, [rows, cols], values, Frame::BELOW, Bands::One);
     let (c, u) = (view("conditional", &conditional), view("unconditional", &unconditional));
     let (velocity, xs) = (view("velocity", &vec![0.0; x.len()]), view("x", &x));
     let step = lab.vector("step", &[delta, guidance, 7.0, 7.0]);

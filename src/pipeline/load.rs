@@ -202,6 +202,18 @@ impl Parts {
     }
 }
 
+/// Checks a model folder without a GPU: configuration, tokenizers, and every weight by name and shape.
+pub fn check_model(source: &dyn Source) -> Result<(), Error> {
+    let config = ModelConfig::load(source)?;
+    let folders = config.folders();
+    tokens::ClipTokenizer::load(source, folders.clip_tokenizer)?
+        .check_vocab(config.clip.vocab_size)?;
+    tokens::T5Tokenizer::load(source, folders.t5_tokenizer)?.check_vocab(config.t5.vocab_size)?;
+    let ids = ResidentIds::default();
+    Parts::open(source, &config, &LoadContext::new(&ids, Precision::Auto, u64::MAX))?;
+    Ok(())
+}
+
 impl Pipeline {
     /// Opens a diffusers folder. Reads configurations, tokenizers and the headers of all checkpoints, and
     /// checks every weight; uploads nothing yet.

@@ -39,8 +39,10 @@ pub mod tokens;
 pub use error::Error;
 pub use event::{Event, Part, PictureKind, StageEnd, StageStart, StepDone};
 pub use load::{Options, Pipeline};
+pub use load::check_model;
 pub use picture::{Picture, draw_edges, draw_regions};
 
+pub use plan::Plan;
 pub use request::{Mask, RaluChoice, Request, Rng, Settings};
 pub use run::Run;
 pub use schedule::{RunSchedule, StageKind, StageSpec};

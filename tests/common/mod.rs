@@ -174,8 +174,7 @@ impl Lab {
         recording.commands.splice(0..0, copies.first);
         recording.commands.extend(copies.last);
         block_on(&self.gpu, async {
-            let program =
-                Program::compile(&self.gpu, &self.store, &self.pool, &recording).await?;
+            let program = Program::compile(&self.gpu, &self.store, &self.pool, &recording).await?;
             program.run(&self.gpu).await
         })
         .unwrap_or_else(|error| panic!("{error}"));

@@ -1,1 +1,172 @@
-//! placeholder
+//! Every op recorded with every switch it has: what the tests of shaders and plans feed on. No GPU.
+
+use ralu::ops::{
+    self, Activation, Affine, Attention, Conv2d, Epilogue, LinearLayer, NormKind, Write,
+};
+use ralu::tensor::{Caps, PackedWeight, Recorder, Recording, ResidentIds, Storage};
+
+pub const ACTIVATIONS: [Activation; 5] = [
+    Activation::Identity,
+    Activation::Silu,
+    Activation::GeluTanh,
+    Activation::QuickGelu,
+    Activation::GeluErf,
+];
+pub const WRITES: [Write; 3] = [Write::Store, Write::Add, Write::Multiply];
+pub const STORAGES: [Storage; 3] = [Storage::F32, Storage::F16, Storage::Bf16];
+
+/// Records what one op needs; `body` gets a recorder and ids for residents.
+fn record(
+    op: &'static str,
+    caps: Caps,
+    body: impl FnOnce(&Recorder, &ResidentIds),
+) -> (&'static str, Recording) {
+    let recorder = Recorder::new(caps);
+    body(&recorder, &ResidentIds::default());
+    (op, recorder.finish(op))
+}
+
+/// One recording for every combination of switches that leads to another pipeline, with the name of the
+/// op's file in `src/ops`.
+pub fn every_op() -> Vec<(&'static str, Recording)> {
+    let mut all = Vec::new();
+    for is_cpu in [false, true] {
+        let caps = Caps { is_cpu, ..Caps::default() };
+        all.extend(linears(caps));
+        all.extend(convolutions(caps));
+        all.extend(attentions(caps));
+        all.extend(norms(caps));
+        all.extend(elementwise(caps));
+    }
+    all
+}
+
+/// Epilogues in full for one storage and tile, storages and tiles in full for one epilogue: they do not
+/// meet in a kernel.
+fn linears(caps: Caps) -> Vec<(&'static str, Recording)> {
+    let mut cases = Vec::new();
+    for rows in [1, 33] {
+        for storage in STORAGES {
+            for n in [4, 8, 16, 32, 64] {
+                cases.push((rows, n, storage, Activation::Silu, Write::Add, true, true));
+            }
+        }
+        for activation in ACTIVATIONS {
+            for write in WRITES {
+                for (bias, gate) in [(false, false), (true, false), (false, true), (true, true)] {
+                    cases.push((rows, 64, Storage::F16, activation, write, bias, gate));
+                }
+            }
+        }
+    }
+    let linear =
+        |(rows, n, storage, activation, write, bias, gate): (_, _, _, _, _, bool, bool)| {
+            record("linear", caps, |r, ids| {
+                let limit = caps.max_binding_bytes;
+                let layer = LinearLayer {
+                    weight: PackedWeight::new(ids, "weight", n, 16, storage, limit),
+                    bias: bias.then(|| ids.matrix("bias", 1, n, limit)),
+                };
+                let (x, y) = (r.temp("x", rows, 16), r.temp("y", rows, n));
+                let gate = gate.then(|| r.temp("gate", 1, n));
+                ops::linear_into("y", x, &layer, y, Epilogue { activation, gate, write });
+            })
+        };
+    cases.into_iter().map(linear).collect()
+}
+
+fn convolutions(caps: Caps) -> Vec<(&'static str, Recording)> {
+    let mut all = Vec::new();
+    for storage in STORAGES {
+        for n in [4, 8, 16, 32, 64] {
+            for (upsample, add) in [(false, false), (true, false), (false, true), (true, true)] {
+                all.push(record("conv2d", caps, |r, ids| {
+                    let limit = caps.max_binding_bytes;
+                    let layer = Conv2d {
+                        weight: PackedWeight::new(ids, "weight", n, 9 * 8, storage, limit),
+                        bias: ids.matrix("bias", 1, n, limit),
+                    };
+                    let up = if upsample { 2 } else { 1 };
+                    let x = r.image("x", 6, 5, 8);
+                    let y = r.image("y", 6 * up, 5 * up, n);
+                    ops::conv2d("y", x, 5, &layer, y, upsample, add);
+                }));
+            }
+        }
+    }
+    all
+}
+
+fn attentions(caps: Caps) -> Vec<(&'static str, Recording)> {
+    let mut all = Vec::new();
+    for head_dim in [4, 16, 20, 32, 40, 64, 72, 128, 160, 256, 512] {
+        for (causal, bias) in [(false, false), (true, false), (false, true), (true, true)] {
+            all.push(record("attention", caps, |r, _| {
+                let (m, n, heads) = (9, 11, 2);
+                let [q, k, v, y] = [m, n, n, m].map(|rows| r.temp("qkvy", rows, heads * head_dim));
+                let bias =
+                    bias.then(|| r.temp("bias", 1, (heads * (2 * n - 1)).next_multiple_of(4)));
+                ops::attention("y", [q, k, v], y, Attention { head_dim, scale: 1.0, causal, bias });
+            }));
+        }
+    }
+    all
+}
+
+fn norms(caps: Caps) -> Vec<(&'static str, Recording)> {
+    let mut all = Vec::new();
+    for kind in [NormKind::Layer { eps: 1e-6 }, NormKind::Rms { eps: 1e-6 }] {
+        for affine in 0..4 {
+            all.push(record("norm", caps, |r, _| {
+                let (x, scale, shift) =
+                    (r.temp("x", 9, 64), r.temp("a", 1, 64), r.temp("b", 1, 64));
+                let affine = match affine {
+                    0 => Affine::None,
+                    1 => Affine::Modulate { scale, shift },
+                    2 => Affine::WeightBias(scale, shift),
+                    _ => Affine::Weight(scale),
+                };
+                ops::norm("y", x, kind, affine);
+            }));
+        }
+    }
+    for silu in [false, true] {
+        all.push(record("group_norm", caps, |r, _| {
+            let (x, y) = (r.image("x", 9, 10, 32), r.image("y", 9, 10, 32));
+            let (weight, bias) = (r.temp("weight", 1, 32), r.temp("bias", 1, 32));
+            ops::group_norm("y", x, 8, 1e-6, weight, bias, silu, y);
+        }));
+    }
+    all.push(record("qk_norm_rope", caps, |r, _| {
+        let (x, weight, table) = (r.temp("x", 9, 64), r.temp("w", 1, 16), r.temp("t", 9, 16));
+        ops::qk_norm_rope("y", x, weight, table, 1e-6);
+    }));
+    all
+}
+
+fn elementwise(caps: Caps) -> Vec<(&'static str, Recording)> {
+    let mut all = Vec::new();
+    for activation in ACTIVATIONS {
+        all.push(record("activation", caps, |r, _| {
+            ops::activate("y", r.temp("x", 9, 64), activation);
+        }));
+    }
+    for guided in [false, true] {
+        all.push(record("euler", caps, |r, _| {
+            let [c, u, velocity, x] = ["c", "u", "v", "x"].map(|name| r.temp(name, 9, 64));
+            let step = r.temp("step", 1, 4);
+            ops::euler_step("euler", c, guided.then_some(u), step, velocity, x);
+        }));
+    }
+    all.push(record("renoise", caps, |r, _| {
+        let (x, source) = (r.temp("x", 4, 64), r.temp("source", 1, 12));
+        let (noise, y) = (r.temp("noise", 9, 64), r.temp("y", 9, 64));
+        ops::renoise("y", x, source, noise, 0.5, 0.5, y);
+    }));
+    all.push(record("unpack", caps, |r, _| {
+        let (x, velocity) = (r.temp("x", 6, 64), r.temp("velocity", 6, 64));
+        let (step, y) = (r.temp("step", 1, 4), r.image("y", 4, 6, 16));
+        ops::unpack("y", x, velocity, step, 3, 0.3, 0.1, y);
+    }));
+    all
+}

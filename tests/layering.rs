@@ -1,0 +1,353 @@
+//! Who may name whom, and what the library never does, read from the sources.
+//!
+//! The tables below are the rules; the rest of the file only reads. A new folder or a new dependency fails
+//! here until it has a line.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+// ---- the rules -------------------------------------------------------------------------------
+
+/// A folder of `src` (or `main.rs`, `lib.rs`).
+struct Layer {
+    name: &'static str,
+    /// Folders of ours that it may name.
+    may_use: &'static [&'static str],
+    /// Outside crates that it may name, beside [`ANYWHERE`].
+    crates: &'static [&'static str],
+}
+
+const EVERYTHING: &[&str] = &["tensor", "ops", "models", "sampling", "gpu", "pipeline"];
+
+const LAYERS: &[Layer] = &[
+    Layer { name: "tensor", may_use: &[], crates: &[] },
+    Layer { name: "ops", may_use: &["tensor"], crates: &[] },
+    Layer {
+        name: "models",
+        may_use: &["ops", "tensor"],
+        crates: &["safetensors", "serde", "serde_json", "memmap2"],
+    },
+    Layer { name: "sampling", may_use: &[], crates: &[] },
+    Layer { name: "gpu", may_use: &["tensor"], crates: &["wgpu"] },
+    Layer {
+        name: "pipeline",
+        may_use: &["tensor", "ops", "models", "sampling", "gpu"],
+        crates: &["tokenizers", "image", "png", "safetensors", "serde", "serde_json", "web_time"],
+    },
+    // Faces see the library from outside; what they need of it is decided by `pub`.
+    Layer { name: "cli", may_use: EVERYTHING, crates: FACE_CRATES },
+    Layer { name: "main.rs", may_use: &["cli"], crates: FACE_CRATES },
+    Layer { name: "lib.rs", may_use: EVERYTHING, crates: &[] },
+];
+
+/// Of the library, what a face may reach for.
+const FACE_MAY_USE: &[&str] = &["pipeline", "gpu", "models", "sampling"];
+const FACES: &[&str] = &["cli", "main.rs"];
+
+/// Crates that are no layer's own.
+const ANYWHERE: &[&str] = &["bytemuck", "half", "libm", "thiserror", "tracing"];
+
+const FACE_CRATES: &[&str] = &[
+    "anstream",
+    "clap",
+    "ctrlc",
+    "image",
+    "indicatif",
+    "png",
+    "pollster",
+    "rand",
+    "serde",
+    "serde_json",
+    "tempfile",
+    "tracing_subscriber",
+];
+
+/// Crates that only these files may name.
+const ONLY_IN: &[(&str, &[&str])] =
+    &[("tokenizers", &["src/pipeline/tokens.rs"]), ("memmap2", &["src/models/source.rs"])];
+
+/// What must not stand in a source.
+struct Ban {
+    text: &'static str,
+    why: &'static str,
+    /// Faces may.
+    faces: bool,
+    /// Files that may, with a reason beside the line.
+    except: &'static [&'static str],
+}
+
+const BANS: &[Ban] = &[
+    Ban { text: "todo!", why: "nothing is left undone", faces: false, except: &[] },
+    Ban { text: "unimplemented!", why: "nothing is left undone", faces: false, except: &[] },
+    Ban { text: "dbg!", why: "it is for debugging", faces: false, except: &[] },
+    Ban {
+        text: "println!",
+        why: "the library is silent: events, errors",
+        faces: true,
+        except: &[],
+    },
+    Ban {
+        text: "eprintln!",
+        why: "the library is silent: events, errors",
+        faces: true,
+        except: &[],
+    },
+    Ban {
+        text: "std::thread",
+        why: "the library neither spawns nor sleeps",
+        faces: true,
+        // `block_on`, which the library itself never calls, yields where the driver cannot wait.
+        except: &["src/gpu/signal.rs"],
+    },
+    Ban { text: "std::process", why: "the library starts no programs", faces: true, except: &[] },
+    Ban {
+        text: "block_on(",
+        why: "the library never blocks",
+        faces: true,
+        except: &["src/gpu/signal.rs"],
+    },
+    Ban { text: "env::var", why: "no variable changes results", faces: true, except: &[] },
+    Ban { text: "option_env!", why: "no variable changes results", faces: true, except: &[] },
+    Ban {
+        text: "std::time::Instant",
+        why: "it panics in a browser; web_time has one that does not",
+        faces: true,
+        except: &[],
+    },
+    Ban { text: "static mut", why: "there is no global state", faces: false, except: &[] },
+    Ban { text: "thread_local!", why: "there is no global state", faces: false, except: &[] },
+    Ban { text: "OnceLock", why: "there is no global state", faces: true, except: &[] },
+    Ban { text: "LazyLock", why: "there is no global state", faces: true, except: &[] },
+];
+
+// ---- the tests -------------------------------------------------------------------------------
+
+#[test]
+fn folders_name_only_what_lies_below() {
+    let folders: Vec<&str> = LAYERS.iter().map(|layer| layer.name).collect();
+    for source in sources() {
+        let layer = source.layer();
+        for named in source.folders_named(&folders) {
+            assert!(
+                named == layer.name || layer.may_use.contains(&named),
+                "{} names `{named}`; {} may use {:?}",
+                source.path,
+                layer.name,
+                layer.may_use
+            );
+        }
+        if FACES.contains(&layer.name) {
+            for named in after(&source.code, "ralu::") {
+                // A type that `lib.rs` hands on is anyone's.
+                let folder = folders.contains(&named.as_str());
+                assert!(
+                    !folder || FACE_MAY_USE.contains(&named.as_str()),
+                    "{} names `ralu::{named}`; faces may use {FACE_MAY_USE:?}",
+                    source.path
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn crates_are_named_where_they_belong() {
+    let dependencies = dependencies();
+    for source in sources() {
+        let layer = source.layer();
+        for name in dependencies.iter().filter(|name| source.names_crate(name)) {
+            let allowed =
+                ANYWHERE.contains(&name.as_str()) || layer.crates.contains(&name.as_str());
+            assert!(allowed, "{} names the crate `{name}`; {} may not", source.path, layer.name);
+            for (owned, files) in ONLY_IN {
+                assert!(
+                    name != owned || files.contains(&source.path.as_str()),
+                    "{} names the crate `{name}`; only {files:?} may",
+                    source.path
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_forbidden_stands_in_a_source() {
+    for source in sources() {
+        let face = FACES.contains(&source.layer().name);
+        for ban in BANS {
+            if (face && ban.faces) || ban.except.contains(&source.path.as_str()) {
+                continue;
+            }
+            // `println!` must not be found in `eprintln!`.
+            for (i, line) in source.code.lines().enumerate() {
+                let found = line.match_indices(ban.text).any(|(at, _)| {
+                    let before = line[..at].chars().next_back();
+                    !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+                });
+                assert!(!found, "{}:{}: `{}`: {}", source.path, i + 1, ban.text, ban.why);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_folder_and_file_of_the_rules_is_known() {
+    let names: BTreeSet<&str> = LAYERS.iter().map(|layer| layer.name).collect();
+    for source in sources() {
+        assert!(names.contains(source.layer_name()), "{}: no such layer", source.path);
+    }
+    let files = ONLY_IN.iter().flat_map(|(_, files)| *files);
+    for path in files.chain(BANS.iter().flat_map(|ban| ban.except)) {
+        // A folder that is not there yet breaks no rule; a file that moved within one does.
+        let folder = Path::new(path).parent().unwrap();
+        assert!(!folder.exists() || Path::new(path).exists(), "{path} is in a rule and not there");
+    }
+}
+
+#[test]
+fn rules_see_what_they_should() {
+    let source = |code: &str| Source { path: "src/models/x.rs".into(), code: strip(code) };
+    let folders = ["gpu", "tensor", "ops"];
+    let named = |code: &str| source(code).folders_named(&folders);
+    assert_eq!(named("use crate::gpu::Gpu;"), ["gpu"]);
+    assert_eq!(named("use crate::{ops::{self, linear}, tensor};"), ["ops", "tensor"]);
+    assert_eq!(named("fn f(x: &super::super::gpu::Gpu) {}"), ["gpu"]);
+    assert_eq!(named("//! See [`crate::gpu`].\nlet a = 1; // crate::gpu"), [""; 0]);
+    assert_eq!(named("use crate::{\n    gpu,\n    tensor::Shape,\n};"), ["gpu", "tensor"]);
+    assert!(source("use wgpu::Device;").names_crate("wgpu"));
+    assert!(source("let d: &::wgpu::Device;").names_crate("wgpu"));
+    assert!(source("use serde::Deserialize;").names_crate("serde"));
+    assert!(!source("use serde_json::Value;").names_crate("serde"));
+    assert!(!source("use crate::image::Picture;").names_crate("image"));
+    assert!(!source("// wgpu::Device").names_crate("wgpu"));
+}
+
+// ---- reading ---------------------------------------------------------------------------------
+
+struct Source {
+    /// From the root of the package, with `/`.
+    path: String,
+    /// Without comments; lines keep their numbers.
+    code: String,
+}
+
+impl Source {
+    fn layer_name(&self) -> &str {
+        self.path.split('/').nth(1).unwrap_or("")
+    }
+
+    fn layer(&self) -> &'static Layer {
+        LAYERS
+            .iter()
+            .find(|layer| layer.name == self.layer_name())
+            .unwrap_or_else(|| panic!("{}: give its folder a line in tests/layering.rs", self.path))
+    }
+
+    /// Those of `folders` that follow `crate::` or `super::`.
+    fn folders_named<'f>(&self, folders: &[&'f str]) -> Vec<&'f str> {
+        let mut named: Vec<String> = after(&self.code, "crate::");
+        named.extend(after(&self.code, "super::"));
+        let mut found: Vec<&str> =
+            folders.iter().filter(|f| named.iter().any(|n| n == *f)).copied().collect();
+        found.sort_unstable();
+        found
+    }
+
+    fn names_crate(&self, name: &str) -> bool {
+        let path = format!("{name}::");
+        self.code.match_indices(&path).any(|(at, _)| {
+            let before = &self.code[..at];
+            let part_of_word = before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+            // `crate::image::` is ours, `::image::` and `{image::` are not.
+            let ours = before.ends_with("crate::")
+                || before.ends_with("super::")
+                || before.ends_with("self::");
+            !part_of_word && !ours
+        })
+    }
+}
+
+/// The names that follow `prefix`: one, or those of a group in braces.
+fn after(code: &str, prefix: &str) -> Vec<String> {
+    let word = |text: &str| -> String {
+        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices(prefix) {
+        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let rest = &code[at + prefix.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            names.push(word(rest));
+            continue;
+        };
+        names.push(word(group));
+        let mut depth = 1;
+        for (i, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => names.push(word(&group[i + 1..])),
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    names
+}
+
+/// Takes comments out. Good enough for sources that rustfmt has seen: a comment starts a line or follows a
+/// space, so the `//` of an address in a string stays.
+fn strip(code: &str) -> String {
+    let line = |line: &str| -> String {
+        if line.trim_start().starts_with("//") {
+            return String::new();
+        }
+        line.split(" // ").next().unwrap_or("").to_owned()
+    };
+    code.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Every `*.rs` below `src`.
+fn sources() -> Vec<Source> {
+    fn walk(folder: &Path, all: &mut Vec<Source>) {
+        for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{folder:?}: {e}")) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, all);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let code = fs::read_to_string(&path).unwrap();
+                let path = path.to_string_lossy().replace('\\', "/");
+                all.push(Source { path, code: strip(&code) });
+            }
+        }
+    }
+    let mut all = Vec::new();
+    walk(Path::new("src"), &mut all);
+    assert!(all.len() > 10, "the sources were not found");
+    all
+}
+
+/// The names of all dependencies in `Cargo.toml`, as code spells them.
+fn dependencies() -> Vec<String> {
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    let mut inside = false;
+    let mut names = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            inside = line.trim_end_matches(']').ends_with("dependencies");
+        } else if inside
+            && let Some((name, _)) = line.split_once([' ', '=', '.'])
+            && !name.is_empty()
+            && !name.starts_with('#')
+        {
+            names.push(name.replace('-', "_"));
+        }
+    }
+    assert!(names.iter().any(|name| name == "wgpu"), "no dependencies were found");
+    names
+}

@@ -1,0 +1,297 @@
+//! Rules about `shaders/`, checked without a GPU: every kernel with every part and every set of constants
+//! that an op asks for goes through naga to every backend, and its parameters are those of the op.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use common::recordings::every_op;
+use naga::back::pipeline_constants::process_overrides;
+use naga::back::{PipelineConstants, hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, ScalarKind, ShaderStage, StorageAccess, TypeInner};
+use ralu::gpu::{LIBRARY_FILES, SHADER_FILES, resolve_shader};
+use ralu::tensor::{Access, Command, Dispatch};
+
+/// What an `#import` may stand for, where there is a choice. The first is what a bare file is checked with.
+const ROLES: [(&str, &[&str]); 2] = [
+    ("weight", &["weight_f32", "weight_f16", "weight_bf16"]),
+    ("head", &["head_64", "head_16", "head_32", "head_128", "head_256", "head_512"]),
+];
+
+/// WebGPU's default limits.
+const STORAGE_BUFFERS: usize = 8;
+const INVOCATIONS: u32 = 256;
+const WORKGROUP_BYTES: u32 = 16 << 10;
+
+/// What WebGPU's core has beyond naga's: `unpack2x16float`, which takes no f16 arithmetic.
+const CORE: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+
+/// Parses and validates with nothing beyond WebGPU's core.
+fn validate(what: &str, source: &str) -> (Module, ModuleInfo) {
+    let module = naga::front::wgsl::parse_str(source)
+        .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(source)));
+    let info = Validator::new(ValidationFlags::all(), CORE)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(source)));
+    (module, info)
+}
+
+/// Every pipeline that an op asks for, once, with one dispatch that asks for it and the op's file.
+fn every_pipeline() -> Vec<(&'static str, Dispatch)> {
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    for (op, recording) in every_op() {
+        for command in recording.commands {
+            if let Command::Dispatch(dispatch) = command
+                && seen.insert(format!("{:?}", dispatch.pipeline))
+            {
+                all.push((op, dispatch));
+            }
+        }
+    }
+    all
+}
+
+fn names_in(folder: &str, extension: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder}: {error}")) {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == extension) {
+            names.insert(path.file_stem().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    names
+}
+
+#[test]
+fn every_file_is_embedded() {
+    for (folder, files) in [("shaders", SHADER_FILES), ("shaders/lib", LIBRARY_FILES)] {
+        let embedded: BTreeSet<String> = files.iter().map(|(name, _)| name.to_string()).collect();
+        assert_eq!(
+            names_in(folder, "wgsl"),
+            embedded,
+            "{folder} and its list in src/gpu/shader.rs"
+        );
+        for (name, text) in files {
+            let path = format!("{folder}/{name}.wgsl");
+            assert_eq!(
+                &fs::read_to_string(&path).unwrap(),
+                text,
+                "{path} is embedded under {name:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_kernel_is_valid_with_every_part() {
+    for (kernel, text) in SHADER_FILES {
+        let imports: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("#import ")).collect();
+        let mut choices: Vec<Vec<(&str, &str)>> = vec![vec![]];
+        for (role, files) in ROLES.iter().filter(|(role, _)| imports.contains(role)) {
+            choices = files
+                .iter()
+                .flat_map(|file| {
+                    choices.iter().map(|chosen| [&chosen[..], &[(*role, *file)]].concat())
+                })
+                .collect();
+        }
+        for roles in choices {
+            let what = format!("shaders/{kernel}.wgsl with {roles:?}");
+            let source = resolve_shader(kernel, &roles).unwrap_or_else(|error| panic!("{error}"));
+            validate(&what, &source);
+        }
+    }
+    // Every part that is a choice is in the table above, and the others are imported by name.
+    let chosen: BTreeSet<&str> = ROLES.iter().flat_map(|(_, files)| *files).copied().collect();
+    for (part, _) in LIBRARY_FILES {
+        let line = format!("#import {part}");
+        let imported = SHADER_FILES.iter().any(|(_, text)| text.lines().any(|l| l == line));
+        assert!(imported || chosen.contains(part), "shaders/lib/{part}.wgsl is never imported");
+    }
+}
+
+#[test]
+fn every_pipeline_translates_to_every_backend() {
+    let pipelines = every_pipeline();
+    let mut modules = BTreeMap::new();
+    for (_, dispatch) in &pipelines {
+        let key = &dispatch.pipeline;
+        let what = format!("{key:?}");
+        let (module, info) = modules.entry((key.shader, key.roles.clone())).or_insert_with(|| {
+            let source = resolve_shader(key.shader, &key.roles).unwrap();
+            validate(&what, &source)
+        });
+        let constants: PipelineConstants =
+            key.overrides.iter().map(|(name, value)| (name.to_string(), *value)).collect();
+        let entry = Some((ShaderStage::Compute, key.entry));
+        let (module, info) = process_overrides(module, info, entry, &constants)
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        translate(&what, key.entry, &module, &info);
+        check_limits(&what, key.entry, &module);
+    }
+    println!("{} pipelines", pipelines.len());
+}
+
+fn translate(what: &str, entry: &str, module: &Module, info: &ModuleInfo) {
+    let owned = (ShaderStage::Compute, entry.to_owned());
+    let options = spv::PipelineOptions { shader_stage: owned.0, entry_point: owned.1.clone() };
+    let words = spv::write_vec(module, info, &spv::Options::default(), Some(&options))
+        .unwrap_or_else(|error| panic!("{what}: SPIR-V: {error}"));
+    assert!(!words.is_empty(), "{what}: no SPIR-V");
+
+    let options = msl::Options { lang_version: (2, 0), ..Default::default() };
+    let pipeline = msl::PipelineOptions { entry_point: Some(owned.clone()), ..Default::default() };
+    let (_, written) = msl::write_string(module, info, &options, &pipeline)
+        .unwrap_or_else(|error| panic!("{what}: MSL: {error}"));
+    for name in &written.entry_point_names {
+        assert!(name.is_ok(), "{what}: MSL: {name:?}");
+    }
+
+    for shader_model in [hlsl::ShaderModel::V5_1, hlsl::ShaderModel::V6_0] {
+        let options = hlsl::Options { shader_model, ..Default::default() };
+        let pipeline = hlsl::PipelineOptions { entry_point: Some(owned.clone()) };
+        let mut text = String::new();
+        let written = hlsl::Writer::new(&mut text, &options, &pipeline)
+            .write(module, info, None)
+            .unwrap_or_else(|error| panic!("{what}: HLSL {shader_model:?}: {error}"));
+        for name in &written.entry_point_names {
+            assert!(name.is_ok(), "{what}: HLSL {shader_model:?}: {name:?}");
+        }
+    }
+}
+
+/// After specialisation, as constants size workgroups.
+fn check_limits(what: &str, entry: &str, module: &Module) {
+    let entry = module.entry_points.iter().find(|e| e.name == entry).unwrap();
+    let invocations: u32 = entry.workgroup_size.iter().product();
+    assert!((1..=INVOCATIONS).contains(&invocations), "{what}: {invocations} invocations");
+    let shared: u32 = module
+        .global_variables
+        .iter()
+        .filter(|(_, variable)| variable.space == AddressSpace::WorkGroup)
+        .map(|(_, variable)| module.types[variable.ty].inner.size(module.to_ctx()))
+        .sum();
+    assert!(shared <= WORKGROUP_BYTES, "{what}: {shared} bytes of workgroup memory");
+}
+
+/// The buffers that an op binds are those that the kernel declares and uses: `layout: None` makes the layout
+/// from the kernel, so one too many or too few is an error on the device.
+#[test]
+fn bindings_are_those_of_the_kernel() {
+    for (op, dispatch) in every_pipeline() {
+        let key = &dispatch.pipeline;
+        let what = format!("src/ops/{op}.rs, {}.{}", key.shader, key.entry);
+        let (module, info) = validate(&what, &resolve_shader(key.shader, &key.roles).unwrap());
+        let index = module.entry_points.iter().position(|e| e.name == key.entry).unwrap();
+        let uses = info.get_entry_point(index);
+        let mut declared = BTreeMap::new();
+        for (handle, variable) in module.global_variables.iter() {
+            let Some(binding) = &variable.binding else { continue };
+            assert_eq!(binding.group, 0, "{what}: only group 0 is used");
+            if uses[handle].is_empty() {
+                continue;
+            }
+            let access = match variable.space {
+                AddressSpace::Uniform => None,
+                AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => {
+                    Some(Access::ReadWrite)
+                }
+                _ => Some(Access::Read),
+            };
+            assert!(declared.insert(binding.binding, access).is_none(), "{what}: a binding twice");
+        }
+        let bound: BTreeMap<u32, Option<Access>> = std::iter::once(None)
+            .chain(dispatch.bindings.iter().map(|binding| Some(binding.access)))
+            .enumerate()
+            .map(|(i, access)| (i as u32, access))
+            .collect();
+        assert_eq!(declared, bound, "{what}: what the kernel declares, and what the op binds");
+        assert!(dispatch.bindings.len() <= STORAGE_BUFFERS, "{what}: too many storage buffers");
+        for constant in &key.overrides {
+            let known = |o: &naga::Override| o.name.as_deref() == Some(constant.0);
+            assert!(module.overrides.iter().any(|(_, o)| known(o)), "{what}: no {constant:?}");
+        }
+    }
+}
+
+/// `struct Params` stands twice, in the op and in its kernel: the same names, types and offsets.
+#[test]
+fn params_are_those_of_the_kernel() {
+    let mut checked = BTreeSet::new();
+    for (op, dispatch) in every_pipeline() {
+        let key = &dispatch.pipeline;
+        let what = format!("src/ops/{op}.rs and shaders/{}.wgsl", key.shader);
+        let (module, _) = validate(&what, &resolve_shader(key.shader, &key.roles).unwrap());
+        let params = module
+            .global_variables
+            .iter()
+            .find(|(_, v)| v.space == AddressSpace::Uniform)
+            .map(|(_, v)| &module.types[v.ty].inner);
+        let Some(TypeInner::Struct { members, span }) = params else {
+            panic!("{what}: no uniform struct");
+        };
+        assert_eq!(*span as usize, dispatch.params.len(), "{what}: size of Params");
+        if !checked.insert(key.shader) {
+            continue;
+        }
+        let source = fs::read_to_string(format!("src/ops/{op}.rs")).unwrap();
+        let (_, body) = source.split_once("struct Params {").unwrap();
+        let (body, _) = body.split_once('}').unwrap();
+        let in_rust: Vec<(&str, &str, u32)> = body
+            .split(',')
+            .filter_map(|field| field.trim().split_once(": "))
+            .enumerate()
+            .map(|(i, (name, kind))| (name, kind, 4 * i as u32))
+            .collect();
+        let in_wgsl: Vec<(&str, &str, u32)> = members
+            .iter()
+            .map(|member| {
+                let kind = match module.types[member.ty].inner {
+                    TypeInner::Scalar(scalar) if scalar.width == 4 => match scalar.kind {
+                        ScalarKind::Uint => "u32",
+                        ScalarKind::Sint => "i32",
+                        ScalarKind::Float => "f32",
+                        other => panic!("{what}: a param of type {other:?}"),
+                    },
+                    ref other => panic!("{what}: a param of type {other:?}"),
+                };
+                (member.name.as_deref().unwrap_or(""), kind, member.offset)
+            })
+            .collect();
+        assert_eq!(in_rust, in_wgsl, "{what}: Params");
+    }
+}
+
+#[test]
+fn every_kernel_belongs_to_an_op_and_every_op_has_a_reference() {
+    let used: BTreeSet<&str> = every_pipeline().iter().map(|(_, d)| d.pipeline.shader).collect();
+    let kernels: BTreeSet<&str> = SHADER_FILES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(used, kernels, "kernels that ops record (tests/common/recordings.rs), and kernels");
+
+    let recorded: BTreeSet<String> = every_op().iter().map(|(op, _)| op.to_string()).collect();
+    let mut ops = names_in("src/ops", "rs");
+    ops.remove("mod");
+    assert_eq!(recorded, ops, "ops of tests/common/recordings.rs, and files of src/ops");
+    let list = fs::read_to_string("src/ops/mod.rs").unwrap();
+    let cases = fs::read_to_string("tests/ops.rs").unwrap();
+    for op in ops {
+        let source = fs::read_to_string(format!("src/ops/{op}.rs")).unwrap();
+        assert!(source.contains("\npub fn reference("), "src/ops/{op}.rs has no reference");
+        assert!(list.contains(&format!("pub use super::{op}::reference as")), "{op} is not listed");
+        assert!(cases.contains(&format!("fn check_{op}(")), "tests/ops.rs has no cases of {op}");
+    }
+}
+
+/// Roles and names that do not exist are errors that say where.
+#[test]
+fn unknown_names_are_errors() {
+    let error = resolve_shader("no_such_kernel", &[]).unwrap_err().to_string();
+    assert!(error.contains("shaders/no_such_kernel.wgsl"), "{error}");
+    let error = resolve_shader("matmul", &[]).unwrap_err().to_string();
+    assert!(error.contains("weight"), "{error}");
+    let error = resolve_shader("matmul", &[("weight", "weight_f8")]).unwrap_err().to_string();
+    assert!(error.contains("weight_f8"), "{error}");
+}
