@@ -2,9 +2,11 @@
 //
 //   q    [M, H*D]       rows `q_stride` apart
 //   k, v [N, H*D]
-//   bias [H, 2*N - 1]   HAS_BIAS: added to the score of query i and key j at j - i + N - 1 (T5's relative
+//   bias [H, 2*T - 1]   HAS_BIAS, T keys in all buffers together: added to the score of query i and key j at j - i + T - 1 (T5's relative
 //                       positions)
 //   y    [M, H*D]
+//   state [M, H, 2]     maximum and sum so far, where keys come in several buffers: one dispatch each, all but
+//                       the FIRST continue from y and state, all but the LAST leave y unnormalised
 //
 // One invocation keeps one query row of one head and its output row in registers and walks over the keys,
 // four at a time. All invocations of a workgroup read the same key, so those reads are uniform.
@@ -26,6 +28,9 @@ struct Params {
     y_stride: u32,
     first_query: u32,   // position of row 0 of q among the keys, for CAUSAL and HAS_BIAS
     first_head: u32,    // number of head 0 of this dispatch in `bias`
+    first_key: u32,     // position of row 0 of k among all keys
+    all_keys: u32,      // T
+    state_stride: u32,  // pairs in a row of `state`
     scale: f32,
 }
 
@@ -35,7 +40,10 @@ struct Params {
 @group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> state: array<vec2<f32>>;
 
+override FIRST: bool = true;
+override LAST: bool = true;
 override D4: u32 = 4u;          // a quarter of the head width
 override CAUSAL: bool = false;
 override HAS_BIAS: bool = false;
@@ -56,7 +64,9 @@ fn main(
     let k_head = params.k_offset + head * D4;
     let v_head = params.v_offset + head * D4;
     let position = row + params.first_query;
-    let bias_at = (params.first_head + head) * (2u * params.n - 1u) + params.n - 1u;
+    let bias_at = (params.first_head + head) * (2u * params.all_keys - 1u) + params.all_keys - 1u;
+    let y_at = params.y_offset + min(row, params.m - 1u) * params.y_stride + head * D4;
+    let state_at = min(position, params.first_query + params.m - 1u) * params.state_stride + params.first_head + head;
 
     var query: array<vec4<f32>, HEAD4_MAX>;
     var output: array<vec4<f32>, HEAD4_MAX>;
@@ -66,6 +76,13 @@ fn main(
     }
     var maximum = MASKED;
     var total = 0.0;
+    if (!FIRST) {
+        maximum = state[state_at].x;
+        total = state[state_at].y;
+        for (var i = 0u; i < D4; i++) {
+            output[i] = y[y_at + i];
+        }
+    }
     for (var j = 0u; j < params.n; j += 4u) {
         let last = params.n - 1u;
         let j1 = min(j + 1u, last);
@@ -91,12 +108,12 @@ fn main(
         let keys = vec4<u32>(j, j + 1u, j + 2u, j + 3u);
         if (HAS_BIAS) {
             // Rows past the end have no bias; position is held inside the table.
-            let origin = bias_at - min(position, last);
+            let origin = bias_at + params.first_key - min(position, params.all_keys - 1u);
             score += vec4<f32>(bias[origin + j], bias[origin + j1], bias[origin + j2], bias[origin + j3]);
         }
         var masked = keys > vec4<u32>(last);
         if (CAUSAL) {
-            masked = masked | (keys > vec4<u32>(position));
+            masked = masked | (keys + params.first_key > vec4<u32>(position));
         }
         score = select(score, vec4<f32>(MASKED), masked);
 
@@ -116,9 +133,11 @@ fn main(
     if (row >= params.m) {
         return;
     }
+    if (!LAST) {
+        state[state_at] = vec2<f32>(maximum, total);
+    }
     // A row that attends to nothing gives zeros.
-    let factor = select(0.0, 1.0 / total, total > 0.0);
-    let y_at = params.y_offset + row * params.y_stride + head * D4;
+    let factor = select(select(0.0, 1.0 / total, total > 0.0), 1.0, !LAST);
     for (var i = 0u; i < D4; i++) {
         y[y_at + i] = output[i] * factor;
     }

@@ -27,8 +27,6 @@ struct Params {
     column4: u32,       // first column of this shard, for bias, gate and y
     gate_offset: u32,
     row_blocks: u32,
-    w_offset: u32,      // of the first tile of W, for a layer's columns that start further right
-    bias_offset: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -55,7 +53,7 @@ fn put(row: u32, column4: u32, sum: vec4<f32>) {
     }
     var v = sum;
     if (HAS_BIAS) {
-        v += bias[params.bias_offset + column4];
+        v += bias[params.column4 + column4];
     }
     v = activate4(v, ACTIVATION);
     if (HAS_GATE) {
@@ -120,7 +118,7 @@ fn main(
     var s13 = vec4<f32>();
     var s14 = vec4<f32>();
     var s15 = vec4<f32>();
-    var w = params.w_offset + tile * params.k4 * 4u * LANES + local.x;
+    var w = tile * params.k4 * 4u * LANES + local.x;
     for (var k = 0u; k < params.k4; k++) {
         let w0 = weight4(w);
         let w1 = weight4(w + LANES);

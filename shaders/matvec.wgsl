@@ -17,8 +17,6 @@ struct Params {
     column4: u32,
     gate_offset: u32,
     row_blocks: u32,
-    w_offset: u32,      // of the first tile of W, for a layer's columns that start further right
-    bias_offset: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -46,7 +44,7 @@ fn main(
         return;
     }
     let x_row = params.x_offset + row * params.x_stride;
-    var w = params.w_offset + tile * params.k4 * 4u * LANES + local.x;
+    var w = tile * params.k4 * 4u * LANES + local.x;
     var v = vec4<f32>();
     for (var k = 0u; k < params.k4; k++) {
         let a = x[x_row + k];
@@ -55,7 +53,7 @@ fn main(
         w += 4u * LANES;
     }
     if (HAS_BIAS) {
-        v += bias[params.bias_offset + column4];
+        v += bias[params.column4 + column4];
     }
     v = activate4(v, ACTIVATION);
     if (HAS_GATE) {

@@ -13,6 +13,7 @@ use ralu::pipeline::{
     Event, NamedTensor, NamedTensors, Options, Pipeline, RaluChoice, Request, StageEnd, StageStart,
 };
 use ralu::sampling::{self, Variant};
+use ralu::tensor::Caps;
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -284,6 +285,27 @@ fn tiny_flux_equals_diffusers() {
         let raw = numbers(&expected, "image_raw");
         let image: Vec<f32> = raw.iter().map(|y| (y / 2.0 + 0.5).clamp(0.0, 1.0)).collect();
         psnr("image", numbers(made, "image"), &image, 40.0);
+    }
+}
+
+/// A device whose bindings hold 128 KiB: weights in shards, tokens, keys and pictures in bands. And one that must
+/// not be kept busy for long: dispatches are cut.
+#[test]
+fn small_devices_make_the_same_picture() {
+    for change in [
+        (|caps| caps.max_binding_bytes = 128 << 10) as fn(&mut Caps),
+        |caps| caps.max_dispatch_flops = 1e6,
+        |caps| caps.is_cpu = !caps.is_cpu,
+    ] {
+        let folder = Folder::open(fixture("flux-b/model")).unwrap();
+        let gpu = common::gpu().with_caps(change);
+        println!("-- {:?}", gpu.caps());
+        let case = Case {
+            pipeline: Pipeline::open(gpu, Box::new(folder), Options::default()).unwrap(),
+            ..Case::open(&fixture("flux-b"))
+        };
+        case.check_plain();
+        case.check_ralu();
     }
 }
 

@@ -151,58 +151,30 @@ impl QkvProjection {
         }
     }
 
-    /// Columns `columns` of queries, keys and values of `x`, written to the rows `q, k, v`.
-    fn forward<'r>(
-        &self,
-        x: Tensor<'r>,
-        columns: std::ops::Range<usize>,
-        [q, k, v]: [Tensor<'r>; 3],
-        pe: Tensor<'r>,
-    ) {
+    /// Queries, keys and values of `x`, written to `q`, `k` and `v`.
+    fn forward<'r>(&self, x: Tensor<'r>, [q, k, v]: [Tensor<'r>; 3], pe: Tensor<'r>) {
         let recorder = x.recorder();
         let store = Epilogue::default();
-        linear_into("q", x, &self.q.columns(columns.clone()), q, store);
-        linear_into("k", x, &self.k.columns(columns.clone()), k, store);
-        linear_into("v", x, &self.v.columns(columns), v, store);
+        linear_into("q", x, &self.q, q, store);
+        linear_into("k", x, &self.k, k, store);
+        linear_into("v", x, &self.v, v, store);
         qk_norm_rope("q.rope", q, recorder.resident(&self.norm_q), pe, EPS);
         qk_norm_rope("k.rope", k, recorder.resident(&self.norm_k), pe, EPS);
     }
 }
 
-/// Columns of queries, keys and values that are worked at once: all of them, unless a matrix of that width
-/// and `rows` rows exceeds a binding; then groups of whole heads that start on a weight's tile.
-fn head_groups(config: &FluxConfig, rows: usize, max_binding_bytes: u64) -> Vec<std::ops::Range<usize>> {
-    let (d, head) = (config.hidden(), config.attention_head_dim);
-    let fits = |columns: usize| (rows * columns * 4) as u64 <= max_binding_bytes;
-    let tile = 64;
-    let step = (1..).map(|heads| heads * head).find(|width| width.is_multiple_of(tile)).unwrap_or(d);
-    let mut width = d;
-    while !fits(width) && width > step {
-        width = (width - 1) / step * step;
-    }
-    (0..d).step_by(width).map(|start| start..(start + width).min(d)).collect()
-}
-
 /// Attention of the whole sequence: `project` fills queries, keys and values, the result goes to `out`.
 fn joint_attention<'r>(
     config: &FluxConfig,
-    rows: usize,
     out: Tensor<'r>,
-    project: impl Fn(std::ops::Range<usize>, [Tensor<'r>; 3]),
+    project: impl FnOnce([Tensor<'r>; 3]),
 ) {
     let recorder = out.recorder();
     let head_dim = config.attention_head_dim;
-    for columns in head_groups(config, rows, recorder.caps().max_binding_bytes) {
-        let qkv = ["q", "k", "v"].map(|name| recorder.temp(name, rows, columns.len()));
-        project(columns.clone(), qkv);
-        let options = Attention {
-            head_dim,
-            scale: 1.0 / (head_dim as f32).sqrt(),
-            causal: false,
-            bias: None,
-        };
-        attention("attn", qkv, out.col_range(columns), options);
-    }
+    let qkv = ["q", "k", "v"].map(|name| recorder.temp(name, out.rows(), out.cols()));
+    project(qkv);
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    attention("attn", qkv, out, Attention { head_dim, scale, causal: false, bias: None });
 }
 
 /// A block with separate weights for text and image, which meet in attention.
@@ -291,13 +263,13 @@ impl DoubleStreamBlock {
         let (txt_mod, txt) = modulate("txt", &self.txt, x.txt);
 
         let attn = recorder.temp("attn", all, self.config.hidden());
-        joint_attention(&self.config, all, attn, |columns, qkv| {
+        joint_attention(&self.config, attn, |qkv| {
             let rows = |range: std::ops::Range<usize>| qkv.map(|m| m.row_range(range.clone()));
             recorder.scope("txt", || {
-                self.txt.qkv.forward(txt, columns.clone(), rows(0..t), pe.row_range(0..t));
+                self.txt.qkv.forward(txt, rows(0..t), pe.row_range(0..t));
             });
             recorder.scope("img", || {
-                self.img.qkv.forward(img, columns.clone(), rows(t..all), pe.row_range(t..all));
+                self.img.qkv.forward(img, rows(t..all), pe.row_range(t..all));
             });
         });
 
@@ -336,9 +308,7 @@ impl SingleStreamBlock {
 
         // Attention and MLP write side by side what proj_out reads as one row.
         let both = x.recorder().temp("attn_mlp", rows, d + self.config.mlp());
-        joint_attention(&self.config, rows, both.col_range(0..d), |columns, qkv| {
-            self.qkv.forward(h, columns, qkv, pe);
-        });
+        joint_attention(&self.config, both.col_range(0..d), |qkv| self.qkv.forward(h, qkv, pe));
         let gelu = Epilogue { activation: Activation::GeluTanh, ..Default::default() };
         linear_into("mlp.in", h, &self.mlp_in, both.col_range(d..both.cols()), gelu);
         let add = Epilogue { gate: Some(gate), write: Write::Add, ..Default::default() };

@@ -32,6 +32,9 @@ struct Params {
     y_stride: u32,
     first_query: u32,
     first_head: u32,
+    first_key: u32,
+    all_keys: u32,
+    state_stride: u32,
     scale: f32,
 }
 
@@ -53,8 +56,8 @@ pub const MAX_HEAD_DIM: usize = 512;
 
 /// Attention of the rows of `q` `[M, H * D]` to those of `k` and `v` `[N, H * D]`, written to `y` `[M, H * D]`.
 ///
-/// Scores and sums are f32. `k` and `v` must lie in one buffer each (a model splits heads into groups where
-/// they would not). SD3 paper (arXiv 2403.03206), section 4; FlashAttention (arXiv 2205.14135).
+/// Scores and sums are f32. Keys and values in several buffers are worked through one after the other.
+/// SD3 paper (arXiv 2403.03206), section 4; FlashAttention (arXiv 2205.14135).
 #[track_caller]
 pub fn attention<'r>(
     name: &str,
@@ -72,8 +75,12 @@ pub fn attention<'r>(
     assert_eq!(k.rows(), v.rows(), "{name}: k has {} rows, v {}", k.rows(), v.rows());
     let heads = q.cols() / d;
     let n = k.rows();
-    let (k_buffer, k_at) = k.expect_single("k");
-    let (v_buffer, v_at) = v.expect_single("v");
+    let key_pieces = row_pieces(&[k, v], usize::MAX);
+    // The running maximum and sum of each row, if one dispatch does not see all keys.
+    let state_rows = if key_pieces.len() > 1 { q.rows() } else { 1 };
+    let state = recorder.temp(&format!("{name}.state"), state_rows, (2 * heads).next_multiple_of(4));
+    let state_stride = (state.cols() / 2) as u32;
+    let state = state.expect_single("state").0;
     let bias = options.bias.map(|bias| {
         assert!(bias.cols() >= heads * (2 * n - 1), "{name}: the bias is too short");
         whole(name, "bias", bias)
@@ -93,44 +100,54 @@ pub fn attention<'r>(
         for first_head in (0..heads).step_by(heads_at_once) {
             let count = heads_at_once.min(heads - first_head);
             let column = first_head * d;
-            let params = Params {
-                m: piece.rows as u32,
-                n: n as u32,
-                q_offset: quads(q_at + column),
-                q_stride: quads(q.row_stride()),
-                k_offset: quads(k_at + column),
-                k_stride: quads(k.row_stride()),
-                v_offset: quads(v_at + column),
-                v_stride: quads(v.row_stride()),
-                y_offset: quads(y_at + column),
-                y_stride: quads(y.row_stride()),
-                first_query: piece.row0 as u32,
-                first_head: first_head as u32,
-                scale: options.scale,
-            };
-            recorder.dispatch(Dispatch {
-                pipeline: PipelineKey {
-                    shader: "attention",
-                    entry: "main",
-                    roles: vec![("head", registers)],
-                    overrides: vec![
-                        ("D4", f64::from(quads(d))),
-                        ("CAUSAL", f64::from(u8::from(options.causal))),
-                        ("HAS_BIAS", f64::from(u8::from(bias.is_some()))),
+            for (i, keys) in key_pieces.iter().enumerate() {
+                let [(k_buffer, k_at), (v_buffer, v_at)] = [keys.at[0], keys.at[1]];
+                let params = Params {
+                    m: piece.rows as u32,
+                    n: keys.rows as u32,
+                    q_offset: quads(q_at + column),
+                    q_stride: quads(q.row_stride()),
+                    k_offset: quads(k_at + column),
+                    k_stride: quads(k.row_stride()),
+                    v_offset: quads(v_at + column),
+                    v_stride: quads(v.row_stride()),
+                    y_offset: quads(y_at + column),
+                    y_stride: quads(y.row_stride()),
+                    first_query: piece.row0 as u32,
+                    first_head: first_head as u32,
+                    first_key: keys.row0 as u32,
+                    all_keys: n as u32,
+                    state_stride,
+                    scale: options.scale,
+                };
+                let flag = |on: bool| f64::from(u8::from(on));
+                recorder.dispatch(Dispatch {
+                    pipeline: PipelineKey {
+                        shader: "attention",
+                        entry: "main",
+                        roles: vec![("head", registers)],
+                        overrides: vec![
+                            ("D4", f64::from(quads(d))),
+                            ("CAUSAL", flag(options.causal)),
+                            ("HAS_BIAS", flag(bias.is_some())),
+                            ("FIRST", flag(i == 0)),
+                            ("LAST", flag(i + 1 == key_pieces.len())),
+                        ],
+                    },
+                    params: bytemuck::bytes_of(&params).to_vec(),
+                    bindings: vec![
+                        read(q_buffer),
+                        read(k_buffer),
+                        read(v_buffer),
+                        read(bias.unwrap_or(q_buffer)),
+                        read_write(y_buffer),
+                        read_write(state),
                     ],
-                },
-                params: bytemuck::bytes_of(&params).to_vec(),
-                bindings: vec![
-                    read(q_buffer),
-                    read(k_buffer),
-                    read(v_buffer),
-                    read(bias.unwrap_or(q_buffer)),
-                    read_write(y_buffer),
-                ],
-                groups: [piece.rows.div_ceil(LANES) as u32, count as u32, 1],
-                flops: flops_per_row * piece.rows as f64 * count as f64,
-                label: name.to_owned(),
-            });
+                    groups: [piece.rows.div_ceil(LANES) as u32, count as u32, 1],
+                    flops: 4.0 * (keys.rows * d * piece.rows * count) as f64,
+                    label: name.to_owned(),
+                });
+            }
         }
     }
 }

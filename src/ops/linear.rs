@@ -14,15 +14,6 @@ pub struct LinearLayer {
     pub bias: Option<Resident>,
 }
 
-impl LinearLayer {
-    /// The layer that computes only the outputs `range` of this one, from the same memory. The range starts
-    /// on a multiple of the weight's tile.
-    #[track_caller]
-    pub fn columns(&self, range: std::ops::Range<usize>) -> LinearLayer {
-        LinearLayer { weight: self.weight.columns(range), bias: self.bias.clone() }
-    }
-}
-
 /// How a result meets what the output holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Write {
@@ -59,8 +50,6 @@ struct Params {
     column4: u32,
     gate_offset: u32,
     row_blocks: u32,
-    w_offset: u32,
-    bias_offset: u32,
 }
 
 /// Rows that one invocation of `matmul.wgsl` computes.
@@ -108,13 +97,10 @@ pub fn linear_into<'r>(
     let bias = layer.bias.as_ref().map(|bias| recorder.resident(bias).expect_single("bias").0);
 
     for (index, shard) in weight.shards.iter().enumerate() {
-        // Outputs of this shard that are among those asked for.
-        let start = shard.row0.max(weight.first);
-        let end = (shard.row0 + shard.rows).min(weight.first + n);
-        if start >= end {
+        let shard_n = shard.rows.min(n.saturating_sub(shard.row0));
+        if shard_n == 0 {
             continue;
         }
-        let shard_n = end - start;
         let flops_per_row = 2.0 * weight.k as f64 * shard_n as f64;
         let budget = (caps.max_dispatch_flops / flops_per_row) as usize;
         let max_rows = (budget / ROWS * ROWS).max(ROWS);
@@ -132,11 +118,9 @@ pub fn linear_into<'r>(
                 x_stride: quads(x.row_stride()),
                 y_offset: quads(y_at),
                 y_stride: quads(y.row_stride()),
-                column4: quads(start - weight.first),
+                column4: quads(shard.row0),
                 gate_offset: gate.map_or(0, |(_, at)| quads(at)),
                 row_blocks: row_blocks as u32,
-                w_offset: quads((start - shard.row0) * weight.k),
-                bias_offset: quads(start),
             };
             let mut overrides = vec![
                 ("LANES", (weight.tile / 4) as f64),

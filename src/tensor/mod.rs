@@ -91,7 +91,10 @@ impl<'r> Tensor<'r> {
     #[track_caller]
     pub fn col_range(self, range: Range<usize>) -> Tensor<'r> {
         assert!(
-            range.start <= range.end && range.end <= self.cols && range.start % 4 == 0,
+            range.start <= range.end
+                && range.end <= self.cols
+                && range.start.is_multiple_of(4)
+                && range.end.is_multiple_of(4),
             "col_range: {range:?} of a tensor with {} columns",
             self.cols
         );

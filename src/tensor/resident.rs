@@ -143,8 +143,6 @@ pub struct PackedWeight {
     pub id: ResidentId,
     /// For debuggers and errors.
     pub label: Arc<str>,
-    /// First output, where this is a view of some outputs of a larger weight.
-    pub first: usize,
     /// Outputs `N`.
     pub n: usize,
     /// Inputs `K`.
@@ -174,26 +172,12 @@ impl PackedWeight {
         PackedWeight {
             id: ids.next(),
             label: label.into(),
-            first: 0,
             n,
             k,
             tile,
             storage,
             shards: shards.into(),
         }
-    }
-
-    /// The outputs `range` alone, from the same memory. A start inside a tile is a bug.
-    #[track_caller]
-    pub fn columns(&self, range: std::ops::Range<usize>) -> PackedWeight {
-        assert!(
-            range.end <= self.n && (self.first + range.start).is_multiple_of(self.tile),
-            "{}: outputs {range:?} of {} in tiles of {}",
-            self.label,
-            self.n,
-            self.tile
-        );
-        PackedWeight { first: self.first + range.start, n: range.len(), ..self.clone() }
     }
 
     /// Bytes of each shard's buffer.

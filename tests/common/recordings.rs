@@ -41,6 +41,20 @@ pub fn every_op() -> Vec<(&'static str, Recording)> {
     all
 }
 
+/// A layer with a bias.
+pub fn linear_layer(
+    ids: &ResidentIds,
+    n: usize,
+    k: usize,
+    storage: Storage,
+    limit: u64,
+) -> LinearLayer {
+    LinearLayer {
+        weight: PackedWeight::new(ids, "weight", n, k, storage, limit),
+        bias: Some(ids.matrix("bias", 1, n, limit)),
+    }
+}
+
 /// Epilogues in full for one storage and tile, storages and tiles in full for one epilogue: they do not
 /// meet in a kernel.
 fn linears(caps: Caps) -> Vec<(&'static str, Recording)> {
