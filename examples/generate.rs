@@ -19,7 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut run = pipeline.start(Request::new(prompt).seed(11))?;
     while let Some(event) = block_on(pipeline.gpu(), run.next())? {
         match event {
-            Event::Step(step) => eprintln!("stage {} step {} of {}", step.stage, step.step, step.of),
+            Event::Step(step) => {
+                eprintln!("stage {} step {} of {}", step.stage, step.step, step.of)
+            }
             Event::Image { picture, .. } => {
                 let (width, height) = (picture.width as u32, picture.height as u32);
                 image::save_buffer(&file, &picture.rgb, width, height, image::ColorType::Rgb8)?;

@@ -84,8 +84,7 @@ struct Outcome {
 fn run(pipeline: &Pipeline, mut request: Request) -> Outcome {
     request.collect_tensors = true;
     let mut run = pipeline.start(request).unwrap();
-    let mut outcome =
-        Outcome { tensors: NamedTensors::default(), starts: vec![], ends: vec![] };
+    let mut outcome = Outcome { tensors: NamedTensors::default(), starts: vec![], ends: vec![] };
     while let Some(event) = block_on(pipeline.gpu(), run.next()).unwrap() {
         match event {
             Event::Stage(start) => outcome.starts.push(start),
@@ -129,7 +128,11 @@ impl Case {
             steps: Some(self.count("steps")),
             guidance: self.json["guidance"].as_f64(),
             true_cfg: self.json.get("true_cfg").and_then(Value::as_f64),
-            negative_prompt: self.json.get("negative_prompt").and_then(Value::as_str).map(Into::into),
+            negative_prompt: self
+                .json
+                .get("negative_prompt")
+                .and_then(Value::as_str)
+                .map(Into::into),
             max_sequence_length: Some(self.count("max_sequence_length")),
             given: NamedTensors(NamedTensors::NOISES.iter().filter_map(given).collect()),
             ..Default::default()
@@ -258,18 +261,21 @@ fn tiny_flux_equals_diffusers() {
         let noise = sampling::unpack(noise, height / 8, width / 8).unwrap();
         let mut given = NamedTensors::default();
         given.insert("initial_noise", &[1, 16, height / 8, width / 8], noise);
-        let outcome = run(&pipeline, Request {
-            prompt: case["prompt"].as_str().unwrap().to_owned(),
-            width: Some(width),
-            height: Some(height),
-            steps: Some(size("steps")),
-            guidance: case["guidance_scale"].as_f64(),
-            true_cfg: Some(1.0),
-            max_sequence_length: Some(size("max_sequence_length")),
-            ralu: RaluChoice::Off,
-            given,
-            ..Default::default()
-        });
+        let outcome = run(
+            &pipeline,
+            Request {
+                prompt: case["prompt"].as_str().unwrap().to_owned(),
+                width: Some(width),
+                height: Some(height),
+                steps: Some(size("steps")),
+                guidance: case["guidance_scale"].as_f64(),
+                true_cfg: Some(1.0),
+                max_sequence_length: Some(size("max_sequence_length")),
+                ralu: RaluChoice::Off,
+                given,
+                ..Default::default()
+            },
+        );
         let made = &outcome.tensors;
         assert_eq!(indices(made, "clip_ids"), indices(&expected, "clip_ids"));
         assert_eq!(indices(made, "t5_ids"), indices(&expected, "t5_ids"));

@@ -225,7 +225,8 @@ impl StreamWeights {
 
 impl DoubleStreamBlock {
     fn load(loader: &Loader<'_>, config: &FluxConfig) -> Self {
-        let names = ["attn.to_q", "attn.to_k", "attn.to_v", "attn.norm_q.weight", "attn.norm_k.weight"];
+        let names =
+            ["attn.to_q", "attn.to_k", "attn.to_v", "attn.norm_q.weight", "attn.norm_k.weight"];
         let added = [
             "attn.add_q_proj",
             "attn.add_k_proj",
@@ -290,7 +291,8 @@ struct SingleStreamBlock {
 impl SingleStreamBlock {
     fn load(loader: &Loader<'_>, config: &FluxConfig) -> Self {
         let (d, mlp) = (config.hidden(), config.mlp());
-        let names = ["attn.to_q", "attn.to_k", "attn.to_v", "attn.norm_q.weight", "attn.norm_k.weight"];
+        let names =
+            ["attn.to_q", "attn.to_k", "attn.to_v", "attn.norm_q.weight", "attn.norm_k.weight"];
         SingleStreamBlock {
             config: config.clone(),
             modulation: loader.linear("norm.linear", 3 * d, d),

@@ -177,8 +177,7 @@ impl VaeDecoder {
                 })
                 .collect();
             input = output;
-            let upsampler =
-                (i < last).then(|| block.conv3x3("upsamplers.0.conv", output, output));
+            let upsampler = (i < last).then(|| block.conv3x3("upsamplers.0.conv", output, output));
             UpBlock { resnets, upsampler }
         });
         let up_blocks: Vec<UpBlock> = up_blocks.collect();

@@ -78,7 +78,8 @@ pub fn attention<'r>(
     let key_pieces = row_pieces(&[k, v], usize::MAX);
     // The running maximum and sum of each row, if one dispatch does not see all keys.
     let state_rows = if key_pieces.len() > 1 { q.rows() } else { 1 };
-    let state = recorder.temp(&format!("{name}.state"), state_rows, (2 * heads).next_multiple_of(4));
+    let state =
+        recorder.temp(&format!("{name}.state"), state_rows, (2 * heads).next_multiple_of(4));
     let state_stride = (state.cols() / 2) as u32;
     let state = state.expect_single("state").0;
     let bias = options.bias.map(|bias| {

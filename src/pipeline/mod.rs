@@ -38,8 +38,8 @@ pub mod tokens;
 
 pub use error::Error;
 pub use event::{Event, Part, PictureKind, StageEnd, StageStart, StepDone};
-pub use load::{Options, Pipeline};
 pub use load::check_model;
+pub use load::{Options, Pipeline};
 pub use picture::{Picture, draw_edges, draw_regions};
 
 pub use plan::Plan;

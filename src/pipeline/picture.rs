@@ -20,7 +20,9 @@ impl Picture {
         let mut rgb = Vec::with_capacity(size * 3);
         for pixel in 0..size {
             // diffusers rounds to the nearest of 256 levels.
-            rgb.extend((0..3).map(|c| (planes[c * size + pixel].clamp(0.0, 1.0) * 255.0).round() as u8));
+            rgb.extend(
+                (0..3).map(|c| (planes[c * size + pixel].clamp(0.0, 1.0) * 255.0).round() as u8),
+            );
         }
         Picture { width, height, rgb }
     }

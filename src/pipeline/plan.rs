@@ -138,8 +138,7 @@ pub fn plan(
     let step = |n_tokens: usize| cost::step(config, n_tokens, n_text) * evaluations as f64;
     let decode = |rows: usize, cols: usize| cost::vae_decode(&config.vae, 2 * rows, 2 * cols);
     let (rows, cols) = (schedule.rows, schedule.cols);
-    let overhead =
-        cost::text_encoders(config, n_text) * evaluations as f64 + decode(rows, cols);
+    let overhead = cost::text_encoders(config, n_text) * evaluations as f64 + decode(rows, cols);
 
     let mut run = overhead;
     for stage in &schedule.stages {
@@ -218,25 +217,19 @@ fn memory(
     let (x, out) = (matrix(n_text, config.t5.d_model), matrix(n_text, config.t5.d_model));
     let bias = matrix(1, (config.t5.num_heads * (2 * n_text - 1)).next_multiple_of(4));
     let t5 = record_t5(caps, &parts.t5.model, &x, &bias, &out);
-    let (clip_x, clip_out) = (matrix(n_clip, config.clip.hidden_size), matrix(1, config.clip.hidden_size));
+    let (clip_x, clip_out) =
+        (matrix(n_clip, config.clip.hidden_size), matrix(1, config.clip.hidden_size));
     let clip = record_clip(caps, &parts.clip.model, &clip_x, 0, &clip_out);
     let scratch: u64 = [&x, &out, &bias].iter().flat_map(|resident| resident.band_bytes()).sum();
     let text_encoder_weights_bytes = parts.clip.bytes() + parts.t5.bytes();
-    let encoding_bytes = text_encoder_weights_bytes
-        + scratch
-        + pool_bytes(&[plan_memory(&t5), plan_memory(&clip)]);
+    let encoding_bytes =
+        text_encoder_weights_bytes + scratch + pool_bytes(&[plan_memory(&t5), plan_memory(&clip)]);
 
     let layout = Layout { ids: &ids, caps, config };
     let guided = settings.negative_prompt.is_some();
     let states = RunMemory::new(&layout, schedule, n_text, guided, false);
-    let recordings = RunRecordings::new(
-        caps,
-        config,
-        &parts.flux.model,
-        &parts.vae.model,
-        schedule,
-        &states,
-    );
+    let recordings =
+        RunRecordings::new(caps, config, &parts.flux.model, &parts.vae.model, schedule, &states);
     let plans: Vec<MemoryPlan> = recordings.all().map(plan_memory).collect();
     let temporaries_bytes = pool_bytes(&plans);
     let denoiser_weights_bytes = parts.flux.bytes() + parts.vae.bytes();

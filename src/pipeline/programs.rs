@@ -169,74 +169,87 @@ pub(super) fn record_jump(
     recorder.finish(label)
 }
 
-/// Decodes the clean estimate of a stage whose tokens are a grid of `cols` columns.
-pub(super) fn record_decode(
-    caps: Caps,
-    label: &str,
-    vae: &VaeDecoder,
-    config: &ModelConfig,
-    stage: &StageMemory,
-    step: &Resident,
-    cols: usize,
-    pixels: &Resident,
-) -> Recording {
-    let recorder = Recorder::new(caps);
-    decode(&recorder, vae, config, [&stage.x, &stage.velocity], step, cols, pixels);
-    recorder.finish(label)
+/// Latents and the velocity that leads from them to the clean picture, both `[N, 64]`.
+#[derive(Clone, Copy)]
+struct Estimate<'a> {
+    x: &'a Resident,
+    velocity: &'a Resident,
 }
 
-fn decode(
-    recorder: &Recorder,
-    vae: &VaeDecoder,
-    config: &ModelConfig,
-    [x, velocity]: [&Resident; 2],
-    step: &Resident,
-    cols: usize,
-    pixels: &Resident,
-) {
-    let rows = x.rows / cols;
-    let latents = recorder.image("latents", 2 * rows, 2 * cols, config.vae.latent_channels);
-    unpack(
-        "unpack",
-        recorder.resident(x),
-        recorder.resident(velocity),
-        recorder.resident(step),
-        cols,
-        config.vae.scaling_factor as f32,
-        config.vae.shift_factor as f32,
-        latents,
-    );
-    vae.forward(latents, 2 * cols, recorder.resident(pixels));
+impl<'a> From<&'a StageMemory> for Estimate<'a> {
+    fn from(stage: &'a StageMemory) -> Self {
+        Estimate { x: &stage.x, velocity: &stage.velocity }
+    }
+}
+
+/// Records the decoding of clean estimates.
+struct Decoding<'a> {
+    caps: Caps,
+    config: &'a ModelConfig,
+    vae: &'a VaeDecoder,
+    step: &'a Resident,
+}
+
+impl Decoding<'_> {
+    /// An estimate in raster order of a grid of `cols` columns.
+    fn grid(
+        &self,
+        label: &str,
+        estimate: Estimate<'_>,
+        cols: usize,
+        pixels: &Resident,
+    ) -> Recording {
+        let recorder = Recorder::new(self.caps);
+        self.decode(&recorder, estimate, cols, pixels);
+        recorder.finish(label)
+    }
+
+    /// The estimate of a mixed stage at full size, where coarse tokens count four times: `source` says which
+    /// token is where, `view` is memory for the full grid.
+    fn mixed(
+        &self,
+        label: &str,
+        stage: &StageMemory,
+        source: &JumpMemory,
+        view: &MixedView,
+        cols: usize,
+        pixels: &Resident,
+    ) -> Recording {
+        let recorder = Recorder::new(self.caps);
+        for (name, from, to) in
+            [("view.x", &stage.x, &view.x), ("view.velocity", &stage.velocity, &view.velocity)]
+        {
+            let (from, to) = (recorder.resident(from), recorder.resident(to));
+            let noise = recorder.resident(&source.noise);
+            renoise(name, from, recorder.resident(&source.source), noise, 1.0, 0.0, to);
+        }
+        let estimate = Estimate { x: &view.x, velocity: &view.velocity };
+        self.decode(&recorder, estimate, cols, pixels);
+        recorder.finish(label)
+    }
+
+    fn decode(&self, recorder: &Recorder, estimate: Estimate<'_>, cols: usize, pixels: &Resident) {
+        let vae = &self.config.vae;
+        let rows = estimate.x.rows / cols;
+        let latents = recorder.image("latents", 2 * rows, 2 * cols, vae.latent_channels);
+        unpack(
+            "unpack",
+            recorder.resident(estimate.x),
+            recorder.resident(estimate.velocity),
+            recorder.resident(self.step),
+            cols,
+            vae.scaling_factor as f32,
+            vae.shift_factor as f32,
+            latents,
+        );
+        self.vae.forward(latents, 2 * cols, recorder.resident(pixels));
+    }
 }
 
 /// The memory that shows a mixed stage's estimate on the full grid.
 pub(super) struct MixedView {
     pub x: Resident,
     pub velocity: Resident,
-}
-
-/// Decodes the clean estimate of a mixed stage at full size: coarse tokens count four times.
-pub(super) fn record_mixed_decode(
-    caps: Caps,
-    label: &str,
-    vae: &VaeDecoder,
-    config: &ModelConfig,
-    stage: &StageMemory,
-    jump: &JumpMemory,
-    view: &MixedView,
-    step: &Resident,
-    cols: usize,
-    pixels: &Resident,
-) -> Recording {
-    let recorder = Recorder::new(caps);
-    for (name, from, to) in
-        [("view.x", &stage.x, &view.x), ("view.velocity", &stage.velocity, &view.velocity)]
-    {
-        let (source, noise) = (recorder.resident(&jump.source), recorder.resident(&jump.noise));
-        renoise(name, recorder.resident(from), source, noise, 1.0, 0.0, recorder.resident(to));
-    }
-    decode(&recorder, vae, config, [&view.x, &view.velocity], step, cols, pixels);
-    recorder.finish(label)
 }
 
 /// T5 over `n_text` tokens: embeddings and relative positions in, encodings out.
@@ -248,11 +261,7 @@ pub(super) fn record_t5(
     out: &Resident,
 ) -> Recording {
     let recorder = Recorder::new(caps);
-    t5.forward(
-        recorder.resident(x),
-        recorder.resident(relative_bias),
-        recorder.resident(out),
-    );
+    t5.forward(recorder.resident(x), recorder.resident(relative_bias), recorder.resident(out));
     recorder.finish("t5")
 }
 
@@ -367,44 +376,25 @@ impl RunRecordings {
         let steps = memory.stages.iter().enumerate().map(|(i, stage)| {
             record_step(caps, &format!("stage{}", i + 1), flux, &memory.shared, stage)
         });
-        let jumps = memory.jumps.iter().zip(&schedule.jumps).enumerate().map(|(i, (jump, spec))| {
-            let gains = [spec.gain as f32, spec.noise_gain as f32];
-            let (from, to) = (&memory.stages[i].x, &memory.stages[i + 1].x);
-            record_jump(caps, &format!("jump{}", i + 1), from, jump, gains, to)
-        });
-        let step = &memory.shared.step;
+        let jumps =
+            memory.jumps.iter().zip(&schedule.jumps).enumerate().map(|(i, (jump, spec))| {
+                let gains = [spec.gain as f32, spec.noise_gain as f32];
+                let (from, to) = (&memory.stages[i].x, &memory.stages[i + 1].x);
+                record_jump(caps, &format!("jump{}", i + 1), from, jump, gains, to)
+            });
+        let decoding = Decoding { caps, config, vae, step: &memory.shared.step };
+        let cols = schedule.cols;
         let last = &memory.stages[memory.stages.len() - 1];
         RunRecordings {
             steps: steps.collect(),
             jumps: jumps.collect(),
             decode_low: memory.low_pixels.as_ref().map(|pixels| {
-                let first = &memory.stages[0];
-                let cols = schedule.cols / 2;
-                record_decode(caps, "decode.low", vae, config, first, step, cols, pixels)
+                decoding.grid("decode.low", (&memory.stages[0]).into(), cols / 2, pixels)
             }),
-            decode: record_decode(
-                caps,
-                "decode",
-                vae,
-                config,
-                last,
-                step,
-                schedule.cols,
-                &memory.pixels,
-            ),
+            decode: decoding.grid("decode", last.into(), cols, &memory.pixels),
             decode_mixed: memory.mixed_view.as_ref().map(|view| {
-                record_mixed_decode(
-                    caps,
-                    "decode.mixed",
-                    vae,
-                    config,
-                    &memory.stages[1],
-                    &memory.jumps[1],
-                    view,
-                    step,
-                    schedule.cols,
-                    &memory.pixels,
-                )
+                let (stage, source) = (&memory.stages[1], &memory.jumps[1]);
+                decoding.mixed("decode.mixed", stage, source, view, cols, &memory.pixels)
             }),
         }
     }

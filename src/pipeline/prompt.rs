@@ -116,7 +116,9 @@ impl<'p> Encoder<'p> {
             Some(pooled) => pooled.to_vec(),
             None => self.run_clip(&clip.ids, pool).await?,
         };
-        for (what, values) in [("T5's encoding of the prompt", &txt), ("CLIP's encoding of the prompt", &pooled)] {
+        for (what, values) in
+            [("T5's encoding of the prompt", &txt), ("CLIP's encoding of the prompt", &pooled)]
+        {
             check_finite(what, values)?;
         }
         Ok(Embedding { clip_ids: clip.ids, t5_ids: t5.ids, txt, pooled })

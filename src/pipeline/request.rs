@@ -182,12 +182,17 @@ impl Settings {
         let max_sequence_length = request.max_sequence_length.unwrap_or(own.max_sequence_length);
         if !TEXT_LENGTHS.contains(&max_sequence_length) {
             let (least, most) = (TEXT_LENGTHS.start(), TEXT_LENGTHS.end());
-            let expected = format!("{least} to {most} tokens (this model's own: {})", own.max_sequence_length);
+            let expected =
+                format!("{least} to {most} tokens (this model's own: {})", own.max_sequence_length);
             return Err(Error::setting("the text length", max_sequence_length, expected));
         }
         let count = request.count.unwrap_or(1);
         if !(1..=MAX_COUNT).contains(&count) {
-            return Err(Error::setting("the number of pictures", count, format!("1 to {MAX_COUNT}")));
+            return Err(Error::setting(
+                "the number of pictures",
+                count,
+                format!("1 to {MAX_COUNT}"),
+            ));
         }
         let scale = |what, value: f64| {
             if value.is_finite() && (0.0..=1000.0).contains(&value) {
@@ -210,7 +215,8 @@ impl Settings {
             );
         }
         if request.guidance.is_some() && !config.flux().guidance_embeds {
-            warnings.push("this model has no guidance input; the guidance has no effect".to_owned());
+            warnings
+                .push("this model has no guidance input; the guidance has no effect".to_owned());
         }
 
         let (ralu_name, ralu) = resolve_ralu(request, config, width, height)?;

@@ -9,15 +9,11 @@ use super::event::{Event, Part, PictureKind, StageEnd, StageStart, StepDone};
 use super::picture::{self, Picture};
 use super::programs::{JumpMemory, Layout, RunMemory, RunRecordings, step};
 use super::prompt::{Embedding, Encoded, Encoder, UPLOADS_PER_EVENT, check_finite};
-use super::{
-    Error, NamedTensors, Pipeline, Request, Rng, RunSchedule, Settings, StageKind,
-};
+use super::{Error, NamedTensors, Pipeline, Request, Rng, RunSchedule, Settings, StageKind};
 use crate::gpu::{Counters, Program};
 use crate::models::flux::rope_table;
 use crate::models::layers::timestep_embedding;
-use crate::sampling::{
-    self, EdgeMap, RaluParams, TieBreak, TokenLayout, Transition, Upsample,
-};
+use crate::sampling::{self, EdgeMap, RaluParams, TieBreak, TokenLayout, Transition, Upsample};
 use crate::tensor::{Resident, plan_memory};
 
 /// A request in progress. Pull events with [`Run::next`]; drop it to cancel.
@@ -232,8 +228,7 @@ impl<'p> Run<'p> {
         let layout = Layout { ids, caps: gpu.caps(), config };
         let n_text = self.settings.max_sequence_length;
         let guided = self.settings.negative_prompt.is_some();
-        let memory =
-            RunMemory::new(&layout, &self.schedule, n_text, guided, self.stage_pictures);
+        let memory = RunMemory::new(&layout, &self.schedule, n_text, guided, self.stage_pictures);
         let recordings = RunRecordings::new(
             gpu.caps(),
             config,
@@ -297,12 +292,8 @@ impl<'p> Run<'p> {
     /// Draws the initial noise.
     async fn begin_image(&mut self, number: usize) -> Result<(), Error> {
         let seed = self.settings.seed.wrapping_add(number as u64);
-        self.image = ImageState {
-            number,
-            seed,
-            started: Some(Instant::now()),
-            ..Default::default()
-        };
+        self.image =
+            ImageState { number, seed, started: Some(Instant::now()), ..Default::default() };
         let (h, w) = (2 * self.schedule.rows, 2 * self.schedule.cols);
         let channels = self.pipeline.config.vae.latent_channels;
         let shape = [1, channels, h, w];
@@ -527,13 +518,13 @@ impl<'p> Run<'p> {
             TieBreak::Index => vec![],
             TieBreak::Gradient => sampling::gradient_sum(&edges, grid)?,
         };
-        let k = self.settings.ralu.as_ref().map_or(0, |r: &RaluParams| r.region_count(grid.n_tokens()));
+        let k =
+            self.settings.ralu.as_ref().map_or(0, |r: &RaluParams| r.region_count(grid.n_tokens()));
         let selected = match (self.given.indices("ralu_selected")?, &self.settings.mask) {
             (Some(given), _) => self.check_selected(given)?,
             (None, None) => sampling::select(&density, &fine, k),
             (None, Some(mask)) => {
-                let shares =
-                    sampling::mask_regions(&mask.luma, mask.width, mask.height, grid)?;
+                let shares = sampling::mask_regions(&mask.luma, mask.width, mask.height, grid)?;
                 sampling::select_with_mask(mask.mode, &shares, &density, &fine, k)
             }
         };

@@ -2,9 +2,7 @@
 
 use super::{Error, Settings};
 use crate::models::config::{ModelConfig, TimeShiftType};
-use crate::sampling::{
-    DynamicShift, FlowMatch, Grid, Jump, RaluSchedule, ShiftKind, mask_regions,
-};
+use crate::sampling::{DynamicShift, FlowMatch, Grid, Jump, RaluSchedule, ShiftKind, mask_regions};
 
 /// Which tokens a stage works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +60,7 @@ impl ModelConfig {
         let scheduler = &self.scheduler;
         FlowMatch {
             shift: scheduler.shift,
-            dynamic: scheduler.use_dynamic_shifting.then(|| DynamicShift {
+            dynamic: scheduler.use_dynamic_shifting.then_some(DynamicShift {
                 base_shift: scheduler.base_shift,
                 max_shift: scheduler.max_shift,
                 base_image_seq_len: scheduler.base_image_seq_len as f64,

@@ -1,0 +1,66 @@
+//! The command line: arguments → request → events → files.
+//!
+//! Results go to stdout, progress and diagnostics to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
+//! 130 cancelled. Each command is a file; [`args`] says what can be asked for, and [`error`] what a failure
+//! looks like. The library underneath never blocks: this is where futures are driven to their ends.
+
+mod args;
+mod bench;
+mod devices;
+mod error;
+mod events;
+mod files;
+mod generate;
+mod inspect;
+mod model;
+mod output;
+mod plan;
+mod png_file;
+mod progress;
+mod request;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use error::Error;
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(message) = start_log(cli.verbose) {
+        eprintln!("warning: {message}");
+    }
+    let result = match &cli.command {
+        Command::Generate(args) => generate::run(args, cli.quiet),
+        Command::Devices(args) => devices::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Bench(args) => bench::run(args, cli.quiet),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.show();
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// With `-v`, shows what the library and wgpu log. Without it nothing: every failure arrives as an error.
+fn start_log(verbose: u8) -> Result<(), String> {
+    let level = match verbose {
+        0 => return Ok(()),
+        1 => "ralu=debug,wgpu_core=warn,wgpu_hal=warn,naga=warn",
+        2 => "ralu=trace,wgpu_core=info,wgpu_hal=info,naga=info",
+        _ => "trace",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .with_ansi(output::colours())
+        .try_init()
+        .map_err(|error| format!("the log cannot be shown: {error}"))
+}
