@@ -142,7 +142,7 @@ pub struct RequestArgs {
 }
 
 /// Which adapter to run on.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Adapter")]
 pub struct AdapterArgs {
     /// A number from `ralu devices`, or a part of a name. [default: the best one]

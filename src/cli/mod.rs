@@ -25,7 +25,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
-use error::Error;
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {

@@ -1,0 +1,129 @@
+//! `--events json`: one JSON object a line on stdout.
+//!
+//! Every line has the field `event`:
+//!
+//! | `event` | fields |
+//! | --- | --- |
+//! | `start` | `version`, `model`, `adapter`, `backend`, `width`, `height`, `ralu`, `stages`, `steps`, `seed`, `count` |
+//! | `warning` | `message` |
+//! | `loading` | `part` (`text_encoders`, `denoiser`), `bytes`, `total_bytes` |
+//! | `encoded` | `tokens`, `seconds` |
+//! | `stage` | `image`, `stage`, `of`, `tokens`, `steps`, `bytes`, `reused_bytes`, `allocated_bytes`; so far in this process `buffers`, `bind_groups`, `pipelines`, `gpu_bytes`, `gpu_peak_bytes` |
+//! | `step` | `image`, `stage`, `step`, `of`, `sigma`, `seconds`, `done` (share of the picture, 0 to 1) |
+//! | `stage_end` | `image`, `stage`, `seconds`; since the stage's first step `buffers_created`, `bind_groups_created` |
+//! | `regions` | `image`, `rows`, `columns`, `selected`, `density`, `seconds` |
+//! | `stage_picture` | `image`, `stage`, `kind` (`estimate`, `edges`, `regions`), `width`, `height`, `file` (null without `--stages`) |
+//! | `image` | `image`, `seed`, `width`, `height`, `file`, `tensors` (null without `--save-tensors`), `seconds` |
+//! | `done` | `images`, `seconds`, `gpu_peak_bytes` |
+//! | `error` | `message`, `exit_code`; the last line of a run that failed or was cancelled |
+
+use std::path::Path;
+
+use ralu::gpu::Counters;
+use ralu::pipeline::{Event, Part, PictureKind};
+use serde_json::{Value, json};
+
+/// The line of an event. `files` are those that were written because of it.
+pub fn value(event: &Event, files: &Files<'_>, counters: Counters) -> Option<Value> {
+    Some(match event {
+        Event::Warning(message) => json!({ "event": "warning", "message": message }),
+        Event::Loading { part, bytes, of } => json!({
+            "event": "loading",
+            "part": match part {
+                Part::TextEncoders => "text_encoders",
+                Part::Denoiser => "denoiser",
+            },
+            "bytes": bytes,
+            "total_bytes": of,
+        }),
+        Event::Encoded { n_tokens, seconds } => json!({
+            "event": "encoded",
+            "tokens": n_tokens,
+            "seconds": seconds,
+        }),
+        Event::Stage(stage) => json!({
+            "event": "stage",
+            "image": stage.image,
+            "stage": stage.stage,
+            "of": stage.of,
+            "tokens": stage.n_tokens,
+            "steps": stage.n_steps,
+            "bytes": stage.bytes,
+            "reused_bytes": stage.reused_bytes,
+            "allocated_bytes": stage.allocated_bytes,
+            "buffers": counters.buffers,
+            "bind_groups": counters.bind_groups,
+            "pipelines": counters.pipelines,
+            "gpu_bytes": counters.bytes_alive,
+            "gpu_peak_bytes": counters.bytes_peak,
+        }),
+        Event::Step(step) => json!({
+            "event": "step",
+            "image": step.image,
+            "stage": step.stage,
+            "step": step.step,
+            "of": step.of,
+            "sigma": step.sigma,
+            "seconds": step.seconds,
+            "done": step.done,
+        }),
+        Event::StageEnd(end) => json!({
+            "event": "stage_end",
+            "image": end.image,
+            "stage": end.stage,
+            "seconds": end.seconds,
+            "buffers_created": end.buffers_created,
+            "bind_groups_created": end.bind_groups_created,
+        }),
+        Event::Regions { image, grid, selected, density, seconds } => json!({
+            "event": "regions",
+            "image": image,
+            "rows": grid.rows,
+            "columns": grid.cols,
+            "selected": selected,
+            "density": density,
+            "seconds": seconds,
+        }),
+        Event::StagePicture { image, stage, kind, picture } => json!({
+            "event": "stage_picture",
+            "image": image,
+            "stage": stage,
+            "kind": kind_name(*kind),
+            "width": picture.width,
+            "height": picture.height,
+            "file": files.picture.map(shown),
+        }),
+        Event::Image { image, seed, picture, seconds, .. } => json!({
+            "event": "image",
+            "image": image,
+            "seed": seed,
+            "width": picture.width,
+            "height": picture.height,
+            "file": files.picture.map(shown),
+            "tensors": files.tensors.map(shown),
+            "seconds": seconds,
+        }),
+        // The library may learn to tell more; what is not documented above is not written.
+        _ => return None,
+    })
+}
+
+/// What was written because of an event.
+#[derive(Default)]
+pub struct Files<'a> {
+    pub picture: Option<&'a Path>,
+    pub tensors: Option<&'a Path>,
+}
+
+/// What a picture shows, as events and file names say it.
+pub fn kind_name(kind: PictureKind) -> &'static str {
+    match kind {
+        PictureKind::Estimate => "estimate",
+        PictureKind::Edges => "edges",
+        PictureKind::Regions => "regions",
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,278 @@
+//! `ralu generate`: pictures from text.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ralu::gpu::{Gpu, block_on, human_bytes};
+use ralu::models::config::ModelConfig;
+use ralu::models::source::Source;
+use ralu::pipeline::{
+    Event, NamedTensors, Options, Picture, PictureKind, Pipeline, RunSchedule, Settings,
+};
+use serde_json::{Value, json};
+
+use super::args::GenerateArgs;
+use super::error::{Error, Result};
+use super::events::{self, Files};
+use super::progress::{Progress, human_time};
+use super::request::{self, Asked, Origin, Saved};
+use super::{files, model, output, png_file, signals};
+
+/// Runs the command. A failure is also the last event, if events are asked for.
+pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
+    let mut reporter = Reporter { json: args.events.is_some(), closed: false };
+    let result = generate(args, quiet, &mut reporter);
+    if let Err(error) = &result {
+        reporter.emit(&json!({
+            "event": "error",
+            "message": error.to_string().trim_start_matches("error: "),
+            "exit_code": error.exit_code(),
+        }))?;
+    }
+    result
+}
+
+fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result<()> {
+    let asked = request::from_args(args, true)?;
+    signals::listen()?;
+    let Asked { request, model, precision, warnings } = asked;
+
+    // Everything that can be wrong is checked before anything is loaded.
+    let model = model::open(model.as_deref())?;
+    let config = ModelConfig::load(&model.folder as &dyn Source)?;
+    let settings = Settings::resolve(&request, &config)?;
+    let schedule = RunSchedule::new(&settings, &config)?;
+    let targets = Targets::new(args, &settings)?;
+    targets.check()?;
+    signals::check()?;
+
+    let mut progress = Progress::new(quiet, settings.count);
+    let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
+    signals::check()?;
+    let adapter = gpu.report().name.clone();
+    progress.say(&format!("adapter: {adapter} ({})", gpu.report().backend));
+    progress.say(&describe(&settings, &schedule, &model.name));
+    reporter.emit(&json!({
+        "event": "start",
+        "version": env!("CARGO_PKG_VERSION"),
+        "model": model.name,
+        "adapter": adapter,
+        "backend": gpu.report().backend,
+        "width": settings.width,
+        "height": settings.height,
+        "ralu": settings.ralu_name,
+        "stages": schedule.stages.len(),
+        "steps": schedule.steps(),
+        "seed": settings.seed,
+        "count": settings.count,
+    }))?;
+    for warning in warnings {
+        progress.warn(&warning);
+        reporter.emit(&json!({ "event": "warning", "message": warning }))?;
+    }
+
+    let origin = Origin {
+        model: &model.name,
+        model_path: model.given.as_deref(),
+        adapter: &adapter,
+        has_guidance: config.flux().guidance_embeds,
+        precision,
+        given: request.given.0.keys().cloned().collect(),
+    };
+    let pipeline = Pipeline::open(gpu, Box::new(model.folder), Options { precision })?;
+    let started = Instant::now();
+    let mut run = pipeline.start(request)?;
+    let last_stage = schedule.stages.len();
+    loop {
+        let next = block_on(pipeline.gpu(), run.next());
+        signals::check().inspect_err(|_| progress.clear())?;
+        let event = match next.inspect_err(|_| progress.clear())? {
+            Some(event) => event,
+            None => break,
+        };
+        progress.event(&event);
+        let written = write_files(&event, &targets, &settings, &origin, last_stage)
+            .inspect_err(|_| progress.clear())?;
+        let paths =
+            Files { picture: written.picture.as_deref(), tensors: written.tensors.as_deref() };
+        if let Some(line) = events::value(&event, &paths, pipeline.gpu().counters()) {
+            reporter.emit(&line)?;
+        }
+        if let (Event::Image { seed, seconds, .. }, Some(path)) = (&event, &written.picture) {
+            let path = path.display();
+            progress.say(&format!("{path}: seed {seed}, {}", human_time(*seconds)));
+            if !reporter.json {
+                output::line(path)?;
+            }
+        }
+    }
+    progress.clear();
+    let (seconds, peak) =
+        (started.elapsed().as_secs_f64(), pipeline.gpu().counters().bytes_peak);
+    progress.say(&format!("done in {seconds:.1} s, {} GPU memory", human_bytes(peak)));
+    reporter.emit(&json!({
+        "event": "done",
+        "images": settings.count,
+        "seconds": seconds,
+        "gpu_peak_bytes": peak,
+    }))
+}
+
+fn describe(settings: &Settings, schedule: &RunSchedule, model: &str) -> String {
+    let steps = match schedule.stages.as_slice() {
+        [stage] => format!("{} steps", stage.steps()),
+        stages => {
+            let steps: Vec<String> = stages.iter().map(|s| s.steps().to_string()).collect();
+            format!("RALU {}, {} steps", settings.ralu_name, steps.join(" + "))
+        }
+    };
+    let seed = match settings.count {
+        1 => format!("seed {}", settings.seed),
+        count => format!("{count} pictures from seed {}", settings.seed),
+    };
+    format!("{model}: {} x {}, {steps}, {seed}", settings.width, settings.height)
+}
+
+/// Writes events as JSON lines, if that is asked for.
+struct Reporter {
+    json: bool,
+    closed: bool,
+}
+
+impl Reporter {
+    fn emit(&mut self, line: &Value) -> Result<()> {
+        if !self.json || self.closed {
+            return Ok(());
+        }
+        match output::line(line) {
+            // Who listens may stop listening; the picture is still wanted.
+            Err(Error::OutputClosed) => self.closed = true,
+            other => other?,
+        }
+        Ok(())
+    }
+}
+
+/// Where results go.
+struct Targets {
+    output: Option<PathBuf>,
+    tensors: Option<PathBuf>,
+    stages: Option<PathBuf>,
+    first_seed: u64,
+    count: usize,
+}
+
+impl Targets {
+    fn new(args: &GenerateArgs, settings: &Settings) -> Result<Self> {
+        if let Some(output) = &args.output
+            && !output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
+        {
+            return Err(Error::usage(format!(
+                "--output {}: pictures are written as PNG; expected a name that ends in .png",
+                output.display()
+            )));
+        }
+        Ok(Targets {
+            output: args.output.clone(),
+            tensors: args.save_tensors.clone(),
+            stages: args.stages.clone(),
+            first_seed: settings.seed,
+            count: settings.count,
+        })
+    }
+
+    /// Checks that everything can be written, and makes the folder for stage pictures.
+    fn check(&self) -> Result<()> {
+        // All pictures lie in one folder; one that is itself a folder is in the way wherever it is.
+        for image in [0, self.count - 1] {
+            files::check_writable(&self.picture(image), "the picture")?;
+            if let Some(path) = self.tensors(image) {
+                files::check_writable(&path, "the tensors")?;
+            }
+        }
+        if let Some(folder) = &self.stages {
+            if !folder.exists() {
+                std::fs::create_dir(folder).map_err(|error| {
+                    Error::failed(format!(
+                        "the folder {} for stage pictures cannot be made: {error}; make it first or choose \
+                         another one",
+                        folder.display()
+                    ))
+                })?;
+            }
+            files::check_folder(folder, "the stage pictures")?;
+        }
+        Ok(())
+    }
+
+    fn picture(&self, image: usize) -> PathBuf {
+        match &self.output {
+            None => format!("ralu-{}.png", self.first_seed.wrapping_add(image as u64)).into(),
+            Some(path) => self.numbered(path, image),
+        }
+    }
+
+    fn tensors(&self, image: usize) -> Option<PathBuf> {
+        self.tensors.as_ref().map(|path| self.numbered(path, image))
+    }
+
+    fn numbered(&self, path: &Path, image: usize) -> PathBuf {
+        if self.count > 1 { files::numbered(path, image) } else { path.to_path_buf() }
+    }
+
+    fn stage_picture(&self, image: usize, stage: usize, kind: PictureKind) -> Option<PathBuf> {
+        let prefix = if self.count > 1 { format!("{image}-") } else { String::new() };
+        let name = format!("{prefix}stage{stage}-{}.png", events::kind_name(kind));
+        self.stages.as_ref().map(|folder| folder.join(name))
+    }
+}
+
+/// What was written because of an event.
+#[derive(Default)]
+struct Written {
+    picture: Option<PathBuf>,
+    tensors: Option<PathBuf>,
+}
+
+fn write_files(
+    event: &Event,
+    targets: &Targets,
+    settings: &Settings,
+    origin: &Origin<'_>,
+    last_stage: usize,
+) -> Result<Written> {
+    let mut written = Written::default();
+    match event {
+        Event::StagePicture { image, stage, kind, picture } => {
+            if let Some(path) = targets.stage_picture(*image, *stage, *kind) {
+                write_picture(&path, picture, None)?;
+                written.picture = Some(path);
+            }
+        }
+        Event::Image { image, seed, picture, tensors, .. } => {
+            // Tensors first: whoever waits for the picture finds everything.
+            if let (Some(path), Some(tensors)) = (targets.tensors(*image), tensors) {
+                write_tensors(&path, tensors)?;
+                written.tensors = Some(path);
+            }
+            // The last stage's clean estimate is the picture.
+            let estimate = PictureKind::Estimate;
+            if let Some(path) = targets.stage_picture(*image, last_stage, estimate) {
+                write_picture(&path, picture, None)?;
+            }
+            let path = targets.picture(*image);
+            write_picture(&path, picture, Some(&Saved::new(settings, *seed, origin)?))?;
+            written.picture = Some(path);
+        }
+        _ => {}
+    }
+    Ok(written)
+}
+
+fn write_picture(path: &Path, picture: &Picture, saved: Option<&Saved>) -> Result<()> {
+    files::write(path, &png_file::encode(picture, saved)?)
+}
+
+fn write_tensors(path: &Path, tensors: &NamedTensors) -> Result<()> {
+    files::write(path, &tensors.to_bytes()?)
+}

@@ -1,0 +1,25 @@
+//! `ralu plan`: what a run would do.
+
+use ralu::models::source::Source;
+use ralu::pipeline::{Settings, plan::plan};
+use ralu::tensor::Caps;
+
+use super::args::PlanArgs;
+use super::error::Result;
+use super::{model, output, request};
+
+/// Runs the command. Opens no GPU: memory is planned for what WebGPU guarantees everywhere.
+pub fn run(args: &PlanArgs) -> Result<()> {
+    let asked = request::from_args(&args.generate, false)?;
+    let planned = model::planned(asked.model.as_deref())?;
+    let settings = Settings::resolve(&asked.request, &planned.config)?;
+    let source = planned.folder.as_ref().map(|folder| folder as &dyn Source);
+    let plan = plan(&planned.config, source, &settings, Caps::default(), asked.precision)?;
+    for warning in asked.warnings.iter().chain(&settings.warnings) {
+        output::diagnostic(&format!("warning: {warning}"));
+    }
+    if args.json {
+        return output::json(&plan);
+    }
+    output::line(format!("{}: {plan}", planned.name))
+}

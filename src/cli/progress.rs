@@ -1,0 +1,173 @@
+//! What a person sees while a run goes on: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ralu::gpu::human_bytes;
+use ralu::pipeline::{Event, Part, StageStart};
+
+use super::output;
+
+/// Lines of a stage come no more often than this.
+const QUIET_TIME: Duration = Duration::from_secs(5);
+/// Units of the bar.
+const WHOLE: u64 = 10_000;
+
+/// Shows the progress of a run on stderr.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    quiet: bool,
+    images: usize,
+    image_started: Instant,
+    last_line: Instant,
+    stage: Option<StageStart>,
+    loading: Option<Part>,
+}
+
+impl Progress {
+    /// For a run of `images` pictures.
+    pub fn new(quiet: bool, images: usize) -> Self {
+        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        let bar = (!quiet && std::io::stderr().is_terminal() && !dumb).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(WHOLE), ProgressDrawTarget::stderr());
+            let template = if output::colours() {
+                "{prefix:>12.cyan.bold} {bar:32.cyan/dim} {wide_msg}"
+            } else {
+                "{prefix:>12} {bar:32} {wide_msg}"
+            };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("━━─"));
+            }
+            bar
+        });
+        let now = Instant::now();
+        Progress {
+            bar,
+            quiet,
+            images,
+            image_started: now,
+            last_line: now,
+            stage: None,
+            loading: None,
+        }
+    }
+
+    /// Something that is said once, `--quiet` apart.
+    pub fn say(&self, text: &str) {
+        if !self.quiet {
+            self.above(text);
+        }
+    }
+
+    /// Something that is said whatever was asked for.
+    pub fn warn(&self, text: &str) {
+        self.above(&format!("warning: {text}"));
+    }
+
+    fn above(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| output::diagnostic(text)),
+            None => output::diagnostic(text),
+        }
+    }
+
+    /// Shows an event.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Warning(message) => self.warn(message),
+            Event::Loading { part, bytes, of } => self.loading(*part, *bytes, *of),
+            Event::Encoded { n_tokens, seconds } => {
+                self.say(&format!("prompt encoded: {n_tokens} tokens, {seconds:.1} s"));
+            }
+            Event::Stage(stage) => self.stage(stage),
+            Event::Step(step) => {
+                let left = self.image_started.elapsed().as_secs_f64() * (1.0 / step.done - 1.0);
+                let of = self.stage.as_ref().map_or(step.stage, |stage| stage.of);
+                let message = format!(
+                    "stage {}/{of}, step {}/{}, {:.2} s a step, {} left",
+                    step.stage,
+                    step.step,
+                    step.of,
+                    step.seconds,
+                    human_time(left)
+                );
+                self.update(&self.picture_name(step.image), step.done, message, false);
+            }
+            Event::StageEnd(_) => {}
+            Event::Regions { selected, grid, .. } => {
+                self.say(&format!("regions: {} of {} tokens", selected.len(), grid.n_tokens()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Removes the bar.
+    pub fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn loading(&mut self, part: Part, bytes: u64, of: u64) {
+        let name = match part {
+            Part::TextEncoders => "text encoders",
+            Part::Denoiser => "denoiser",
+        };
+        let begins = self.loading != Some(part);
+        self.loading = Some(part);
+        let message = format!("{name}: {} of {}", human_bytes(bytes), human_bytes(of));
+        let share = if of == 0 { 1.0 } else { bytes as f64 / of as f64 };
+        self.update("loading", share, message, begins);
+    }
+
+    fn stage(&mut self, stage: &StageStart) {
+        if stage.stage == 1 {
+            self.image_started = Instant::now();
+        }
+        let message = format!(
+            "stage {}/{}: {} steps on {} tokens, {}",
+            stage.stage,
+            stage.of,
+            stage.n_steps,
+            stage.n_tokens,
+            human_bytes(stage.bytes)
+        );
+        self.stage = Some(stage.clone());
+        let name = self.picture_name(stage.image);
+        match &self.bar {
+            Some(bar) => bar.set_prefix(name),
+            None => self.update(&name, 0.0, message, true),
+        }
+    }
+
+    fn picture_name(&self, image: usize) -> String {
+        match self.images {
+            1 => "picture".to_owned(),
+            images => format!("picture {}/{images}", image + 1),
+        }
+    }
+
+    /// Moves the bar, or prints a line if it is `due` or was long ago.
+    fn update(&mut self, prefix: &str, share: f64, message: String, due: bool) {
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(prefix.to_owned());
+            bar.set_message(message);
+            bar.set_position((share.clamp(0.0, 1.0) * WHOLE as f64) as u64);
+        } else if due || self.last_line.elapsed() >= QUIET_TIME {
+            self.last_line = Instant::now();
+            self.say(&format!("{prefix}: {message}"));
+        }
+    }
+}
+
+/// `12 s`, `3 min 05 s`, `2 h 10 min`.
+pub fn human_time(seconds: f64) -> String {
+    // A cast of nonsense gives 0 or the largest number, never a panic.
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+    }
+}
