@@ -108,6 +108,17 @@ pub fn value(event: &Event, files: &Files<'_>, counters: Counters) -> Option<Val
     })
 }
 
+/// A line of output: the object with its `event` first, for those who read along.
+pub fn line(value: &Value) -> String {
+    let mut rest = value.clone();
+    let event = rest.as_object_mut().and_then(|fields| fields.remove("event"));
+    let (event, rest) = (event.unwrap_or_default(), rest.to_string());
+    match rest.strip_prefix('{') {
+        Some("}") | None => format!("{{\"event\":{event}}}"),
+        Some(fields) => format!("{{\"event\":{event},{fields}"),
+    }
+}
+
 /// What was written because of an event.
 #[derive(Default)]
 pub struct Files<'a> {

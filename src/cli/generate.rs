@@ -140,11 +140,11 @@ struct Reporter {
 }
 
 impl Reporter {
-    fn emit(&mut self, line: &Value) -> Result<()> {
+    fn emit(&mut self, value: &Value) -> Result<()> {
         if !self.json || self.closed {
             return Ok(());
         }
-        match output::line(line) {
+        match output::line(events::line(value)) {
             // Who listens may stop listening; the picture is still wanted.
             Err(Error::OutputClosed) => self.closed = true,
             other => other?,

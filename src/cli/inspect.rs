@@ -1,9 +1,333 @@
-//! `ralu inspect`: what a model holds.
+//! `ralu inspect`: what a model folder or file holds, without a GPU.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ralu::gpu::human_bytes;
+use ralu::models::config::{Folders, ModelConfig, ModelIndex, stem};
+use ralu::models::source::{Folder, Source};
+use ralu::models::weights::Weights;
+use ralu::models::{builtin, cost::Parameters};
+use ralu::pipeline::check_model;
+use serde::Serialize;
 
 use super::args::InspectArgs;
-use super::error::Result;
+use super::error::{Error, Result};
+use super::output;
 
-/// Runs the command.
-pub fn run(_args: &InspectArgs) -> Result<()> {
-    Ok(())
+/// What is known of a model.
+#[derive(Serialize)]
+struct Report {
+    /// As it was given.
+    model: String,
+    /// `folder`, `file` or `builtin`.
+    kind: &'static str,
+    family: Option<String>,
+    class: Option<String>,
+    /// Whether `ralu generate` can run it.
+    supported: bool,
+    /// What stands in the way.
+    problems: Vec<String>,
+    /// Parameters of all parts that are used.
+    parameters: Option<u64>,
+    parts: Vec<Part>,
+    /// The checked configuration.
+    config: Option<ModelConfig>,
+    /// What a run does when the user does not say.
+    defaults: Option<ralu::models::config::Defaults>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tensors: Vec<Tensor>,
+}
+
+/// One part of a model.
+#[derive(Serialize)]
+struct Part {
+    name: String,
+    class: Option<String>,
+    files: Vec<File>,
+    /// Number of tensors by type.
+    dtypes: BTreeMap<String, usize>,
+    tensors: usize,
+    /// Of all tensors.
+    bytes: u64,
+    /// Why it cannot be used.
+    problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct File {
+    file: String,
+    bytes: u64,
+}
+
+/// One tensor; listed for single files only.
+#[derive(Serialize)]
+struct Tensor {
+    name: String,
+    dtype: String,
+    shape: Vec<usize>,
+}
+
+/// Runs the command. What is wrong with a model is part of the report, and also its failure.
+pub fn run(args: &InspectArgs) -> Result<()> {
+    let path = Path::new(&args.model);
+    let report = match builtin::get(&args.model).filter(|_| !path.exists()) {
+        Some(config) => builtin_report(&args.model, config),
+        None if path.is_file() => file_report(path)?,
+        None => folder_report(path).map_err(|error| name_hint(error, path))?,
+    };
+    if args.json {
+        output::json(&report)?;
+    } else {
+        output::line(text(&report))?;
+    }
+    match report.problems.as_slice() {
+        [] => Ok(()),
+        problems => Err(Error::failed(problems.join("\n"))),
+    }
+}
+
+fn name_hint(error: Error, path: &Path) -> Error {
+    if path.components().count() != 1 || path.exists() {
+        return error;
+    }
+    let message = error.to_string();
+    let message = message.trim_start_matches("error: ");
+    Error::failed(format!("{message}; known by name: {}", builtin::NAMES.join(", ")))
+}
+
+fn builtin_report(name: &str, config: ModelConfig) -> Report {
+    Report {
+        model: name.to_ascii_lowercase(),
+        kind: "builtin",
+        family: Some(family(&config)),
+        class: Some(config.index.class.clone()),
+        supported: true,
+        problems: vec![],
+        parameters: Some(parameters(&config)),
+        parts: config
+            .index
+            .parts
+            .iter()
+            .map(|(name, _, class)| Part::without_files(name, Some(class.clone())))
+            .collect(),
+        defaults: Some(config.defaults()),
+        config: Some(config),
+        tensors: vec![],
+    }
+}
+
+fn folder_report(path: &Path) -> Result<Report> {
+    let folder = Folder::open(path)?;
+    let source: &dyn Source = &folder;
+    let index = ModelIndex::load(source);
+    let config = ModelConfig::load(source);
+    let mut problems = Vec::new();
+    let folders = index.as_ref().ok().map(|index| index.family.folders());
+    let mut parts = Vec::new();
+    if let (Ok(index), Some(folders)) = (&index, folders) {
+        for (name, stem) in weight_folders(folders) {
+            parts.push(Part::read(source, name, stem, index.part(name).map(str::to_owned)));
+        }
+        for name in [folders.clip_tokenizer, folders.t5_tokenizer, folders.scheduler] {
+            let class = index.part(name).map(str::to_owned);
+            parts.push(Part::list(source, path, name, class)?);
+        }
+    }
+    // What the configurations say comes first: without them weights mean nothing.
+    match &config {
+        Err(error) => problems.push(error.to_string()),
+        Ok(_) => problems.extend(parts.iter().filter_map(|part| part.problem.clone())),
+    }
+    if problems.is_empty() {
+        // Names and shapes of all weights, and the tokenizers.
+        problems.extend(check_model(source).err().map(|error| error.to_string()));
+    }
+    let config = config.ok();
+    Ok(Report {
+        model: path.display().to_string(),
+        kind: "folder",
+        family: config.as_ref().map(family),
+        class: index.ok().map(|index| index.class),
+        supported: problems.is_empty(),
+        problems,
+        parameters: config.as_ref().map(parameters),
+        parts,
+        defaults: config.as_ref().map(ModelConfig::defaults),
+        config,
+        tensors: vec![],
+    })
+}
+
+/// A single safetensors file: what it holds, though it is no model that can be run.
+fn file_report(path: &Path) -> Result<Report> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let source = Folder::open(parent)?;
+    let weights = Weights::open_file(&source, &name)?;
+    let mut part = Part::of(&weights, &name, None);
+    part.files = vec![File { file: name.clone(), bytes: file_bytes(path) }];
+    Ok(Report {
+        model: path.display().to_string(),
+        kind: "file",
+        family: None,
+        class: None,
+        supported: false,
+        problems: vec![],
+        parameters: None,
+        parts: vec![part],
+        config: None,
+        defaults: None,
+        tensors: weights
+            .iter()
+            .map(|info| Tensor {
+                name: info.name.to_string(),
+                dtype: info.dtype.to_string(),
+                shape: info.shape.clone(),
+            })
+            .collect(),
+    })
+}
+
+fn weight_folders(folders: Folders) -> [(&'static str, &'static str); 4] {
+    [
+        (folders.transformer, stem::DIFFUSERS),
+        (folders.clip, stem::TRANSFORMERS),
+        (folders.t5, stem::TRANSFORMERS),
+        (folders.vae, stem::DIFFUSERS),
+    ]
+}
+
+fn family(config: &ModelConfig) -> String {
+    serde_json::to_value(config.family())
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+fn parameters(config: &ModelConfig) -> u64 {
+    let n = Parameters::of(config);
+    n.transformer + n.clip + n.t5 + n.vae_decoder
+}
+
+fn file_bytes(path: &Path) -> u64 {
+    std::fs::metadata(path).map(|meta| meta.len()).unwrap_or(0)
+}
+
+impl Part {
+    fn without_files(name: &str, class: Option<String>) -> Self {
+        Part {
+            name: name.to_owned(),
+            class,
+            files: vec![],
+            dtypes: BTreeMap::new(),
+            tensors: 0,
+            bytes: 0,
+            problem: None,
+        }
+    }
+
+    fn of(weights: &Weights, name: &str, class: Option<String>) -> Self {
+        let mut part = Part::without_files(name, class);
+        for info in weights.iter() {
+            *part.dtypes.entry(info.dtype.to_string()).or_default() += 1;
+        }
+        part.tensors = weights.len();
+        part.bytes = weights.total_bytes();
+        part.files = weights
+            .files()
+            .map(|file| File { file: file.to_owned(), bytes: file_bytes(Path::new(file)) })
+            .collect();
+        part
+    }
+
+    /// A part with weights.
+    fn read(source: &dyn Source, name: &str, stem: &str, class: Option<String>) -> Self {
+        match Weights::open(source, name, stem) {
+            Ok(weights) => Part::of(&weights, name, class),
+            Err(error) => {
+                let problem = Some(error.to_string());
+                Part { problem, ..Part::without_files(name, class) }
+            }
+        }
+    }
+
+    /// A part without weights.
+    fn list(
+        source: &dyn Source,
+        root: &Path,
+        name: &str,
+        class: Option<String>,
+    ) -> Result<Self> {
+        let mut part = Part::without_files(name, class);
+        for file in source.list(name)? {
+            let path = root.join(name).join(&file);
+            part.files.push(File { bytes: file_bytes(&path), file: path.display().to_string() });
+        }
+        Ok(part)
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut lines = vec![report.model.clone()];
+    let mut line = |text: String| lines.push(text);
+    if report.kind == "folder" {
+        let unknown = || "not known".to_owned();
+        line(format!("class       {}", report.class.clone().unwrap_or_else(unknown)));
+        line(format!("family      {}", report.family.clone().unwrap_or_else(unknown)));
+    } else if report.kind == "builtin" {
+        line(format!("class       {}", report.class.clone().unwrap_or_default()));
+        line("weights     none: this name stands for a configuration, for `ralu plan`".into());
+    }
+    if let Some(parameters) = report.parameters {
+        line(format!("parameters  {:.3} billion", parameters as f64 / 1e9));
+    }
+    if let Some(own) = &report.defaults {
+        let guidance = own.guidance.map_or("none".to_owned(), |guidance| guidance.to_string());
+        line(format!(
+            "defaults    {} x {}, {} steps, guidance {guidance}, true guidance {}, {} text tokens",
+            own.width, own.height, own.steps, own.true_cfg, own.max_sequence_length
+        ));
+    }
+    for part in &report.parts {
+        let class = part.class.as_ref().map(|class| format!(" ({class})")).unwrap_or_default();
+        let weights = if part.tensors > 0 {
+            let dtypes: Vec<String> =
+                part.dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
+            format!(
+                ": {} tensors ({}), {}",
+                part.tensors,
+                dtypes.join(", "),
+                human_bytes(part.bytes)
+            )
+        } else {
+            String::new()
+        };
+        line(format!("\n{}{class}{weights}", part.name));
+        for file in &part.files {
+            line(format!("  {}  {}", file.file, human_bytes(file.bytes)));
+        }
+        if let Some(problem) = &part.problem {
+            line(format!("  cannot be used: {problem}"));
+        }
+    }
+    if !report.tensors.is_empty() {
+        line(String::new());
+        for tensor in &report.tensors {
+            line(format!("  {}  {:?}  {}", tensor.name, tensor.shape, tensor.dtype));
+        }
+    }
+    if report.kind != "file" {
+        line(String::new());
+        line(match report.supported {
+            true => "can be run".to_owned(),
+            false => "cannot be run".to_owned(),
+        });
+    } else {
+        line("\na single file cannot be run: `ralu generate` wants a diffusers folder".to_owned());
+    }
+    lines.join("\n")
 }

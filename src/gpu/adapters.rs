@@ -92,7 +92,7 @@ pub(super) async fn candidates(
     adapters
         .into_iter()
         .enumerate()
-        .map(|(index, adapter)| Candidate { report: report(index, &adapter), adapter })
+        .map(|(index, adapter)| Candidate { report: describe(index, &adapter), adapter })
         .collect()
 }
 
@@ -167,7 +167,8 @@ fn rank(info: &wgpu::AdapterInfo) -> (u8, u8) {
     if info.backend == wgpu::Backend::Gl { (5, kind) } else { (kind, backend) }
 }
 
-fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
+/// Describes an adapter; `index` is the number to call it by.
+pub fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
     let info = adapter.get_info();
     let limits = adapter.limits();
     let features = adapter.features();

@@ -16,7 +16,7 @@ mod shader;
 mod signal;
 mod store;
 
-pub use adapters::{AdapterChoice, AdapterReport, LimitsPolicy, list_adapters};
+pub use adapters::{AdapterChoice, AdapterReport, LimitsPolicy, describe, list_adapters};
 pub use error::{Error, human_bytes};
 pub use program::{Program, SlotPool};
 pub use shader::{LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
@@ -117,7 +117,8 @@ impl Gpu {
         Ok(Gpu::adopt(device, queue, report))
     }
 
-    /// Uses a device that the host program has opened, so that both can share buffers and textures.
+    /// Uses a device that the host program has opened, so that both can share buffers and textures. `report` comes
+    /// from [`describe`].
     pub fn adopt(device: wgpu::Device, queue: wgpu::Queue, report: AdapterReport) -> Gpu {
         let lost: Arc<Mutex<Option<String>>> = Arc::default();
         let uncaptured: Arc<Mutex<Option<String>>> = Arc::default();

@@ -43,6 +43,10 @@ impl Future for Wait<'_> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         // Natively, callbacks run inside `poll`; in a browser the event loop calls them.
         let _ = self.gpu.device.poll(wgpu::PollType::Poll);
+        if self.gpu.check().is_err() {
+            // A lost device calls nobody back: whoever awaits finds the error.
+            return Poll::Ready(());
+        }
         match self.signal.0.lock() {
             Ok(state) if state.set => Poll::Ready(()),
             Ok(mut state) => {

@@ -19,7 +19,7 @@ mod renoise;
 mod unpack;
 
 pub use activation::{Activation, activate};
-pub use attention::{Attention, attention};
+pub use attention::{Attention, MAX_HEAD_DIM, attention};
 pub use conv2d::{Conv2d, conv2d};
 pub use euler::euler_step;
 pub use group_norm::group_norm;

@@ -12,6 +12,7 @@ use crate::models::source::Source;
 use crate::models::t5::T5;
 use crate::models::vae::VaeDecoder;
 use crate::models::weights::{Manifest, Weights};
+use crate::ops::MAX_HEAD_DIM;
 use crate::tensor::{ResidentId, ResidentIds};
 
 /// How a model is opened.
@@ -147,6 +148,7 @@ impl Parts {
         config: &ModelConfig,
         context: &LoadContext<'_>,
     ) -> Result<Self, Error> {
+        check_widths(config)?;
         let folders = config.folders();
         let weights = |dir: &str, stem: &str| Weights::open(source, dir, stem);
         Ok(Parts {
@@ -200,6 +202,45 @@ impl Parts {
             vae: ModelPart::plan(vae, context, |loader| VaeDecoder::load(loader, &config.vae)),
         }
     }
+}
+
+/// Checks that the kernels can do a model's widths.
+pub(super) fn check_widths(config: &ModelConfig) -> Result<(), Error> {
+    let (flux, clip, t5, vae) = (config.flux(), &config.clip, &config.t5, &config.vae);
+    let quads = [
+        ("the transformer's attention_head_dim", flux.attention_head_dim),
+        ("CLIP's hidden_size", clip.hidden_size),
+        ("CLIP's intermediate_size", clip.intermediate_size),
+        ("CLIP's head width", clip.head_dim()),
+        ("T5's d_model", t5.d_model),
+        ("T5's d_kv", t5.d_kv),
+        ("T5's d_ff", t5.d_ff),
+    ];
+    let channels = vae.block_out_channels.iter().map(|c| ("a width of the VAE", *c));
+    for (what, width) in quads.into_iter().chain(channels) {
+        if !width.is_multiple_of(4) {
+            let expected = "a multiple of 4: kernels work on four numbers at a time";
+            return Err(Error::setting(what, width, expected));
+        }
+    }
+    let top = vae.block_out_channels.last().copied().unwrap_or(0);
+    let heads = [
+        ("the transformer's attention_head_dim", flux.attention_head_dim),
+        ("CLIP's head width", clip.head_dim()),
+        ("T5's d_kv", t5.d_kv),
+        ("the VAE's attention width", if vae.mid_block_add_attention { top } else { 0 }),
+    ];
+    for (what, width) in heads {
+        if width > MAX_HEAD_DIM {
+            return Err(Error::setting(what, width, format!("at most {MAX_HEAD_DIM}")));
+        }
+    }
+    let channels = crate::sampling::noise::LATENT_CHANNELS;
+    if vae.latent_channels != channels {
+        let expected = format!("{channels}, as FLUX has");
+        return Err(Error::setting("the VAE's latent_channels", vae.latent_channels, expected));
+    }
+    Ok(())
 }
 
 /// Checks a model folder without a GPU: configuration, tokenizers, and every weight by name and shape.

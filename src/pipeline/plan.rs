@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::load::Parts;
+use super::load::{Parts, check_widths};
 use super::programs::{Layout, RunMemory, RunRecordings, record_clip, record_t5};
 use super::{Error, RunSchedule, Settings, StageKind};
 use crate::gpu::human_bytes;
@@ -132,6 +132,7 @@ pub fn plan(
     caps: Caps,
     precision: Precision,
 ) -> Result<Plan, Error> {
+    check_widths(config)?;
     let schedule = RunSchedule::new(settings, config)?;
     let n_text = settings.max_sequence_length;
     let evaluations = settings.evaluations_per_step();
