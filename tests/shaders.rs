@@ -217,6 +217,31 @@ fn bindings_are_those_of_the_kernel() {
     }
 }
 
+/// What an adapter is asked for before it is opened is what the largest kernel needs.
+#[test]
+fn adapters_are_asked_for_what_kernels_need() {
+    let source = fs::read_to_string("src/gpu/adapters.rs").unwrap();
+    let asked = |name: &str| -> u32 {
+        let (_, rest) = source.split_once(&format!("const {name}: u32 = ")).unwrap();
+        rest.split(';').next().unwrap().parse().unwrap()
+    };
+    let (mut buffers, mut invocations) = (0, 0);
+    for (_, dispatch) in every_pipeline() {
+        let key = &dispatch.pipeline;
+        let what = format!("{key:?}");
+        buffers = buffers.max(dispatch.bindings.len() as u32);
+        let (module, info) = validate(&what, &resolve_shader(key.shader, &key.roles).unwrap());
+        let constants: PipelineConstants =
+            key.overrides.iter().map(|(name, value)| (name.to_string(), *value)).collect();
+        let entry = Some((ShaderStage::Compute, key.entry));
+        let (module, _) = process_overrides(&module, &info, entry, &constants).unwrap();
+        let entry = module.entry_points.iter().find(|e| e.name == key.entry).unwrap();
+        invocations = invocations.max(entry.workgroup_size.iter().product());
+    }
+    assert_eq!(asked("STORAGE_BUFFERS"), buffers, "storage buffers of the largest kernel");
+    assert_eq!(asked("INVOCATIONS"), invocations, "invocations of the largest workgroup");
+}
+
 /// `struct Params` stands twice, in the op and in its kernel: the same names, types and offsets.
 #[test]
 fn params_are_those_of_the_kernel() {

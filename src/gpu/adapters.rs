@@ -53,7 +53,7 @@ pub struct AdapterReport {
 }
 
 /// Storage buffers that our largest kernel binds.
-const STORAGE_BUFFERS: u32 = 5;
+const STORAGE_BUFFERS: u32 = 6;
 /// Invocations in our largest workgroup.
 const INVOCATIONS: u32 = 64;
 

@@ -134,9 +134,9 @@ pub fn linear_into<'r>(
                 [tiles, piece.rows as u32, 1]
             } else {
                 overrides.push(("ROW_GROUPS", row_groups as f64));
-                let y = row_blocks.div_ceil(row_groups);
-                let z = y.div_ceil(MAX_WORKGROUPS as usize);
-                [tiles, y.div_ceil(z) as u32, z as u32]
+                let blocks = row_blocks.div_ceil(row_groups);
+                let z = blocks.div_ceil(MAX_WORKGROUPS as usize);
+                [blocks.div_ceil(z) as u32, tiles, z as u32]
             };
             recorder.dispatch(Dispatch {
                 pipeline: PipelineKey {

@@ -258,12 +258,13 @@ impl fmt::Display for Plan {
             self.evaluations_per_step,
             if self.evaluations_per_step == 1 { "" } else { "s" }
         )?;
-        writeln!(f, "\nstage  tokens  steps  TFLOPs a step (with attention)  sigma")?;
+        writeln!(f, "\nstage    tokens  steps  TFLOPs a step  with attention  sigma")?;
         for stage in &self.stages {
             writeln!(
                 f,
-                "{:<5}  {:>6}  {:>5}  {:>13.4} ({:>14.4})  {:.4} to {:.4}",
-                format!("{} {}", stage.stage, stage.kind).chars().take(7).collect::<String>(),
+                "{} {:<5}  {:>6}  {:>5}  {:>13.4}  {:>14.4}  {:.4} to {:.4}",
+                stage.stage,
+                stage.kind,
                 stage.tokens,
                 stage.steps,
                 stage.tflops_per_step.linear,

@@ -638,12 +638,12 @@ impl<'p> Run<'p> {
             StageKind::Full => (transition.raster(), transition.sort_rows(&noise)?),
             _ => (transition, noise),
         };
+        if from == StageKind::Mixed && self.stage_pictures {
+            self.show_mixed(stage, &transition).await?;
+        }
         let memory = &self.memory()?.jumps[stage];
         self.write_sources(memory, &transition, rules.upsample).await?;
         self.write(&memory.noise, &noise).await?;
-        if from == StageKind::Mixed && self.stage_pictures {
-            self.show_mixed(stage).await?;
-        }
         self.programs()?.jumps[stage].run(&self.pipeline.gpu).await?;
         Ok(())
     }
@@ -673,10 +673,13 @@ impl<'p> Run<'p> {
         Ok(store.write_bytes(gpu, memory.source.id, 0, 0, bytes).await?)
     }
 
-    /// Shows the clean estimate of a mixed stage at full size.
-    async fn show_mixed(&mut self, stage: usize) -> Result<(), Error> {
+    /// Shows the clean estimate of a mixed stage at full size. Coarse tokens are enlarged pixel by pixel, whatever
+    /// the jump does: repeated patches would show a grid that is not in the estimate.
+    async fn show_mixed(&mut self, stage: usize, transition: &Transition) -> Result<(), Error> {
         let programs = self.programs()?;
         let Some(program) = &programs.decode_mixed else { return Ok(()) };
+        let sources = &programs.memory.jumps[stage];
+        self.write_sources(sources, transition, Upsample::Latent).await?;
         program.run(&self.pipeline.gpu).await?;
         let values = self.read(&programs.memory.pixels).await?;
         check_finite("the clean estimate of stage 2", &values)?;

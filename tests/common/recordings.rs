@@ -111,17 +111,23 @@ fn convolutions(caps: Caps) -> Vec<(&'static str, Recording)> {
     all
 }
 
+/// Keys in one buffer, and in several.
 fn attentions(caps: Caps) -> Vec<(&'static str, Recording)> {
+    let (m, n, heads) = (9, 11, 2);
     let mut all = Vec::new();
     for head_dim in [4, 16, 20, 32, 40, 64, 72, 128, 160, 256, 512] {
-        for (causal, bias) in [(false, false), (true, false), (false, true), (true, true)] {
-            all.push(record("attention", caps, |r, _| {
-                let (m, n, heads) = (9, 11, 2);
-                let [q, k, v, y] = [m, n, n, m].map(|rows| r.temp("qkvy", rows, heads * head_dim));
-                let bias =
-                    bias.then(|| r.temp("bias", 1, (heads * (2 * n - 1)).next_multiple_of(4)));
-                ops::attention("y", [q, k, v], y, Attention { head_dim, scale: 1.0, causal, bias });
-            }));
+        let few_rows = Caps { max_binding_bytes: (16 * heads * head_dim as u64).max(256), ..caps };
+        for caps in [caps, few_rows] {
+            for (causal, bias) in [(false, false), (true, false), (false, true), (true, true)] {
+                all.push(record("attention", caps, |r, ids| {
+                    let [q, k, v, y] =
+                        [m, n, n, m].map(|rows| r.temp("qkvy", rows, heads as usize * head_dim));
+                    let length = (heads as usize * (2 * n - 1)).next_multiple_of(4);
+                    let bias = bias.then(|| r.resident(&ids.matrix("bias", 1, length, u64::MAX)));
+                    let options = Attention { head_dim, scale: 1.0, causal, bias };
+                    ops::attention("y", [q, k, v], y, options);
+                }));
+            }
         }
     }
     all
