@@ -366,7 +366,11 @@ fn number(text: &str) -> Result<f64, String> {
     text.trim().parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(expected)
 }
 
-fn three<T>(text: &str, parse: fn(&str) -> Result<T, String>, example: &str) -> Result<[T; 3], String> {
+fn three<T>(
+    text: &str,
+    parse: fn(&str) -> Result<T, String>,
+    example: &str,
+) -> Result<[T; 3], String> {
     let parts = text.split(',').map(parse).collect::<Result<Vec<T>, String>>();
     parts
         .ok()

@@ -42,6 +42,7 @@ struct Bench {
     plain: Request,
     ralu: Request,
     options: Options,
+    name: String,
     runs: usize,
     quiet: bool,
 }
@@ -131,7 +132,7 @@ impl Bench {
         let options = Options { precision };
         let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
         let runs = args.runs.unwrap_or(RUNS);
-        Ok(Bench { pipeline, config, plain, ralu, options, runs, quiet })
+        Ok(Bench { pipeline, config, plain, ralu, options, name: model.name, runs, quiet })
     }
 
     /// Whole pictures, plain and with RALU in turn, so that a machine that slows down slows both down.
@@ -181,7 +182,8 @@ impl Bench {
                 one.seconds.len()
             ))?;
         }
-        output::line(format!("speed-up   measured {measured:.2}x, predicted {:.2}x, {:.0} %",
+        output::line(format!(
+            "speed-up   measured {measured:.2}x, predicted {:.2}x, {:.0} %",
             report.predicted_speedup,
             100.0 * ratio
         ))
@@ -289,7 +291,7 @@ impl Bench {
         Place {
             adapter: report.name.clone(),
             backend: report.backend,
-            model: self.pipeline.model_name().to_owned(),
+            model: self.name.clone(),
             width: settings.width,
             height: settings.height,
         }

@@ -48,8 +48,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = temporary(folder_of(path)).map_err(failed)?;
     signals::set_writing(Some(file.path()));
     let written = file.write_all(bytes).and_then(|()| file.flush()).map_err(failed);
-    let renamed =
-        written.and_then(|()| file.persist(path).map_err(|error| failed(error.error)));
+    let renamed = written.and_then(|()| file.persist(path).map_err(|error| failed(error.error)));
     signals::set_writing(None);
     renamed.map(drop)
 }

@@ -107,8 +107,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         }
     }
     progress.clear();
-    let (seconds, peak) =
-        (started.elapsed().as_secs_f64(), pipeline.gpu().counters().bytes_peak);
+    let (seconds, peak) = (started.elapsed().as_secs_f64(), pipeline.gpu().counters().bytes_peak);
     progress.say(&format!("done in {seconds:.1} s, {} GPU memory", human_bytes(peak)));
     reporter.emit(&json!({
         "event": "done",

@@ -134,11 +134,8 @@ fn folder_report(path: &Path) -> Result<Report> {
             parts.push(Part::list(source, path, name, class)?);
         }
     }
-    // What the configurations say comes first: without them weights mean nothing.
-    match &config {
-        Err(error) => problems.push(error.to_string()),
-        Ok(_) => problems.extend(parts.iter().filter_map(|part| part.problem.clone())),
-    }
+    problems.extend(config.as_ref().err().map(|error| error.to_string()));
+    problems.extend(parts.iter().filter_map(|part| part.problem.clone()));
     if problems.is_empty() {
         // Names and shapes of all weights, and the tokenizers.
         problems.extend(check_model(source).err().map(|error| error.to_string()));
@@ -256,12 +253,7 @@ impl Part {
     }
 
     /// A part without weights.
-    fn list(
-        source: &dyn Source,
-        root: &Path,
-        name: &str,
-        class: Option<String>,
-    ) -> Result<Self> {
+    fn list(source: &dyn Source, root: &Path, name: &str, class: Option<String>) -> Result<Self> {
         let mut part = Part::without_files(name, class);
         for file in source.list(name)? {
             let path = root.join(name).join(&file);
@@ -274,13 +266,10 @@ impl Part {
 fn text(report: &Report) -> String {
     let mut lines = vec![report.model.clone()];
     let mut line = |text: String| lines.push(text);
-    if report.kind == "folder" {
+    if report.kind != "file" {
         let unknown = || "not known".to_owned();
         line(format!("class       {}", report.class.clone().unwrap_or_else(unknown)));
         line(format!("family      {}", report.family.clone().unwrap_or_else(unknown)));
-    } else if report.kind == "builtin" {
-        line(format!("class       {}", report.class.clone().unwrap_or_default()));
-        line("weights     none: this name stands for a configuration, for `ralu plan`".into());
     }
     if let Some(parameters) = report.parameters {
         line(format!("parameters  {:.3} billion", parameters as f64 / 1e9));
@@ -320,14 +309,16 @@ fn text(report: &Report) -> String {
             line(format!("  {}  {:?}  {}", tensor.name, tensor.shape, tensor.dtype));
         }
     }
-    if report.kind != "file" {
-        line(String::new());
-        line(match report.supported {
-            true => "can be run".to_owned(),
-            false => "cannot be run".to_owned(),
-        });
-    } else {
-        line("\na single file cannot be run: `ralu generate` wants a diffusers folder".to_owned());
-    }
+    line(format!(
+        "\n{}",
+        match (report.kind, report.supported) {
+            ("file", _) => "a single file cannot be run: `ralu generate` wants a diffusers folder",
+            ("builtin", _) => {
+                "supported; only the configuration is known here, for `ralu plan`: to run it, download the weights"
+            }
+            (_, true) => "can be run",
+            (_, false) => "cannot be run",
+        }
+    ));
     lines.join("\n")
 }

@@ -15,7 +15,8 @@ const REQUEST: &str = "ralu";
 /// The bytes of a PNG. `saved` goes into its text chunks: once whole as JSON for `--from`, and the best parts of
 /// it for people and for other programs.
 pub fn encode(picture: &Picture, saved: Option<&Saved>) -> Result<Vec<u8>> {
-    let failed = |error: png::EncodingError| Error::failed(format!("a PNG cannot be made: {error}"));
+    let failed =
+        |error: png::EncodingError| Error::failed(format!("a PNG cannot be made: {error}"));
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, picture.width as u32, picture.height as u32);
     encoder.set_color(png::ColorType::Rgb);

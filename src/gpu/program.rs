@@ -14,7 +14,8 @@ use crate::tensor::{BufferRef, Command, MemoryPlan, Recording, plan_memory};
 /// buffer as large as the largest stage needs, so that later stages allocate nothing.
 #[derive(Default)]
 pub struct SlotPool {
-    slots: RefCell<Vec<Rc<Buffer>>>,
+    /// `None` only after an allocation failed.
+    slots: RefCell<Vec<Option<Rc<Buffer>>>>,
 }
 
 impl SlotPool {
@@ -24,24 +25,28 @@ impl SlotPool {
         for i in 0..plans.iter().map(|plan| plan.slots.len()).max().unwrap_or(0) {
             let need = plans.iter().filter_map(|plan| plan.slots.get(i)).max().copied();
             let need = need.unwrap_or(0);
-            let have = self.slots.borrow().get(i).map(|buffer| buffer.bytes);
+            let have = self.slots.borrow().get(i).and_then(|slot| Some(slot.as_ref()?.bytes));
             if have.is_some_and(|have| have >= need) {
                 continue;
             }
             // Free the smaller one first: memory may not suffice for both.
-            if have.is_some() {
-                self.slots.borrow_mut().truncate(i);
+            if let Some(slot) = self.slots.borrow_mut().get_mut(i) {
+                *slot = None;
             }
             let buffer = gpu.buffer(&format!("slot {i}"), need).await?;
             allocated += buffer.bytes;
-            self.slots.borrow_mut().push(Rc::new(buffer));
+            let mut slots = self.slots.borrow_mut();
+            match slots.get_mut(i) {
+                Some(slot) => *slot = Some(Rc::new(buffer)),
+                None => slots.push(Some(Rc::new(buffer))),
+            }
         }
         Ok(allocated)
     }
 
     /// Bytes of all buffers in the pool.
     pub fn bytes(&self) -> u64 {
-        self.slots.borrow().iter().map(|buffer| buffer.bytes).sum()
+        self.slots.borrow().iter().flatten().map(|buffer| buffer.bytes).sum()
     }
 
     /// Frees everything. Programs compiled before keep their bind groups but must not run again.
@@ -97,7 +102,10 @@ impl Program {
             let buffer = match reference {
                 BufferRef::Temp(id) => {
                     let slot = plan.slot_of[id.0 as usize].unwrap_or(0);
-                    pool.slots.borrow()[slot].clone()
+                    match pool.slots.borrow().get(slot) {
+                        Some(Some(buffer)) => buffer.clone(),
+                        _ => unreachable!("the pool was reserved for this plan"),
+                    }
                 }
                 BufferRef::Resident(id, index) => store.buffer(id, index as usize),
             };
