@@ -415,7 +415,10 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
     with(&["a fox", "--no-such-option"], &["--no-such-option"]);
     let unknown = ["a fox", "--given", "x.safetensors", "--given-names", "initial_noise,colour"];
     with(&unknown, &["colour", "initial_noise", "prompt_embeds", "ralu_selected"]);
-    fails(&mut ralu(), 2, &[]).contains("generate").then_some(()).unwrap_or(());
+    // Without anything, the help.
+    let output = run(&mut ralu());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("generate"), "{}", stderr(&output));
 }
 
 #[test]
@@ -455,12 +458,15 @@ fn a_read_only_output_folder_is_named() {
 
 #[test]
 fn no_adapter_says_how_to_get_one() {
+    let folder = folder();
     let backend = if cfg!(windows) { "metal" } else { "dx12" };
     let mut command = ralu();
     command.args(["generate", "a fox", "--model", MODEL, "--steps", "1", "--backend", backend]);
+    command.arg("-o").arg(folder.path().join("a.png"));
     fails(command.args(SMALL), 1, &["no graphics adapter", "mesa-vulkan-drivers", backend]);
     let mut command = ralu();
     command.args(["generate", "a fox", "--model", MODEL, "--steps", "1", "--adapter", "Voodoo 2"]);
+    command.arg("-o").arg(folder.path().join("a.png"));
     fails(command.args(SMALL), 1, &["Voodoo 2", "ralu devices"]);
 }
 
@@ -903,5 +909,6 @@ fn bench_reports_what_it_measured_and_where() {
     let number = |field: &str| run[field].as_f64().expect("a number");
     let ratio = number("measured_speedup") / number("predicted_speedup");
     assert!((ratio - number("ratio")).abs() < 1e-9);
-    assert_eq!(bench("step")["stages"].as_array().map(Vec::len), Some(4));
+    // Plain, and RALU's first and last: a tenth of 4 coarse tokens is no region.
+    assert_eq!(bench("step")["stages"].as_array().map(Vec::len), Some(3));
 }

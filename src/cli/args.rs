@@ -10,7 +10,7 @@ use ralu::sampling::{Preset, Variant};
 
 /// Pictures from text with FLUX, sped up by Region-Adaptive Latent Upsampling, on any GPU.
 #[derive(Debug, Parser)]
-#[command(name = "ralu", version, max_term_width = 110)]
+#[command(name = "ralu", version, max_term_width = 110, args_override_self = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

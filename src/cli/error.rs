@@ -5,6 +5,8 @@ use std::fmt;
 use ralu::models::{config::ConfigError, source::SourceError, weights::WeightError};
 use ralu::{gpu, pipeline, sampling};
 
+use super::output;
+
 /// Why a command stopped.
 #[derive(Debug)]
 pub enum Error {
@@ -42,23 +44,24 @@ impl Error {
         }
     }
 
-    /// Says it on stderr.
-    pub fn show(&self) {
-        if !matches!(self, Error::OutputClosed) {
-            super::output::diagnostic(&self.to_string());
+    /// What happened, alone.
+    pub fn message(&self) -> &str {
+        match self {
+            Error::Usage(message) | Error::Failed(message) => message,
+            Error::Cancelled => "cancelled",
+            Error::OutputClosed => "the output was closed",
         }
     }
-}
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Says it on stderr.
+    pub fn show(&self) {
         match self {
-            Error::Usage(message) => {
-                write!(f, "error: {message}\n\nFor more information, try 'ralu help'.")
-            }
-            Error::Failed(message) => write!(f, "error: {message}"),
-            Error::Cancelled => f.write_str("cancelled"),
-            Error::OutputClosed => f.write_str("the output was closed"),
+            Error::Usage(message) => output::diagnostic(&format!(
+                "error: {message}\n\nFor more information, try 'ralu help'."
+            )),
+            Error::Failed(message) => output::diagnostic(&format!("error: {message}")),
+            Error::Cancelled => output::diagnostic(self.message()),
+            Error::OutputClosed => {}
         }
     }
 }

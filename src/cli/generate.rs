@@ -25,7 +25,7 @@ pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
     if let Err(error) = &result {
         reporter.emit(&json!({
             "event": "error",
-            "message": error.to_string().trim_start_matches("error: "),
+            "message": error.message(),
             "exit_code": error.exit_code(),
         }))?;
     }

@@ -91,9 +91,8 @@ fn name_hint(error: Error, path: &Path) -> Error {
     if path.components().count() != 1 || path.exists() {
         return error;
     }
-    let message = error.to_string();
-    let message = message.trim_start_matches("error: ");
-    Error::failed(format!("{message}; known by name: {}", builtin::NAMES.join(", ")))
+    let names = builtin::NAMES.join(", ");
+    Error::failed(format!("{}; known by name: {names}", error.message()))
 }
 
 fn builtin_report(name: &str, config: ModelConfig) -> Report {

@@ -61,7 +61,7 @@ pub fn planned(given: Option<&str>) -> Result<Planned> {
     let model = open(given).map_err(|error| match given {
         Some(name) if !name.contains(['/', '\\']) => Error::failed(format!(
             "{}; known by name: {}",
-            error.to_string().trim_start_matches("error: "),
+            error.message(),
             builtin::NAMES.join(", ")
         )),
         _ => error,

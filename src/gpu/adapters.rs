@@ -87,6 +87,8 @@ pub(super) async fn candidates(
             ..Default::default()
         });
         adapters.extend(request.await.ok());
+        // The request knows no backends.
+        adapters.retain(|adapter| backends.contains(adapter.get_info().backend.into()));
     }
     adapters.sort_by_key(|adapter| rank(&adapter.get_info()));
     adapters
