@@ -67,6 +67,9 @@ const FACE_CRATES: &[&str] = &[
 const ONLY_IN: &[(&str, &[&str])] =
     &[("tokenizers", &["src/pipeline/tokens.rs"]), ("memmap2", &["src/models/source.rs"])];
 
+/// Faces that measure single ops, and so reach for what programs do not need.
+const OP_BENCHMARKS: &[&str] = &["src/cli/bench/ops.rs"];
+
 /// What must not stand in a source.
 struct Ban {
     text: &'static str,
@@ -137,7 +140,7 @@ fn folders_name_only_what_lies_below() {
                 layer.may_use
             );
         }
-        if FACES.contains(&layer.name) {
+        if FACES.contains(&layer.name) && !OP_BENCHMARKS.contains(&source.path.as_str()) {
             for named in after(&source.code, "ralu::") {
                 // A type that `lib.rs` hands on is anyone's.
                 let folder = folders.contains(&named.as_str());

@@ -98,11 +98,12 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         if let Some(line) = events::value(&event, &paths, pipeline.gpu().counters()) {
             reporter.emit(&line)?;
         }
-        if let (Event::Image { seed, seconds, .. }, Some(path)) = (&event, &written.picture) {
-            let path = path.display();
-            progress.say(&format!("{path}: seed {seed}, {}", human_time(*seconds)));
+        if let (Event::Image { image, seed, seconds, .. }, Some(path)) = (&event, &written.picture)
+        {
+            let name = progress.picture_name(*image);
+            progress.say(&format!("{name}: done, seed {seed}, {}", human_time(*seconds)));
             if !reporter.json {
-                output::line(path)?;
+                progress.suspend(|| output::line(path.display()))?;
             }
         }
     }

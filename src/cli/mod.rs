@@ -28,6 +28,7 @@ use args::{Cli, Command};
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
+    quiet_wayland();
     let cli = Cli::parse();
     if let Err(message) = start_log(cli.verbose) {
         eprintln!("warning: {message}");
@@ -45,6 +46,17 @@ pub fn main() -> ExitCode {
             error.show();
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// Keeps Mesa's Vulkan driver from writing `error: XDG_RUNTIME_DIR is invalid or not set` to our stderr where
+/// there is no desktop: it looks for a Wayland display that nobody asked for. A folder that is not there
+/// answers the question in silence.
+fn quiet_wayland() {
+    const VARIABLE: &str = "XDG_RUNTIME_DIR";
+    if cfg!(target_os = "linux") && std::env::var_os(VARIABLE).is_none() {
+        // SAFETY: the program has just begun; no other thread reads the environment.
+        unsafe { std::env::set_var(VARIABLE, "/nonexistent") };
     }
 }
 

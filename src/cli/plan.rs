@@ -1,8 +1,8 @@
 //! `ralu plan`: what a run would do.
 
 use ralu::models::source::Source;
-use ralu::pipeline::{Settings, plan::plan};
-use ralu::tensor::Caps;
+use ralu::pipeline::Settings;
+use ralu::pipeline::plan::{Caps, plan};
 
 use super::args::PlanArgs;
 use super::error::Result;

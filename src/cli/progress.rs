@@ -32,9 +32,9 @@ impl Progress {
         let bar = (!quiet && std::io::stderr().is_terminal() && !dumb).then(|| {
             let bar = ProgressBar::with_draw_target(Some(WHOLE), ProgressDrawTarget::stderr());
             let template = if output::colours() {
-                "{prefix:>12.cyan.bold} {bar:32.cyan/dim} {wide_msg}"
+                "{prefix:>12.cyan.bold} {bar:20.cyan/dim} {wide_msg}"
             } else {
-                "{prefix:>12} {bar:32} {wide_msg}"
+                "{prefix:>12} {bar:20} {wide_msg}"
             };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("━━─"));
@@ -65,11 +65,16 @@ impl Progress {
         self.above(&format!("warning: {text}"));
     }
 
-    fn above(&self, text: &str) {
+    /// Does something that may write to the terminal.
+    pub fn suspend<T>(&self, action: impl FnOnce() -> T) -> T {
         match &self.bar {
-            Some(bar) => bar.suspend(|| output::diagnostic(text)),
-            None => output::diagnostic(text),
+            Some(bar) => bar.suspend(action),
+            None => action(),
         }
+    }
+
+    fn above(&self, text: &str) {
+        self.suspend(|| output::diagnostic(text));
     }
 
     /// Shows an event.
@@ -85,12 +90,12 @@ impl Progress {
                 let left = self.image_started.elapsed().as_secs_f64() * (1.0 / step.done - 1.0);
                 let of = self.stage.as_ref().map_or(step.stage, |stage| stage.of);
                 let message = format!(
-                    "stage {}/{of}, step {}/{}, {:.2} s a step, {} left",
+                    "stage {}/{of}, step {}/{}, {} left, {:.2} s a step",
                     step.stage,
                     step.step,
                     step.of,
-                    step.seconds,
-                    human_time(left)
+                    human_time(left),
+                    step.seconds
                 );
                 self.update(&self.picture_name(step.image), step.done, message, false);
             }
@@ -141,7 +146,8 @@ impl Progress {
         }
     }
 
-    fn picture_name(&self, image: usize) -> String {
+    /// `picture`, or `picture 2/3` in a series.
+    pub fn picture_name(&self, image: usize) -> String {
         match self.images {
             1 => "picture".to_owned(),
             images => format!("picture {}/{images}", image + 1),

@@ -62,8 +62,9 @@ pub(super) struct Candidate {
     pub(super) report: AdapterReport,
 }
 
-pub(super) fn instance() -> wgpu::Instance {
+fn instance(backends: wgpu::Backends) -> wgpu::Instance {
     wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
         // No indirect dispatches here, so wgpu need not build its validation pipelines for them.
         flags: wgpu::InstanceFlags::empty(),
         ..wgpu::InstanceDescriptor::new_without_display_handle()
@@ -72,13 +73,11 @@ pub(super) fn instance() -> wgpu::Instance {
 
 /// All adapters of all backends, the best one first.
 pub async fn list_adapters() -> Vec<AdapterReport> {
-    candidates(&instance(), wgpu::Backends::all()).await.into_iter().map(|c| c.report).collect()
+    candidates(wgpu::Backends::all()).await.into_iter().map(|c| c.report).collect()
 }
 
-pub(super) async fn candidates(
-    instance: &wgpu::Instance,
-    backends: wgpu::Backends,
-) -> Vec<Candidate> {
+async fn candidates(backends: wgpu::Backends) -> Vec<Candidate> {
+    let instance = instance(backends);
     let mut adapters = instance.enumerate_adapters(backends).await;
     if adapters.is_empty() {
         // Browsers have no list, only a request.
@@ -99,10 +98,7 @@ pub(super) async fn candidates(
 }
 
 /// Chooses among the candidates as `choice` says.
-pub(super) async fn choose(
-    instance: &wgpu::Instance,
-    choice: &AdapterChoice,
-) -> Result<Candidate, Error> {
+pub(super) async fn choose(choice: &AdapterChoice) -> Result<Candidate, Error> {
     let (backends, backend_names) = match choice.backend.as_deref() {
         None => (wgpu::Backends::all(), "Vulkan, Metal, DX12, GL".to_owned()),
         Some(name) => (
@@ -116,29 +112,31 @@ pub(super) async fn choose(
             name.to_owned(),
         ),
     };
-    let mut found = candidates(instance, backends).await;
+    // GL only if it is asked for or nothing else will do: it is the last resort, and merely loading it makes
+    // some drivers write to stderr. It ranks last, so the numbers of the others are the same without it.
+    let mut found = candidates(backends - wgpu::Backends::GL).await;
+    let chosen = |found: &[Candidate]| match &choice.adapter {
+        None => found.iter().position(|c| c.report.unusable.is_none()),
+        Some(wanted) => position(found, wanted),
+    };
+    if backends.contains(wgpu::Backends::GL) && chosen(&found).is_none() {
+        found = candidates(backends).await;
+    }
     if found.is_empty() {
         return Err(Error::NoAdapter { backends: backend_names });
     }
-    let position = match &choice.adapter {
-        None => found.iter().position(|c| c.report.unusable.is_none()).unwrap_or(0),
-        Some(wanted) => {
-            let number = wanted.parse::<usize>().ok();
-            let part = wanted.to_lowercase();
-            found
-                .iter()
-                .position(|c| number == Some(c.report.index))
-                .or_else(|| found.iter().position(|c| c.report.name.to_lowercase().contains(&part)))
-                .ok_or_else(|| Error::NoSuchAdapter {
-                    wanted: wanted.clone(),
-                    found: found
-                        .iter()
-                        .map(|c| {
-                            format!("{} {} ({})", c.report.index, c.report.name, c.report.backend)
-                        })
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                })?
+    let position = match (chosen(&found), &choice.adapter) {
+        (Some(position), _) => position,
+        (None, None) => 0,
+        (None, Some(wanted)) => {
+            return Err(Error::NoSuchAdapter {
+                wanted: wanted.clone(),
+                found: found
+                    .iter()
+                    .map(|c| format!("{} {} ({})", c.report.index, c.report.name, c.report.backend))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            });
         }
     };
     let candidate = found.swap_remove(position);
@@ -148,6 +146,16 @@ pub(super) async fn choose(
         }
         None => Ok(candidate),
     }
+}
+
+/// The adapter of that number, or else the first with that in its name.
+fn position(found: &[Candidate], wanted: &str) -> Option<usize> {
+    let number = wanted.parse::<usize>().ok();
+    let part = wanted.to_lowercase();
+    found
+        .iter()
+        .position(|c| number == Some(c.report.index))
+        .or_else(|| found.iter().position(|c| c.report.name.to_lowercase().contains(&part)))
 }
 
 /// Real GPUs before software, modern backends before GL.

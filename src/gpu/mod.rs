@@ -90,7 +90,7 @@ impl Drop for Buffer {
 impl Gpu {
     /// Opens the adapter that `choice` names, or the best one.
     pub async fn open(choice: &AdapterChoice) -> Result<Gpu, Error> {
-        let candidate = adapters::choose(&adapters::instance(), choice).await?;
+        let candidate = adapters::choose(choice).await?;
         let mut report = candidate.report;
         let adapter_limits = candidate.adapter.limits();
         let mut limits = wgpu::Limits::defaults().or_worse_values_from(&adapter_limits);

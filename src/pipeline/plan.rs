@@ -16,7 +16,9 @@ use crate::models::config::ModelConfig;
 use crate::models::cost::{self, Flops};
 use crate::models::layers::{LoadContext, Precision};
 use crate::models::source::Source;
-use crate::tensor::{Caps, MemoryPlan, ResidentIds, plan_memory};
+use crate::sampling::{RaluParams, ntdm::js_distance};
+pub use crate::tensor::Caps;
+use crate::tensor::{MemoryPlan, ResidentIds, plan_memory};
 
 /// Operations in units of 10^12.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -93,6 +95,8 @@ pub struct Plan {
     pub ralu: String,
     /// Z of the jumps' noise; `None` for plain sampling.
     pub z: Option<f64>,
+    /// Jensen-Shannon distance of the three stages' noise levels to NT-DM's target; `None` for plain sampling.
+    pub js_distance: Option<f64>,
     /// Share of coarse tokens that are refined early.
     pub up_ratio: Option<f64>,
     /// Coarse tokens that are refined early.
@@ -158,6 +162,10 @@ pub fn plan(
         working_height: schedule.height,
         ralu: settings.ralu_name.clone(),
         z: settings.ralu.as_ref().map(|ralu| ralu.z),
+        js_distance: settings.ralu.as_ref().map(|ralu| {
+            let RaluParams { stage_steps, stage_ends, shifts, z, base_time_shift, .. } = ralu;
+            js_distance(stage_steps, stage_ends, shifts, *z, *base_time_shift)
+        }),
         up_ratio: settings.ralu.as_ref().map(|ralu| ralu.up_ratio),
         regions: schedule.regions,
         text_tokens: n_text,
@@ -250,6 +258,9 @@ impl fmt::Display for Plan {
         writeln!(f, "{} x {} pixels, RALU {}", self.width, self.height, self.ralu)?;
         if (self.working_width, self.working_height) != (self.width, self.height) {
             writeln!(f, "worked at {} x {} and cropped", self.working_width, self.working_height)?;
+        }
+        if let (Some(z), Some(distance)) = (self.z, self.js_distance) {
+            writeln!(f, "Z {z:.3}, {} regions, NT-DM distance {distance:.4}", self.regions)?;
         }
         writeln!(
             f,
