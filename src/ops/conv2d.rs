@@ -65,7 +65,12 @@ pub fn conv2d<'r>(
     recorder.exchange_halo(x);
     let bias = recorder.resident(&layer.bias).expect_single("bias").0;
     let lanes_x = weight.tile / 4;
-    let lanes_y = (if caps.is_cpu { 16 } else { 64 }) / lanes_x;
+    // On a processor a second row of lanes would make the reads of pixels differ within a vector.
+    let lanes_y = match caps.is_cpu {
+        true if lanes_x >= 8 => 1,
+        true => 16 / lanes_x,
+        false => 64 / lanes_x,
+    };
 
     for (index, shard) in weight.shards.iter().enumerate() {
         let shard_n = shard.rows.min(n.saturating_sub(shard.row0));
