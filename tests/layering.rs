@@ -65,7 +65,7 @@ const FACE_CRATES: &[&str] = &[
 
 /// Crates that only these files may name.
 const ONLY_IN: &[(&str, &[&str])] =
-    &[("tokenizers", &["src/pipeline/tokens.rs"]), ("memmap2", &["src/models/source.rs"])];
+    &[("tokenizers", &["src/pipeline/tokens/words.rs"]), ("memmap2", &["src/models/source.rs"])];
 
 /// Faces that measure single ops, and so reach for what programs do not need.
 const OP_BENCHMARKS: &[&str] = &["src/cli/bench/ops.rs"];

@@ -16,7 +16,7 @@ use super::error::{Error, Result};
 use super::events::{self, Files};
 use super::progress::{Progress, human_time};
 use super::request::{self, Asked, Origin, Saved};
-use super::{files, model, output, png_file, signals};
+use super::{files, memory, model, output, png_file, signals};
 
 /// Runs the command. A failure is also the last event, if events are asked for.
 pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
@@ -79,6 +79,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         precision,
         given: request.given.0.keys().cloned().collect(),
     };
+    memory::check(&gpu, &config, &model.folder, &settings, precision)?;
     let pipeline = Pipeline::open(gpu, Box::new(model.folder), Options { precision })?;
     let started = Instant::now();
     let mut run = pipeline.start(request)?;

@@ -12,6 +12,7 @@ mod events;
 mod files;
 mod generate;
 mod inspect;
+mod memory;
 mod model;
 mod output;
 mod plan;

@@ -228,6 +228,11 @@ impl Settings {
                 own.width, own.height
             ));
         }
+        if request.steps.is_some() && ralu.is_some() {
+            warnings.push(format!(
+                "the steps of plain sampling have no effect under RALU {ralu_name}, whose stages have their own"
+            ));
+        }
         if request.mask.is_some() && ralu.is_none() {
             warnings.push("painted regions have no effect without RALU".to_owned());
         }

@@ -1,97 +1,22 @@
-//! From arguments to a request, and from a request to what a picture says about itself.
+//! From arguments to a request; [`saved`] has what a picture says about its own.
+
+mod saved;
 
 use std::io::Read;
 use std::path::Path;
 
 use ralu::models::layers::Precision;
-use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng, Settings};
-use ralu::sampling::{Grid, MaskMode, Preset, RaluParams, Variant, mask_regions, regions::PAINTED};
-use serde::{Deserialize, Serialize};
+use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng};
+use ralu::sampling::{MaskMode, Variant};
 
-use super::args::{GenerateArgs, PrecisionArg, RaluArg, RequestArgs};
+use super::args::{GenerateArgs, RaluArg, RequestArgs};
 use super::error::{Error, Result};
-use super::png_file;
+use saved::{parse_precision, read_saved};
+
+pub use saved::{Origin, Saved};
 
 /// More than this on stdin is no prompt.
 const MAX_STDIN_BYTES: u64 = 16 << 20;
-
-/// Everything a picture depends on, as its text chunk `ralu` holds it. Names are the command line's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Saved {
-    /// Version of this layout.
-    pub format: u32,
-    /// Version of the program.
-    pub version: String,
-    /// What the model is called.
-    pub model: String,
-    /// Where it lay, as the user said; absent for the bundled one.
-    pub model_path: Option<String>,
-    /// The adapter it was made on: another one may round differently.
-    pub adapter: String,
-    pub prompt: String,
-    /// Present if true guidance was on.
-    pub negative_prompt: Option<String>,
-    pub width: usize,
-    pub height: usize,
-    pub steps: usize,
-    /// Absent if the model has no input for it.
-    pub guidance: Option<f64>,
-    pub true_cfg: f64,
-    pub max_sequence_length: usize,
-    /// Of this picture.
-    pub seed: u64,
-    pub rng: String,
-    pub ralu: SavedRalu,
-    pub precision: String,
-    /// Names of tensors that were given: they are not in here.
-    #[serde(default)]
-    pub given: Vec<String>,
-}
-
-/// RALU's part of [`Saved`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SavedRalu {
-    /// The preset's name, `custom` or `off`.
-    pub name: String,
-    pub variant: String,
-    /// Absent if off.
-    pub parameters: Option<SavedParameters>,
-    /// User-painted regions.
-    pub regions: Option<SavedRegions>,
-}
-
-/// The numbers of a RALU run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SavedParameters {
-    pub stage_steps: [usize; 3],
-    pub stage_ends: [f64; 3],
-    pub up_ratio: f64,
-    pub stage_shifts: [f64; 3],
-    pub stage_z: f64,
-}
-
-/// Painted regions, as the tokens they cover.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SavedRegions {
-    /// Added to the found ones, or instead of them.
-    pub add: bool,
-    pub rows: usize,
-    pub columns: usize,
-    /// Raster indices of painted coarse tokens.
-    pub tokens: Vec<usize>,
-}
-
-impl From<&RaluParams> for SavedParameters {
-    fn from(params: &RaluParams) -> Self {
-        SavedParameters {
-            stage_steps: params.stage_steps,
-            stage_ends: params.stage_ends,
-            up_ratio: params.up_ratio,
-            stage_shifts: params.shifts,
-            stage_z: params.z,
-        }
-    }
-}
 
 /// What a run needs beside the request.
 pub struct Asked {
@@ -343,168 +268,4 @@ fn read_mask(path: &Path, mode: MaskMode) -> Result<Mask> {
         return Err(failed("it has no pixels".into()));
     }
     Ok(Mask { luma: picture.into_raw(), width, height, mode })
-}
-
-fn read_saved(path: &Path) -> Result<Saved> {
-    let shown = path.display();
-    let text = png_file::read_request(path)?.ok_or_else(|| {
-        Error::failed(format!(
-            "{shown}: this PNG carries no request; expected a picture that `ralu generate` made (programs that \
-             edit or share pictures often remove such texts)"
-        ))
-    })?;
-    let saved: Saved = serde_json::from_str(&text).map_err(|error| {
-        Error::failed(format!(
-            "{shown}: the request in this picture cannot be read ({error}); it was made by another version or \
-             changed"
-        ))
-    })?;
-    if saved.format != FORMAT {
-        return Err(Error::failed(format!(
-            "{shown}: the request in this picture has format {}, expected {FORMAT}; use ralu {}",
-            saved.format, saved.version
-        )));
-    }
-    Ok(saved)
-}
-
-/// Of [`Saved`].
-const FORMAT: u32 = 1;
-
-/// What [`Saved`] knows beside the settings.
-pub struct Origin<'a> {
-    pub model: &'a str,
-    pub model_path: Option<&'a str>,
-    pub adapter: &'a str,
-    pub has_guidance: bool,
-    pub precision: Precision,
-    pub given: Vec<String>,
-}
-
-impl Saved {
-    /// What the picture with `seed` says about itself.
-    pub fn new(settings: &Settings, seed: u64, origin: &Origin<'_>) -> Result<Saved> {
-        let regions = match (&settings.mask, &settings.ralu) {
-            (Some(mask), Some(_)) => Some(SavedRegions::new(mask, settings)?),
-            _ => None,
-        };
-        Ok(Saved {
-            format: FORMAT,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            model: origin.model.to_owned(),
-            model_path: origin.model_path.map(str::to_owned),
-            adapter: origin.adapter.to_owned(),
-            prompt: settings.prompt.clone(),
-            negative_prompt: settings.negative_prompt.clone(),
-            width: settings.width,
-            height: settings.height,
-            steps: settings.steps,
-            guidance: origin.has_guidance.then_some(settings.guidance),
-            true_cfg: settings.true_cfg,
-            max_sequence_length: settings.max_sequence_length,
-            seed,
-            rng: match settings.rng {
-                Rng::Philox => "philox",
-                Rng::Torch => "torch",
-            }
-            .to_owned(),
-            ralu: SavedRalu {
-                name: settings.ralu_name.clone(),
-                variant: match settings.variant {
-                    Variant::Official => "official",
-                    Variant::Exact => "exact",
-                }
-                .to_owned(),
-                parameters: settings.ralu.as_ref().map(SavedParameters::from),
-                regions,
-            },
-            precision: match origin.precision {
-                Precision::Auto => "auto",
-                Precision::F32 => "f32",
-                Precision::F16 => "f16",
-            }
-            .to_owned(),
-            given: origin.given.clone(),
-        })
-    }
-
-    /// The request that makes the picture again.
-    fn request(&self) -> Result<Request> {
-        let ralu = match (&self.ralu.parameters, self.ralu.name.parse::<Preset>()) {
-            (None, _) => RaluChoice::Off,
-            (Some(saved), Ok(preset)) if SavedParameters::from(&preset.params()) == *saved => {
-                RaluChoice::Preset(preset)
-            }
-            // Custom, or a preset that had other numbers when the picture was made.
-            (Some(saved), _) => RaluChoice::Custom {
-                stage_steps: saved.stage_steps,
-                stage_ends: saved.stage_ends,
-                up_ratio: saved.up_ratio,
-                shifts: Some(saved.stage_shifts),
-                z: Some(saved.stage_z),
-            },
-        };
-        Ok(Request {
-            prompt: self.prompt.clone(),
-            negative_prompt: self.negative_prompt.clone(),
-            width: Some(self.width),
-            height: Some(self.height),
-            steps: Some(self.steps),
-            guidance: self.guidance,
-            true_cfg: Some(self.true_cfg),
-            max_sequence_length: Some(self.max_sequence_length),
-            seed: self.seed,
-            rng: parse("rng", &self.rng, &[("philox", Rng::Philox), ("torch", Rng::Torch)])?,
-            ralu,
-            variant: parse(
-                "variant",
-                &self.ralu.variant,
-                &[("official", Variant::Official), ("exact", Variant::Exact)],
-            )?,
-            mask: self.ralu.regions.as_ref().map(SavedRegions::mask).transpose()?,
-            ..Default::default()
-        })
-    }
-}
-
-impl SavedRegions {
-    /// A mask says no more than which tokens it covers: that is what is kept of it.
-    fn new(mask: &Mask, settings: &Settings) -> Result<Self> {
-        let (width, height) =
-            (settings.width.next_multiple_of(32), settings.height.next_multiple_of(32));
-        let grid = Grid::of_image(width, height)?;
-        let shares = mask_regions(&mask.luma, mask.width, mask.height, grid)?;
-        Ok(SavedRegions {
-            add: mask.mode == MaskMode::Add,
-            rows: grid.rows,
-            columns: grid.cols,
-            tokens: (0..shares.len()).filter(|i| shares[*i] >= PAINTED).collect(),
-        })
-    }
-
-    fn mask(&self) -> Result<Mask> {
-        let damaged = || Error::failed("the regions in this picture's request make no sense");
-        let size = self.rows.checked_mul(self.columns).filter(|size| (1..=1 << 20).contains(size));
-        let mut luma = vec![0; size.ok_or_else(damaged)?];
-        for &token in &self.tokens {
-            *luma.get_mut(token).ok_or_else(damaged)? = 255;
-        }
-        let mode = if self.add { MaskMode::Add } else { MaskMode::Replace };
-        Ok(Mask { luma, width: self.columns, height: self.rows, mode })
-    }
-}
-
-fn parse_precision(name: &str) -> Result<Precision> {
-    let known = [PrecisionArg::Auto, PrecisionArg::F32, PrecisionArg::F16];
-    let named = ["auto", "f32", "f16"].into_iter().zip(known.map(Precision::from));
-    parse("precision", name, &named.collect::<Vec<_>>())
-}
-
-fn parse<T: Copy>(what: &str, name: &str, known: &[(&str, T)]) -> Result<T> {
-    known.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
-        Error::failed(format!(
-            "the request in this picture has the {what} {name:?}; expected one of {}",
-            known.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
-        ))
-    })
 }

@@ -1,0 +1,67 @@
+//! `model_index.json`: which pipeline, made of which parts.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::fields::Fields;
+use super::{ConfigError, Family, Result};
+use crate::models::source::Source;
+
+/// `model_index.json`: which pipeline, made of which parts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelIndex {
+    /// `_class_name`, e.g. `FluxPipeline`.
+    pub class: String,
+    /// The family that class belongs to.
+    pub family: Family,
+    /// `(part, library, class)` of every part that is present, in file order of names.
+    pub parts: Vec<(String, String, String)>,
+}
+
+impl ModelIndex {
+    /// Reads `model_index.json`.
+    pub fn load(source: &dyn Source) -> Result<Self> {
+        let fields = Fields::open(source, "model_index.json")?;
+        let class = fields.string("_class_name")?;
+        let family = match class.as_str() {
+            "FluxPipeline" => Family::Flux,
+            "StableDiffusion3Pipeline" => {
+                return Err(ConfigError::NotYet { path: fields.path, found: class });
+            }
+            _ => return Err(ConfigError::Pipeline { path: fields.path, found: class }),
+        };
+        let mut parts = Vec::new();
+        for (name, value) in &fields.map {
+            if let Some([Value::String(library), Value::String(class)]) =
+                value.as_array().map(Vec::as_slice)
+            {
+                parts.push((name.clone(), library.clone(), class.clone()));
+            }
+        }
+        let index = Self { class, family, parts };
+        match family {
+            Family::Flux => {
+                index.expect(&fields, "transformer", &["FluxTransformer2DModel"])?;
+                index.expect(&fields, "text_encoder", &["CLIPTextModel"])?;
+                index.expect(&fields, "text_encoder_2", &["T5EncoderModel"])?;
+                // Not the tokenizers: transformers has renamed their classes, and their files say what they are.
+                index.expect(&fields, "vae", &["AutoencoderKL"])?;
+                index.expect(&fields, "scheduler", &["FlowMatchEulerDiscreteScheduler"])?;
+            }
+        }
+        Ok(index)
+    }
+
+    /// The class of a part, if the model has that part.
+    pub fn part(&self, name: &str) -> Option<&str> {
+        self.parts.iter().find(|(part, ..)| part == name).map(|(_, _, class)| class.as_str())
+    }
+
+    fn expect(&self, fields: &Fields, part: &str, classes: &[&str]) -> Result<()> {
+        match self.part(part) {
+            None => Err(fields.missing(part, &format!("a part of class {}", classes.join(" or ")))),
+            Some(class) if classes.contains(&class) => Ok(()),
+            Some(class) => Err(fields.unsupported(part, format!("a {class}"), &classes.join(", "))),
+        }
+    }
+}

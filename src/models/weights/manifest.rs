@@ -1,0 +1,181 @@
+//! What a model needs of a checkpoint: names and shapes, asked for one by one, judged together.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::{Result, StoredDType, TensorInfo, WeightError, Weights, unsupported};
+
+/// What a model needs of a checkpoint, collected while the model is built.
+pub struct Manifest<'w> {
+    weights: &'w Weights,
+    report: RefCell<Report>,
+}
+
+#[derive(Default)]
+struct Report {
+    problems: Vec<WeightError>,
+    used: BTreeSet<Arc<str>>,
+    order: Vec<TensorInfo>,
+}
+
+impl<'w> Manifest<'w> {
+    /// Nothing asked for yet.
+    pub fn new(weights: &'w Weights) -> Self {
+        Self { weights, report: RefCell::default() }
+    }
+
+    /// The cursor at the top of the names.
+    pub fn root(&self) -> WeightPath<'_> {
+        WeightPath { manifest: self, prefix: String::new() }
+    }
+
+    /// The checkpoint.
+    pub fn weights(&self) -> &'w Weights {
+        self.weights
+    }
+
+    /// The tensors found so far, each once, in the order they were first asked for.
+    pub fn tensors(&self) -> Vec<TensorInfo> {
+        self.report.borrow().order.clone()
+    }
+
+    /// Bytes in the file of the tensors found so far, each counted once.
+    pub fn total_bytes(&self) -> u64 {
+        self.report.borrow().order.iter().map(TensorInfo::n_bytes).sum()
+    }
+
+    /// Ends the collection: an error that lists everything missing, misshapen or of an unsupported type; or the
+    /// names nobody asked for, which a caller may want to warn about.
+    ///
+    /// Names covered by `ignored` are not reported. `"encoder."` covers names that start so, and a name without
+    /// final dot such as `"position_ids"` also covers names that end in `.position_ids`.
+    pub fn finish(&self, ignored: &[&str]) -> Result<Vec<String>> {
+        let mut report = self.report.borrow_mut();
+        let mut problems = std::mem::take(&mut report.problems);
+        match problems.len() {
+            0 => {}
+            1 => return Err(problems.remove(0)),
+            _ => return Err(WeightError::Many { problems }),
+        }
+        let covered = |name: &str| {
+            ignored.iter().any(|entry| {
+                name.starts_with(entry)
+                    || name
+                        .strip_suffix(entry)
+                        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            })
+        };
+        let extra =
+            self.weights.names().filter(|name| !report.used.contains(*name) && !covered(name));
+        Ok(extra.map(str::to_string).collect())
+    }
+}
+
+/// A cursor over a checkpoint's names, as in `w.pp("transformer_blocks").pp(0).require("norm1.linear.weight", ..)`.
+#[derive(Clone)]
+pub struct WeightPath<'m> {
+    manifest: &'m Manifest<'m>,
+    prefix: String,
+}
+
+impl WeightPath<'_> {
+    /// One level down: a name or an index. May hold dots.
+    #[must_use]
+    pub fn pp(&self, part: impl fmt::Display) -> Self {
+        Self { manifest: self.manifest, prefix: self.full(&part.to_string()) }
+    }
+
+    /// One level down if any name lies there, else where we are: CLIP checkpoints have `text_model.` before every
+    /// name, or not, depending on the version of transformers that wrote them.
+    #[must_use]
+    pub fn pp_if_present(&self, part: &str) -> Self {
+        let below = self.full(part) + ".";
+        let mut after = self
+            .manifest
+            .weights
+            .tensors
+            .range::<str, _>((Bound::Included(below.as_str()), Bound::Unbounded));
+        match after.next().is_some_and(|(name, _)| name.starts_with(&below)) {
+            true => self.pp(part),
+            false => self.clone(),
+        }
+    }
+
+    /// The names above, joined by dots.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether a tensor is there; asks for nothing.
+    pub fn has(&self, name: &str) -> bool {
+        self.manifest.weights.info(&self.full(name)).is_some()
+    }
+
+    /// The tensor `name`, which must have `shape` and a type we read.
+    ///
+    /// If it has not, that is noted for [`Manifest::finish`] and a stand-in with the expected shape comes back, which
+    /// cannot be read: building goes on, so that all problems are found together.
+    pub fn require(&self, name: &str, shape: &[usize]) -> TensorInfo {
+        self.require_any(&[name], shape)
+    }
+
+    /// Like [`require`](Self::require), for a tensor that may be stored under several names; takes the first that is
+    /// there, and counts all as asked for. (T5: `shared.weight` is `encoder.embed_tokens.weight`.)
+    pub fn require_any(&self, names: &[&str], shape: &[usize]) -> TensorInfo {
+        let weights = self.manifest.weights;
+        let names: Vec<String> = names.iter().map(|name| self.full(name)).collect();
+        let report = &mut *self.manifest.report.borrow_mut();
+        let found = names.iter().find_map(|name| weights.info(name));
+        let is_new = found.is_some_and(|info| !report.used.contains(&info.name));
+        for info in names.iter().filter_map(|name| weights.info(name)) {
+            report.used.insert(info.name.clone());
+        }
+        let Some(info) = found else {
+            let name = names.join(" or ");
+            report
+                .problems
+                .push(WeightError::Missing { name: name.clone(), file: weights.place.clone() });
+            return TensorInfo {
+                name: name.into(),
+                dtype: StoredDType::F32,
+                shape: shape.to_vec(),
+                file: "".into(),
+                range: 0..0,
+                shard: usize::MAX,
+            };
+        };
+        if info.shape != shape {
+            report.problems.push(WeightError::Shape {
+                name: info.name.to_string(),
+                expected: shape.to_vec(),
+                found: info.shape.clone(),
+                file: info.file.to_string(),
+            });
+            return TensorInfo {
+                shape: shape.to_vec(),
+                file: "".into(),
+                shard: usize::MAX,
+                ..info.clone()
+            };
+        }
+        if info.dtype.bytes().is_none() {
+            report.problems.push(unsupported(info));
+        }
+        if is_new {
+            report.order.push(info.clone());
+        }
+        info.clone()
+    }
+
+    /// The tensor `name` if it is there (then like [`require`](Self::require)), else nothing.
+    pub fn optional(&self, name: &str, shape: &[usize]) -> Option<TensorInfo> {
+        self.has(name).then(|| self.require(name, shape))
+    }
+
+    fn full(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
+    }
+}

@@ -1,0 +1,454 @@
+//! Weights as plain data: which tensors a safetensors checkpoint holds, and what a model needs of them.
+//!
+//! - [`Weights`] parses headers only (`header.rs`), so opening a 24 GB checkpoint takes milliseconds.
+//! - [`Manifest`] and its cursor [`WeightPath`] collect what a model asks for. Misses and wrong shapes are noted, not
+//!   thrown, so that model code has no `?` and the user sees everything that is wrong at once.
+//! - [`Weights::read_f32`] and [`first_not_finite`] look at values.
+//!
+//! The header parser is our own rather than the `safetensors` crate's: offsets stay 64 bits wide in the browser, a
+//! tensor of a type we cannot read does not spoil the file, and duplicated names are found.
+//!
+//! ```no_run
+//! # use ralu::models::{source::Folder, weights::{Manifest, Weights}};
+//! let folder = Folder::open("models/tiny-flux")?;
+//! let weights = Weights::open(&folder, "transformer", "diffusion_pytorch_model")?;
+//! let manifest = Manifest::new(&weights);
+//! let block = manifest.root().pp("transformer_blocks").pp(0);
+//! let to_q = block.require("attn.to_q.weight", &[320, 320]);
+//! let extra_names = manifest.finish(&[])?;
+//! let mut values = Vec::new();
+//! weights.read_f32(&to_q, 0..320, &mut values)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What it does not do: no GPU, no upload, no change of type other than to f32.
+
+mod header;
+mod manifest;
+mod values;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::source::{Blob, Source, SourceError};
+use header::parse_header;
+
+pub use manifest::{Manifest, WeightPath};
+pub use values::{append_f32, first_not_finite};
+
+/// Why weights cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightError {
+    /// The bytes could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// No checkpoint in the folder.
+    #[error("{dir}: no weights; looked for {looked_for}; found {found}{hint}")]
+    NoFile { dir: String, looked_for: String, found: String, hint: String },
+    /// The file is not a readable safetensors file.
+    #[error("{file}: not a valid safetensors file: {reason}; fetch the file again")]
+    Header { file: String, reason: String },
+    /// The index of a sharded checkpoint is damaged.
+    #[error("{file}: not a valid index of a sharded checkpoint: {reason}")]
+    Index { file: String, reason: String },
+    /// The index names a file that is not there.
+    #[error(
+        "{index}: names the file {shard}, which is not there; the download is incomplete, fetch it again"
+    )]
+    MissingShard { index: String, shard: String },
+    /// The index says a tensor is in a file that does not have it.
+    #[error(
+        "{index}: says that {name} is in {shard}, but that file does not have it; the files belong to different downloads, fetch them again"
+    )]
+    NotInShard { index: String, name: String, shard: String },
+    /// A tensor is not there.
+    #[error(
+        "{file}: the tensor {name} is missing; this checkpoint is incomplete or of another model"
+    )]
+    Missing { name: String, file: String },
+    /// A tensor has another shape than the model's configuration says.
+    #[error(
+        "{file}: the tensor {name} has shape {found:?}, expected {expected:?}; config.json and weights do not belong together"
+    )]
+    Shape { name: String, expected: Vec<usize>, found: Vec<usize>, file: String },
+    /// A tensor has a type that cannot be read.
+    #[error(
+        "{file}: the tensor {name} has type {dtype}, which is not supported; supported: F32, F16, BF16, F64; use a checkpoint in one of these"
+    )]
+    DType { name: String, dtype: String, file: String },
+    /// Several of the above.
+    #[error("{}", Many(.problems))]
+    Many { problems: Vec<WeightError> },
+    /// A weight is NaN or infinite.
+    #[error(
+        "{file}: the tensor {name} holds {value} at element {index}; the checkpoint is damaged, fetch it again"
+    )]
+    NotFinite { name: String, index: u64, value: f32, file: String },
+    /// Elements outside a tensor were asked for.
+    #[error("{file}: the tensor {name} has {len} {unit}; {start}..{end} were asked for")]
+    Range { name: String, start: u64, end: u64, len: u64, unit: &'static str, file: String },
+}
+
+/// Shows at most this many problems, then a count.
+const MAX_SHOWN: usize = 20;
+
+struct Many<'a>(&'a [WeightError]);
+
+impl fmt::Display for Many<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tensors do not fit the model's configuration:", self.0.len())?;
+        for problem in self.0.iter().take(MAX_SHOWN) {
+            write!(f, "\n  {problem}")?;
+        }
+        if self.0.len() > MAX_SHOWN {
+            write!(f, "\n  … and {} more", self.0.len() - MAX_SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
+type Result<T> = std::result::Result<T, WeightError>;
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Tensors
+
+/// How a tensor's numbers are stored in the file, little-endian.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum StoredDType {
+    F32,
+    F16,
+    BF16,
+    F64,
+    /// Something we cannot compute with, by its safetensors name (`F8_E4M3`, `I8`, …).
+    Other(String),
+}
+
+impl StoredDType {
+    fn parse(name: &str) -> Self {
+        match name {
+            "F32" => Self::F32,
+            "F16" => Self::F16,
+            "BF16" => Self::BF16,
+            "F64" => Self::F64,
+            other => Self::Other(other.into()),
+        }
+    }
+
+    /// The safetensors name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::F64 => "F64",
+            Self::Other(name) => name,
+        }
+    }
+
+    /// Bytes per number; `None` for types we do not read.
+    pub fn bytes(&self) -> Option<usize> {
+        match self {
+            Self::F64 => Some(8),
+            Self::F32 => Some(4),
+            Self::F16 | Self::BF16 => Some(2),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for StoredDType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where one tensor lies and what it looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// As in the file, prefix and all.
+    pub name: Arc<str>,
+    pub dtype: StoredDType,
+    /// Row-major; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// The file's path, for messages.
+    pub file: Arc<str>,
+    /// Bytes from the start of the file.
+    pub range: Range<u64>,
+    shard: usize,
+}
+
+impl TensorInfo {
+    /// Number of elements; the product of the shape.
+    pub fn n_elements(&self) -> u64 {
+        self.shape.iter().map(|n| *n as u64).product()
+    }
+
+    /// Bytes in the file.
+    pub fn n_bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Checkpoint
+
+/// The tensors of one checkpoint: one safetensors file, or several with an index.
+pub struct Weights {
+    /// The folder or file, for messages.
+    place: String,
+    shards: Vec<Box<dyn Blob>>,
+    files: Vec<Arc<str>>,
+    tensors: BTreeMap<Arc<str>, TensorInfo>,
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Weights({}, {} tensors)", self.place, self.tensors.len())
+    }
+}
+
+impl Weights {
+    /// Opens the checkpoint `stem` in folder `dir` of `source` and reads its headers.
+    ///
+    /// Takes the first of `STEM.safetensors.index.json`, `STEM.safetensors`, and the same with diffusers' variants
+    /// `fp16` and `bf16`. `dir` may be `""`.
+    pub fn open(source: &dyn Source, dir: &str, stem: &str) -> Result<Self> {
+        let looked_for = [
+            format!("{stem}.safetensors.index.json"),
+            format!("{stem}.safetensors"),
+            format!("{stem}.safetensors.index.fp16.json"),
+            format!("{stem}.fp16.safetensors.index.json"),
+            format!("{stem}.fp16.safetensors"),
+            format!("{stem}.safetensors.index.bf16.json"),
+            format!("{stem}.bf16.safetensors"),
+        ];
+        for name in &looked_for {
+            let path = join(dir, name);
+            if !source.exists(&path) {
+                continue;
+            }
+            return match name.ends_with(".json") {
+                true => Self::open_index(source, dir, &path),
+                false => Self::open_file(source, &path),
+            };
+        }
+        let files = source.list(dir)?;
+        let pickled = files
+            .iter()
+            .any(|f| [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| f.ends_with(end)));
+        let hint = if pickled {
+            "; pickled checkpoints (.bin, .pt, .ckpt) are not read, save the model with safe_serialization=True"
+        } else if files.is_empty() {
+            "; fetch this part of the model"
+        } else {
+            ""
+        };
+        Err(WeightError::NoFile {
+            dir: shown(source, dir),
+            looked_for: looked_for[..2].join(", "),
+            found: if files.is_empty() { "nothing".into() } else { list(files.iter(), 10) },
+            hint: hint.into(),
+        })
+    }
+
+    /// Opens a single safetensors file.
+    pub fn open_file(source: &dyn Source, path: &str) -> Result<Self> {
+        let mut weights = Self::empty(shown(source, path));
+        weights.add_file(source, path)?;
+        Ok(weights)
+    }
+
+    /// A checkpoint without tensors: every tensor asked for is noted as missing, and its stand-in has the shape that
+    /// was expected. Enough to plan a model that is not on this machine.
+    pub fn empty(place: String) -> Self {
+        Self { place, shards: Vec::new(), files: Vec::new(), tensors: BTreeMap::new() }
+    }
+
+    fn open_index(source: &dyn Source, dir: &str, path: &str) -> Result<Self> {
+        let index = shown(source, path);
+        let damaged = |reason: String| WeightError::Index { file: index.clone(), reason };
+        let text = source.text(path)?.unwrap_or_default();
+        let json: Value =
+            serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
+            return Err(damaged(
+                "expected an object \"weight_map\" from tensor names to file names".into(),
+            ));
+        };
+        let mut shards = BTreeSet::new();
+        for (name, shard) in map {
+            // A shard lies beside its index: a name with a folder in it is an attempt to read something else.
+            match shard.as_str() {
+                Some(shard)
+                    if !shard.is_empty()
+                        && !shard.contains(['/', '\\', ':', '\0'])
+                        && shard != ".." =>
+                {
+                    shards.insert(shard)
+                }
+                _ => {
+                    return Err(damaged(format!(
+                        "the file of {name} is {shard}; expected a plain file name"
+                    )));
+                }
+            };
+        }
+        if shards.is_empty() {
+            return Err(damaged("\"weight_map\" is empty".into()));
+        }
+        for shard in &shards {
+            if !source.exists(&join(dir, shard)) {
+                return Err(WeightError::MissingShard { index, shard: shard.to_string() });
+            }
+        }
+        let mut weights = Self::empty(shown(source, dir));
+        let mut found_in = BTreeMap::new();
+        for shard in shards {
+            found_in.insert(shard, weights.shards.len());
+            weights.add_file(source, &join(dir, shard))?;
+        }
+        for (name, shard) in map {
+            let shard = shard.as_str().unwrap_or_default();
+            let there = weights.tensors.get(name.as_str()).map(|info| info.shard);
+            if there.is_none() || there != found_in.get(shard).copied() {
+                return Err(WeightError::NotInShard {
+                    index,
+                    name: name.clone(),
+                    shard: shard.into(),
+                });
+            }
+        }
+        Ok(weights)
+    }
+
+    fn add_file(&mut self, source: &dyn Source, path: &str) -> Result<()> {
+        let file: Arc<str> = shown(source, path).into();
+        let blob = source.blob(path)?;
+        let shard = self.shards.len();
+        for info in parse_header(blob.as_ref(), &file, shard)? {
+            if let Some(first) = self.tensors.get(&info.name) {
+                let reason = format!("{} is also in {}", info.name, first.file);
+                return Err(WeightError::Header { file: file.to_string(), reason });
+            }
+            self.tensors.insert(info.name.clone(), info);
+        }
+        self.shards.push(blob);
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// The tensor of that full name.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// All tensors, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.tensors.values()
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(AsRef::as_ref)
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there is no tensor at all.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Bytes of all tensors together.
+    pub fn total_bytes(&self) -> u64 {
+        self.iter().map(TensorInfo::n_bytes).sum()
+    }
+
+    /// The checkpoint's files, for messages.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(AsRef::as_ref)
+    }
+
+    /// The folder or file, for messages.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The raw bytes `range` of a tensor, counted from the tensor's start.
+    pub fn bytes(&self, info: &TensorInfo, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        let (blob, range) = self.locate(info, range)?;
+        Ok(blob.bytes(range)?)
+    }
+
+    /// Says that a part of a tensor (bytes from the tensor's start) has been uploaded and need not stay in memory.
+    pub fn release(&self, info: &TensorInfo, range: Range<u64>) {
+        if let Ok((blob, range)) = self.locate(info, range) {
+            blob.release(range);
+        }
+    }
+
+    fn locate(&self, info: &TensorInfo, range: Range<u64>) -> Result<(&dyn Blob, Range<u64>)> {
+        let Some(blob) = self.shards.get(info.shard).filter(|_| !info.file.is_empty()) else {
+            return Err(WeightError::Missing {
+                name: info.name.to_string(),
+                file: self.place.clone(),
+            });
+        };
+        if range.start > range.end || range.end > info.n_bytes() {
+            return Err(out_of_range(info, &range, info.n_bytes(), "bytes"));
+        }
+        Ok((blob.as_ref(), info.range.start + range.start..info.range.start + range.end))
+    }
+}
+
+fn out_of_range(
+    info: &TensorInfo,
+    range: &Range<u64>,
+    len: u64,
+    unit: &'static str,
+) -> WeightError {
+    WeightError::Range {
+        name: info.name.to_string(),
+        start: range.start,
+        end: range.end,
+        len,
+        unit,
+        file: info.file.to_string(),
+    }
+}
+
+fn unsupported(info: &TensorInfo) -> WeightError {
+    WeightError::DType {
+        name: info.name.to_string(),
+        dtype: info.dtype.name().chars().take(40).collect(),
+        file: info.file.to_string(),
+    }
+}
+
+fn join(dir: &str, name: &str) -> String {
+    if dir.is_empty() { name.into() } else { format!("{dir}/{name}") }
+}
+
+fn shown(source: &dyn Source, path: &str) -> String {
+    join(source.name().trim_end_matches('/'), path).trim_end_matches('/').to_string()
+}
+
+/// `a, b, c and 4 more`
+fn list<T: AsRef<str>>(items: impl ExactSizeIterator<Item = T>, max: usize) -> String {
+    let rest = items.len().saturating_sub(max);
+    let shown: Vec<String> = items.take(max).map(|item| item.as_ref().to_string()).collect();
+    match rest {
+        0 => shown.join(", "),
+        _ => format!("{} and {rest} more", shown.join(", ")),
+    }
+}

@@ -1,0 +1,200 @@
+//! A run: the stages of one request, one event at a time.
+//!
+//! This file says what follows what; [`prepare`], [`stages`], [`regions`] and [`jump`] say what is done.
+
+mod jump;
+mod prepare;
+mod regions;
+mod stages;
+
+use std::collections::VecDeque;
+
+use web_time::Instant;
+
+use super::event::Event;
+use super::programs::RunMemory;
+use super::prompt::{Encoded, Encoder};
+use super::{Error, NamedTensors, Pipeline, Request, RunSchedule, Settings};
+use crate::gpu::Counters;
+use crate::tensor::Resident;
+use prepare::Programs;
+
+/// A request in progress. Pull events with [`Run::next`]; drop it to cancel.
+pub struct Run<'p> {
+    pipeline: &'p Pipeline,
+    settings: Settings,
+    schedule: RunSchedule,
+    given: NamedTensors,
+    stage_pictures: bool,
+    collect_tensors: bool,
+    events: VecDeque<Event>,
+    phase: Phase<'p>,
+    encoded: Option<Encoded>,
+    programs: Option<Programs<'p>>,
+    image: ImageState,
+}
+
+/// What happens at the next pull.
+enum Phase<'p> {
+    Start,
+    Encode(Encoder<'p>, Instant),
+    Load { next: usize, bytes: u64 },
+    Prepare,
+    BeginImage(usize),
+    BeginStage(usize),
+    Step(usize, usize),
+    EndStage(usize),
+    Decode,
+    Done,
+}
+
+/// What belongs to the picture in work.
+#[derive(Default)]
+struct ImageState {
+    number: usize,
+    seed: u64,
+    started: Option<Instant>,
+    stage_seconds: f64,
+    counters: Option<Counters>,
+    selected: Vec<u32>,
+    tensors: NamedTensors,
+    flops_done: f64,
+}
+
+impl<'p> Run<'p> {
+    pub(super) fn new(pipeline: &'p Pipeline, request: Request) -> Result<Self, Error> {
+        let settings = Settings::resolve(&request, &pipeline.config)?;
+        let schedule = RunSchedule::new(&settings, &pipeline.config)?;
+        let mut events: VecDeque<Event> =
+            settings.warnings.iter().cloned().map(Event::Warning).collect();
+        for (dir, names) in pipeline.extra_weights() {
+            let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
+            let more = if names.len() > shown.len() { ", …" } else { "" };
+            events.push_back(Event::Warning(format!(
+                "{dir}: {} weights are not used by this kind of model: {}{more}",
+                names.len(),
+                shown.join(", ")
+            )));
+        }
+        Ok(Run {
+            pipeline,
+            settings,
+            schedule,
+            given: request.given,
+            stage_pictures: request.stage_pictures,
+            collect_tensors: request.collect_tensors,
+            events,
+            phase: Phase::Start,
+            encoded: None,
+            programs: None,
+            image: ImageState::default(),
+        })
+    }
+
+    /// Every choice of this run.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The stages of this run.
+    pub fn schedule(&self) -> &RunSchedule {
+        &self.schedule
+    }
+
+    /// Works until something is worth telling; `None` when everything is done. After an error the run is over.
+    pub async fn next(&mut self) -> Result<Option<Event>, Error> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
+            }
+            if matches!(self.phase, Phase::Done) {
+                return Ok(None);
+            }
+            let phase = std::mem::replace(&mut self.phase, Phase::Done);
+            self.phase = self.advance(phase).await?;
+        }
+    }
+
+    async fn advance(&mut self, phase: Phase<'p>) -> Result<Phase<'p>, Error> {
+        Ok(match phase {
+            Phase::Start => Phase::Encode(Encoder::new(self.pipeline), Instant::now()),
+            Phase::Encode(mut encoder, started) => {
+                if let Some(event) = encoder.upload_some().await? {
+                    self.events.push_back(event);
+                    return Ok(Phase::Encode(encoder, started));
+                }
+                let mut warnings = Vec::new();
+                let encoded = encoder.encode(&self.settings, &self.given, &mut warnings).await;
+                encoder.release();
+                self.encoded = Some(encoded?);
+                self.events.extend(warnings.into_iter().map(Event::Warning));
+                self.events.push_back(Event::Encoded {
+                    n_tokens: self.settings.max_sequence_length,
+                    seconds: started.elapsed().as_secs_f64(),
+                });
+                Phase::Load { next: 0, bytes: 0 }
+            }
+            Phase::Load { next, bytes } => self.load_some(next, bytes).await?,
+            Phase::Prepare => {
+                self.programs = Some(self.prepare().await?);
+                self.write_conditioning().await?;
+                Phase::BeginImage(0)
+            }
+            Phase::BeginImage(number) if number >= self.settings.count => {
+                self.programs = None;
+                Phase::Done
+            }
+            Phase::BeginImage(number) => {
+                self.begin_image(number).await?;
+                Phase::BeginStage(0)
+            }
+            Phase::BeginStage(stage) => {
+                self.begin_stage(stage).await?;
+                Phase::Step(stage, 0)
+            }
+            Phase::Step(stage, i) => {
+                self.step(stage, i).await?;
+                if i + 1 < self.schedule.stages[stage].steps() {
+                    Phase::Step(stage, i + 1)
+                } else {
+                    Phase::EndStage(stage)
+                }
+            }
+            Phase::EndStage(stage) => {
+                self.end_stage(stage).await?;
+                if stage + 1 < self.schedule.stages.len() {
+                    Phase::BeginStage(stage + 1)
+                } else {
+                    Phase::Decode
+                }
+            }
+            Phase::Decode => {
+                self.finish_image().await?;
+                Phase::BeginImage(self.image.number + 1)
+            }
+            Phase::Done => Phase::Done,
+        })
+    }
+
+    #[track_caller]
+    fn programs(&self) -> Result<&Programs<'p>, Error> {
+        match &self.programs {
+            Some(programs) => Ok(programs),
+            None => unreachable!("a phase after Prepare runs without programs"),
+        }
+    }
+
+    fn memory(&self) -> Result<&RunMemory, Error> {
+        Ok(&self.programs()?.memory)
+    }
+
+    async fn write(&self, resident: &Resident, values: &[f32]) -> Result<(), Error> {
+        let Pipeline { gpu, store, .. } = self.pipeline;
+        Ok(store.write(gpu, resident, values).await?)
+    }
+
+    async fn read(&self, resident: &Resident) -> Result<Vec<f32>, Error> {
+        let Pipeline { gpu, store, .. } = self.pipeline;
+        Ok(store.read(gpu, resident).await?)
+    }
+}

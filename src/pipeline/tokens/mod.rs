@@ -1,0 +1,188 @@
+//! Text to token ids, as transformers does it.
+//!
+//! [`ClipTokenizer`] and [`T5Tokenizer`] give what their namesakes give with `padding="max_length", truncation=True`.
+//! Like transformers 5, they take only vocabulary, merges, special tokens and T5's character map from the files, and set
+//! up normalizing and splitting themselves: exports of one tokenizer differ in these, and in the truncation and padding
+//! a `tokenizer.json` may carry. Begin and end marks, truncation and padding are done here; the `tokenizers` crate does
+//! the rest.
+//!
+//! ```no_run
+//! # use ralu::{models::source::Folder, pipeline::tokens::ClipTokenizer};
+//! let folder = Folder::open("models/tiny-flux")?;
+//! let clip = ClipTokenizer::load(&folder, "tokenizer")?;
+//! assert_eq!(clip.encode("a red apple")?.ids.len(), 77);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod character_map;
+mod config;
+mod words;
+
+use serde_json::{Map, Value};
+
+use crate::models::source::{Source, SourceError};
+use config::Config;
+use words::Words;
+
+/// Why text cannot be turned into tokens.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// The bytes could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// No tokenizer in the folder.
+    #[error(
+        "{dir}: no tokenizer; looked for {looked_for}; found {found}; fetch this part of the model"
+    )]
+    NoFile { dir: String, looked_for: String, found: String },
+    /// A tokenizer file is damaged.
+    #[error("{path}: not a usable tokenizer file: {reason}; fetch the file again")]
+    File { path: String, reason: String },
+    /// A special token is not in the vocabulary.
+    #[error(
+        "{path}: the vocabulary has no token {token:?} ({role}); the tokenizer's files do not belong together"
+    )]
+    NoToken { path: String, token: String, role: &'static str },
+    /// The tokenizer has more tokens than the encoder has embeddings.
+    #[error(
+        "{path}: the tokenizer has token ids up to {largest}, but the text encoder has {vocab_size} embeddings; \
+         the model folder mixes parts that do not belong together"
+    )]
+    Vocabulary { path: String, largest: u32, vocab_size: usize },
+    /// The asked length has no room for a token.
+    #[error("a text length of {found} tokens was asked for; expected at least {least}")]
+    Length { found: usize, least: usize },
+    /// The tokenizer refused the text.
+    #[error("{path}: the tokenizer cannot encode this text: {reason}")]
+    Encode { path: String, reason: String },
+}
+
+type Result<T> = std::result::Result<T, TokenError>;
+
+/// A text as token ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// Exactly the asked number of ids: text, end mark, padding.
+    pub ids: Vec<u32>,
+    /// How many tokens of the text did not fit and were dropped.
+    pub truncated: Option<usize>,
+}
+
+/// CLIP's byte-pair tokenizer.
+pub struct ClipTokenizer {
+    words: Words,
+    bos: u32,
+    eos: u32,
+    pad: u32,
+    max_length: usize,
+}
+
+impl ClipTokenizer {
+    /// Loads `DIR/tokenizer.json`, or `vocab.json` and `merges.txt` where that is missing (the FLUX.1 repositories ship
+    /// only those for CLIP). The result is that of transformers' fast `CLIPTokenizer`.
+    pub fn load(source: &dyn Source, dir: &str) -> Result<Self> {
+        let config = Config::load(source, dir)?;
+        let bos = config.token("bos_token", "<|startoftext|>");
+        let eos = config.token("eos_token", "<|endoftext|>");
+        let pad = config.token("pad_token", &eos);
+        let words = match Words::clip_json(source, dir, &eos)? {
+            Some(words) => words,
+            None => match Words::clip_files(source, dir, &config, [&bos, &eos])? {
+                Some(words) => words,
+                None => {
+                    return Err(no_file(
+                        source,
+                        dir,
+                        "tokenizer.json, or vocab.json with merges.txt",
+                    ));
+                }
+            },
+        };
+        Ok(Self {
+            bos: words.id(&bos, "begin of text")?,
+            eos: words.id(&eos, "end of text")?,
+            pad: words.id(&pad, "padding")?,
+            max_length: config.max_length(77),
+            words,
+        })
+    }
+
+    /// Number of ids [`encode`](Self::encode) returns: the tokenizer's `model_max_length`, 77.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// Begin mark, text, end mark, padding; a long text loses its end, never the end mark.
+    pub fn encode(&self, text: &str) -> Result<Encoded> {
+        self.words.encode(text, Some(self.bos), self.eos, self.pad, self.max_length)
+    }
+
+    /// Fails if this tokenizer can emit ids that an embedding table of `vocab_size` rows does not have.
+    pub fn check_vocab(&self, vocab_size: usize) -> Result<()> {
+        self.words.check_vocab(vocab_size)
+    }
+}
+
+/// T5's unigram tokenizer.
+pub struct T5Tokenizer {
+    words: Words,
+    eos: u32,
+    pad: u32,
+}
+
+impl T5Tokenizer {
+    /// Loads `DIR/tokenizer.json`.
+    pub fn load(source: &dyn Source, dir: &str) -> Result<Self> {
+        let config = Config::load(source, dir)?;
+        let Some(words) = Words::t5_json(source, dir)? else {
+            return Err(no_file(source, dir, "tokenizer.json (spiece.model alone is not read)"));
+        };
+        Ok(Self {
+            eos: words.id(&config.token("eos_token", "</s>"), "end of text")?,
+            pad: words.id(&config.token("pad_token", "<pad>"), "padding")?,
+            words,
+        })
+    }
+
+    /// Text, end mark, padding to `max_len` ids; a long text loses its end, never the end mark.
+    pub fn encode(&self, text: &str, max_len: usize) -> Result<Encoded> {
+        self.words.encode(text, None, self.eos, self.pad, max_len)
+    }
+
+    /// Fails if this tokenizer can emit ids that an embedding table of `vocab_size` rows does not have.
+    pub fn check_vocab(&self, vocab_size: usize) -> Result<()> {
+        self.words.check_vocab(vocab_size)
+    }
+}
+
+fn shown(source: &dyn Source, path: &str) -> String {
+    format!("{}/{path}", source.name().trim_end_matches('/'))
+}
+
+fn no_file(source: &dyn Source, dir: &str, looked_for: &str) -> TokenError {
+    let found = source.list(dir).unwrap_or_default();
+    TokenError::NoFile {
+        dir: shown(source, dir),
+        looked_for: looked_for.into(),
+        found: if found.is_empty() { "nothing".into() } else { found.join(", ") },
+    }
+}
+
+/// A JSON file that holds an object, and its path for messages; `None` if there is no such file.
+fn read_object(
+    source: &dyn Source,
+    dir: &str,
+    name: &str,
+) -> Result<Option<(Map<String, Value>, String)>> {
+    let path = format!("{dir}/{name}");
+    let Some(text) = source.text(&path)? else {
+        return Ok(None);
+    };
+    let path = shown(source, &path);
+    match serde_json::from_str(&text) {
+        Ok(Value::Object(map)) => Ok(Some((map, path))),
+        Ok(_) => Err(TokenError::File { path, reason: "expected a JSON object".into() }),
+        Err(error) => Err(TokenError::File { path, reason: error.to_string() }),
+    }
+}
