@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ralu::gpu::{Gpu, block_on, human_bytes};
+use ralu::gpu::{Gpu, block_on_while, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::models::source::Source;
 use ralu::pipeline::{
@@ -85,8 +85,9 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     let mut run = pipeline.start(request)?;
     let last_stage = schedule.stages.len();
     loop {
-        let next = block_on(pipeline.gpu(), run.next());
+        let next = block_on_while(pipeline.gpu(), run.next(), || signals::check().is_ok());
         signals::check().inspect_err(|_| progress.clear())?;
+        let Some(next) = next else { break };
         let event = match next.inspect_err(|_| progress.clear())? {
             Some(event) => event,
             None => break,

@@ -1,4 +1,4 @@
-//! Ctrl-C: the first one stops a run at its next event, the second one the program.
+//! Ctrl-C: the first one stops a run after the slice of GPU work in hand, the second one the program.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

@@ -21,14 +21,14 @@ pub use error::{Error, human_bytes};
 pub use program::{Program, SlotPool};
 pub use shader::{LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
 #[cfg(not(target_arch = "wasm32"))]
-pub use signal::block_on;
+pub use signal::{block_on, block_on_while};
 pub use store::Store;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use crate::tensor::{Caps, PipelineKey};
+use crate::tensor::{Access, Caps, PipelineKey};
 
 /// How many GPU objects were created so far. A stage must not create any after its first step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,7 @@ pub struct Gpu {
     report: AdapterReport,
     caps: Caps,
     submit_flops: f64,
+    layouts: RefCell<HashMap<Vec<Access>, wgpu::BindGroupLayout>>,
     pipelines: RefCell<HashMap<String, Arc<wgpu::ComputePipeline>>>,
     lost: Arc<Mutex<Option<String>>>,
     uncaptured: Arc<Mutex<Option<String>>>,
@@ -152,6 +153,7 @@ impl Gpu {
             report,
             caps,
             submit_flops: if discrete { 400e9 } else { 20e9 },
+            layouts: RefCell::default(),
             pipelines: RefCell::default(),
             lost,
             uncaptured,
@@ -246,15 +248,49 @@ impl Gpu {
         Ok(Buffer { raw, bytes, ledger: self.counters.clone() })
     }
 
-    /// The compiled pipeline of a key, from the cache after the first time.
+    /// The layout of a dispatch's bind group: `params` with a dynamic offset, then storage buffers.
+    ///
+    /// Dispatches that differ only in their parameters share a bind group, and kernels of the same signature a
+    /// layout: a picture of 8192 x 8192 has 65,000 dispatches, more bind groups than some drivers survive.
+    pub(crate) async fn layout(&self, accesses: &[Access]) -> Result<wgpu::BindGroupLayout, Error> {
+        if let Some(layout) = self.layouts.borrow().get(accesses) {
+            return Ok(layout.clone());
+        }
+        let entry = |binding: usize, ty, has_dynamic_offset| wgpu::BindGroupLayoutEntry {
+            binding: binding as u32,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+            count: None,
+        };
+        let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform, true)];
+        for (i, access) in accesses.iter().enumerate() {
+            let read_only = *access == Access::Read;
+            entries.push(entry(i + 1, wgpu::BufferBindingType::Storage { read_only }, false));
+        }
+        let layout = self
+            .scoped("a bind group layout", || {
+                self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                    label: None,
+                    entries: &entries,
+                })
+            })
+            .await?;
+        self.layouts.borrow_mut().insert(accesses.to_vec(), layout.clone());
+        Ok(layout)
+    }
+
+    /// The compiled pipeline of a key, from the cache after the first time. `accesses` are those of its storage
+    /// buffers, the same for every dispatch of a kernel.
     pub(crate) async fn pipeline(
         &self,
         key: &PipelineKey,
+        accesses: &[Access],
     ) -> Result<Arc<wgpu::ComputePipeline>, Error> {
         let name = format!("{key:?}");
         if let Some(pipeline) = self.pipelines.borrow().get(&name) {
             return Ok(pipeline.clone());
         }
+        let layout = self.layout(accesses).await?;
         let what = format!("kernel {}.{}", key.shader, key.entry);
         let source = shader::resolve(key.shader, &key.roles)
             .map_err(|error| Error::Rejected { what: what.clone(), message: error.to_string() })?;
@@ -277,9 +313,14 @@ impl Gpu {
                         wgpu::ShaderRuntimeChecks::unchecked(),
                     )
                 };
+                let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                    label: Some(key.shader),
+                    bind_group_layouts: &[Some(&layout)],
+                    immediate_size: 0,
+                });
                 self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                     label: Some(&what),
-                    layout: None,
+                    layout: Some(&layout),
                     module: &module,
                     entry_point: Some(key.entry),
                     compilation_options: wgpu::PipelineCompilationOptions {

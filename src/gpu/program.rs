@@ -1,11 +1,12 @@
 //! Compiled recordings: bind groups and pipelines made once, replayed every step.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Buffer, Error, Gpu, Store};
-use crate::tensor::{BufferRef, Command, MemoryPlan, Recording, plan_memory};
+use super::{Buffer, Error, Gpu, Store, signal};
+use crate::tensor::{Access, BufferRef, Command, MemoryPlan, Recording, ResidentId, plan_memory};
 
 /// Buffers that programs share for their temporaries, largest first.
 ///
@@ -59,6 +60,7 @@ enum Step {
     Dispatch {
         pipeline: Arc<wgpu::ComputePipeline>,
         bind_group: wgpu::BindGroup,
+        params_offset: u32,
         groups: [u32; 3],
         flops: f64,
     },
@@ -82,8 +84,40 @@ pub struct Program {
     slot_bytes: u64,
 }
 
-/// WebGPU's alignment of uniform bindings.
-const PARAMS_ALIGNMENT: u64 = 256;
+/// Bytes of a dispatch's parameters in the program's buffer: WebGPU's alignment of uniform offsets, and more than
+/// any kernel has.
+const PARAMS_BYTES: u64 = 256;
+
+/// A buffer that a program uses, after the memory plan.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    Slot(usize),
+    Resident(ResidentId, u32),
+}
+
+/// Binds parameters (at an offset that each dispatch gives) and storage buffers.
+async fn bind(
+    gpu: &Gpu,
+    label: &str,
+    layout: &wgpu::BindGroupLayout,
+    params: &wgpu::Buffer,
+    buffers: &[wgpu::Buffer],
+) -> Result<wgpu::BindGroup, Error> {
+    let params = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+        buffer: params,
+        offset: 0,
+        size: std::num::NonZero::new(PARAMS_BYTES),
+    });
+    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params }];
+    for (i, buffer) in buffers.iter().enumerate() {
+        let resource = buffer.as_entire_binding();
+        entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
+    }
+    let descriptor = wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries };
+    let group = gpu.scoped(label, || gpu.device.create_bind_group(&descriptor)).await?;
+    gpu.ledger().update(|c| c.bind_groups += 1);
+    Ok(group)
+}
 
 impl Program {
     /// Compiles a recording. Residents must exist in `store`; temporaries live in `pool`, which grows if it
@@ -97,21 +131,16 @@ impl Program {
         let plan = plan_memory(recording);
         pool.reserve(gpu, &[&plan]).await?;
 
-        let mut held: Vec<Rc<Buffer>> = Vec::new();
-        let mut buffer_of = |reference: BufferRef| -> wgpu::Buffer {
-            let buffer = match reference {
-                BufferRef::Temp(id) => {
-                    let slot = plan.slot_of[id.0 as usize].unwrap_or(0);
-                    match pool.slots.borrow().get(slot) {
-                        Some(Some(buffer)) => buffer.clone(),
-                        _ => unreachable!("the pool was reserved for this plan"),
-                    }
-                }
-                BufferRef::Resident(id, index) => store.buffer(id, index as usize),
-            };
-            let raw = buffer.raw.clone();
-            held.push(buffer);
-            raw
+        let buffer_of = |place: Place| match place {
+            Place::Slot(slot) => match pool.slots.borrow().get(slot) {
+                Some(Some(buffer)) => buffer.clone(),
+                _ => unreachable!("the pool was reserved for this plan"),
+            },
+            Place::Resident(id, index) => store.buffer(id, index as usize),
+        };
+        let place_of = |reference: BufferRef| match reference {
+            BufferRef::Temp(id) => Place::Slot(plan.slot_of[id.0 as usize].unwrap_or(0)),
+            BufferRef::Resident(id, index) => Place::Resident(id, index),
         };
 
         // All parameters in one buffer, written once.
@@ -119,7 +148,7 @@ impl Program {
         for command in &recording.commands {
             if let Command::Dispatch(dispatch) = command {
                 params.extend_from_slice(&dispatch.params);
-                params.resize(params.len().next_multiple_of(PARAMS_ALIGNMENT as usize), 0);
+                params.resize(params.len().next_multiple_of(PARAMS_BYTES as usize), 0);
             }
         }
         let params_buffer = if params.is_empty() {
@@ -142,56 +171,47 @@ impl Program {
         };
 
         let mut steps = Vec::with_capacity(recording.commands.len());
+        let mut held: HashMap<Place, Rc<Buffer>> = HashMap::new();
+        let mut hold =
+            |place: Place| held.entry(place).or_insert_with(|| buffer_of(place)).raw.clone();
+        let mut bind_groups: HashMap<(Vec<Access>, Vec<Place>), wgpu::BindGroup> = HashMap::new();
         let mut offset = 0;
         for command in &recording.commands {
             match command {
                 Command::Dispatch(dispatch) => {
-                    let pipeline = gpu.pipeline(&dispatch.pipeline).await?;
-                    let bound: Vec<wgpu::Buffer> =
-                        dispatch.bindings.iter().map(|b| buffer_of(b.buffer)).collect();
-                    let uniform = params_buffer.as_ref().map(|buffer| wgpu::BufferBinding {
-                        buffer,
-                        offset,
-                        size: std::num::NonZero::new(
-                            (dispatch.params.len() as u64).next_multiple_of(16),
-                        ),
-                    });
-                    offset += (dispatch.params.len() as u64).next_multiple_of(PARAMS_ALIGNMENT);
-                    let bind_group = gpu
-                        .scoped(&dispatch.label, || {
-                            let mut entries = Vec::with_capacity(bound.len() + 1);
-                            if let Some(uniform) = uniform {
-                                entries.push(wgpu::BindGroupEntry {
-                                    binding: 0,
-                                    resource: wgpu::BindingResource::Buffer(uniform),
-                                });
-                            }
-                            for (i, buffer) in bound.iter().enumerate() {
-                                entries.push(wgpu::BindGroupEntry {
-                                    binding: i as u32 + 1,
-                                    resource: buffer.as_entire_binding(),
-                                });
-                            }
-                            gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                                label: Some(&dispatch.label),
-                                layout: &pipeline.get_bind_group_layout(0),
-                                entries: &entries,
-                            })
-                        })
-                        .await?;
-                    gpu.ledger().update(|c| c.bind_groups += 1);
+                    let (accesses, places): (Vec<_>, Vec<_>) = dispatch
+                        .bindings
+                        .iter()
+                        .map(|binding| (binding.access, place_of(binding.buffer)))
+                        .unzip();
+                    let pipeline = gpu.pipeline(&dispatch.pipeline, &accesses).await?;
+                    let buffers: Vec<_> = places.iter().map(|place| hold(*place)).collect();
+                    let key = (accesses, places);
+                    let bind_group = match (bind_groups.get(&key), &params_buffer) {
+                        (Some(bind_group), _) => bind_group.clone(),
+                        (None, None) => unreachable!("a dispatch has parameters"),
+                        (None, Some(params)) => {
+                            let layout = gpu.layout(&key.0).await?;
+                            let group =
+                                bind(gpu, &dispatch.label, &layout, params, &buffers).await?;
+                            bind_groups.insert(key, group.clone());
+                            group
+                        }
+                    };
                     steps.push(Step::Dispatch {
                         pipeline,
                         bind_group,
+                        params_offset: offset,
                         groups: dispatch.groups,
                         flops: dispatch.flops,
                     });
+                    offset += PARAMS_BYTES as u32;
                 }
                 Command::Copy { src, src_offset, dst, dst_offset, bytes } => {
                     steps.push(Step::Copy {
-                        src: buffer_of(*src),
+                        src: hold(place_of(*src)),
                         src_offset: *src_offset,
-                        dst: buffer_of(*dst),
+                        dst: hold(place_of(*dst)),
                         dst_offset: *dst_offset,
                         bytes: *bytes,
                     });
@@ -201,7 +221,7 @@ impl Program {
         Ok(Program {
             label: recording.label.clone(),
             steps,
-            _buffers: held,
+            _buffers: held.into_values().collect(),
             _params: params_buffer,
             flops: recording.flops(),
             slot_bytes: plan.total_bytes(),
@@ -241,6 +261,7 @@ impl Program {
             {
                 oldest.await?;
             }
+            signal::yield_now().await;
             from = to;
         }
         for slice in queued {
@@ -265,9 +286,11 @@ impl Program {
                 label: Some(&self.label),
                 timestamp_writes: None,
             });
-            while let Some(Step::Dispatch { pipeline, bind_group, groups, .. }) = steps.get(at) {
+            while let Some(Step::Dispatch { pipeline, bind_group, params_offset, groups, .. }) =
+                steps.get(at)
+            {
                 pass.set_pipeline(pipeline);
-                pass.set_bind_group(0, bind_group, &[]);
+                pass.set_bind_group(0, bind_group, &[*params_offset]);
                 pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
                 at += 1;
             }

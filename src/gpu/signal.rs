@@ -1,6 +1,8 @@
 //! Waiting for the GPU without blocking.
 
 use std::pin::Pin;
+#[cfg(not(target_arch = "wasm32"))]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -64,14 +66,59 @@ impl Future for Wait<'_> {
 /// For native programs without an async runtime. The library itself never calls it.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn block_on<T>(gpu: &Gpu, future: impl Future<Output = T>) -> T {
+    match block_on_while(gpu, future, || true) {
+        Some(value) => value,
+        None => unreachable!("nothing cancels it"),
+    }
+}
+
+/// Like [`block_on`], but gives up and drops the future as soon as `keep_going` says no. It is asked after every
+/// slice of GPU work: about once a second on a slow device, however long a step takes.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn block_on_while<T>(
+    gpu: &Gpu,
+    future: impl Future<Output = T>,
+    mut keep_going: impl FnMut() -> bool,
+) -> Option<T> {
     let mut future = std::pin::pin!(future);
-    let mut context = Context::from_waker(Waker::noop());
-    loop {
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut context = Context::from_waker(&waker);
+    while keep_going() {
         if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
-            return value;
+            return Some(value);
+        }
+        // Whoever was woken meanwhile can go on at once.
+        if woken.0.swap(false, Ordering::AcqRel) {
+            continue;
         }
         if gpu.device.poll(wgpu::PollType::wait_indefinitely()).is_err() {
             std::thread::yield_now();
         }
     }
+    None
+}
+
+/// Remembers that somebody called the waker.
+#[cfg(not(target_arch = "wasm32"))]
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+#[cfg(not(target_arch = "wasm32"))]
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Gives the executor a turn: some drivers block in `submit` instead of queueing, and then no wait ever pends.
+pub(super) fn yield_now() -> impl Future<Output = ()> {
+    let mut yielded = false;
+    std::future::poll_fn(move |context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
 }
