@@ -49,7 +49,9 @@ pub fn group_norm<'r>(
     let affine = affine.expect_single("affine").0;
     let weight = whole(name, "weight", weight);
     let bias = whole(name, "bias", bias);
-    let key = |entry| PipelineKey { shader: "group_norm", entry, roles: vec![], overrides: vec![] };
+    let c4 = ("C4", f64::from(quads(channels)));
+    let key =
+        |entry, overrides| PipelineKey { shader: "group_norm", entry, roles: vec![], overrides };
 
     let mut first_chunk = 0;
     for piece in &pieces {
@@ -65,7 +67,7 @@ pub fn group_norm<'r>(
             ..Default::default()
         };
         recorder.dispatch(Dispatch {
-            pipeline: key("stats"),
+            pipeline: key("stats", vec![c4]),
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings: vec![read(x_buffer), read_write(partial)],
             groups: fold_groups((n_chunks * channels / 4).div_ceil(LANES)),
@@ -84,7 +86,7 @@ pub fn group_norm<'r>(
         ..Default::default()
     };
     recorder.dispatch(Dispatch {
-        pipeline: key("fold"),
+        pipeline: key("fold", vec![]),
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![read(partial), read(weight), read(bias), read_write(affine)],
         groups: fold_groups(groups.div_ceil(LANES)),
@@ -104,10 +106,7 @@ pub fn group_norm<'r>(
             ..Default::default()
         };
         recorder.dispatch(Dispatch {
-            pipeline: PipelineKey {
-                overrides: vec![("SILU_AFTER", f64::from(u8::from(silu)))],
-                ..key("apply")
-            },
+            pipeline: key("apply", vec![c4, ("SILU_AFTER", f64::from(u8::from(silu)))]),
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings: vec![read(x_buffer), read(affine), read_write(y_buffer)],
             groups: fold_groups((piece.rows * channels / 4).div_ceil(LANES)),
