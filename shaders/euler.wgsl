@@ -9,7 +9,6 @@
 
 struct Params {
     count4: u32,
-    offset: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -7,14 +7,13 @@ use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups};
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
     count4: u32,
-    offset: u32,
 }
 
 /// `velocity = v`, `x += step[0] * v`, all `[N, C]` and contiguous.
 ///
 /// `v` is `conditional`, or with `unconditional` given `u + step[1] * (conditional - u)`: true
 /// classifier-free guidance. `step` `[1, 4]` holds `sigma_next - sigma`, the guidance scale, and what
-/// [`super::unpack`] needs.
+/// [`super::unpack()`] needs.
 #[track_caller]
 pub fn euler_step<'r>(
     name: &str,
@@ -44,7 +43,7 @@ pub fn euler_step<'r>(
             roles: vec![],
             overrides: vec![("GUIDED", f64::from(u8::from(guided)))],
         },
-        params: bytemuck::bytes_of(&Params { count4, offset: 0 }).to_vec(),
+        params: bytemuck::bytes_of(&Params { count4 }).to_vec(),
         bindings: vec![
             read(conditional),
             read(unconditional),
