@@ -12,8 +12,9 @@ command -v cargo >/dev/null || {
 
 missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
-# ldconfig is not on every user's PATH.
-PATH="$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q 'libvulkan\.so\.1' || missing+=(libvulkan1)
+# ldconfig is not on every user's PATH. (Not piped into grep -q: that would end ldconfig early, a failure here.)
+libraries=$(PATH="$PATH:/sbin:/usr/sbin" ldconfig -p)
+[[ $libraries == *libvulkan.so.1* ]] || missing+=(libvulkan1)
 
 has_driver() {
   [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ] && return 0
