@@ -1,6 +1,7 @@
 // y = activation(x) over a matrix [M, C]. One invocation, four numbers.
 // Offsets and strides count groups of four numbers.
 
+#import exp
 #import activation
 
 struct Params {

@@ -13,6 +13,7 @@
 // After FlashAttention (arXiv 2205.14135), algorithm 1, with a tile of 1 x 4.
 // Offsets and strides count groups of four numbers, but `bias` is scalar.
 
+#import exp
 #import head
 
 struct Params {
@@ -118,8 +119,8 @@ fn main(
         score = select(score, vec4<f32>(MASKED), masked);
 
         let new_maximum = max(maximum, max(max(score.x, score.y), max(score.z, score.w)));
-        let p = select(exp(score - new_maximum), vec4<f32>(), masked);
-        let decay = exp(maximum - new_maximum);
+        let p = select(exp4(score - new_maximum), vec4<f32>(), masked);
+        let decay = exp4(vec4<f32>(maximum - new_maximum)).x;
         total = total * decay + dot(p, one);
         maximum = new_maximum;
         let v0 = v_head + j * params.v_stride;

@@ -11,6 +11,7 @@
 // Chunks are joined by Chan's formula: no cancellation however large the picture is.
 // Offsets and strides count groups of four numbers, except in `fold`, where they count numbers.
 
+#import exp
 #import activation
 
 struct Params {

@@ -13,6 +13,7 @@
 //
 // Offsets and strides count groups of four numbers.
 
+#import exp
 #import activation
 #import weight
 

@@ -3,6 +3,7 @@
 // The same operands and options as matmul.wgsl. One invocation computes 4 columns of one row; the work is
 // reading W once, so there is nothing to share between rows.
 
+#import exp
 #import activation
 #import weight
 

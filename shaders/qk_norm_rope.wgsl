@@ -1,4 +1,4 @@
-// RMS norm of each head of queries or keys, then rotary positions, in place.
+// RMS norm of each head of queries or keys, then rotary positions with ROTATE, in place.
 //
 //   weight [D]      the norm's weight
 //   table  [N, D]   for each row and pair of numbers (2i, 2i+1): cos, sin; made by the host in f64,
@@ -24,6 +24,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read> table: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> x: array<vec4<f32>>;
 
+override ROTATE: bool = true;
+
 const LANES: u32 = 64u;
 
 @compute @workgroup_size(LANES)
@@ -48,6 +50,10 @@ fn main(
     let factor = inverseSqrt(dot(squares, vec4<f32>(1.0)) / f32(params.d4 * 4u) + params.eps);
     for (var i = 0u; i < params.d4; i++) {
         let v = x[at + i] * factor * weight[i];
+        if (!ROTATE) {
+            x[at + i] = v;
+            continue;
+        }
         let r = table[angles + i];
         x[at + i] = vec4<f32>(
             v.x * r.x - v.y * r.y, v.y * r.x + v.x * r.y,

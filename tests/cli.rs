@@ -684,11 +684,15 @@ fn events_tell_what_is_documented() {
             "image stage of tokens steps bytes reused_bytes allocated_bytes buffers bind_groups pipelines \
              gpu_bytes gpu_peak_bytes",
         ),
-        ("step", 3, "image stage step of sigma seconds done"),
+        ("step", 3, "image stage step of sigma seconds done reused"),
         ("stage_end", 3, "image stage seconds buffers_created bind_groups_created"),
         ("regions", 1, "image rows columns selected density seconds"),
         ("stage_picture", 4, "image stage kind width height file"),
-        ("image", 1, "image seed width height file tensors seconds"),
+        (
+            "image",
+            1,
+            "image seed width height file tensors seconds steps_computed steps_reused computed tflops",
+        ),
         ("done", 1, "images seconds gpu_peak_bytes"),
         ("error", 0, ""),
     ];

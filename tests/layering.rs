@@ -52,6 +52,7 @@ const FACE_CRATES: &[&str] = &[
     "anstream",
     "clap",
     "ctrlc",
+    "font8x8",
     "image",
     "indicatif",
     "png",

@@ -1,6 +1,7 @@
 //! Model folders on disk and in memory: sources, configurations, weights, costs and tokenizers.
 //!
-//! None of this needs a GPU. Expected token ids come from transformers 5.23, FLOPs from the RALU paper's tables.
+//! None of this needs a GPU. Expected token ids come from transformers 5.23, numbers of parameters from diffusers 0.42,
+//! FLOPs from the RALU paper's tables.
 #![cfg(not(target_arch = "wasm32"))]
 
 use std::path::PathBuf;
@@ -8,9 +9,16 @@ use std::path::PathBuf;
 use ralu::models::builtin;
 use ralu::models::config::*;
 use ralu::models::cost::{self, Flops, Parameters};
+use ralu::models::layers::{LoadContext, Loader, Precision};
+use ralu::models::position_table::Between;
+use ralu::models::sd3::Sd3;
 use ralu::models::source::{Folder, Memory, Source, SourceError};
 use ralu::models::weights::*;
+use ralu::pipeline::check_model;
 use ralu::pipeline::tokens::*;
+use ralu::sampling::layout::table_positions;
+use ralu::sampling::{Grid, TokenLayout};
+use ralu::tensor::ResidentIds;
 
 fn repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -26,8 +34,22 @@ fn tiny_flux() -> Folder {
     Folder::open(repository("tests/fixtures/tiny-flux-text")).unwrap()
 }
 
-fn flux_fixture(name: &str) -> Folder {
+fn fixture(name: &str) -> Folder {
     Folder::open(repository("tests/fixtures").join(name).join("model")).unwrap()
+}
+
+fn flux(config: &ModelConfig) -> &FluxConfig {
+    match &config.transformer {
+        TransformerConfig::Flux(flux) => flux,
+        other => panic!("not FLUX: {other:?}"),
+    }
+}
+
+fn sd3(config: &ModelConfig) -> &Sd3Config {
+    match &config.transformer {
+        TransformerConfig::Sd3(sd3) => sd3,
+        other => panic!("not SD3: {other:?}"),
+    }
 }
 
 /// The text files of a model folder, to be damaged in memory.
@@ -160,14 +182,17 @@ fn tiny_flux_config() {
     let config = ModelConfig::load(&tiny_flux()).unwrap();
     assert_eq!(config.family(), Family::Flux);
     assert_eq!(config.index.part("vae"), Some("AutoencoderKL"));
-    let flux = config.flux();
+    let flux = flux(&config);
     assert_eq!((flux.hidden(), flux.num_layers, flux.num_single_layers), (320, 2, 6));
     assert_eq!((flux.in_channels, flux.out_channels), (64, 64));
     assert_eq!(flux.axes_dims_rope, [8, 28, 28]);
-    assert!(flux.guidance_embeds && !config.is_schnell());
-    assert_eq!((config.clip.hidden_size, config.clip.eos_token_id), (256, 1506));
-    assert_eq!(config.clip.hidden_act, ClipAct::QuickGelu);
-    assert_eq!((config.t5.d_ff, config.t5.inner()), (640, 256));
+    assert!(flux.guidance_embeds && !config.distilled);
+    let [clip] = &config.clips[..] else { panic!("{} CLIPs", config.clips.len()) };
+    assert_eq!((clip.hidden_size, clip.eos_token_id), (256, 1506));
+    assert_eq!((clip.hidden_act, clip.projection_dim), (ClipAct::QuickGelu, None));
+    let t5 = config.t5.as_ref().unwrap();
+    assert_eq!((t5.d_ff, t5.inner()), (640, 256));
+    assert_eq!((config.clip_tokens(), config.text_tokens(24)), (77, 24));
     assert_eq!(config.vae.scale(), 8);
     assert_eq!((config.vae.scaling_factor, config.vae.shift_factor), (0.5835, -0.0191));
     assert_eq!((config.scheduler.shift, config.scheduler.max_image_seq_len), (3.0, 1024));
@@ -203,61 +228,315 @@ fn tiny_flux_config() {
 
 #[test]
 fn fixture_configs() {
-    let a = ModelConfig::load(&flux_fixture("flux-a")).unwrap();
-    let b = ModelConfig::load(&flux_fixture("flux-b")).unwrap();
-    assert_eq!((a.flux().num_attention_heads, b.flux().num_attention_heads), (4, 2));
+    let a = ModelConfig::load(&fixture("flux-a")).unwrap();
+    let b = ModelConfig::load(&fixture("flux-b")).unwrap();
+    assert_eq!((flux(&a).num_attention_heads, flux(&b).num_attention_heads), (4, 2));
     assert_eq!(a.defaults().guidance, Some(3.5));
     assert_eq!(b.defaults().guidance, None);
     // No guidance input, but dynamic shifting: not the schnell kind.
+    assert!(!b.distilled);
     assert_eq!((b.defaults().steps, b.defaults().max_sequence_length), (28, 512));
 }
 
+#[test]
+fn sd3_fixture_configs() {
+    let config = ModelConfig::load(&fixture("sd3-a")).unwrap();
+    assert_eq!(
+        (config.family(), config.index.class.as_str()),
+        (Family::Sd3, "StableDiffusion3Pipeline")
+    );
+    assert_eq!(config.index.part("text_encoder_3"), Some("T5EncoderModel"));
+    assert_eq!(
+        (config.index.part("image_encoder"), config.index.name_or_path.as_deref()),
+        (None, None)
+    );
+    let expected = Sd3Config {
+        in_channels: 16,
+        out_channels: 16,
+        num_layers: 3,
+        attention_head_dim: 16,
+        num_attention_heads: 4,
+        joint_attention_dim: 96,
+        pooled_projection_dim: 72,
+        pos_embed_max_size: 48,
+        sample_size: 32,
+        qk_norm: false,
+        dual_attention_layers: vec![],
+    };
+    assert_eq!(*sd3(&config), expected);
+    let network = &config.transformer;
+    assert_eq!((network.hidden(), network.head_dim(), network.token_channels()), (64, 16, 64));
+    assert_eq!((network.text_dim(), network.pooled_dim()), (96, 72));
+    assert!(!network.has_guidance_input());
+    let [l, g] = &config.clips[..] else { panic!("{} CLIPs", config.clips.len()) };
+    assert_eq!((l.hidden_size, l.num_attention_heads, l.hidden_act), (32, 4, ClipAct::QuickGelu));
+    assert_eq!((g.hidden_size, g.num_attention_heads, g.hidden_act), (40, 5, ClipAct::Gelu));
+    assert_eq!((l.projection_dim, g.projection_dim), (Some(32), Some(40)));
+    assert_eq!((l.eos_token_id, l.vocab_size, l.intermediate_size), (602, 603, 96));
+    let t5 = config.t5.as_ref().unwrap();
+    assert_eq!((t5.d_model, t5.inner(), t5.num_layers), (96, 48, 2));
+    assert_eq!((config.vae.scaling_factor, config.vae.shift_factor), (1.5305, 0.0609));
+    assert_eq!((config.scheduler.shift, config.scheduler.use_dynamic_shifting), (3.0, false));
+    assert_eq!((config.clip_tokens(), config.text_tokens(64)), (77, 141));
+    assert_eq!((config.t5_max_length, config.distilled), (Some(512), false));
+    let defaults = Defaults {
+        width: 256,
+        height: 256,
+        steps: 28,
+        guidance: None,
+        true_cfg: 7.0,
+        negative_prompt: None,
+        max_sequence_length: 256,
+    };
+    assert_eq!(config.defaults(), defaults);
+
+    let config = ModelConfig::load(&fixture("sd35m-b")).unwrap();
+    assert_eq!(
+        *sd3(&config),
+        Sd3Config { qk_norm: true, dual_attention_layers: vec![0, 1], ..expected }
+    );
+}
+
+/// As in diffusers, `[null, null]` or no entry at all: zeros take T5's place.
+#[test]
+fn sd3_may_come_without_t5() {
+    let whole = text_files(&fixture("sd3-a"));
+    let mut files = whole.clone();
+    for name in [
+        "text_encoder_3/config.json",
+        "tokenizer_3/tokenizer_config.json",
+        "tokenizer_3/tokenizer.json",
+    ] {
+        assert!(files.remove(name), "{name}");
+    }
+    // Announced but not there is a mistake.
+    let message = ModelConfig::load(&files).unwrap_err().to_string();
+    assert_mentions(&message, &["text_encoder_3/config.json", "no such file"]);
+    for absent in [Some(serde_json::json!([null, null])), None] {
+        edit(&mut files, "model_index.json", "text_encoder_3", absent.clone());
+        edit(&mut files, "model_index.json", "tokenizer_3", absent);
+        let config = ModelConfig::load(&files).unwrap();
+        assert_eq!((&config.t5, config.t5_max_length), (&None, None));
+        assert_eq!(config.clips.len(), 2);
+        assert_eq!((config.text_tokens(64), config.defaults().max_sequence_length), (141, 256));
+        assert_eq!(Parameters::of(&config).t5, 0);
+        let clips = config.clips.iter().map(|clip| cost::clip(clip, 77)).sum::<Flops>();
+        assert_eq!(cost::text_encoders(&config, 64), clips);
+        assert_eq!(builtin::weight_bytes(&config, 2).t5, 0);
+    }
+    // Nobody's width to agree with but that of the CLIPs.
+    edit(&mut files, "transformer/config.json", "joint_attention_dim", Some(72.into()));
+    assert_eq!(ModelConfig::load(&files).unwrap().transformer.text_dim(), 72);
+    edit(&mut files, "transformer/config.json", "joint_attention_dim", Some(71.into()));
+    let message = ModelConfig::load(&files).unwrap_err().to_string();
+    assert_mentions(
+        &message,
+        &["\"joint_attention_dim\" is 71", "text_encoder_2/config.json", "at least 72"],
+    );
+    edit(&mut files, "transformer/config.json", "joint_attention_dim", Some(96.into()));
+    // The first two are not optional.
+    for part in ["text_encoder", "text_encoder_2"] {
+        let mut files = whole.clone();
+        edit(&mut files, "model_index.json", part, None);
+        let message = ModelConfig::load(&files).unwrap_err().to_string();
+        assert_mentions(&message, &["model_index.json", part, "CLIPTextModelWithProjection"]);
+    }
+}
+
+/// A few steps without guidance: which models ask for that is told by several files.
+#[test]
+fn distilled_models_are_recognised() {
+    let load = |name: &str, steps: Option<u32>, name_or_path: Option<&str>| {
+        let mut files = Memory::new(name);
+        let whole = text_files(&fixture("sd3-a"));
+        for dir in whole.list("").unwrap() {
+            for file in whole.list(&dir).unwrap() {
+                let path = format!("{dir}/{file}");
+                files.insert(&path, whole.text(&path).unwrap().unwrap());
+            }
+        }
+        files.insert("model_index.json", whole.text("model_index.json").unwrap().unwrap());
+        if let Some(name) = name_or_path {
+            edit(&mut files, "model_index.json", "_name_or_path", Some(name.into()));
+        }
+        if let Some(steps) = steps {
+            let json = serde_json::json!({"num_inference_steps": steps});
+            files.insert("generation_config.json", json.to_string());
+        }
+        ModelConfig::load(&files).unwrap()
+    };
+    let turbo = "stabilityai/stable-diffusion-3.5-large-turbo";
+    let cache = "hub/models--stabilityai--stable-diffusion-3.5-large-turbo/snapshots/ab12cd";
+    for (name, steps, name_or_path, expected) in [
+        ("models/sd3.5-large", None, None, false),
+        ("models/sd3.5-large-turbo", None, None, true),
+        ("models/sd3.5-large-turbo/", None, None, true),
+        ("models\\SD3.5-Large-Turbo", None, None, true),
+        ("turbo", None, None, true),
+        (cache, None, None, true),
+        ("hub/models--stabilityai--stable-diffusion-3.5-large/snapshots/ab12cd", None, None, false),
+        // Somebody's folder of models says nothing about one of them.
+        ("turbo/sd3.5-large", None, None, false),
+        ("", None, None, false),
+        ("model", None, Some(turbo), true),
+        ("model", None, Some("stabilityai/stable-diffusion-3.5-large"), false),
+        ("model", Some(4), None, true),
+        ("model", Some(8), None, true),
+        ("model", Some(9), None, false),
+        // What the model asks for counts for more than what it is called.
+        ("models/sd3.5-large-turbo", Some(28), Some(turbo), false),
+    ] {
+        let config = load(name, steps, name_or_path);
+        assert_eq!(config.distilled, expected, "{name:?} {steps:?} {name_or_path:?}");
+        let defaults = config.defaults();
+        let own = if expected { (4, 1.0) } else { (28, 7.0) };
+        assert_eq!(defaults.steps as u32, steps.unwrap_or(own.0), "{name:?}");
+        assert_eq!((defaults.true_cfg, defaults.guidance), (own.1, None), "{name:?}");
+    }
+
+    // FLUX: neither a guidance input nor a dynamic time shift; names do not count.
+    let mut files = Memory::new("turbo").with("model_index.json", "{}");
+    let whole = flux_1_dev_files();
+    for (path, _) in PUBLISHED_FLUX {
+        files.insert(*path, whole.text(path).unwrap().unwrap());
+    }
+    assert!(!ModelConfig::load(&files).unwrap().distilled);
+    edit(&mut files, "transformer/config.json", "guidance_embeds", Some(false.into()));
+    assert!(!ModelConfig::load(&files).unwrap().distilled);
+    edit(&mut files, "scheduler/scheduler_config.json", "use_dynamic_shifting", Some(false.into()));
+    assert!(ModelConfig::load(&files).unwrap().distilled);
+    edit(&mut files, "transformer/config.json", "guidance_embeds", Some(true.into()));
+    assert!(!ModelConfig::load(&files).unwrap().distilled);
+}
+
+/// What `generation_config.json` says of SD3 holds; diffusers calls its scale of classifier-free guidance guidance.
+#[test]
+fn sd3_defaults_can_be_given() {
+    let mut files = text_files(&fixture("sd3-a"));
+    let given = r#"{"width": 128, "height": 192, "num_inference_steps": 20, "guidance_scale": 4.5,
+        "negative_prompt": "blurry", "max_sequence_length": 77}"#;
+    files.insert("generation_config.json", given);
+    let defaults = ModelConfig::load(&files).unwrap().defaults();
+    assert_eq!((defaults.width, defaults.height, defaults.steps), (128, 192, 20));
+    assert_eq!((defaults.guidance, defaults.true_cfg), (None, 4.5));
+    assert_eq!(defaults.negative_prompt.as_deref(), Some("blurry"));
+    assert_eq!(defaults.max_sequence_length, 77);
+    files.remove("generation_config.json");
+    files.insert("tokenizer_3/tokenizer_config.json", r#"{"model_max_length": 100}"#);
+    assert_eq!(ModelConfig::load(&files).unwrap().defaults().max_sequence_length, 100);
+}
+
 /// The FLUX.1-dev repository's files, reduced to what is read.
-fn flux_1_dev_files() -> Memory {
-    Memory::new("FLUX.1-dev")
-        .with(
-            "model_index.json",
-            r#"{"_class_name": "FluxPipeline", "_diffusers_version": "0.30.0.dev0",
+const PUBLISHED_FLUX: &[(&str, &str)] = &[
+    (
+        "model_index.json",
+        r#"{"_class_name": "FluxPipeline", "_diffusers_version": "0.30.0.dev0",
             "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
             "text_encoder": ["transformers", "CLIPTextModel"], "text_encoder_2": ["transformers", "T5EncoderModel"],
             "tokenizer": ["transformers", "CLIPTokenizer"], "tokenizer_2": ["transformers", "T5TokenizerFast"],
             "transformer": ["diffusers", "FluxTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}"#,
-        )
-        .with(
-            "transformer/config.json",
-            r#"{"_class_name": "FluxTransformer2DModel", "attention_head_dim": 128, "guidance_embeds": true,
+    ),
+    (
+        "transformer/config.json",
+        r#"{"_class_name": "FluxTransformer2DModel", "attention_head_dim": 128, "guidance_embeds": true,
             "in_channels": 64, "joint_attention_dim": 4096, "num_attention_heads": 24, "num_layers": 19,
             "num_single_layers": 38, "patch_size": 1, "pooled_projection_dim": 768}"#,
-        )
-        .with(
-            "text_encoder/config.json",
-            r#"{"architectures": ["CLIPTextModel"], "bos_token_id": 0, "eos_token_id": 2, "hidden_act": "quick_gelu",
+    ),
+    (
+        "text_encoder/config.json",
+        r#"{"architectures": ["CLIPTextModel"], "bos_token_id": 0, "eos_token_id": 2, "hidden_act": "quick_gelu",
             "hidden_size": 768, "intermediate_size": 3072, "layer_norm_eps": 1e-05, "max_position_embeddings": 77,
             "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 1, "vocab_size": 49408}"#,
-        )
-        .with(
-            "text_encoder_2/config.json",
-            r#"{"architectures": ["T5EncoderModel"], "d_ff": 10240, "d_kv": 64, "d_model": 4096,
+    ),
+    (
+        "text_encoder_2/config.json",
+        r#"{"architectures": ["T5EncoderModel"], "d_ff": 10240, "d_kv": 64, "d_model": 4096,
             "dense_act_fn": "gelu_new", "feed_forward_proj": "gated-gelu", "is_gated_act": true,
             "layer_norm_epsilon": 1e-06, "num_heads": 64, "num_layers": 24, "relative_attention_max_distance": 128,
             "relative_attention_num_buckets": 32, "vocab_size": 32128}"#,
-        )
-        .with(
-            "vae/config.json",
-            r#"{"_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": [128, 256, 512, 512],
+    ),
+    (
+        "vae/config.json",
+        r#"{"_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": [128, 256, 512, 512],
             "force_upcast": true, "in_channels": 3, "latent_channels": 16, "latents_mean": null, "latents_std": null,
             "layers_per_block": 2, "mid_block_add_attention": true, "norm_num_groups": 32, "out_channels": 3,
             "sample_size": 1024, "scaling_factor": 0.3611, "shift_factor": 0.1159,
             "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
             "use_post_quant_conv": false, "use_quant_conv": false}"#,
-        )
-        .with(
-            "scheduler/scheduler_config.json",
-            r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "base_image_seq_len": 256, "base_shift": 0.5,
+    ),
+    (
+        "scheduler/scheduler_config.json",
+        r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "base_image_seq_len": 256, "base_shift": 0.5,
             "max_image_seq_len": 4096, "max_shift": 1.15, "num_train_timesteps": 1000, "shift": 3.0,
             "use_dynamic_shifting": true}"#,
-        )
-        .with("tokenizer_2/tokenizer_config.json", r#"{"model_max_length": 512}"#)
+    ),
+    ("tokenizer_2/tokenizer_config.json", r#"{"model_max_length": 512}"#),
+];
+
+fn flux_1_dev_files() -> Memory {
+    PUBLISHED_FLUX
+        .iter()
+        .fold(Memory::new("FLUX.1-dev"), |files, (path, text)| files.with(*path, text))
+}
+
+/// The SD3-medium repository's files, reduced to what is read.
+const PUBLISHED_SD3: &[(&str, &str)] = &[
+    (
+        "model_index.json",
+        r#"{"_class_name": "StableDiffusion3Pipeline", "_diffusers_version": "0.29.0.dev0",
+            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            "text_encoder_3": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+            "tokenizer_2": ["transformers", "CLIPTokenizer"], "tokenizer_3": ["transformers", "T5TokenizerFast"],
+            "transformer": ["diffusers", "SD3Transformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}"#,
+    ),
+    (
+        "transformer/config.json",
+        r#"{"_class_name": "SD3Transformer2DModel", "attention_head_dim": 64, "caption_projection_dim": 1536,
+            "in_channels": 16, "joint_attention_dim": 4096, "num_attention_heads": 24, "num_layers": 24,
+            "out_channels": 16, "patch_size": 2, "pooled_projection_dim": 2048, "pos_embed_max_size": 192,
+            "sample_size": 128}"#,
+    ),
+    (
+        "text_encoder/config.json",
+        r#"{"architectures": ["CLIPTextModelWithProjection"], "bos_token_id": 0, "eos_token_id": 2,
+            "hidden_act": "quick_gelu", "hidden_size": 768, "intermediate_size": 3072, "layer_norm_eps": 1e-05,
+            "max_position_embeddings": 77, "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 1,
+            "projection_dim": 768, "vocab_size": 49408}"#,
+    ),
+    (
+        "text_encoder_2/config.json",
+        r#"{"architectures": ["CLIPTextModelWithProjection"], "bos_token_id": 0, "eos_token_id": 2,
+            "hidden_act": "gelu", "hidden_size": 1280, "intermediate_size": 5120, "layer_norm_eps": 1e-05,
+            "max_position_embeddings": 77, "num_attention_heads": 20, "num_hidden_layers": 32, "pad_token_id": 1,
+            "projection_dim": 1280, "vocab_size": 49408}"#,
+    ),
+    (
+        "text_encoder_3/config.json",
+        r#"{"architectures": ["T5EncoderModel"], "d_ff": 10240, "d_kv": 64, "d_model": 4096,
+            "dense_act_fn": "gelu_new", "feed_forward_proj": "gated-gelu", "is_gated_act": true,
+            "layer_norm_epsilon": 1e-06, "num_heads": 64, "num_layers": 24, "relative_attention_max_distance": 128,
+            "relative_attention_num_buckets": 32, "vocab_size": 32128}"#,
+    ),
+    (
+        "vae/config.json",
+        r#"{"_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": [128, 256, 512, 512],
+            "force_upcast": true, "in_channels": 3, "latent_channels": 16, "latents_mean": null, "latents_std": null,
+            "layers_per_block": 2, "mid_block_add_attention": true, "norm_num_groups": 32, "out_channels": 3,
+            "sample_size": 1024, "scaling_factor": 1.5305, "shift_factor": 0.0609,
+            "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
+            "use_post_quant_conv": false, "use_quant_conv": false}"#,
+    ),
+    (
+        "scheduler/scheduler_config.json",
+        r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}"#,
+    ),
+    ("tokenizer_3/tokenizer_config.json", r#"{"model_max_length": 512}"#),
+];
+
+fn sd3_medium_files() -> Memory {
+    PUBLISHED_SD3.iter().fold(Memory::new("SD3"), |files, (path, text)| files.with(*path, text))
 }
 
 #[test]
@@ -279,12 +558,53 @@ fn builtin_configs_equal_the_published_files() {
     let schnell = builtin::get(builtin::NAMES[1]).unwrap().defaults();
     assert_eq!((schnell.steps, schnell.guidance, schnell.max_sequence_length), (4, None, 256));
     assert_eq!(builtin::get("flux.2-dev"), None);
+
+    let mut files = sd3_medium_files();
+    let load = |files: &Memory| Some(ModelConfig::load(files).unwrap());
+    for name in [
+        "sd3-medium",
+        "stabilityai/stable-diffusion-3-medium",
+        "stabilityai/stable-diffusion-3-medium-diffusers",
+    ] {
+        assert_eq!(builtin::get(name), load(&files), "{name}");
+    }
+    let path = "transformer/config.json";
+    let dual: Vec<usize> = (0..=12).collect();
+    edit(&mut files, path, "qk_norm", Some("rms_norm".into()));
+    edit(&mut files, path, "pos_embed_max_size", Some(384.into()));
+    edit(&mut files, path, "dual_attention_layers", Some(dual.into()));
+    for name in ["SD3.5-medium", "stabilityai/stable-diffusion-3.5-medium"] {
+        assert_eq!(builtin::get(name), load(&files), "{name}");
+    }
+    edit(&mut files, path, "pos_embed_max_size", Some(192.into()));
+    edit(&mut files, path, "dual_attention_layers", Some(serde_json::json!([])));
+    for field in ["num_layers", "num_attention_heads"] {
+        edit(&mut files, path, field, Some(38.into()));
+    }
+    edit(&mut files, path, "caption_projection_dim", Some(2432.into()));
+    for name in ["sd3.5-large", "stabilityai/stable-diffusion-3.5-large"] {
+        assert_eq!(builtin::get(name), load(&files), "{name}");
+    }
+    let large = builtin::get("sd3.5-large").unwrap();
+    for name in ["sd3.5-large-turbo", "stabilityai/stable-diffusion-3.5-large-turbo"] {
+        let turbo = builtin::get(name).unwrap();
+        assert_eq!(turbo, ModelConfig { distilled: true, ..large.clone() });
+        let defaults = turbo.defaults();
+        assert_eq!((defaults.steps, defaults.true_cfg, defaults.guidance), (4, 1.0, None));
+    }
+    let defaults = large.defaults();
+    assert_eq!((defaults.width, defaults.height, defaults.steps), (1024, 1024, 28));
+    assert_eq!((defaults.true_cfg, defaults.max_sequence_length), (7.0, 256));
+    for name in builtin::NAMES {
+        assert!(builtin::get(name).is_some(), "{name}");
+        assert_eq!(builtin::get(&format!("models/{name}")), None, "a path is not a name");
+    }
 }
 
 #[test]
 fn absent_fields_have_the_defaults_of_diffusers_and_transformers() {
     let empty = Memory::new("m").with("config.json", "{}");
-    let clip = ClipConfig::load(&empty, "config.json").unwrap();
+    let clip = ClipConfig::load(&empty, "config.json", false).unwrap();
     assert_eq!((clip.hidden_size, clip.num_hidden_layers, clip.num_attention_heads), (512, 12, 8));
     assert_eq!(
         (clip.vocab_size, clip.max_position_embeddings, clip.eos_token_id),
@@ -300,8 +620,9 @@ fn absent_fields_have_the_defaults_of_diffusers_and_transformers() {
     assert_mentions(&message, &["feed_forward_proj", "relu", "gated-gelu"]);
     let nested = Memory::new("m")
         .with("config.json", r#"{"text_config": {"hidden_size": 640, "hidden_act": "gelu"}}"#);
-    let clip = ClipConfig::load(&nested, "config.json").unwrap();
+    let clip = ClipConfig::load(&nested, "config.json", true).unwrap();
     assert_eq!((clip.hidden_size, clip.hidden_act), (640, ClipAct::Gelu));
+    assert_eq!((clip.projection_dim, clip.pooled_dim()), (Some(512), 512));
     let mut files = flux_1_dev_files();
     edit(&mut files, "vae/config.json", "shift_factor", Some(serde_json::Value::Null));
     assert_eq!(ModelConfig::load(&files).unwrap().vae.shift_factor, 0.0);
@@ -309,7 +630,7 @@ fn absent_fields_have_the_defaults_of_diffusers_and_transformers() {
 
 #[test]
 fn clip_pools_where_transformers_does() {
-    let mut clip = builtin::get("flux.1-dev").unwrap().clip;
+    let mut clip = builtin::get("flux.1-dev").unwrap().clips.remove(0);
     assert_eq!(clip.eos_token_id, 2);
     assert_eq!(clip.pooled_position(&[49406, 320, 2, 49407, 49407]), 3);
     clip.eos_token_id = 49407;
@@ -318,11 +639,25 @@ fn clip_pools_where_transformers_does() {
     assert_eq!(clip.pooled_position(&[]), 0);
 }
 
+/// File, field, its value, and what the error has to mention.
+type Refusal = (&'static str, &'static str, Option<serde_json::Value>, &'static [&'static str]);
+
+fn check_refusals(name: &str, whole: Memory, cases: &[Refusal]) {
+    ModelConfig::load(&whole).unwrap();
+    for (path, field, value, parts) in cases {
+        let mut files = whole.clone();
+        edit(&mut files, path, field, value.clone());
+        let message = ModelConfig::load(&files).expect_err(&format!("{path} {field}")).to_string();
+        assert_mentions(&message, &[&format!("{name}/{path}")]);
+        assert_mentions(&message, parts);
+        assert!(!message.contains('\n'), "{message}");
+    }
+}
+
 #[test]
 fn config_errors_name_file_field_and_what_was_expected() {
     use serde_json::json;
-    type Edit = (&'static str, &'static str, Option<serde_json::Value>, &'static [&'static str]);
-    let cases: &[Edit] = &[
+    let cases: &[Refusal] = &[
         (
             "model_index.json",
             "_class_name",
@@ -333,7 +668,7 @@ fn config_errors_name_file_field_and_what_was_expected() {
             "model_index.json",
             "_class_name",
             Some(json!("StableDiffusion3Pipeline")),
-            &["Stable Diffusion 3 is not supported yet"],
+            &["transformer", "FluxTransformer2DModel", "SD3Transformer2DModel"],
         ),
         ("model_index.json", "_class_name", None, &["_class_name", "missing"]),
         ("model_index.json", "vae", None, &["vae", "AutoencoderKL"]),
@@ -474,14 +809,7 @@ fn config_errors_name_file_field_and_what_was_expected() {
         ),
         ("scheduler/scheduler_config.json", "shift", Some(json!(0)), &["shift"]),
     ];
-    for (path, field, value, parts) in cases {
-        let mut files = flux_1_dev_files();
-        edit(&mut files, path, field, value.clone());
-        let message = ModelConfig::load(&files).expect_err(&format!("{path} {field}")).to_string();
-        assert_mentions(&message, &[&format!("FLUX.1-dev/{path}")]);
-        assert_mentions(&message, parts);
-        assert!(!message.contains('\n'), "{message}");
-    }
+    check_refusals("FLUX.1-dev", flux_1_dev_files(), cases);
 
     let mut files = flux_1_dev_files();
     files.remove("vae/config.json");
@@ -506,29 +834,213 @@ fn config_errors_name_file_field_and_what_was_expected() {
 }
 
 #[test]
+fn sd3_config_errors_name_file_field_and_what_was_expected() {
+    use serde_json::json;
+    let index = "model_index.json";
+    let transformer = "transformer/config.json";
+    let cases: &[Refusal] = &[
+        (
+            index,
+            "_class_name",
+            Some(json!("StableDiffusionXLPipeline")),
+            &["StableDiffusionXLPipeline", "SD3.5"],
+        ),
+        (
+            index,
+            "_class_name",
+            Some(json!("FluxPipeline")),
+            &["SD3Transformer2DModel", "FluxTransformer2DModel"],
+        ),
+        (index, "_name_or_path", Some(json!(3)), &["_name_or_path", "3"]),
+        (
+            index,
+            "transformer",
+            Some(json!(["diffusers", "FluxTransformer2DModel"])),
+            &["SD3Transformer2DModel"],
+        ),
+        (
+            index,
+            "text_encoder",
+            Some(json!(["transformers", "CLIPTextModel"])),
+            &["a CLIPTextModel,", "WithProjection"],
+        ),
+        (
+            index,
+            "text_encoder_2",
+            Some(json!(["transformers", "T5EncoderModel"])),
+            &["T5EncoderModel", "WithProjection"],
+        ),
+        (
+            index,
+            "text_encoder_2",
+            Some(json!([null, null])),
+            &["text_encoder_2", "missing", "WithProjection"],
+        ),
+        (
+            index,
+            "text_encoder_3",
+            Some(json!(["transformers", "UMT5EncoderModel"])),
+            &["UMT5EncoderModel", "T5EncoderModel"],
+        ),
+        (
+            index,
+            "vae",
+            Some(json!(["diffusers", "AutoencoderTiny"])),
+            &["AutoencoderTiny", "AutoencoderKL"],
+        ),
+        (
+            index,
+            "scheduler",
+            Some(json!(["diffusers", "DPMSolver"])),
+            &["DPMSolver", "FlowMatchEuler"],
+        ),
+        (
+            transformer,
+            "_class_name",
+            Some(json!("FluxTransformer2DModel")),
+            &["SD3Transformer2DModel"],
+        ),
+        (
+            transformer,
+            "qk_norm",
+            Some(json!("layer_norm")),
+            &["qk_norm", "\"layer_norm\"", "rms_norm"],
+        ),
+        (transformer, "qk_norm", Some(json!(true)), &["qk_norm", "true"]),
+        (
+            transformer,
+            "dual_attention_layers",
+            Some(json!([0, 24])),
+            &["dual_attention_layers", "24", "0 to 23"],
+        ),
+        (transformer, "dual_attention_layers", Some(json!([-1])), &["dual_attention_layers", "-1"]),
+        (
+            transformer,
+            "dual_attention_layers",
+            Some(json!(12)),
+            &["dual_attention_layers", "12", "list"],
+        ),
+        (
+            transformer,
+            "caption_projection_dim",
+            Some(json!(1152)),
+            &["caption_projection_dim", "1152", "1536"],
+        ),
+        // The other way round: it no longer agrees with the width.
+        (
+            transformer,
+            "num_attention_heads",
+            Some(json!(38)),
+            &["caption_projection_dim", "1536", "2432"],
+        ),
+        (transformer, "patch_size", Some(json!(1)), &["patch_size", "is 1", "not supported", "2"]),
+        (transformer, "patch_size", Some(json!(4)), &["patch_size", "is 4", "not supported", "2"]),
+        (
+            transformer,
+            "in_channels",
+            Some(json!(4)),
+            &["in_channels", "4", "16", "vae/config.json"],
+        ),
+        (
+            transformer,
+            "out_channels",
+            Some(json!(32)),
+            &["out_channels", "32", "16", "vae/config.json"],
+        ),
+        (
+            transformer,
+            "pooled_projection_dim",
+            Some(json!(768)),
+            &["768", "2048", "text_encoder/config.json"],
+        ),
+        (
+            transformer,
+            "joint_attention_dim",
+            Some(json!(2048)),
+            &["2048", "4096", "text_encoder_3"],
+        ),
+        (transformer, "num_layers", Some(json!(0)), &["num_layers", "0", "from 1"]),
+        (transformer, "num_layers", Some(json!(5000)), &["num_layers", "5000", "1024"]),
+        (transformer, "attention_head_dim", Some(json!(1 << 17)), &["attention_head_dim"]),
+        (transformer, "pos_embed_max_size", Some(json!(-192)), &["pos_embed_max_size", "-192"]),
+        (transformer, "sample_size", Some(json!([128, 128])), &["sample_size"]),
+    ];
+    check_refusals("SD3", sd3_medium_files(), cases);
+
+    // Errors that are noticed at the transformer, made elsewhere.
+    let cases: &[(&str, &str, u32, &[&str])] = &[
+        (
+            "text_encoder_2/config.json",
+            "projection_dim",
+            768,
+            &["pooled_projection_dim", "2048", "1536", "projection_dim"],
+        ),
+        (
+            "text_encoder_2/config.json",
+            "hidden_size",
+            3340,
+            &["joint_attention_dim", "4096", "at least 4108", "hidden_size"],
+        ),
+        (
+            "text_encoder_3/config.json",
+            "d_model",
+            2048,
+            &["joint_attention_dim", "4096", "2048", "text_encoder_3"],
+        ),
+        ("vae/config.json", "latent_channels", 4, &["in_channels", "16", "4", "vae"]),
+    ];
+    for (path, field, value, parts) in cases {
+        let mut files = sd3_medium_files();
+        edit(&mut files, path, field, Some((*value).into()));
+        let message = ModelConfig::load(&files).expect_err(&format!("{path} {field}")).to_string();
+        assert_mentions(&message, &["SD3/transformer/config.json", "do not belong together"]);
+        assert_mentions(&message, parts);
+    }
+    let refused = |value: serde_json::Value| {
+        let mut files = sd3_medium_files();
+        edit(&mut files, transformer, "attention_head_dim", Some(value));
+        edit(&mut files, transformer, "num_attention_heads", Some(1.into()));
+        edit(&mut files, transformer, "caption_projection_dim", None);
+        ModelConfig::load(&files).err().map(|error| error.to_string())
+    };
+    assert_mentions(&refused(62.into()).unwrap(), &["62", "a multiple of 4"]);
+    assert_eq!(refused(64.into()), None);
+
+    // Every field of the transformer has a default, as in diffusers.
+    let empty = Memory::new("m").with("config.json", "{}");
+    let config = Sd3Config::load(&empty, "config.json").unwrap();
+    assert_eq!((config.num_layers, config.hidden(), config.pos_embed_max_size), (18, 1152, 96));
+    assert_eq!((config.sample_size, config.in_channels, config.out_channels), (128, 16, 16));
+    assert_eq!((config.qk_norm, config.dual_attention_layers), (false, vec![]));
+    let config = |json: &str| {
+        Sd3Config::load(&Memory::new("m").with("config.json", json), "config.json").unwrap()
+    };
+    assert_eq!(config(r#"{"out_channels": null, "in_channels": 4}"#).out_channels, 4);
+    assert_eq!(
+        config(r#"{"dual_attention_layers": [3, 0, 3, 1]}"#).dual_attention_layers,
+        [0, 1, 3]
+    );
+}
+
+#[test]
 fn damaged_configs_never_panic() {
     let mut random = Lcg(1);
-    let whole = flux_1_dev_files();
-    for path in [
-        "model_index.json",
-        "transformer/config.json",
-        "text_encoder/config.json",
-        "text_encoder_2/config.json",
-        "vae/config.json",
-        "scheduler/scheduler_config.json",
-        "tokenizer_2/tokenizer_config.json",
-    ] {
-        let text = whole.text(path).unwrap().unwrap();
-        for _ in 0..400 {
-            let files = whole.clone().with(path, damage(text.as_bytes(), &mut random));
-            match ModelConfig::load(&files) {
-                // What passes can be computed with.
-                Ok(config) => {
-                    assert!(cost::step(&config, 64, 8).total().is_finite());
-                    assert!(Parameters::of(&config).total() > 0);
-                    config.defaults();
+    for (name, published) in [("FLUX.1-dev", PUBLISHED_FLUX), ("SD3", PUBLISHED_SD3)] {
+        let whole =
+            published.iter().fold(Memory::new(name), |files, (path, text)| files.with(*path, text));
+        for (path, text) in published {
+            for _ in 0..400 {
+                let files = whole.clone().with(*path, damage(text.as_bytes(), &mut random));
+                match ModelConfig::load(&files) {
+                    // What passes can be computed with.
+                    Ok(config) => {
+                        assert!(cost::step(&config, 64, 8).total().is_finite());
+                        assert!(cost::reused_step(&config, 64, 8, true).total().is_finite());
+                        assert!(Parameters::of(&config).total() > 0);
+                        config.defaults();
+                    }
+                    Err(error) => assert!(error.to_string().len() > 20),
                 }
-                Err(error) => assert!(error.to_string().len() > 20),
             }
         }
     }
@@ -556,7 +1068,8 @@ fn one(name: &str) -> Vec<u8> {
 
 #[test]
 fn opens_every_checkpoint_of_the_test_models() {
-    for folder in [bundled(), flux_fixture("flux-a"), flux_fixture("flux-b")] {
+    let fixtures = ["flux-a", "flux-b", "sd3-a", "sd3-calm", "sd35m-b"].map(fixture);
+    for folder in [bundled()].into_iter().chain(fixtures) {
         let config = ModelConfig::load(&folder).unwrap();
         let dirs = config.folders();
         let count = |dir: &str, stem: &str, keep: &str| -> u64 {
@@ -565,20 +1078,21 @@ fn opens_every_checkpoint_of_the_test_models() {
             assert_eq!(weights.names().count(), weights.len());
             weights
                 .iter()
-                .filter(|info| info.name.starts_with(keep))
+                // SD3's table of positions is computed, not learned.
+                .filter(|info| info.name.starts_with(keep) && *info.name != *"pos_embed.pos_embed")
                 .map(TensorInfo::n_elements)
                 .sum()
         };
         // The configuration tells the number of parameters.
         let found = Parameters {
             transformer: count(dirs.transformer, stem::DIFFUSERS, ""),
-            clip: count(dirs.clip, stem::TRANSFORMERS, ""),
+            clip: (dirs.clips.iter()).map(|(dir, _)| count(dir, stem::TRANSFORMERS, "")).sum(),
             t5: count(dirs.t5, stem::TRANSFORMERS, ""),
             vae_decoder: count(dirs.vae, stem::DIFFUSERS, "decoder."),
         };
         assert_eq!(found, Parameters::of(&config), "{}", folder.name());
     }
-    let sharded = Weights::open(&flux_fixture("flux-a"), "transformer", stem::DIFFUSERS).unwrap();
+    let sharded = Weights::open(&fixture("flux-a"), "transformer", stem::DIFFUSERS).unwrap();
     assert_eq!(sharded.files().count(), 3);
     assert_eq!(sharded.total_bytes(), 8_422_912);
     assert!(sharded.info("proj_out.weight").unwrap().file.ends_with("00003-of-00003.safetensors"));
@@ -587,7 +1101,7 @@ fn opens_every_checkpoint_of_the_test_models() {
 #[test]
 fn values_equal_those_of_the_safetensors_crate() {
     let path = "vae/diffusion_pytorch_model.safetensors";
-    for folder in [bundled(), flux_fixture("flux-a")] {
+    for folder in [bundled(), fixture("flux-a")] {
         let bytes = std::fs::read(format!("{}/{path}", folder.name())).unwrap();
         let theirs = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let ours = Weights::open(&folder, "vae", stem::DIFFUSERS).unwrap();
@@ -760,7 +1274,7 @@ fn damaged_files_are_refused_with_a_reason() {
 #[test]
 fn damaged_headers_never_panic() {
     let mut random = Lcg(2);
-    let folder = flux_fixture("flux-a");
+    let folder = fixture("flux-a");
     let whole =
         std::fs::read(format!("{}/text_encoder_2/model.safetensors", folder.name())).unwrap();
     let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
@@ -825,7 +1339,7 @@ fn finds_checkpoints_by_their_names() {
 
 #[test]
 fn manifest_reports_everything_at_once() {
-    let folder = flux_fixture("flux-a");
+    let folder = fixture("flux-a");
     let weights = Weights::open(&folder, "transformer", stem::DIFFUSERS).unwrap();
     let manifest = Manifest::new(&weights);
     let w = manifest.root();
@@ -870,6 +1384,185 @@ fn manifest_reports_everything_at_once() {
     let message = manifest.finish(&[]).unwrap_err().to_string();
     assert_mentions(&message, &["100 tensors", "blocks.19.weight", "and 80 more"]);
     assert_eq!(message.lines().count(), 22);
+}
+
+const SD3_WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
+
+/// All files of `sd3-calm`.
+fn sd3_calm_files() -> Memory {
+    let folder = fixture("sd3-calm");
+    let mut memory = text_files(&folder);
+    for dir in folder.list("").unwrap() {
+        for name in folder.list(&dir).unwrap().iter().filter(|name| name.ends_with("safetensors")) {
+            let path = format!("{dir}/{name}");
+            let blob = folder.blob(&path).unwrap();
+            memory.insert(path, blob.bytes(0..blob.len()).unwrap());
+        }
+    }
+    memory
+}
+
+/// Changes the header of a safetensors file; its numbers stay.
+fn edit_header(
+    memory: &mut Memory,
+    path: &str,
+    change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
+) {
+    let blob = memory.blob(path).unwrap();
+    let bytes = blob.bytes(0..blob.len()).unwrap().into_owned();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut json = serde_json::from_slice(&bytes[8..header]).unwrap();
+    change(&mut json);
+    let json = serde_json::to_string(&json).unwrap();
+    memory.insert(path, safetensors(&json, &bytes[header..]));
+}
+
+#[test]
+fn sd3_weights_are_checked_by_name_and_shape() {
+    use serde_json::json;
+    for name in ["sd3-a", "sd35m-b"] {
+        check_model(&fixture(name)).unwrap();
+    }
+    check_model(&sd3_calm_files()).unwrap();
+
+    // The last block drops the text after attention, so that it needs less of it than others.
+    for (path, name) in [
+        (SD3_WEIGHTS, "pos_embed.pos_embed"),
+        (SD3_WEIGHTS, "pos_embed.proj.bias"),
+        (SD3_WEIGHTS, "context_embedder.weight"),
+        (SD3_WEIGHTS, "time_text_embed.text_embedder.linear_2.weight"),
+        (SD3_WEIGHTS, "transformer_blocks.1.attn.to_add_out.weight"),
+        (SD3_WEIGHTS, "transformer_blocks.1.ff_context.net.2.bias"),
+        (SD3_WEIGHTS, "transformer_blocks.2.attn.add_k_proj.weight"),
+        (SD3_WEIGHTS, "transformer_blocks.2.attn.add_q_proj.weight"),
+        (SD3_WEIGHTS, "norm_out.linear.weight"),
+        ("text_encoder_2/model.safetensors", "text_projection.weight"),
+        ("text_encoder_3/model.safetensors", "shared.weight"),
+    ] {
+        let mut files = sd3_calm_files();
+        edit_header(&mut files, path, |header| drop(header.remove(name)));
+        let message = check_model(&files).expect_err(name).to_string();
+        assert_mentions(&message, &[name, "missing", path.split('/').next().unwrap()]);
+    }
+
+    for (name, shape, expected) in [
+        ("pos_embed.pos_embed", json!([1, 1152, 128]), "[1, 2304, 64]"),
+        ("pos_embed.proj.weight", json!([64, 64]), "[64, 16, 2, 2]"),
+        ("proj_out.weight", json!([128, 32]), "[64, 64]"),
+        ("transformer_blocks.0.norm1.linear.weight", json!([768, 32]), "[384, 64]"),
+        // Of the last block: shift and scale only.
+        ("transformer_blocks.2.norm1_context.linear.weight", json!([64, 128]), "[128, 64]"),
+    ] {
+        let mut files = sd3_calm_files();
+        edit_header(&mut files, SD3_WEIGHTS, |header| header[name]["shape"] = shape.clone());
+        let message = check_model(&files).expect_err(name).to_string();
+        assert_mentions(&message.replace(", ", ","), &[name, &shape.to_string()]);
+        assert_mentions(&message, &[expected]);
+    }
+
+    // A configuration that promises more than the weights keep.
+    for (field, value, parts) in [
+        (
+            "qk_norm",
+            json!("rms_norm"),
+            ["transformer_blocks.0.attn.norm_q.weight is missing", "norm_added_k"],
+        ),
+        (
+            "dual_attention_layers",
+            json!([1]),
+            ["transformer_blocks.1.attn2.to_q.weight", "[576, 64]"],
+        ),
+        ("num_layers", json!(4), ["transformer_blocks.3.", "transformer_blocks.2.attn.to_add_out"]),
+    ] {
+        let mut files = sd3_calm_files();
+        edit(&mut files, "transformer/config.json", field, Some(value));
+        assert_mentions(&check_model(&files).expect_err(field).to_string(), &parts);
+    }
+}
+
+/// The vector of a place in SD3's table, by the formula of RALU's specification: the table's `side` entries stand for
+/// `base` units.
+fn position_vector([row, col]: [f64; 2], hidden: usize, base: f64, side: usize) -> Vec<f64> {
+    let quarter = hidden / 4;
+    let mut vector = Vec::new();
+    for x in [col, row].map(|index| index * base / side as f64) {
+        let angle = |j: usize| x * 10_000f64.powf(-(j as f64) / quarter as f64);
+        vector.extend((0..quarter).map(|j| angle(j).sin()));
+        vector.extend((0..quarter).map(|j| angle(j).cos()));
+    }
+    vector
+}
+
+/// Plain runs and RALU's last stage have diffusers' `cropped_pos_embed`, number for number; what lies between two
+/// entries is the formula's, or the entries' mean where they do not follow it.
+#[test]
+fn sd3_positions_are_diffusers_and_lie_between_its_entries() {
+    let check = |source: &dyn Source, grid: Grid, expected: Between| {
+        let config = ModelConfig::load(source).unwrap();
+        let config = sd3(&config);
+        let (side, hidden) = (config.pos_embed_max_size, config.hidden());
+        let weights = Weights::open(source, "transformer", stem::DIFFUSERS).unwrap();
+        let manifest = Manifest::new(&weights);
+        let ids = ResidentIds::default();
+        let context = LoadContext::new(&ids, Precision::Auto, u64::MAX);
+        let network = Sd3::load(&Loader::new(manifest.root(), &context), config);
+        let table = network.positions();
+        assert_eq!(table.side(), side);
+        let between = table.check(&weights).unwrap();
+        assert_eq!(between, expected);
+
+        // [1, P * P, hidden]
+        let info = weights.info("pos_embed.pos_embed").unwrap();
+        let all = weights.tensor_f32(info).unwrap();
+        let stored = |row: usize, col: usize| &all[(row * side + col) * hidden..][..hidden];
+        let full = TokenLayout::full(grid).unwrap();
+        let positions = table_positions(&full, side).unwrap();
+        let (rows, cols) = (2 * grid.rows, 2 * grid.cols);
+        let (top, left) = ((side - rows) / 2, (side - cols) / 2);
+        let cropped: Vec<f32> = (top..top + rows)
+            .flat_map(|row| (left..left + cols).flat_map(move |col| stored(row, col)))
+            .copied()
+            .collect();
+        assert!(table.rows(&weights, &positions, between).unwrap() == cropped);
+
+        let mixed = TokenLayout::mixed(grid, &[1, 4]).unwrap();
+        let positions = table_positions(&mixed, side).unwrap();
+        let found = table.rows(&weights, &positions, between).unwrap();
+        let base = config.sample_size as f64 / 2.0;
+        let mut fractions = 0;
+        for (position, found) in positions.iter().zip(found.chunks_exact(hidden)) {
+            let [row, col] = position.map(f64::from);
+            if row.fract() == 0.0 && col.fract() == 0.0 {
+                assert_eq!(found, stored(row as usize, col as usize), "{position:?}");
+                continue;
+            }
+            fractions += 1;
+            let expected = match between {
+                Between::Formula => position_vector([row, col], hidden, base, side),
+                Between::Interpolation => {
+                    let corners = [[row.floor(), row.ceil()], [col.floor(), col.ceil()]];
+                    let [rows, cols] = corners.map(|ends| ends.map(|end| end as usize));
+                    let at = |i: usize| rows.map(|r| cols.map(|c| f64::from(stored(r, c)[i])));
+                    (0..hidden).map(|i| at(i).iter().flatten().sum::<f64>() / 4.0).collect()
+                }
+            };
+            for (a, b) in found.iter().zip(expected) {
+                // Numbers up to 1, rounded to f32 once (the formula) or at four additions.
+                assert!((f64::from(*a) - b).abs() < 3e-7, "{position:?}: {a}, expected {b}");
+            }
+        }
+        // Three children of each selected token.
+        assert_eq!(fractions, 6);
+    };
+    // Grids that lie in the table's middle, and half an entry beside it.
+    for (rows, cols) in [(2, 4), (3, 5), (24, 24)] {
+        check(&fixture("sd3-calm"), Grid { rows, cols }, Between::Formula);
+        check(&fixture("sd35m-b"), Grid { rows, cols }, Between::Formula);
+    }
+    // A table for pictures of another size.
+    let mut files = sd3_calm_files();
+    edit(&mut files, "transformer/config.json", "sample_size", Some(64.into()));
+    check(&files, Grid { rows: 3, cols: 5 }, Between::Interpolation);
 }
 
 #[test]
@@ -973,9 +1666,114 @@ fn flops_of_one_step_and_of_the_parts() {
     assert!((low.linear / 4096.0 / 605.6e6 - 1.0).abs() < 1e-3);
     assert_eq!(low.attention, 2048.0 * 4096.0 * 4096.0);
     assert_tera(cost::vae_decode(&dev.vae, 128, 128).linear, 9.9224);
-    assert_tera(cost::t5(&dev.t5, 512).total(), 4.845);
-    assert_tera(cost::t5(&dev.t5, 256).total(), 2.397);
-    assert!((cost::clip(&dev.clip, 77).total() / 1e9 - 13.0).abs() < 0.5);
+    let t5 = dev.t5.as_ref().unwrap();
+    assert_tera(cost::t5(t5, 512).total(), 4.845);
+    assert_tera(cost::t5(t5, 256).total(), 2.397);
+    assert!((cost::clip(&dev.clips[0], 77).total() / 1e9 - 13.0).abs() < 0.5);
+}
+
+/// An SD3 run as [`ralu_run`] or, with `None`, as [`plain`]: 77 tokens of CLIP and 256 of T5. Under classifier-free
+/// guidance both prompts are encoded and both branches evaluated; the picture is decoded once.
+fn sd3_run(
+    config: &ModelConfig,
+    steps: usize,
+    ralu: Option<([usize; 3], f64)>,
+    branches: usize,
+) -> Flops {
+    let decode = |side: usize| cost::vae_decode(&config.vae, side, side);
+    let step = |tokens: usize| cost::step(config, tokens, config.text_tokens(256));
+    let sampling = match ralu {
+        None => step(4096) * steps as f64,
+        Some((steps, ratio)) => {
+            let k = (ratio * 1024.0) as usize;
+            let tokens = [1024, 1024 + 3 * k, 4096];
+            tokens.iter().zip(steps).map(|(m, n)| step(*m) * n as f64).sum()
+        }
+    };
+    let low = ralu.map_or(Flops::default(), |_| decode(64));
+    (sampling + cost::text_encoders(config, 256)) * branches as f64 + low + decode(128)
+}
+
+const SD3_X2: ([usize; 3], f64) = ([5, 6, 9], 0.3);
+const SD3_X3: ([usize; 3], f64) = ([3, 3, 6], 0.2);
+
+#[test]
+fn flops_of_the_papers_table_for_sd3() {
+    let medium = builtin::get("sd3-medium").unwrap();
+    assert_eq!(medium.text_tokens(256), 333);
+    for (steps, expected) in [(28, 351.60), (14, 183.27), (9, 123.15)] {
+        assert_tera(sd3_run(&medium, steps, None, 2).linear, expected);
+    }
+    assert_tera(sd3_run(&medium, 0, Some(SD3_X2), 2).linear, 181.04);
+    assert_tera(sd3_run(&medium, 0, Some(SD3_X3), 2).linear, 116.58);
+    let turbo = builtin::get("sd3.5-large-turbo").unwrap();
+    assert_tera(sd3_run(&turbo, 4, None, 1).linear, 107.91);
+    assert_tera(sd3_run(&turbo, 0, Some(([1, 1, 2], 0.3)), 1).linear, 82.21);
+}
+
+/// At 1024 x 1024 against 28 steps.
+#[test]
+fn speed_ups_of_sd3() {
+    for (name, expected) in [
+        ("sd3-medium", [1.94, 2.10, 3.02, 3.28]),
+        ("sd3.5-medium", [1.97, 2.15, 3.08, 3.39]),
+        ("sd3.5-large", [2.03, 2.12, 3.29, 3.44]),
+    ] {
+        let config = builtin::get(name).unwrap();
+        // As in FLUX's table, the VAE's attention is left out, and the text encoders' is linear.
+        let vae = |side: usize| cost::vae_decode(&config.vae, side, side).attention;
+        let encoders = 2.0 * cost::text_encoders(&config, 256).attention;
+        let full = sd3_run(&config, 28, None, 2);
+        let mut found = Vec::new();
+        for preset in [SD3_X2, SD3_X3] {
+            let run = sd3_run(&config, 0, Some(preset), 2);
+            found.push((full.linear + encoders) / (run.linear + encoders));
+            found.push((full.total() - vae(128)) / (run.total() - vae(128) - vae(64)));
+        }
+        for (found, expected) in found.into_iter().zip(expected) {
+            assert!((found - expected).abs() < 0.006, "{name}: {found}, expected {expected}");
+        }
+    }
+}
+
+/// GFLOP of one image token and one text token in the blocks, and the factors of attention.
+#[test]
+fn flops_of_sd3_tokens() {
+    for (name, d, img, txt, joint, dual) in [
+        ("sd3-medium", 1536.0, 1.358954, 1.316487, 147_456.0, 0.0),
+        ("sd3.5-medium", 1536.0, 1.358954 + 0.245367, 1.316487, 147_456.0, 79_872.0),
+        ("sd3.5-large", 2432.0, 5.394137, 5.287674, 369_664.0, 0.0),
+    ] {
+        let config = builtin::get(name).unwrap();
+        let step = |m: usize, t: usize| cost::step(&config, m, t);
+        let none = step(0, 0).linear;
+        let close = |found: f64, expected: f64| {
+            // Seven digits are printed.
+            assert!((found / 1e9 - expected).abs() < 1e-6, "{name}: {found}, expected {expected}");
+        };
+        // Without the patch embedding and the last layer, and without the context embedding.
+        close(step(1, 0).linear - none - 2.0 * 2.0 * 64.0 * d, img);
+        close(step(0, 1).linear - none - 2.0 * 4096.0 * d, txt);
+        let (m, t) = (1000.0, 100.0);
+        let attention = joint * (m + t) * (m + t) + dual * m * m;
+        assert_eq!(step(1000, 100).attention, attention, "{name}");
+        // A cache leaves the ends and perhaps the modulations.
+        let ends = cost::reused_step(&config, 1000, 100, false);
+        let modulated = cost::reused_step(&config, 1000, 100, true);
+        let Sd3Config { num_layers, dual_attention_layers, .. } = sd3(&config);
+        let vectors = 12 * num_layers - 4 + 3 * dual_attention_layers.len();
+        assert_eq!(modulated.linear - ends.linear, 2.0 * d * d * vectors as f64, "{name}");
+        let blocks = step(1000, 100).linear - modulated.linear;
+        assert!((blocks / 1e9 / (1000.0 * img + 100.0 * txt) - 1.0).abs() < 1e-6, "{name}");
+        assert_eq!((ends.attention, modulated.attention), (0.0, 0.0));
+    }
+    let config = builtin::get("sd3-medium").unwrap();
+    let [l, g] = &config.clips[..] else { panic!("{} CLIPs", config.clips.len()) };
+    // To the digits that are printed.
+    assert!((cost::clip(l, 77).linear / 1e12 - 0.013).abs() < 5e-4);
+    assert!((cost::clip(g, 77).linear / 1e12 - 0.097).abs() < 5e-4);
+    let t5 = cost::t5(config.t5.as_ref().unwrap(), 256);
+    assert_eq!(cost::text_encoders(&config, 256), cost::clip(l, 77) + cost::clip(g, 77) + t5);
 }
 
 #[test]
@@ -1008,6 +1806,19 @@ fn parameters_of_the_published_models() {
     let schnell = builtin::get("flux.1-schnell").unwrap();
     assert_eq!(Parameters::of(&schnell).transformer, 11_891_178_560);
     assert_eq!(builtin::weight_bytes(&schnell, 2).transformer, 2 * 11_891_178_560);
+    for (name, transformer) in [
+        ("sd3-medium", 2_028_328_000),
+        ("sd3.5-medium", 2_243_171_520),
+        ("sd3.5-large", 8_056_627_520),
+        ("sd3.5-large-turbo", 8_056_627_520),
+    ] {
+        let config = builtin::get(name).unwrap();
+        let clip = 123_650_304 + 694_659_840;
+        let found = Parameters::of(&config);
+        assert_eq!(found, Parameters { transformer, clip, ..dev }, "{name}");
+        let bytes = builtin::weight_bytes(&config, 2);
+        assert_eq!((bytes.transformer, bytes.clip), (2 * transformer, 2 * clip));
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -1101,7 +1912,7 @@ fn tokens_of_the_fixtures() {
                 .map(|b| u32::from_le_bytes(b[..4].try_into().unwrap()))
                 .collect()
         };
-        let model = flux_fixture(name);
+        let model = fixture(name);
         let clip = ClipTokenizer::load(&model, "tokenizer").unwrap();
         let t5 = T5Tokenizer::load(&model, "tokenizer_2").unwrap();
         assert_eq!(clip.encode(prompt).unwrap().ids, ids("clip_ids"));
@@ -1217,7 +2028,7 @@ fn tokenizer_files_in_every_state() {
 fn damaged_tokenizers_never_panic() {
     let mut random = Lcg(3);
     let text = "A cat's pizza, ﬁne ½ 猫 \u{1f431} <pad> </s> <|endoftext|>";
-    let small = text_files(&flux_fixture("flux-a"));
+    let small = text_files(&fixture("flux-a"));
     let tiny = without_clip_json();
     let mut try_all = |files: &Memory, path: &str, times: usize| {
         let whole = files.text(path).unwrap().unwrap();

@@ -44,6 +44,87 @@ fn plans_have_the_papers_operations_and_speed_ups() {
     }
 }
 
+/// RALU paper v3, tables 1 and 2, for SD3 at 1024 x 1024: 77 tokens of CLIP and 256 of T5. Under classifier-free
+/// guidance (SD3's habit, not the turbo's) the text encoders and every step count twice, decoding once.
+#[test]
+fn plans_have_the_papers_operations_for_sd3() {
+    let preset = |preset| Request::new("").ralu(RaluChoice::Preset(preset));
+    let plain = |steps| Request { steps: Some(steps), ..Request::new("").ralu(RaluChoice::Off) };
+    let [medium, medium_3_5, large, turbo] =
+        ["sd3-medium", "sd3.5-medium", "sd3.5-large", "sd3.5-large-turbo"];
+    let cases = [
+        (medium, plain(28), 2, 351.60),
+        (medium, plain(14), 2, 183.27),
+        (medium, plain(9), 2, 123.15),
+        (medium, preset(Preset::X2), 2, 181.04),
+        (medium, preset(Preset::X3), 2, 116.58),
+        (turbo, plain(4), 1, 107.91),
+        (turbo, preset(Preset::Distilled), 1, 82.21),
+    ];
+    for (model, request, evaluations, tflops) in cases {
+        let plan = planned(model, request);
+        assert_eq!((plan.width, plan.height, plan.text_tokens), (1024, 1024, 333));
+        assert_eq!(plan.evaluations_per_step, evaluations, "{model}");
+        assert_eq!(plan.baseline.steps, if evaluations == 2 { 28 } else { 4 });
+        let found = plan.tflops.linear;
+        assert!((found / tflops - 1.0).abs() < 1e-3, "{model}: {found} TFLOPs, expected {tflops}");
+    }
+
+    let cases = [
+        (medium, Preset::X2, 1.94, 2.10),
+        (medium, Preset::X3, 3.02, 3.28),
+        (medium_3_5, Preset::X2, 1.97, 2.15),
+        (medium_3_5, Preset::X3, 3.08, 3.39),
+        (large, Preset::X2, 2.03, 2.12),
+        (large, Preset::X3, 3.29, 3.44),
+    ];
+    for (model, ralu, linear, with_attention) in cases {
+        let plan = planned(model, preset(ralu));
+        // Two decimals are printed.
+        let found = plan.speedup;
+        assert!((found - linear).abs() < 0.006, "{model} {ralu}: {found}x, expected {linear}");
+        // These leave out the decoder's attention, 0.58 TFLOP of no less than 150.
+        let found = plan.speedup_with_attention;
+        let tolerance = 0.005 + 0.58 / 150.0 * found;
+        let close = (found - with_attention).abs() < tolerance;
+        assert!(close, "{model} {ralu}: {found}x, expected {with_attention}");
+    }
+}
+
+/// The widest pictures are those of the table of positions, not those of the largest request.
+#[test]
+fn sd3_pictures_are_not_larger_than_the_table_of_positions() {
+    let resolve = |model: &str, width: usize| {
+        let config = builtin::get(model).unwrap();
+        let request = Request::new("").ralu(RaluChoice::Off).size(width, 16);
+        let settings = Settings::resolve(&request, &config).unwrap();
+        plan(&config, None, &settings, Caps::default(), Precision::Auto)
+    };
+    assert!(resolve("sd3-medium", 192 * 16).is_ok());
+    assert!(resolve("sd3.5-medium", 192 * 16 + 1).is_ok());
+    let message = resolve("sd3-medium", 192 * 16 + 1).unwrap_err().to_string();
+    for part in ["width", "3072", "192"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+/// Weights in 16 bits, as published: 2.03 billion in the transformer, 49.5 million in the decoder; 0.82 billion in the
+/// CLIPs and 4.76 in T5, whose tables of tokens stay on the host (0.10 and 0.13 billion).
+#[test]
+fn memory_of_sd3_is_planned_without_weights() {
+    let plan = planned("sd3-medium", Request::new("").ralu(RaluChoice::Preset(Preset::X2)));
+    let memory = plan.memory;
+    let gb = |bytes: u64| bytes as f64 / 1e9;
+    assert!((4.15..4.30).contains(&gb(memory.denoiser_weights_bytes)), "{memory:?}");
+    assert!((10.6..10.9).contains(&gb(memory.text_encoder_weights_bytes)), "{memory:?}");
+    assert_eq!(
+        memory.peak_bytes,
+        memory
+            .encoding_bytes
+            .max(memory.denoiser_weights_bytes + memory.temporaries_bytes + memory.states_bytes)
+    );
+}
+
 /// 12 billion weights of the transformer in 16 bits are 23.8 GB; at 1024 x 1024 the decoder's pictures
 /// (256 channels, 1 GiB) are the largest temporaries.
 #[test]

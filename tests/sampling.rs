@@ -4,6 +4,7 @@
 //! constants with another program; each is written out where it is used.
 
 use ralu::sampling::edges::{canny, gray_u8};
+use ralu::sampling::layout::{table_crop, table_positions};
 use ralu::sampling::noise::philox4x32;
 use ralu::sampling::ntdm::{
     self, js_distance, solve, solve_least_noise, solve_two_stage, solve_with,
@@ -11,25 +12,31 @@ use ralu::sampling::ntdm::{
 use ralu::sampling::ralu::BASE_TIME_SHIFT;
 use ralu::sampling::regions::region_count;
 use ralu::sampling::{
-    DynamicShift, EdgeMap, Entry, Error, FlowMatch, GrayMap, Grid, Jump, KeptNoise, MaskMode,
-    Preset, RaluParams, RaluSchedule, Rules, ShiftKind, TieBreak, TokenLayout, Transition,
-    Upsample, Variant, edge_density, edge_map, gradient_sum, initial_noise, jump_noise, low_noise,
-    mask_regions, pack, select, select_with_mask, stage_sigmas, torch_randn, unpack,
+    DynamicShift, EdgeMap, Entry, Error, FlowMatch, GrayMap, Grid, Jump, JumpNoise, KeptNoise,
+    MaskMode, Preset, PresetFamily, RaluParams, RaluSchedule, Ranking, RegionScore, RopeMode,
+    RuleOverrides, Rules, ShiftKind, TieBreak, TokenLayout, Transition, Upsample, Variant, ZPolicy,
+    bound_noise, edge_density, edge_map, gradient_sum, initial_noise, jump_noise, latent_gradient,
+    low_noise, mask_regions, pack, stage_sigmas, temporal_variance, torch_randn, unpack,
 };
 
 // ---- schedules -------------------------------------------------------------------------------
 
-/// The published SD3 presets, which are no [`Preset`] here as only FLUX is.
-fn sd3_2x() -> RaluParams {
-    let z = Some(1.0 / 0.0586f64.sqrt());
-    let h = Some([6.21, 2.23, 1.97]);
-    RaluParams::custom([5, 6, 9], [0.2, 0.3, 1.0], 0.3, h, z, 3.0).unwrap()
+fn sd3(preset: Preset) -> RaluParams {
+    PresetFamily::Sd3.params(preset, 3.0).unwrap()
 }
 
-fn sd3_3x() -> RaluParams {
-    let z = Some(1.0 / 0.0255f64.sqrt());
-    let h = Some([6.40, 2.60, 2.23]);
-    RaluParams::custom([3, 3, 6], [0.25, 0.3, 1.0], 0.2, h, z, 3.0).unwrap()
+/// Every row of the table of presets.
+fn all_presets() -> Vec<(PresetFamily, Preset, RaluParams)> {
+    let families = [PresetFamily::Flux, PresetFamily::Sd3, PresetFamily::Distilled];
+    let mut rows = vec![];
+    for family in families {
+        for preset in family.presets() {
+            rows.push((family, preset, family.params(preset, 3.0).unwrap()));
+        }
+    }
+    let schnell = PresetFamily::Distilled.params(Preset::Distilled, 1.0).unwrap();
+    rows.push((PresetFamily::Distilled, Preset::Distilled, schnell));
+    rows
 }
 
 /// The tables are printed with six digits.
@@ -88,7 +95,7 @@ fn stage_sigmas_and_jumps_of_the_published_presets() {
         },
         Case {
             name: "SD3 2x",
-            params: sd3_2x(),
+            params: sd3(Preset::X2),
             starts: [0.057065, 0.093995],
             gains: [0.285325, 0.313315],
             noise_gains: [0.942935, 0.906005],
@@ -104,7 +111,7 @@ fn stage_sigmas_and_jumps_of_the_published_presets() {
         },
         Case {
             name: "SD3 3x",
-            params: sd3_3x(),
+            params: sd3(Preset::X3),
             starts: [0.050539, 0.064054],
             gains: [0.202156, 0.213512],
             noise_gains: [0.949461, 0.935946],
@@ -239,7 +246,7 @@ fn schedules_reject_what_they_cannot_do() {
 // ---- NT-DM -----------------------------------------------------------------------------------
 
 fn distance_of(p: &RaluParams) -> f64 {
-    js_distance(&p.stage_steps, &p.stage_ends, &p.shifts, p.z, 3.0)
+    js_distance(&p.stage_steps, &p.stage_ends, &p.shifts, p.z, p.base_time_shift)
 }
 
 #[test]
@@ -250,8 +257,8 @@ fn distances_at_the_published_constants() {
         ("4x", Preset::X4.params(), 0.0175),
         ("5x", Preset::X5.params(), 0.0163),
         ("7x", Preset::X7.params(), 0.0266),
-        ("SD3 2x", sd3_2x(), 0.0367),
-        ("SD3 3x", sd3_3x(), 0.0214),
+        ("SD3 2x", sd3(Preset::X2), 0.0367),
+        ("SD3 3x", sd3(Preset::X3), 0.0214),
     ];
     for (name, params, want) in cases {
         let found = distance_of(&params);
@@ -261,14 +268,12 @@ fn distances_at_the_published_constants() {
 
 #[test]
 fn the_solver_is_no_worse_than_the_published_constants() {
-    let mut cases: Vec<RaluParams> = Preset::ALL.map(Preset::params).to_vec();
-    cases.extend([sd3_2x(), sd3_3x()]);
-    for p in cases {
-        let found = solve(p.stage_steps, p.stage_ends, 3.0).unwrap();
+    for (_, _, p) in all_presets() {
+        let found = solve(p.stage_steps, p.stage_ends, p.base_time_shift).unwrap();
         let label = format!("{:?} {:?}: {found:?}", p.stage_steps, p.stage_ends);
         assert!(found.distance <= distance_of(&p) + 1e-4, "{label}");
         // The solution's own figures must agree with each other, and lie within the bounds.
-        let again = js_distance(&p.stage_steps, &p.stage_ends, &found.shifts, found.z, 3.0);
+        let again = distance_of(&RaluParams { shifts: found.shifts, z: found.z, ..p });
         assert_eq!(again, found.distance, "{label}");
         assert!((2.0..=100.0).contains(&found.z), "{label}");
         assert!(found.shifts.iter().all(|h| (0.5..=10.0).contains(h)), "{label}");
@@ -320,9 +325,155 @@ fn least_noise_stops_at_the_good_distance() {
     // Printed for three stages, 4x: .0404 at Z = 3, .0253 at Z = 4.
     let found = solve_least_noise([5, 6, 7], [0.3, 0.45, 1.0], 3.0).unwrap();
     assert!(3.0 < found.z && found.z < 4.0, "{found:?}");
-    // Never that good: the least distance it is.
+    // Never that good: within 5 % of the least distance, .0366, and no lower Z is.
     let (n, e) = ([5, 6, 9], [0.2, 0.3, 1.0]);
-    assert_eq!(solve_least_noise(n, e, 3.0), solve(n, e, 3.0));
+    let (found, best) = (solve_least_noise(n, e, 3.0).unwrap(), solve(n, e, 3.0).unwrap());
+    assert!(best.distance > 0.03 && found.distance <= 1.05 * best.distance, "{found:?}, {best:?}");
+    let less = solve_with(n, e, 3.0, None, Some(0.98 * found.z)).unwrap();
+    assert!(less.distance > 1.05 * best.distance, "{less:?}, {best:?}");
+    // Good enough at the bound.
+    assert_eq!(solve_least_noise([1, 1, 2], [0.3, 0.45, 1.0], 1.0).unwrap().z, 2.0);
+}
+
+/// The distance as the paper's text has it, at any points: truncated densities, each divided by its
+/// own mass.
+fn plain_distance(points: &[f64], n: [usize; 3], e: [f64; 3], found: &ntdm::Solution) -> f64 {
+    let density = |h: f64, t: f64| h / (1.0 + (h - 1.0) * t).powi(2);
+    let mass = |h: f64, t: f64| h * t / (1.0 + (h - 1.0) * t);
+    let within = |h: f64, s: f64, e: f64, t: f64| {
+        if t < s || t > e { 0.0 } else { density(h, t) / (mass(h, e) - mass(h, s)) }
+    };
+    let restart = |e: f64| e / (found.z * (1.0 - e) + e);
+    let s = [0.0, restart(e[0]), restart(e[1])];
+    let normalised = |of: &dyn Fn(f64) -> f64| -> Vec<f64> {
+        let values: Vec<f64> = points.iter().map(|&t| of(t).max(1e-10)).collect();
+        let sum: f64 = values.iter().sum();
+        values.into_iter().map(|x| x / sum).collect()
+    };
+    let target = normalised(&|t| {
+        let again = |k: usize| (e[k] - s[k + 1]) * within(3.0, s[k + 1], e[k], t);
+        (density(3.0, t) + again(0) + again(1)) / (1.0 + e[0] - s[1] + e[1] - s[2])
+    });
+    let run = normalised(&|t| {
+        let stage = |k: usize| n[k] as f64 * within(found.shifts[k], s[k], e[k], t);
+        (stage(0) + stage(1) + stage(2)) / n.iter().sum::<usize>() as f64
+    });
+    let against_mean = |p: f64, q: f64| p * (2.0 * p / (p + q)).ln() / 2.0;
+    let terms = target.iter().zip(&run).map(|(p, q)| against_mean(*p, *q) + against_mean(*q, *p));
+    terms.sum::<f64>().sqrt()
+}
+
+/// Printed with four digits, from a grid of 4000 midpoints, so they are compared on that grid. Our
+/// own of 1000 points, as the authors have it, gives up to 3e-4 more or less.
+#[test]
+fn best_distances_at_a_given_z() {
+    let midpoints: Vec<f64> = (0..4000).map(|i| (f64::from(i) + 0.5) / 4000.0).collect();
+    let authors: Vec<f64> = (0..1000).map(|i| f64::from(i) / 999.0).collect();
+    struct Case {
+        n: [usize; 3],
+        e: [f64; 3],
+        distances: &'static [(f64, f64)],
+    }
+    let cases = [
+        Case {
+            n: [5, 6, 7],
+            e: [0.3, 0.45, 1.0],
+            distances: &[
+                (2.0, 0.0795),
+                (2.5, 0.0553),
+                (3.0, 0.0404),
+                (4.0, 0.0253),
+                (5.0, 0.0197),
+                (6.3, 0.0175),
+                (8.0, 0.0169),
+                (12.0, 0.0171),
+                (50.0, 0.0177),
+            ],
+        },
+        Case {
+            n: [2, 3, 5],
+            e: [0.2, 0.3, 1.0],
+            distances: &[
+                (2.0, 0.0789),
+                (3.0, 0.0451),
+                (4.0, 0.0326),
+                (5.0, 0.0281),
+                (6.3, 0.0266),
+                (8.0, 0.0263),
+                (50.0, 0.0276),
+            ],
+        },
+        Case {
+            n: [5, 6, 9],
+            e: [0.2, 0.3, 1.0],
+            distances: &[(2.0, 0.0587), (2.5, 0.0455), (3.0, 0.0397), (4.0, 0.0367), (6.3, 0.0371)],
+        },
+    ];
+    for Case { n, e, distances } in cases {
+        for &(z, want) in distances {
+            let found = solve_with(n, e, 3.0, None, Some(z)).unwrap();
+            assert_eq!(found.z, z);
+            let label = format!("{n:?}, Z = {z}");
+            // Half a digit, and what other shifts of a flat objective may add.
+            close(&label, &[plain_distance(&midpoints, n, e, &found)], &[want], 5e-5 + 1e-5);
+            close(&label, &[found.distance], &[plain_distance(&authors, n, e, &found)], 1e-12);
+        }
+    }
+}
+
+#[test]
+fn policies_for_z() {
+    for (family, preset, params) in all_presets() {
+        let label = format!("{family} {preset}");
+        assert_eq!(params.with_z_policy(ZPolicy::Published), Ok(params), "{label}");
+
+        let found = params.with_z_policy(ZPolicy::MinNoise).unwrap();
+        let best = solve(params.stage_steps, params.stage_ends, params.base_time_shift).unwrap();
+        let good = if best.distance <= 0.03 { 0.03 } else { 1.05 * best.distance };
+        assert!(distance_of(&found) <= good, "{label}: {found:?}");
+        assert!(found.z >= 2.0, "{label}: {found:?}");
+        // Less noise than published, but where that is at the bound already.
+        assert!(found.z < params.z || params.z == 2.0, "{label}: {found:?}");
+        if found.z > 2.0 {
+            let less = params.with_z_policy(ZPolicy::Fixed(0.98 * found.z)).unwrap();
+            assert!(distance_of(&less) > good, "{label}: {less:?}");
+        }
+        // Nothing else changes, and the run is one.
+        let same = RaluParams { shifts: params.shifts, z: params.z, ..found };
+        assert_eq!(same, params, "{label}");
+        found.validate().unwrap();
+    }
+
+    // Printed for Z = 4. The objective is flat: the distance decides, not the third digit.
+    let p = Preset::X4.params().with_z_policy(ZPolicy::Fixed(4.0)).unwrap();
+    assert_eq!(p.z, 4.0);
+    close("h at Z = 4", &p.shifts, &[5.926, 3.037, 2.527], 0.05);
+    let schedule = RaluSchedule::new(&p).unwrap();
+    let starts = [1, 2].map(|k| 1.0 - schedule.stages[k].sigmas[0]);
+    close("starts at Z = 4", &starts, &[0.0968, 0.1698], 5e-5);
+
+    for z in [1.9, 0.0, -4.0, f64::NAN, f64::INFINITY] {
+        let found = Preset::X4.params().with_z_policy(ZPolicy::Fixed(z));
+        assert!(matches!(found, Err(Error::Value { what: "Z", .. })), "Z = {z}: {found:?}");
+    }
+}
+
+/// A run waits for it before its first step. The quickest of three counts: other programs share
+/// the machine.
+#[cfg(not(debug_assertions))]
+#[test]
+fn policies_for_z_take_less_than_a_second() {
+    for (family, preset, params) in all_presets() {
+        for policy in [ZPolicy::MinNoise, ZPolicy::Fixed(4.0)] {
+            let time = || {
+                let start = std::time::Instant::now();
+                params.with_z_policy(policy).unwrap();
+                start.elapsed().as_secs_f64()
+            };
+            let quickest = (0..3).map(|_| time()).fold(f64::INFINITY, f64::min);
+            assert!(quickest < 1.0, "{family} {preset} {policy}: {quickest} s");
+        }
+    }
 }
 
 #[test]
@@ -381,6 +532,172 @@ fn custom_runs_are_checked() {
     }
 }
 
+// ---- presets and rules -----------------------------------------------------------------------
+
+#[test]
+fn families_have_their_presets() {
+    use Preset::{Distilled, X2, X3, X4, X5, X7};
+    let cases = [
+        (PresetFamily::Flux, vec![X2, X3, X4, X5, X7], X4),
+        (PresetFamily::Sd3, vec![X2, X3], X2),
+        (PresetFamily::Distilled, vec![Distilled], Distilled),
+    ];
+    for (family, presets, default) in cases {
+        assert_eq!(family.presets(), presets, "{family}");
+        assert_eq!(family.default_preset(), default, "{family}");
+        assert!(presets.contains(&default), "{family}");
+        for preset in Preset::ALL {
+            let found = family.params(preset, 3.0);
+            assert_eq!(found.is_ok(), presets.contains(&preset), "{family} {preset}");
+        }
+    }
+    for preset in [X2, X3, X4, X5, X7] {
+        assert_eq!(PresetFamily::Flux.params(preset, 3.0), Ok(preset.params()));
+    }
+    let message = PresetFamily::Sd3.params(X7, 3.0).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "no preset 7x is made for Stable Diffusion 3 models, expected one of 2x, 3x: choose one of \
+         these, or give numbers of your own (custom)"
+    );
+    let message = PresetFamily::Flux.params(Distilled, 1.0).unwrap_err().to_string();
+    assert!(message.contains("expected one of 2x, 3x, 4x, 5x, 7x:"), "{message}");
+    let message = PresetFamily::Distilled.params(X4, 3.0).unwrap_err().to_string();
+    assert!(message.contains("expected one of distilled:"), "{message}");
+}
+
+#[test]
+fn every_preset_is_a_run() {
+    let presets = all_presets();
+    assert_eq!(presets.len(), 5 + 2 + 2);
+    for (family, preset, params) in presets {
+        let label = format!("{family} {preset} {params:?}");
+        params.validate().unwrap();
+        // A mixed stage at every usual size, 512 x 512 to 2048 x 2048.
+        for low_tokens in [256, 1024, 4096] {
+            let k = params.region_count(low_tokens);
+            assert!(0 < k && k < low_tokens, "{label}: {k}");
+            assert_eq!(params.resolve(low_tokens).unwrap().stages.len(), 3, "{label}");
+        }
+        let schedule = RaluSchedule::new(&params).unwrap();
+        assert_eq!(schedule.stages[0].sigmas[0], 1.0, "{label}");
+        for stage in &schedule.stages {
+            assert!(stage.sigmas.is_sorted_by(|a, b| a > b), "{label}: {stage:?}");
+        }
+        for (pair, jump) in schedule.stages.windows(2).zip(&schedule.jumps) {
+            let (end, start) = (pair[0].sigmas.last().unwrap(), pair[1].sigmas[0]);
+            assert!(*end < start && start < 1.0, "{label}: {end}, {start}");
+            // Above 1/4 the covariance of the noise would not be positive.
+            assert!(0.0 < jump.c && jump.c <= 0.25, "{label}: {jump:?}");
+        }
+    }
+}
+
+#[test]
+fn presets_of_distilled_models_follow_the_base_time_shift() {
+    let params = |base| PresetFamily::Distilled.params(Preset::Distilled, base).unwrap();
+    let (turbo, schnell) = (params(3.0), params(1.0));
+    assert_eq!((turbo.shifts, turbo.z), ([4.598, 2.283, 2.612], 38.4));
+    assert_eq!((schnell.shifts, schnell.z), ([1.008, 0.568, 0.864], 2.0));
+    assert_eq!((turbo.base_time_shift, schnell.base_time_shift), (3.0, 1.0));
+    assert_eq!(turbo, Preset::Distilled.params());
+    assert_eq!((params(3.158), params(0.5)), (turbo, schnell));
+    for p in [turbo, schnell] {
+        assert_eq!((p.stage_steps, p.stage_ends), ([1, 1, 2], [0.3, 0.45, 1.0]));
+        assert_eq!(p.up_ratio, 0.3);
+        // Best for their Z, to the digits printed.
+        let best = solve_with(p.stage_steps, p.stage_ends, p.base_time_shift, None, Some(p.z));
+        assert!(distance_of(&p) < best.unwrap().distance + 1e-5, "{p:?}");
+    }
+    // The figures beside the rows, printed with four digits. The optimum has hardly anything of
+    // the coarse stage left, which is why the rows are not it.
+    for (p, published, least) in [(turbo, 0.0058, 0.0056), (schnell, 0.0267, 0.0217)] {
+        let best = solve(p.stage_steps, p.stage_ends, p.base_time_shift).unwrap();
+        close("distances", &[distance_of(&p), best.distance], &[published, least], 5e-5);
+        assert!(best.z > 50.0 && ntdm::stage_start(0.45, best.z) < 0.02, "{best:?}");
+    }
+    // "stage 3 restarts at about .98"
+    let restart = RaluSchedule::new(&turbo).unwrap().stages[2].sigmas[0];
+    assert!((restart - 0.98).abs() < 5e-3, "{restart}");
+}
+
+#[test]
+fn rules_have_names() {
+    fn check<T>(names: &[(&str, T)], what: &str)
+    where
+        T: std::str::FromStr<Err = Error> + std::fmt::Display + std::fmt::Debug + PartialEq,
+    {
+        for (name, value) in names {
+            assert_eq!(value.to_string(), *name);
+            assert_eq!(name.parse::<T>().as_ref(), Ok(value));
+            assert_eq!(name.to_uppercase().parse::<T>().as_ref(), Ok(value));
+        }
+        let message = "nonsense".parse::<T>().unwrap_err().to_string();
+        let expected: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+        let expected = expected.join(", ");
+        assert_eq!(
+            message,
+            format!("'nonsense' is not a known {what}, expected one of {expected}")
+        );
+    }
+    check(&[("official", Variant::Official), ("exact", Variant::Exact)], "variant");
+    check(&[("token", Upsample::Token), ("latent", Upsample::Latent)], "upsampling");
+    check(&[("official", RopeMode::Official), ("crpa", RopeMode::Crpa)], "rope mode");
+    let scores = [
+        ("edges", RegionScore::Edges),
+        ("latent-gradient", RegionScore::LatentGradient),
+        ("variance", RegionScore::Variance),
+    ];
+    check(&scores, "region score");
+    check(&[("fresh", JumpNoise::Fresh), ("bound", JumpNoise::Bound)], "jump noise");
+
+    for policy in [ZPolicy::Published, ZPolicy::MinNoise, ZPolicy::Fixed(4.0), ZPolicy::Fixed(2.5)]
+    {
+        assert_eq!(policy.to_string().parse(), Ok(policy));
+    }
+    assert_eq!(ZPolicy::Fixed(4.0).to_string(), "fixed=4");
+    assert_eq!("min_noise".parse(), Ok(ZPolicy::MinNoise));
+    for text in ["fixed", "fixed=", "fixed=four", "4", "min", ""] {
+        let message = text.parse::<ZPolicy>().unwrap_err().to_string();
+        assert!(message.contains("published, min-noise, fixed=NUMBER"), "{message}");
+    }
+}
+
+#[test]
+fn overrides_change_what_they_name() {
+    for variant in [Variant::Official, Variant::Exact] {
+        let rules = variant.rules();
+        assert_eq!(RuleOverrides::default().apply(rules), rules);
+        let none = RuleOverrides::default();
+        let other_noise = match rules.jump_noise {
+            JumpNoise::Fresh => JumpNoise::Bound,
+            JumpNoise::Bound => JumpNoise::Fresh,
+        };
+        let cases = [
+            (
+                RuleOverrides { upsample: Some(Upsample::Latent), ..none },
+                Rules { upsample: Upsample::Latent, ..rules },
+            ),
+            (
+                RuleOverrides { rope_mode: Some(RopeMode::Crpa), ..none },
+                Rules { rope_mode: RopeMode::Crpa, ..rules },
+            ),
+            (
+                RuleOverrides { region_score: Some(RegionScore::Variance), ..none },
+                Rules { region_score: RegionScore::Variance, ..rules },
+            ),
+            (
+                RuleOverrides { jump_noise: Some(other_noise), ..none },
+                Rules { jump_noise: other_noise, ..rules },
+            ),
+        ];
+        for (overrides, want) in cases {
+            assert_eq!(overrides.apply(rules), want);
+            assert_ne!(want, rules);
+        }
+    }
+}
+
 #[test]
 fn presets_and_variants_have_names() {
     for preset in Preset::ALL {
@@ -389,7 +706,10 @@ fn presets_and_variants_have_names() {
     }
     assert_eq!("4X".parse(), Ok(Preset::X4));
     let message = "6x".parse::<Preset>().unwrap_err().to_string();
-    assert_eq!(message, "'6x' is not a known preset, expected one of 2x, 3x, 4x, 5x, 7x");
+    assert_eq!(
+        message,
+        "'6x' is not a known preset, expected one of 2x, 3x, 4x, 5x, 7x, distilled"
+    );
     assert_eq!("official".parse(), Ok(Variant::Official));
     assert_eq!(Variant::default(), Variant::Exact);
     assert_eq!(
@@ -399,6 +719,9 @@ fn presets_and_variants_have_names() {
             gray_map: GrayMap::Official,
             upsample: Upsample::Token,
             tie_break: TieBreak::Index,
+            rope_mode: RopeMode::Official,
+            region_score: RegionScore::Edges,
+            jump_noise: JumpNoise::Fresh,
         }
     );
     assert_eq!(
@@ -408,6 +731,9 @@ fn presets_and_variants_have_names() {
             gray_map: GrayMap::Fixed,
             upsample: Upsample::Token,
             tie_break: TieBreak::Gradient,
+            rope_mode: RopeMode::Official,
+            region_score: RegionScore::Edges,
+            jump_noise: JumpNoise::Bound,
         }
     );
 }
@@ -533,6 +859,101 @@ fn layouts_of_other_shapes() {
     let direct = Transition::low_to_full(grid).unwrap();
     assert_eq!(direct.n_tokens(), 60);
     assert_eq!(direct.entries[13], Entry { src: 1, child: Some(3), full_row: 1, full_col: 3 });
+}
+
+#[test]
+fn positions_in_units_of_the_full_grid() {
+    let grid = Grid { rows: 2, cols: 2 };
+    let found = TokenLayout::mixed(grid, &[3]).unwrap().positions_in_full_units();
+    let want = [[0.0, 0.0], [0.0, 2.0], [2.0, 0.0], [2.0, 2.0], [2.0, 3.0], [3.0, 2.0], [3.0, 3.0]];
+    assert_eq!(found, want);
+    let grid = Grid { rows: 3, cols: 5 };
+    for (layout, scale) in [
+        (TokenLayout::low(grid).unwrap(), 2.0),
+        (TokenLayout::mixed(grid, &[0, 7, 8, 14]).unwrap(), 2.0),
+        (TokenLayout::full(grid).unwrap(), 1.0),
+    ] {
+        let scaled: Vec<[f32; 2]> =
+            layout.positions().iter().map(|p| p.map(|x| scale * x)).collect();
+        assert_eq!(layout.positions_in_full_units(), scaled);
+    }
+}
+
+#[test]
+fn positions_in_a_table() {
+    // SD3's table of 192: 64 x 64 tokens have entries 64 to 127, 32 x 32 have 80 to 111.
+    assert_eq!(table_crop(64, 64, 192), Ok([64.0, 64.0]));
+    assert_eq!(table_crop(32, 32, 192), Ok([80.0, 80.0]));
+    // Odd sides, each axis for itself, as diffusers divides.
+    assert_eq!(table_crop(45, 80, 192), Ok([73.0, 56.0]));
+    assert_eq!(table_crop(192, 191, 192), Ok([0.0, 0.0]));
+
+    let grid = Grid { rows: 32, cols: 32 };
+    let ends = |layout: &TokenLayout| {
+        let positions = table_positions(layout, 192).unwrap();
+        assert_eq!(positions.len(), layout.n_tokens());
+        (positions[0], positions[positions.len() - 1])
+    };
+    assert_eq!(ends(&TokenLayout::low(grid).unwrap()), ([80.0; 2], [111.0; 2]));
+    assert_eq!(ends(&TokenLayout::full(grid).unwrap()), ([64.0; 2], [127.0; 2]));
+    assert_eq!(ends(&TokenLayout::mixed(grid, &[1023]).unwrap()), ([80.0; 2], [111.5; 2]));
+
+    // Section 9.6's tokens in a table of 8.
+    let mixed = TokenLayout::mixed(Grid { rows: 2, cols: 2 }, &[3]).unwrap();
+    let want = [[3.0, 3.0], [3.0, 4.0], [4.0, 3.0], [4.0, 4.0], [4.0, 4.5], [4.5, 4.0], [4.5, 4.5]];
+    assert_eq!(table_positions(&mixed, 8).unwrap(), want);
+}
+
+/// Stage 3 lies where a plain run does, and where doubling about the table's middle puts it: one
+/// entry off where the coarse crop was rounded.
+#[test]
+fn table_positions_of_all_stages_agree() {
+    for side in [20, 21, 192] {
+        for rows in 1..=10 {
+            for cols in [1, 2, 7, 10] {
+                let label = format!("{rows} x {cols} of {side}");
+                let grid = Grid { rows, cols };
+                let everything: Vec<u32> = (0..grid.n_tokens() as u32).collect();
+                let mixed = TokenLayout::mixed(grid, &everything).unwrap();
+                let full = TokenLayout::full(grid).unwrap();
+                let [top, left] = table_crop(2 * rows, 2 * cols, side).unwrap();
+                let native: Vec<[f32; 2]> =
+                    full.positions().iter().map(|[r, c]| [top + r, left + c]).collect();
+                let found = table_positions(&full, side).unwrap();
+                assert_eq!(found, native, "{label}");
+                if side % 2 == 1 {
+                    continue;
+                }
+                let middle = side as f32 / 2.0;
+                let late = |n: usize| ((side - n) % 2) as f32;
+                let off = [late(rows), late(cols)];
+                let coarse = table_positions(&mixed, side).unwrap();
+                let doubled = mixed.tokens.iter().zip(&coarse).map(|(token, p)| {
+                    let at = token.full_row as usize * 2 * cols + token.full_col as usize;
+                    let place = [0, 1].map(|axis| middle + 2.0 * (p[axis] - middle) + off[axis]);
+                    (at, place)
+                });
+                for (at, place) in doubled {
+                    assert_eq!(found[at], place, "{label}, token {at}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tables_reject_grids_that_do_not_fit() {
+    assert_eq!(table_crop(5, 9, 8), Err(Error::TableSize { rows: 5, cols: 9, side: 8 }));
+    assert!(table_crop(9, 5, 8).is_err());
+    // The coarse grid fits, the full one does not.
+    let grid = Grid { rows: 5, cols: 4 };
+    assert!(table_positions(&TokenLayout::low(grid).unwrap(), 8).is_ok());
+    let message = table_positions(&TokenLayout::full(grid).unwrap(), 8).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "the picture has 10 x 8 tokens, expected at most 8 x 8, the size of the model's table of \
+         positions: choose a smaller picture (a token is 16 x 16 pixels)"
+    );
 }
 
 #[test]
@@ -782,6 +1203,114 @@ fn the_strongest_correlation_sums_to_zero() {
     }
 }
 
+#[test]
+fn bound_noise_is_the_initial_noise_at_each_place() {
+    let grid = Grid { rows: 3, cols: 5 };
+    let (h, w) = (4 * grid.rows, 4 * grid.cols);
+    let initial = initial_noise(11, h, w);
+    let fine = pack(&initial, h, w).unwrap();
+    let coarse = pack(&low_noise(&initial, h, w).unwrap(), h / 2, w / 2).unwrap();
+    let bound = |t: &Transition| bound_noise(&initial, h, w, t).unwrap();
+    let everything: Vec<u32> = (0..15).collect();
+    for selected in [&[][..], &[4], &[0, 6, 13], &everything] {
+        let label = format!("{selected:?}");
+        // Full lists: the field itself, whatever the order.
+        let to_full = Transition::mixed_to_full(grid, selected).unwrap();
+        assert_eq!(bound(&to_full.raster()), fine, "{label}");
+        assert_eq!(to_full.sort_rows(&bound(&to_full)).unwrap(), fine, "{label}");
+        // The mixed list: a coarse token has what it started from.
+        let to_mixed = Transition::to_mixed(grid, selected).unwrap();
+        let found = bound(&to_mixed);
+        assert_eq!(found.len(), to_mixed.n_tokens() * 64, "{label}");
+        for (entry, row) in to_mixed.entries.iter().zip(found.chunks_exact(64)) {
+            let (field, at) = match entry.child {
+                None => (&coarse, entry.src as usize),
+                Some(_) => {
+                    (&fine, entry.full_row as usize * 2 * grid.cols + entry.full_col as usize)
+                }
+            };
+            assert_eq!(row, &field[at * 64..(at + 1) * 64], "{label}, {entry:?}");
+        }
+    }
+
+    // Noise of another picture.
+    let other = Transition::low_to_full(Grid { rows: 4, cols: 5 }).unwrap();
+    let found = bound_noise(&initial, h, w, &other);
+    assert!(matches!(found, Err(Error::Length { expected: 5120, .. })), "{found:?}");
+    assert!(bound_noise(&initial[1..], h, w, &other).is_err());
+    // Of a larger picture, on its side, and for no tokens at all: none has these tokens' places.
+    let mixed = Transition::to_mixed(grid, &[4]).unwrap();
+    let full = Transition::mixed_to_full(grid, &[4]).unwrap();
+    for (h, w) in [(h + 4, w), (h, w + 4), (2 * h, 2 * w), (w, h)] {
+        for transition in [&mixed, &full] {
+            let found = bound_noise(&initial_noise(1, h, w), h, w, transition);
+            assert!(matches!(found, Err(Error::Length { expected: 3840, .. })), "{h} x {w}");
+        }
+    }
+    assert!(bound_noise(&initial, h, w, &Transition { entries: vec![] }).is_err());
+    // A row, or a column, of tokens too few.
+    for (h, w) in [(14, 20), (16, 18)] {
+        let found = bound_noise(&initial_noise(1, h, w), h, w, &other);
+        assert!(matches!(found, Err(Error::Length { expected: 5120, .. })), "{found:?}");
+    }
+}
+
+#[test]
+fn bound_gains_are_a_state_of_the_flow() {
+    for (end, z) in [(0.3, 6.317), (0.45, 6.317), (0.2, 2.0), (0.3, 38.4)] {
+        let [signal, noise] = Jump::new(end, z).bound_gains();
+        let s = ntdm::stage_start(end, z);
+        close(&format!("e {end}, Z {z}"), &[signal, noise], &[s, 1.0 - s], 1e-15);
+    }
+}
+
+/// Bound noise on an exact clean estimate: `s x_1 + (1 - s) noise`, white in both kinds of tokens.
+#[test]
+fn bound_states_have_the_variance_of_their_sigma() {
+    let grid = Grid { rows: 80, cols: 80 };
+    let (h, w) = (4 * grid.rows, 4 * grid.cols);
+    let initial = initial_noise(21, h, w);
+    let clean: Vec<f32> = (0..grid.n_tokens() * 64).map(oracle).collect();
+    // A third of the tokens, in no pattern of rows.
+    let selected: Vec<u32> = (0..6400).filter(|i| i * 7 % 13 < 4).collect();
+    let transition = Transition::to_mixed(grid, &selected).unwrap();
+    let field = bound_noise(&initial, h, w, &transition).unwrap();
+    let up = transition.gather(&clean, Upsample::Token).unwrap();
+    for (end, z) in [(0.3, 6.317), (0.45, 6.317), (0.3, 2.0)] {
+        let jump = Jump::new(end, z);
+        let s = ntdm::stage_start(end, z);
+        let [signal, noise] = jump.bound_gains();
+        let x: Vec<f64> = up
+            .iter()
+            .zip(&field)
+            .map(|(x, z)| signal * f64::from(*x) + noise * f64::from(*z) - s * f64::from(*x))
+            .collect();
+        for fine in [false, true] {
+            let entries = transition.entries.iter().zip(x.chunks_exact(64));
+            let of_kind: Vec<&[f64]> =
+                entries.filter(|(e, _)| e.child.is_some() == fine).map(|(_, row)| row).collect();
+            let n = (of_kind.len() * 64) as f64;
+            let numbers = || of_kind.iter().copied().flatten();
+            let (mean, square) =
+                (numbers().sum::<f64>() / n, numbers().map(|x| x * x).sum::<f64>() / n);
+            let label = format!("e {end}, Z {z}, fine {fine}");
+            let sigma = 1.0 - s;
+            // Four standard errors each.
+            close(&label, &[mean], &[0.0], 4.0 * sigma / n.sqrt());
+            close(&label, &[square], &[sigma * sigma], 4.0 * sigma * sigma * (2.0 / n).sqrt());
+            if fine {
+                // Siblings, which have one parent, share no noise: their sum has four variances.
+                let sums = of_kind.chunks_exact(4).flat_map(|family| {
+                    (0..64).map(|i| family.iter().map(|row| row[i]).sum::<f64>())
+                });
+                let square = sums.map(|x| x * x).sum::<f64>() / (n / 4.0);
+                let want = 4.0 * sigma * sigma;
+                close(&label, &[square], &[want], 4.0 * want * (8.0 / n).sqrt());
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 struct TorchCase {
     seed: u64,
@@ -982,7 +1511,8 @@ fn regions_of_the_authors_code() {
         assert!(edges.iter().all(|e| e % 255.0 == 0.0), "{name}");
         let density: Vec<u32> = edges.iter().map(|e| (e / 255.0) as u32).collect();
         let want: Vec<u32> = numbers("selected").iter().map(|s| *s as u32).collect();
-        assert_eq!(select(&density, &[], want.len()), want, "{name}");
+        let ranking = Ranking::by_edges(density.clone(), vec![]);
+        assert_eq!(ranking.select(want.len()), want, "{name}");
         let least = want.iter().map(|&i| density[i as usize]).min().unwrap();
         boundary_ties +=
             (0..).zip(&density).filter(|(i, d)| **d == least && !want.contains(i)).count();
@@ -993,6 +1523,9 @@ fn regions_of_the_authors_code() {
 
 #[test]
 fn ties_are_broken_by_gradient_then_index() {
+    let select = |density: &[u32], fine: &[f32], k| {
+        Ranking::by_edges(density.to_vec(), fine.to_vec()).select(k)
+    };
     let density = [3, 5, 3, 3, 0];
     assert_eq!(select(&density, &[], 2), [0, 1]);
     assert_eq!(select(&density, &[1.0, 0.0, 2.0, 2.0, 9.0], 2), [1, 2]);
@@ -1001,6 +1534,245 @@ fn ties_are_broken_by_gradient_then_index() {
     assert_eq!(select(&density, &[], 99), [0, 1, 2, 3, 4]);
     assert!(select(&density, &[], 0).is_empty());
     assert!(select(&[], &[], 4).is_empty());
+    assert_eq!(Ranking::by_edges(density.to_vec(), vec![]).scores(), [3.0, 5.0, 3.0, 3.0, 0.0]);
+}
+
+#[test]
+fn scores_select_the_largest() {
+    let ranking = Ranking::by_score(&[0.5, 2.5, 0.0, 2.5, 7.0]);
+    assert_eq!(ranking.select(1), [4]);
+    assert_eq!(ranking.select(2), [1, 4]);
+    assert_eq!(ranking.select(4), [0, 1, 3, 4]);
+    assert_eq!(ranking.scores(), [0.5, 2.5, 0.0, 2.5, 7.0]);
+    let odd = Ranking::by_score(&[f32::NAN, -0.0, 0.0, -1.0, -f32::NAN, f32::INFINITY]);
+    assert_eq!(odd.select(2), [1, 5]);
+    assert_eq!(odd.select(4), [1, 2, 3, 5]);
+    // Any scores, many of them equal.
+    let noise = initial_noise(8, 2, 60);
+    for (i, score) in noise.chunks_exact(60).enumerate() {
+        let score: Vec<f32> = score.iter().map(|x| (2.0 * x).round()).collect();
+        let ranking = Ranking::by_score(&score);
+        for k in [0, 1, 7, 30, 59, 60, 61] {
+            let selected = ranking.select(k);
+            assert_eq!(selected.len(), k.min(60), "{i}, {k}");
+            assert!(selected.is_sorted_by(|a, b| a < b), "{i}, {k}: {selected:?}");
+            for low in (0..60).filter(|low| !selected.contains(low)) {
+                for &high in &selected {
+                    let (less, more) = (score[low as usize], score[high as usize]);
+                    assert!(less < more || (less == more && high < low), "{i}, {k}: {low}, {high}");
+                }
+            }
+            // More regions are the same ones and others.
+            let fewer = ranking.select(k / 2);
+            assert!(fewer.iter().all(|token| selected.contains(token)), "{i}, {k}");
+        }
+    }
+}
+
+#[test]
+fn latent_gradients() {
+    let grid = Grid { rows: 3, cols: 4 };
+    let (h, w) = (6, 8);
+    let score = |latent: &[f32]| latent_gradient(&pack(latent, h, w).unwrap(), grid).unwrap();
+    // Channel 5 is a plane; Sobel's weights add up to 8 per step inside, and to half of that where
+    // the neighbour across is the border's own pixel.
+    let (down, right) = (3.0, 4.0);
+    let mut latent = vec![0.0; 16 * h * w];
+    for row in 0..h {
+        for col in 0..w {
+            latent[5 * h * w + row * w + col] = down * row as f32 + right * col as f32;
+        }
+    }
+    let along = |i: usize, n: usize| if i == 0 || i == n - 1 { 4.0 } else { 8.0 };
+    let mut want = vec![0.0f32; 12];
+    for row in 0..h {
+        for col in 0..w {
+            let (gy, gx) = (f64::from(down) * along(row, h), f64::from(right) * along(col, w));
+            want[row / 2 * 4 + col / 2] += gx.hypot(gy) as f32;
+        }
+    }
+    assert_eq!(want[5], 4.0 * 40.0);
+    // One rounding of sums up to 160.
+    close32("a plane", &score(&latent), &want, 2e-5);
+    // Channels add up: the same plane in another one, falling.
+    for i in 0..h * w {
+        latent[9 * h * w + i] = -2.0 * latent[5 * h * w + i];
+    }
+    let tripled: Vec<f32> = want.iter().map(|x| 3.0 * x).collect();
+    close32("two planes", &score(&latent), &tripled, 6e-5);
+
+    // A single pixel: its eight neighbours have 1 or 2 of it in a direction, it has none itself.
+    let mut latent = vec![0.0; 16 * h * w];
+    latent[2 * w + 3] = 1.0;
+    let diagonal = 2f32.sqrt();
+    let mut want = vec![0.0; 12];
+    // Rows 1 to 3, columns 2 to 4, by token.
+    want[1] = diagonal + 2.0; // (1, 2), (1, 3)
+    want[2] = diagonal; // (1, 4)
+    want[5] = 2.0 + diagonal + 2.0; // (2, 2), (3, 2), (3, 3)
+    want[6] = 2.0 + diagonal; // (2, 4), (3, 4)
+    close32("a pixel", &score(&latent), &want, 1e-6);
+
+    assert_eq!(score(&vec![3.5; 16 * h * w]), [0.0; 12]);
+    assert!(latent_gradient(&[0.0; 64], grid).is_err());
+    assert!(latent_gradient(&[], Grid { rows: 0, cols: 1 }).is_err());
+    assert!(latent_gradient(&[], Grid { rows: usize::MAX, cols: 2 }).is_err());
+}
+
+/// The definition, pixel by pixel on a latent with a border of copies.
+#[test]
+fn latent_gradients_by_definition() {
+    let kernel = [[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]];
+    for (rows, cols) in [(1, 1), (1, 6), (5, 1), (3, 4)] {
+        let (h, w) = (2 * rows, 2 * cols);
+        let latent = initial_noise(17, h, w);
+        let mut want = vec![0.0f64; rows * cols];
+        for plane in latent.chunks_exact(h * w) {
+            let mut bordered = vec![vec![0.0f64; w + 2]; h + 2];
+            for (i, line) in bordered.iter_mut().enumerate() {
+                for (j, pixel) in line.iter_mut().enumerate() {
+                    let (row, col) = (i.clamp(1, h) - 1, j.clamp(1, w) - 1);
+                    *pixel = f64::from(plane[row * w + col]);
+                }
+            }
+            for row in 0..h {
+                for col in 0..w {
+                    let (mut gx, mut gy) = (0.0, 0.0);
+                    for i in 0..3 {
+                        for j in 0..3 {
+                            gx += kernel[i][j] * bordered[row + i][col + j];
+                            gy += kernel[j][i] * bordered[row + i][col + j];
+                        }
+                    }
+                    want[row / 2 * cols + col / 2] += f64::sqrt(gx * gx + gy * gy);
+                }
+            }
+        }
+        let tokens = pack(&latent, h, w).unwrap();
+        let found = latent_gradient(&tokens, Grid { rows, cols }).unwrap();
+        assert_eq!(found.len(), want.len());
+        for (token, (found, want)) in found.iter().zip(&want).enumerate() {
+            // Rounded to f32 once, half a unit in 24 bits; f64's own rounding is nothing beside it.
+            let off = (f64::from(*found) - want).abs();
+            assert!(off <= 6e-8 * want, "{rows} x {cols}, token {token}: {found}, {want}");
+        }
+    }
+}
+
+#[test]
+fn a_step_has_its_gradient_where_it_lies() {
+    let grid = Grid { rows: 5, cols: 7 };
+    let (h, w) = (10, 14);
+    for upright in [true, false] {
+        // Between the two latent pixels of each line of tokens, in one channel.
+        for line in 0..if upright { grid.cols } else { grid.rows } {
+            let mut latent = vec![0.25; 16 * h * w];
+            for row in 0..h {
+                for col in 0..w {
+                    let place = if upright { col } else { row };
+                    latent[3 * h * w + row * w + col] = if place > 2 * line { 1.0 } else { -1.0 };
+                }
+            }
+            let score = latent_gradient(&pack(&latent, h, w).unwrap(), grid).unwrap();
+            let on_it = |token: &u32| {
+                let (row, col) = (*token as usize / grid.cols, *token as usize % grid.cols);
+                if upright { col == line } else { row == line }
+            };
+            let want: Vec<u32> = (0..35).filter(on_it).collect();
+            assert_eq!(Ranking::by_score(&score).select(want.len()), want);
+            for (token, score) in (0..).zip(&score) {
+                // Four pixels with a difference of 2, and Sobel's weights of 4.
+                let want = if on_it(&token) { 4.0 * 4.0 * 2.0 } else { 0.0 };
+                assert_eq!(*score, want, "upright {upright}, line {line}, token {token}");
+            }
+        }
+    }
+}
+
+/// A picture on its side has the same gradients, on their side.
+#[test]
+fn latent_gradients_know_no_direction() {
+    let (h, w) = (6, 10);
+    let latent = initial_noise(4, h, w);
+    let mut turned = vec![0.0; latent.len()];
+    for channel in 0..16 {
+        for row in 0..h {
+            for col in 0..w {
+                let to = channel * h * w + col * h + row;
+                turned[to] = latent[channel * h * w + row * w + col];
+            }
+        }
+    }
+    let grid = Grid { rows: 3, cols: 5 };
+    let upright = latent_gradient(&pack(&latent, h, w).unwrap(), grid).unwrap();
+    let grid = Grid { rows: 5, cols: 3 };
+    let lying = latent_gradient(&pack(&turned, w, h).unwrap(), grid).unwrap();
+    let turned_back: Vec<f32> = (0..15).map(|token| lying[token % 5 * 3 + token / 5]).collect();
+    // Sums of 64 numbers of about 6, in f64 in another order, rounded once.
+    close32("turned", &turned_back, &upright, 1e-4);
+    assert!(upright.iter().all(|score| *score > 0.0));
+}
+
+#[test]
+fn temporal_variances() {
+    let grid = Grid { rows: 1, cols: 2 };
+    // Token 0: 1, 3, 5 in all numbers, variance 8/3. Token 1: one number of 64 goes 0, 0, 6,
+    // variance 8.
+    let estimates: Vec<Vec<f32>> = [(1.0, 0.0), (3.0, 0.0), (5.0, 6.0)]
+        .map(|(all, single)| {
+            let mut estimate = vec![all; 64];
+            estimate.extend([7.0; 64]);
+            estimate[64 + 13] = single;
+            estimate
+        })
+        .to_vec();
+    let found = temporal_variance(&estimates, grid).unwrap();
+    close32("by hand", &found, &[8.0 / 3.0, 8.0 / 64.0], 1e-6);
+
+    let reversed: Vec<_> = estimates.iter().rev().cloned().collect();
+    assert_eq!(temporal_variance(&reversed, grid).unwrap(), found);
+    // Powers of 2 scale exactly.
+    let twice: Vec<Vec<f32>> =
+        estimates.iter().map(|e| e.iter().map(|x| 2.0 * x).collect()).collect();
+    let want: Vec<f32> = found.iter().map(|x| 4.0 * x).collect();
+    assert_eq!(temporal_variance(&twice, grid).unwrap(), want);
+    assert_eq!(temporal_variance(&vec![vec![0.1; 128]; 5], grid).unwrap(), [0.0; 2]);
+
+    for few in [&[][..], &estimates[..1]] {
+        let message = temporal_variance(few, grid).unwrap_err().to_string();
+        assert!(message.contains("expected at least 2: one step has no variance"), "{message}");
+    }
+    let mut short = estimates;
+    short[1].pop();
+    let found = temporal_variance(&short, grid);
+    assert!(matches!(found, Err(Error::Length { found: 127, expected: 128, .. })), "{found:?}");
+    assert!(temporal_variance(&[vec![], vec![]], Grid { rows: 0, cols: 2 }).is_err());
+}
+
+/// Half the mean squared difference of all pairs is the variance too, without a mean.
+#[test]
+fn temporal_variances_by_definition() {
+    let grid = Grid { rows: 2, cols: 3 };
+    for n in [2, 3, 7] {
+        let estimates: Vec<Vec<f32>> =
+            (0..n).map(|step| pack(&initial_noise(step, 4, 6), 4, 6).unwrap()).collect();
+        let found = temporal_variance(&estimates, grid).unwrap();
+        assert_eq!(found.len(), 6);
+        for (token, found) in found.iter().enumerate() {
+            let mut want = 0.0;
+            for i in token * 64..(token + 1) * 64 {
+                for a in &estimates {
+                    for b in &estimates {
+                        want += (f64::from(a[i]) - f64::from(b[i])).powi(2);
+                    }
+                }
+            }
+            want /= 2.0 * (n * n) as f64 * 64.0;
+            // Rounded to f32 once.
+            let off = (f64::from(*found) - want).abs();
+            assert!(off <= 6e-8 * want, "{n} steps, token {token}: {found}, {want}");
+        }
+    }
 }
 
 #[test]
@@ -1018,11 +1790,13 @@ fn painted_regions() {
     let want = [1.0, 0.0, 0.25, 0.25, 0.5, 128.0 / 255.0 / 4.0];
     close32("shares", &shares, &want, 1e-7);
 
-    let density = [0, 9, 0, 0, 8, 7];
-    let add = select_with_mask(MaskMode::Add, &shares, &density, &[], 2);
-    assert_eq!(add, [0, 1, 4]);
-    let replace = select_with_mask(MaskMode::Replace, &shares, &density, &[], 2);
-    assert_eq!(replace, [0, 4]);
+    let density = vec![0, 9, 0, 0, 8, 7];
+    let score = density.iter().map(|count| *count as f32 / 3.0).collect::<Vec<_>>();
+    for ranking in [Ranking::by_edges(density, vec![]), Ranking::by_score(&score)] {
+        assert_eq!(ranking.select_with_mask(MaskMode::Add, &shares, 2), [0, 1, 4]);
+        assert_eq!(ranking.select_with_mask(MaskMode::Add, &shares, 0), [0, 4]);
+        assert_eq!(ranking.select_with_mask(MaskMode::Replace, &shares, 2), [0, 4]);
+    }
 
     // A mask whose pixels do not line up with the tokens: 2 pixels over 3 columns.
     let shares = mask_regions(&[255, 0], 2, 1, Grid { rows: 1, cols: 3 }).unwrap();
@@ -1040,13 +1814,17 @@ fn oracle(i: usize) -> f32 {
     (i % 64) as f32 * 0.05 - 1.6
 }
 
-fn euler(x: &mut [f32], sigmas: &[f64]) {
+/// Steps through a stage; returns the clean estimate at its end, from its last velocity.
+fn euler(x: &mut [f32], sigmas: &[f64]) -> Vec<f32> {
+    let mut clean = vec![0.0; x.len()];
     for pair in sigmas.windows(2) {
-        for (i, x) in x.iter_mut().enumerate() {
+        for (i, (x, clean)) in x.iter_mut().zip(&mut clean).enumerate() {
             let velocity = (*x - oracle(i)) / pair[0] as f32;
             *x += (pair[1] - pair[0]) as f32 * velocity;
+            *clean = *x - pair[1] as f32 * velocity;
         }
     }
+    clean
 }
 
 /// Variance of what is noise in the given tokens of a state at `sigma`, over `sigma^2`.
@@ -1064,37 +1842,35 @@ fn noise_ratio(x: &[f32], sigma: f64, tokens: impl Iterator<Item = usize>) -> (f
 
 #[test]
 fn an_oracle_network_gets_its_picture() {
-    let mut checked = [0; 3];
-    for preset in Preset::ALL {
+    let mut checked = [0; 4];
+    for (_, _, preset) in all_presets() {
         for grid in [Grid { rows: 8, cols: 8 }, Grid { rows: 24, cols: 40 }] {
             for (ratio, seed) in [(None, 1), (Some(0.0), 2), (Some(0.5), 3), (Some(1.0), 4)] {
-                for (kept, rule) in
-                    [(KeptNoise::Exact, Upsample::Token), (KeptNoise::Official, Upsample::Latent)]
-                {
-                    // The small grid does all combinations, the large one each preset once.
-                    if grid.rows != 8 && (ratio.is_some() || rule == Upsample::Latent) {
+                for rules in [
+                    Rules { jump_noise: JumpNoise::Fresh, ..Rules::default() },
+                    Rules { upsample: Upsample::Latent, ..Variant::Official.rules() },
+                    Rules { jump_noise: JumpNoise::Bound, ..Rules::default() },
+                ] {
+                    // The small grid does all combinations, the large one each preset with
+                    // both noises.
+                    if grid.rows != 8 && (ratio.is_some() || rules.kept_noise != KeptNoise::Exact) {
                         continue;
                     }
-                    let mut params = preset.params();
-                    params.up_ratio = ratio.unwrap_or(params.up_ratio);
-                    run_oracle(&params, grid, seed, kept, rule, &mut checked);
+                    let params =
+                        RaluParams { up_ratio: ratio.unwrap_or(preset.up_ratio), ..preset };
+                    run_oracle(&params, grid, seed, rules, &mut checked);
                 }
             }
         }
     }
-    // Two-stage and three-stage runs, and kept tokens under both rules, have all occurred.
+    // Two-stage and three-stage runs, kept tokens under both rules, and bound noise with and
+    // without a mixed stage have all occurred.
     assert!(checked.iter().all(|n| *n > 0), "{checked:?}");
 }
 
-fn run_oracle(
-    params: &RaluParams,
-    grid: Grid,
-    seed: u64,
-    kept: KeptNoise,
-    rule: Upsample,
-    checked: &mut [usize; 3],
-) {
-    let label = format!("{params:?} {grid:?} {kept:?} {rule:?}");
+fn run_oracle(params: &RaluParams, grid: Grid, seed: u64, rules: Rules, checked: &mut [usize; 4]) {
+    let label = format!("{params:?} {grid:?} {rules:?}");
+    let (kept, rule) = (rules.kept_noise, rules.upsample);
     let schedule = params.resolve(grid.n_tokens()).unwrap();
     let (height, width) = (4 * grid.rows, 4 * grid.cols);
     let full = initial_noise(seed, height, width);
@@ -1104,7 +1880,7 @@ fn run_oracle(
     // Any regions will do; every third token or so, as many as the ratio says.
     let k = params.region_count(grid.n_tokens());
     let density: Vec<u32> = (0..grid.n_tokens() as u32).map(|i| i * 7 % 13).collect();
-    let selected = select(&density, &[], k);
+    let selected = Ranking::by_edges(density, vec![]).select(k);
     let transitions = if schedule.stages.len() == 2 {
         checked[0] += 1;
         vec![Transition::low_to_full(grid).unwrap()]
@@ -1116,13 +1892,27 @@ fn run_oracle(
         ]
     };
 
+    // The clean estimate at the end of a stage, from the state and the velocity before.
+    let mut clean = vec![];
     for (number, stage) in schedule.stages.iter().enumerate() {
         if number > 0 {
             let (jump, transition) = (&schedule.jumps[number - 1], &transitions[number - 1]);
-            let up = transition.gather(&x, rule).unwrap();
-            let amplitude = jump.kept_amplitude(kept);
-            let z = jump_noise(seed, number as u32, transition, jump.kappa, amplitude, rule);
-            x = jump.renoise(&up, &z);
+            x = match rules.jump_noise {
+                JumpNoise::Fresh => {
+                    let up = transition.gather(&x, rule).unwrap();
+                    let amplitude = jump.kept_amplitude(kept);
+                    let number = number as u32;
+                    let z = jump_noise(seed, number, transition, jump.kappa, amplitude, rule);
+                    jump.renoise(&up, &z)
+                }
+                JumpNoise::Bound => {
+                    checked[3] += 1;
+                    let up = transition.gather(&clean, rule).unwrap();
+                    let field = bound_noise(&full, height, width, transition).unwrap();
+                    let [signal, noise] = jump.bound_gains().map(|gain| gain as f32);
+                    up.iter().zip(&field).map(|(x, z)| signal * x + noise * z).collect()
+                }
+            };
 
             let sigma = stage.sigmas[0];
             let refined = |want: bool| {
@@ -1130,11 +1920,14 @@ fn run_oracle(
                 entries.filter_map(move |(i, e)| (e.child.is_some() == want).then_some(i))
             };
             // Kept tokens of the official rule are too noisy by 1 + c.
-            let excess = match kept {
-                KeptNoise::Exact => 1.0,
-                KeptNoise::Official => 1.0 + jump.c,
+            let excess = match (rules.jump_noise, kept) {
+                (JumpNoise::Bound, _) | (_, KeptNoise::Exact) => 1.0,
+                (JumpNoise::Fresh, KeptNoise::Official) => 1.0 + jump.c,
             };
-            for (want, tokens) in [(1.0, refined(true)), (excess, refined(false))] {
+            // In the second transition they are refined: c of a block's variance comes from the
+            // parent, so 1 - c + c (1 + c) is left of it.
+            let inherited = if number == 2 { 1.0 + (excess - 1.0) * jump.c } else { 1.0 };
+            for (want, tokens) in [(inherited, refined(true)), (excess, refined(false))] {
                 let (found, n) = noise_ratio(&x, sigma, tokens);
                 if n > 0.0 {
                     // Four and a half standard errors of a variance over n numbers.
@@ -1146,7 +1939,7 @@ fn run_oracle(
                 checked[2] += 1;
             }
         }
-        euler(&mut x, &stage.sigmas);
+        clean = euler(&mut x, &stage.sigmas);
     }
     assert_eq!(x.len(), grid.n_full_tokens() * 64, "{label}");
     for (i, found) in x.iter().enumerate() {

@@ -9,7 +9,7 @@ const GELU_ERF: u32 = 4u;
 // exp(-x) overflows to infinity below x = -88; x / (1 + inf) is the right limit, 0, but some drivers give
 // NaN for inf, so the exponent is held at 80, where sigmoid is 2e-35 anyway.
 fn sigmoid4(x: vec4<f32>) -> vec4<f32> {
-    return 1.0 / (1.0 + exp(min(-x, vec4<f32>(80.0))));
+    return 1.0 / (1.0 + exp4(min(-x, vec4<f32>(80.0))));
 }
 
 // gelu_tanh(x) = x / 2 * (1 + tanh(u)) = x * sigmoid(2 u): tanh itself misbehaves for large arguments on
@@ -24,7 +24,7 @@ fn erf4(x: vec4<f32>) -> vec4<f32> {
     let a = abs(x);
     let t = 1.0 / (1.0 + 0.3275911 * a);
     let poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
-    return sign(x) * (1.0 - poly * exp(max(-a * a, vec4<f32>(-80.0))));
+    return sign(x) * (1.0 - poly * exp4(-a * a));
 }
 
 fn activate4(x: vec4<f32>, kind: u32) -> vec4<f32> {

@@ -1,14 +1,18 @@
 //! What can be asked for.
 
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ralu::gpu::{AdapterChoice, LimitsPolicy};
 use ralu::models::layers::Precision;
 use ralu::pipeline::Rng;
-use ralu::sampling::{Preset, Variant};
+use ralu::sampling::{
+    CacheSpec, JumpNoise, Preset, RegionScore, RopeMode, Upsample, Variant, ZPolicy,
+};
 
-/// Pictures from text with FLUX, sped up by Region-Adaptive Latent Upsampling, on any GPU.
+/// Pictures from text with FLUX and Stable Diffusion 3, sped up by Region-Adaptive Latent Upsampling, on any GPU.
 #[derive(Debug, Parser)]
 #[command(name = "ralu", version, max_term_width = 110, args_override_self = true)]
 pub struct Cli {
@@ -87,13 +91,13 @@ pub struct RequestArgs {
     /// Steps of plain sampling; turns RALU off unless --ralu is given too. [default: the model's own]
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     pub steps: Option<usize>,
-    /// Distilled guidance. [default: the model's own]
+    /// FLUX: distilled guidance; SD3: scale of classifier-free guidance. [default: the model's own]
     #[arg(long, value_name = "G", value_parser = number, allow_negative_numbers = true)]
     pub guidance: Option<f64>,
     /// What classifier-free guidance steers away from.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub negative_prompt: Option<String>,
-    /// Scale of classifier-free guidance; 1 is off. [default: the model's own]
+    /// Scale of true classifier-free guidance; 1 is off. [default: the model's own]
     #[arg(long, value_name = "G", value_parser = number, allow_negative_numbers = true)]
     pub true_cfg: Option<f64>,
     /// T5 tokens. [default: the model's own]
@@ -130,6 +134,30 @@ pub struct RequestArgs {
     /// `official` reproduces every quirk of the authors' code. [default: exact]
     #[arg(long, value_name = "VARIANT", help_heading = "RALU")]
     pub ralu_variant: Option<VariantArg>,
+    /// How a coarse token becomes four: `token` repeats it, `latent` repeats its pixels.
+    /// [default: the variant's]
+    #[arg(long, value_name = "RULE", value_parser = choice::<Upsample>, help_heading = "RALU")]
+    pub upsample: Option<Upsample>,
+    /// How positions of two grids meet in stage 2: `official`, or `crpa` in units of the query's own
+    /// grid. [default: the variant's]
+    #[arg(long, value_name = "MODE", value_parser = choice::<RopeMode>, help_heading = "RALU")]
+    pub rope_mode: Option<RopeMode>,
+    /// What regions are chosen by: `edges` of a decoded picture, or `latent-gradient` or `variance` of
+    /// the latents, which decode nothing. [default: the variant's]
+    #[arg(long, value_name = "SCORE", value_parser = choice::<RegionScore>, help_heading = "RALU")]
+    pub region_score: Option<RegionScore>,
+    /// Noise between stages: `fresh` onto the noisy latents, or `bound` to coordinates, onto the clean
+    /// estimate. [default: the variant's]
+    #[arg(long, value_name = "NOISE", value_parser = choice::<JumpNoise>, help_heading = "RALU")]
+    pub jump_noise: Option<JumpNoise>,
+    /// Strength of the noise between stages: `published`, `min-noise` (the least that still fits the
+    /// model's schedule), or `fixed=Z`. [default: published]
+    #[arg(long, value_name = "POLICY", value_parser = choice::<ZPolicy>, help_heading = "RALU")]
+    pub z_policy: Option<ZPolicy>,
+    /// Reuses work of earlier steps: fbc, teacache, taylorseer, fora or magcache, with parameters as in
+    /// `taylorseer:order=1,interval=3`, or off. [default: off]
+    #[arg(long, value_name = "NAME[:KEY=VALUE,…]", value_parser = cache, help_heading = "RALU")]
+    pub cache: Option<CacheArg>,
     /// Regions of your own instead of the found ones: a picture of any size, white where detail matters.
     #[arg(long, value_name = "MASK.png", help_heading = "RALU")]
     pub regions: Option<PathBuf>,
@@ -191,7 +219,8 @@ pub struct PlanArgs {
 /// `ralu inspect`.
 #[derive(Clone, Debug, Args)]
 pub struct InspectArgs {
-    /// A diffusers model folder, a safetensors file, flux.1-dev or flux.1-schnell.
+    /// A diffusers model folder, a safetensors file, or the name of a published model (flux.1-dev,
+    /// flux.1-schnell, sd3-medium, sd3.5-medium, sd3.5-large, sd3.5-large-turbo).
     pub model: String,
     /// As JSON.
     #[arg(long)]
@@ -208,6 +237,8 @@ pub struct BenchArgs {
     pub request: RequestArgs,
     #[command(flatten)]
     pub adapter: AdapterArgs,
+    #[command(flatten)]
+    pub quality: QualityArgs,
     /// How often to measure; medians are shown. [default: 3, ops: 10]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub runs: Option<usize>,
@@ -225,6 +256,33 @@ pub enum BenchArg {
     Step,
     /// Seconds of 50 plain steps and of RALU, beside what `ralu plan` predicts.
     Run,
+    /// How far each of several settings is from the model's own plain picture, and how much faster.
+    Quality,
+}
+
+/// What `ralu bench quality` compares, beside the request that all settings share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Quality")]
+pub struct QualityArgs {
+    /// Prompts, one a line; blank lines and lines that begin with # are ignored.
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+    /// Seeds of each prompt's pictures. [default: 7]
+    #[arg(long, value_name = "S,S,…", value_delimiter = ',', value_parser = seed)]
+    pub seeds: Option<Vec<u64>>,
+    /// A setting to compare, as options of `ralu generate`, for example "7x late: --ralu 7x"; they win
+    /// over the bench's own. [default: 50, 28, 10 and 7 plain steps; RALU 4x, 5x and 7x]
+    #[arg(long, value_name = "NAME: OPTIONS", allow_hyphen_values = true)]
+    pub setting: Vec<String>,
+    /// More settings, one a line; blank lines and lines that begin with # are ignored.
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// Plain steps of the picture that all settings are compared with. [default: 50]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub reference_steps: Option<usize>,
+    /// Where pictures, results.json, table.md and contact.png go; a run that was stopped is continued.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 /// How events are written.
@@ -264,6 +322,8 @@ pub enum RaluArg {
     X5,
     #[value(name = "7x")]
     X7,
+    /// For models with about four steps, such as FLUX.1-schnell and SD3.5-large-turbo
+    Distilled,
     /// Your own --stage-steps, --stage-ends and --up-ratio
     Custom,
     /// The model's best-tested preset
@@ -279,6 +339,7 @@ impl RaluArg {
             RaluArg::X4 => Some(Preset::X4),
             RaluArg::X5 => Some(Preset::X5),
             RaluArg::X7 => Some(Preset::X7),
+            RaluArg::Distilled => Some(Preset::Distilled),
             RaluArg::Off | RaluArg::Custom | RaluArg::Auto => None,
         }
     }
@@ -344,6 +405,18 @@ impl BackendArg {
 pub enum LimitsArg {
     Adapter,
     Webgpu,
+}
+
+/// `--cache`: a cache, or `off`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CacheArg(pub Option<CacheSpec>);
+
+fn cache(text: &str) -> Result<CacheArg, String> {
+    CacheSpec::parse_option(text).map(CacheArg).map_err(|error| error.to_string())
+}
+
+fn choice<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 fn whole(text: &str) -> Result<usize, String> {

@@ -9,11 +9,11 @@
 //! | `loading` | `part` (`text_encoders`, `denoiser`), `bytes`, `total_bytes` |
 //! | `encoded` | `tokens`, `seconds` |
 //! | `stage` | `image`, `stage`, `of`, `tokens`, `steps`, `bytes`, `reused_bytes`, `allocated_bytes`; so far in this process `buffers`, `bind_groups`, `pipelines`, `gpu_bytes`, `gpu_peak_bytes` |
-//! | `step` | `image`, `stage`, `step`, `of`, `sigma`, `seconds`, `done` (share of the picture, 0 to 1) |
+//! | `step` | `image`, `stage`, `step`, `of`, `sigma`, `seconds`, `done` (share of the picture, 0 to 1), `reused` (by the temporal cache) |
 //! | `stage_end` | `image`, `stage`, `seconds`; since the stage's first step `buffers_created`, `bind_groups_created` |
-//! | `regions` | `image`, `rows`, `columns`, `selected`, `density`, `seconds` |
+//! | `regions` | `image`, `rows`, `columns`, `selected`, `density` (edge pixels, or what else the region score is), `seconds` |
 //! | `stage_picture` | `image`, `stage`, `kind` (`estimate`, `edges`, `regions`), `width`, `height`, `file` (null without `--stages`) |
-//! | `image` | `image`, `seed`, `width`, `height`, `file`, `tensors` (null without `--save-tensors`), `seconds` |
+//! | `image` | `image`, `seed`, `width`, `height`, `file`, `tensors` (null without `--save-tensors`), `seconds`, `steps_computed`, `steps_reused`, `computed` (for each stage and step), `tflops` |
 //! | `done` | `images`, `seconds`, `gpu_peak_bytes` |
 //! | `error` | `message`, `exit_code`; the last line of a run that failed or was cancelled |
 
@@ -66,6 +66,7 @@ pub fn value(event: &Event, files: &Files<'_>, counters: Counters) -> Option<Val
             "sigma": step.sigma,
             "seconds": step.seconds,
             "done": step.done,
+            "reused": step.reused,
         }),
         Event::StageEnd(end) => json!({
             "event": "stage_end",
@@ -75,13 +76,13 @@ pub fn value(event: &Event, files: &Files<'_>, counters: Counters) -> Option<Val
             "buffers_created": end.buffers_created,
             "bind_groups_created": end.bind_groups_created,
         }),
-        Event::Regions { image, grid, selected, density, seconds } => json!({
+        Event::Regions { image, grid, selected, score, seconds } => json!({
             "event": "regions",
             "image": image,
             "rows": grid.rows,
             "columns": grid.cols,
             "selected": selected,
-            "density": density,
+            "density": score,
             "seconds": seconds,
         }),
         Event::StagePicture { image, stage, kind, picture } => json!({
@@ -93,7 +94,7 @@ pub fn value(event: &Event, files: &Files<'_>, counters: Counters) -> Option<Val
             "height": picture.height,
             "file": files.picture.map(shown),
         }),
-        Event::Image { image, seed, picture, seconds, .. } => json!({
+        Event::Image { image, seed, picture, seconds, report, .. } => json!({
             "event": "image",
             "image": image,
             "seed": seed,
@@ -102,6 +103,10 @@ pub fn value(event: &Event, files: &Files<'_>, counters: Counters) -> Option<Val
             "file": files.picture.map(shown),
             "tensors": files.tensors.map(shown),
             "seconds": seconds,
+            "steps_computed": report.n_computed(),
+            "steps_reused": report.n_reused(),
+            "computed": report.computed,
+            "tflops": report.flops / 1e12,
         }),
         // The library may learn to tell more; what is not documented above is not written.
         _ => return None,

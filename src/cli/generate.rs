@@ -7,7 +7,8 @@ use ralu::gpu::{Gpu, block_on_while, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::models::source::Source;
 use ralu::pipeline::{
-    Event, NamedTensors, Options, Picture, PictureKind, Pipeline, RunSchedule, Settings,
+    Event, ImageReport, NamedTensors, Options, Picture, PictureKind, Pipeline, RunSchedule,
+    Settings,
 };
 use serde_json::{Value, json};
 
@@ -75,7 +76,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         model: &model.name,
         model_path: model.given.as_deref(),
         adapter: &adapter,
-        has_guidance: config.flux().guidance_embeds,
+        has_guidance: config.transformer.has_guidance_input(),
         precision,
         given: request.given.0.keys().cloned().collect(),
     };
@@ -100,10 +101,20 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         if let Some(line) = events::value(&event, &paths, pipeline.gpu().counters()) {
             reporter.emit(&line)?;
         }
-        if let (Event::Image { image, seed, seconds, .. }, Some(path)) = (&event, &written.picture)
+        if let (Event::Image { image, seed, seconds, report, .. }, Some(path)) =
+            (&event, &written.picture)
         {
             let name = progress.picture_name(*image);
-            progress.say(&format!("{name}: done, seed {seed}, {}", human_time(*seconds)));
+            let reused = match settings.cache {
+                None => String::new(),
+                Some(_) => format!(
+                    ", {} steps computed ({}), {} reused",
+                    report.n_computed(),
+                    pattern(report),
+                    report.n_reused()
+                ),
+            };
+            progress.say(&format!("{name}: done, seed {seed}, {}{reused}", human_time(*seconds)));
             if !reporter.json {
                 progress.suspend(|| output::line(path.display()))?;
             }
@@ -120,6 +131,14 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     }))
 }
 
+/// The steps of each stage, computed or reused: `FFrF FFrF`.
+fn pattern(report: &ImageReport) -> String {
+    let letter = |computed: &bool| if *computed { 'F' } else { 'r' };
+    let stages: Vec<String> =
+        report.computed.iter().map(|stage| stage.iter().map(letter).collect()).collect();
+    stages.join(" ")
+}
+
 fn describe(settings: &Settings, schedule: &RunSchedule, model: &str) -> String {
     let steps = match schedule.stages.as_slice() {
         [stage] => format!("{} steps", stage.steps()),
@@ -132,7 +151,11 @@ fn describe(settings: &Settings, schedule: &RunSchedule, model: &str) -> String 
         1 => format!("seed {}", settings.seed),
         count => format!("{count} pictures from seed {}", settings.seed),
     };
-    format!("{model}: {} x {}, {steps}, {seed}", settings.width, settings.height)
+    let cache = match &settings.cache {
+        None => String::new(),
+        Some(cache) => format!(", cache {}", cache.name()),
+    };
+    format!("{model}: {} x {}, {steps}{cache}, {seed}", settings.width, settings.height)
 }
 
 /// Writes events as JSON lines, if that is asked for.

@@ -125,10 +125,12 @@ fn folder_report(path: &Path) -> Result<Report> {
     let folders = index.as_ref().ok().map(|index| index.family.folders());
     let mut parts = Vec::new();
     if let (Ok(index), Some(folders)) = (&index, folders) {
-        for (name, stem) in weight_folders(folders) {
+        for (name, stem) in weight_folders(index, folders) {
             parts.push(Part::read(source, name, stem, index.part(name).map(str::to_owned)));
         }
-        for name in [folders.clip_tokenizer, folders.t5_tokenizer, folders.scheduler] {
+        let tokenizers = folders.clips.iter().map(|(_, tokenizer)| *tokenizer);
+        let t5_tokenizer = index.part(folders.t5).map(|_| folders.t5_tokenizer);
+        for name in tokenizers.chain(t5_tokenizer).chain([folders.scheduler]) {
             let class = index.part(name).map(str::to_owned);
             parts.push(Part::list(source, path, name, class)?);
         }
@@ -188,13 +190,12 @@ fn file_report(path: &Path) -> Result<Report> {
     })
 }
 
-fn weight_folders(folders: Folders) -> [(&'static str, &'static str); 4] {
-    [
-        (folders.transformer, stem::DIFFUSERS),
-        (folders.clip, stem::TRANSFORMERS),
-        (folders.t5, stem::TRANSFORMERS),
-        (folders.vae, stem::DIFFUSERS),
-    ]
+fn weight_folders(index: &ModelIndex, folders: Folders) -> Vec<(&'static str, &'static str)> {
+    let mut all = vec![(folders.transformer, stem::DIFFUSERS)];
+    all.extend(folders.clips.iter().map(|(folder, _)| (*folder, stem::TRANSFORMERS)));
+    all.extend(index.part(folders.t5).map(|_| (folders.t5, stem::TRANSFORMERS)));
+    all.push((folders.vae, stem::DIFFUSERS));
+    all
 }
 
 fn family(config: &ModelConfig) -> String {

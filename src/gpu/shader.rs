@@ -7,6 +7,8 @@
 pub const SHADER_FILES: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/activation.wgsl")),
     ("attention", include_str!("../../shaders/attention.wgsl")),
+    ("change", include_str!("../../shaders/change.wgsl")),
+    ("combine", include_str!("../../shaders/combine.wgsl")),
     ("conv2d", include_str!("../../shaders/conv2d.wgsl")),
     ("euler", include_str!("../../shaders/euler.wgsl")),
     ("group_norm", include_str!("../../shaders/group_norm.wgsl")),
@@ -21,6 +23,7 @@ pub const SHADER_FILES: &[(&str, &str)] = &[
 /// The parts: file stem and text.
 pub const LIBRARY_FILES: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/lib/activation.wgsl")),
+    ("exp", include_str!("../../shaders/lib/exp.wgsl")),
     ("head_16", include_str!("../../shaders/lib/head_16.wgsl")),
     ("head_32", include_str!("../../shaders/lib/head_32.wgsl")),
     ("head_64", include_str!("../../shaders/lib/head_64.wgsl")),

@@ -1,15 +1,16 @@
-//! The CLIP text encoder: FLUX's pooled text embedding.
+//! The CLIP text encoder: pooled text embeddings, and in SD3 text tokens.
 //!
-//! Transformers' `CLIPTextModel`. Pre-norm blocks with causal attention; the pooled vector is the final layer
-//! norm at the end-of-text token.
+//! Transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`. Pre-norm blocks with causal attention; the pooled
+//! vector is the final layer norm at the end-of-text token, projected if the model has a projection. SD3's text tokens
+//! are what the last layer but one gives, without the final norm.
 
 use super::config::{ClipAct, ClipConfig};
 use super::layers::Loader;
 use super::t5::embed_rows;
 use super::weights::{TensorInfo, WeightError, Weights};
 use crate::ops::{
-    Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Write, attention, linear,
-    linear_into, norm, norm_into,
+    Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Weights as Shares, Write,
+    attention, combine, linear, linear_into, norm, norm_into,
 };
 use crate::tensor::{Resident, Tensor};
 
@@ -20,6 +21,7 @@ pub struct Clip {
     position_embedding: TensorInfo,
     layers: Vec<Layer>,
     final_norm: LayerNorm,
+    projection: Option<LinearLayer>,
 }
 
 struct LayerNorm {
@@ -55,6 +57,8 @@ struct Layer {
 impl Clip {
     /// Asks for all weights; names may start with `text_model.` (original repositories) or not (newer savers).
     pub fn load(loader: &Loader<'_>, config: &ClipConfig) -> Self {
+        let projection = (config.projection_dim)
+            .map(|n| loader.linear_no_bias("text_projection", n, config.hidden_size));
         let loader = loader.pp_if_present("text_model");
         let (d, mlp) = (config.hidden_size, config.intermediate_size);
         let layers = (0..config.num_hidden_layers)
@@ -82,6 +86,7 @@ impl Clip {
                 .require("position_embedding.weight", &[config.max_position_embeddings, d]),
             layers,
             final_norm: LayerNorm::load(&loader, "final_layer_norm", d),
+            projection,
             config: config.clone(),
         }
     }
@@ -94,9 +99,16 @@ impl Clip {
         Ok(x)
     }
 
-    /// Writes the pooled embedding of the embeddings `x` `[T, hidden]` to `out` `[1, hidden]`; `x` is overwritten.
-    /// `pooled_at` is the row of the end-of-text token.
-    pub fn forward<'r>(&self, x: Tensor<'r>, pooled_at: usize, out: Tensor<'r>) {
+    /// Writes the pooled embedding of the embeddings `x` `[T, hidden]` to `pooled` `[1, pooled_dim]`, and the text
+    /// tokens to `tokens` `[T, hidden]` if they are wanted; `x` is overwritten. `pooled_at` is the row of the
+    /// end-of-text token.
+    pub fn forward<'r>(
+        &self,
+        x: Tensor<'r>,
+        pooled_at: usize,
+        pooled: Tensor<'r>,
+        tokens: Option<Tensor<'r>>,
+    ) {
         let recorder = x.recorder();
         let kind = NormKind::Layer { eps: self.config.layer_norm_eps as f32 };
         let add = Epilogue { write: Write::Add, ..Default::default() };
@@ -106,6 +118,10 @@ impl Clip {
         };
         let head_dim = self.config.head_dim();
         for (i, layer) in self.layers.iter().enumerate() {
+            if let (Some(tokens), true) = (tokens, i + 1 == self.layers.len()) {
+                let once = Shares::Constant([1.0, 0.0, 0.0]);
+                combine("clip.tokens", &[x], once, None, Write::Store, tokens);
+            }
             recorder.scope(format!("clip.{i}"), || {
                 let h = norm("norm1", x, kind, layer.norm1.affine(x));
                 let qkv = [("q", &layer.q), ("k", &layer.k), ("v", &layer.v)]
@@ -125,6 +141,12 @@ impl Clip {
             });
         }
         let row = x.row_range(pooled_at..pooled_at + 1);
-        norm_into("clip.pooled", row, kind, self.final_norm.affine(x), out);
+        match &self.projection {
+            None => norm_into("clip.pooled", row, kind, self.final_norm.affine(x), pooled),
+            Some(projection) => {
+                let row = norm("clip.norm", row, kind, self.final_norm.affine(x));
+                linear_into("clip.pooled", row, projection, pooled, Epilogue::default());
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@
 //! use ralu::models::{builtin, cost};
 //! let config = builtin::get("flux.1-dev").unwrap();
 //! // 1024 x 1024 pixels are 4096 image tokens; 59.5 TFLOP linear, 74.4 with attention.
-//! let step = cost::flux_step(config.flux(), 4096, 512);
+//! let step = cost::step(&config, 4096, 512);
 //! assert!((step.linear / 1e12 - 59.5).abs() < 0.1);
 //! assert!((step.total() / 1e12 - 74.4).abs() < 0.1);
 //! ```
@@ -18,7 +18,9 @@ use std::ops::{Add, AddAssign, Mul};
 
 use serde::Serialize;
 
-use super::config::{ClipConfig, FluxConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig};
+use super::config::{
+    ClipConfig, FluxConfig, ModelConfig, Sd3Config, T5Config, TransformerConfig, VaeConfig,
+};
 
 /// Floating point operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -78,33 +80,84 @@ impl Sum for Flops {
 pub fn step(config: &ModelConfig, img: usize, txt: usize) -> Flops {
     match &config.transformer {
         TransformerConfig::Flux(flux) => flux_step(flux, img, txt),
+        TransformerConfig::Sd3(sd3) => sd3_step(sd3, img, txt),
     }
+}
+
+/// What is left of [`step`] when a temporal cache stands in for all blocks: embeddings and the last layer. With
+/// `modulated`, the blocks' modulations too, for caches that keep outputs from before the gates.
+pub fn reused_step(config: &ModelConfig, img: usize, txt: usize, modulated: bool) -> Flops {
+    let (ends, modulations) = match &config.transformer {
+        TransformerConfig::Flux(flux) => (flux_ends(flux, img, txt), flux_modulations(flux)),
+        TransformerConfig::Sd3(sd3) => (sd3_ends(sd3, img, txt), sd3_modulations(sd3)),
+    };
+    if modulated { ends + modulations } else { ends }
 }
 
 /// One evaluation of a FLUX transformer: `img` image tokens, `txt` text tokens, batch 1.
 pub fn flux_step(config: &FluxConfig, img: usize, txt: usize) -> Flops {
-    let d = config.hidden();
-    let mlp = config.mlp();
-    let n = img + txt;
-
+    let (d, mlp, n) = (config.hidden(), config.mlp(), img + txt);
     // Per token: q, k, v and the output (4 d^2), the feed-forward pair (2 d mlp). A single block fuses the output
     // and the second feed-forward layer, at the same cost.
     let block = Flops::dense(n, d, 4 * d + 2 * mlp) + Flops::attention(n, d);
-    // Per picture: 6 modulation vectors for each stream of a double block, 3 for a single block, 2 at the end.
-    let double_modulation = Flops::dense(1, d, 12 * d);
-    let single_modulation = Flops::dense(1, d, 3 * d);
+    flux_ends(config, img, txt)
+        + flux_modulations(config)
+        + block * (config.num_layers + config.num_single_layers) as f64
+}
 
+/// Per picture: 6 modulation vectors for each stream of a double block, 3 for a single block.
+fn flux_modulations(config: &FluxConfig) -> Flops {
+    let d = config.hidden();
+    Flops::dense(1, d, 12 * d) * config.num_layers as f64
+        + Flops::dense(1, d, 3 * d) * config.num_single_layers as f64
+}
+
+/// Embeddings, and the last layer with its 2 modulation vectors.
+fn flux_ends(config: &FluxConfig, img: usize, txt: usize) -> Flops {
+    let d = config.hidden();
     let embedder = |channels| Flops::dense(1, channels, d) + Flops::dense(1, d, d);
     let n_time = if config.guidance_embeds { 2.0 } else { 1.0 };
-
     Flops::dense(img, config.in_channels, d)
         + Flops::dense(txt, config.joint_attention_dim, d)
         + embedder(FluxConfig::TIME_CHANNELS) * n_time
         + embedder(config.pooled_projection_dim)
-        + (block + double_modulation) * config.num_layers as f64
-        + (block + single_modulation) * config.num_single_layers as f64
         + Flops::dense(1, d, 2 * d)
         + Flops::dense(img, d, config.out_channels)
+}
+
+/// One evaluation of an SD3 transformer: `img` image tokens, `txt` text tokens, batch 1.
+pub fn sd3_step(config: &Sd3Config, img: usize, txt: usize) -> Flops {
+    let (d, mlp, n) = (config.hidden(), config.mlp(), img + txt);
+    let layers = config.num_layers as f64;
+    // Per token: q, k, v and the output (4 d^2), the feed-forward pair (2 d mlp). The last block drops its text
+    // after q, k and v. The paper's profiler counts its queries; we count as it does, and do not compute them.
+    let dropped = Flops::dense(txt, d, d + 2 * mlp);
+    let block = Flops::dense(n, d, 4 * d + 2 * mlp) + Flops::attention(n, d);
+    let dual = Flops::dense(img, d, 4 * d) + Flops::attention(img, d);
+    let mut sum = sd3_ends(config, img, txt)
+        + sd3_modulations(config)
+        + block * layers
+        + dual * config.dual_attention_layers.len() as f64;
+    sum.linear -= dropped.linear;
+    sum
+}
+
+/// Per picture: 6 modulation vectors for each stream of a block, 3 more with dual attention, 2 for the last text.
+fn sd3_modulations(config: &Sd3Config) -> Flops {
+    let vectors = 12 * config.num_layers - 4 + 3 * config.dual_attention_layers.len();
+    Flops::dense(1, config.hidden(), config.hidden()) * vectors as f64
+}
+
+/// Embeddings, and the last layer with its 2 modulation vectors.
+fn sd3_ends(config: &Sd3Config, img: usize, txt: usize) -> Flops {
+    let d = config.hidden();
+    let embedder = |channels| Flops::dense(1, channels, d) + Flops::dense(1, d, d);
+    Flops::dense(img, 4 * config.in_channels, d)
+        + Flops::dense(txt, config.joint_attention_dim, d)
+        + embedder(super::denoiser::SINUSOID)
+        + embedder(config.pooled_projection_dim)
+        + Flops::dense(1, d, 2 * d)
+        + Flops::dense(img, d, 4 * config.out_channels)
 }
 
 /// Decoding a latent of `height` x `width` latent pixels.
@@ -140,12 +193,13 @@ pub fn clip(config: &ClipConfig, n_tokens: usize) -> Flops {
     let d = config.hidden_size;
     let layer = Flops::dense(n_tokens, d, 4 * d + 2 * config.intermediate_size)
         + Flops::attention(n_tokens, d);
-    layer * config.num_hidden_layers as f64
+    layer * config.num_hidden_layers as f64 + Flops::dense(1, d, config.projection_dim.unwrap_or(0))
 }
 
 /// All text encoders, once: `txt` T5 tokens, and CLIP's fixed number.
 pub fn text_encoders(config: &ModelConfig, txt: usize) -> Flops {
-    t5(&config.t5, txt) + clip(&config.clip, config.clip.max_position_embeddings)
+    let clips = config.clips.iter().map(|config| clip(config, config.max_position_embeddings));
+    clips.sum::<Flops>() + config.t5.as_ref().map(|config| t5(config, txt)).unwrap_or_default()
 }
 
 /// Numbers of parameters, per part.
@@ -153,9 +207,9 @@ pub fn text_encoders(config: &ModelConfig, txt: usize) -> Flops {
 pub struct Parameters {
     /// The denoiser.
     pub transformer: u64,
-    /// The CLIP text encoder.
+    /// The CLIP text encoders.
     pub clip: u64,
-    /// The encoder; embeddings counted once.
+    /// The T5 encoder, embeddings counted once; 0 if there is none.
     pub t5: u64,
     /// The decoder alone: the encoder's half of the file is never loaded.
     pub vae_decoder: u64,
@@ -164,11 +218,13 @@ pub struct Parameters {
 impl Parameters {
     /// Counts a model's parameters.
     pub fn of(config: &ModelConfig) -> Self {
-        let TransformerConfig::Flux(flux) = &config.transformer;
         Self {
-            transformer: flux_parameters(flux),
-            clip: clip_parameters(&config.clip),
-            t5: t5_parameters(&config.t5),
+            transformer: match &config.transformer {
+                TransformerConfig::Flux(flux) => flux_parameters(flux),
+                TransformerConfig::Sd3(sd3) => sd3_parameters(sd3),
+            },
+            clip: config.clips.iter().map(clip_parameters).sum(),
+            t5: config.t5.as_ref().map_or(0, t5_parameters),
             vae_decoder: vae_decoder_parameters(&config.vae),
         }
     }
@@ -204,6 +260,29 @@ pub fn flux_parameters(config: &FluxConfig) -> u64 {
         + linear(d, config.out_channels)
 }
 
+/// Parameters of an SD3 transformer. Its table of positions is in the checkpoint but is no parameter: it is computed,
+/// not learned.
+pub fn sd3_parameters(config: &Sd3Config) -> u64 {
+    let (d, mlp) = (config.hidden(), config.mlp());
+    let embedder = |channels| linear(channels, d) + linear(d, d);
+    let qk_norm = if config.qk_norm { 2 * config.attention_head_dim as u64 } else { 0 };
+    let feed_forward = linear(d, mlp) + linear(mlp, d);
+    let attention = 4 * linear(d, d) + qk_norm;
+    let stream = linear(d, 6 * d) + attention + feed_forward;
+    // The last block's text: 2 modulation vectors in place of 6, no output, no feed-forward.
+    let dropped = 4 * linear(d, d) + linear(d, d) + feed_forward;
+    let dual = attention + linear(d, 9 * d) - linear(d, 6 * d);
+    linear(4 * config.in_channels, d)
+        + linear(config.joint_attention_dim, d)
+        + embedder(super::denoiser::SINUSOID)
+        + embedder(config.pooled_projection_dim)
+        + 2 * stream * config.num_layers as u64
+        - dropped
+        + dual * config.dual_attention_layers.len() as u64
+        + linear(d, 2 * d)
+        + linear(d, 4 * config.out_channels)
+}
+
 /// Parameters of a CLIP text encoder.
 pub fn clip_parameters(config: &ClipConfig) -> u64 {
     let d = config.hidden_size;
@@ -213,6 +292,7 @@ pub fn clip_parameters(config: &ClipConfig) -> u64 {
     (config.vocab_size + config.max_position_embeddings) as u64 * d as u64
         + layer * config.num_hidden_layers as u64
         + norm
+        + (d * config.projection_dim.unwrap_or(0)) as u64
 }
 
 /// Parameters of a T5 encoder.

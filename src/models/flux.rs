@@ -5,19 +5,21 @@
 //! text first, so that joint attention and the one-stream blocks need no concatenation.
 
 use super::config::FluxConfig;
+use super::denoiser::{Inputs, PerGrid, Positions, Replay, Residual, State, Streams};
 use super::layers::{Loader, MlpEmbedder};
 use crate::ops::{
-    Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Write, activate, attention,
-    linear, linear_into, norm, qk_norm_rope,
+    Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Weights, Write, activate_into,
+    attention_over, combine, linear, linear_into, norm, qk_norm_rope,
 };
 use crate::tensor::{Resident, Tensor};
 
 /// Of the layer norms and of the q/k norms.
 const EPS: f32 = 1e-6;
 
+const LAYER_NORM: NormKind = NormKind::Layer { eps: EPS };
+
 /// The whole network.
 pub struct Flux {
-    config: FluxConfig,
     x_embedder: LinearLayer,
     context_embedder: LinearLayer,
     time_in: MlpEmbedder,
@@ -27,21 +29,6 @@ pub struct Flux {
     single_blocks: Vec<SingleStreamBlock>,
     norm_out: LinearLayer,
     proj_out: LinearLayer,
-}
-
-/// What one evaluation depends on beside the image tokens.
-#[derive(Clone, Copy)]
-pub struct FluxInputs<'r> {
-    /// T5's embeddings, `[T, joint_attention_dim]`.
-    pub txt: Tensor<'r>,
-    /// CLIP's pooled embedding, `[1, pooled_projection_dim]`.
-    pub pooled: Tensor<'r>,
-    /// Sinusoid of `1000 * sigma`, `[1, 256]`.
-    pub time: Tensor<'r>,
-    /// Sinusoid of `1000 * guidance`, `[1, 256]`; not read by models without a guidance embedding.
-    pub guidance: Tensor<'r>,
-    /// Rotations of all tokens, text first, `[T + N, head_dim]` from [`rope_table`].
-    pub pe: Tensor<'r>,
 }
 
 impl Flux {
@@ -76,23 +63,18 @@ impl Flux {
                 .collect(),
             norm_out: loader.linear("norm_out.linear", 2 * d, d),
             proj_out: loader.linear("proj_out", config.out_channels, d),
-            config: config.clone(),
         }
     }
 
-    /// The velocity of the image tokens `img` `[N, in_channels]`: `[N, out_channels]`.
-    pub fn forward<'r>(&self, img: Tensor<'r>, inputs: FluxInputs<'r>) -> Tensor<'r> {
+    pub(super) fn begin<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, state: State<'r>) {
+        let t = state.n_text;
+        for (b, streams) in state.branches().enumerate() {
+            let txt = inputs.txt.row_range(b * t..(b + 1) * t);
+            linear_into("txt_in", txt, &self.context_embedder, streams.txt, Epilogue::default());
+            linear_into("img_in", img, &self.x_embedder, streams.img, Epilogue::default());
+        }
         let recorder = img.recorder();
-        let d = self.config.hidden();
-        let (t, n) = (inputs.txt.rows(), img.rows());
-
-        // Embeddings.
-        let x = recorder.temp("x", t + n, d);
-        let stream = Streams { txt: x.row_range(0..t), img: x.row_range(t..t + n), all: x };
-        let store = Epilogue::default();
-        linear_into("txt_in", inputs.txt, &self.context_embedder, stream.txt, store);
-        linear_into("img_in", img, &self.x_embedder, stream.img, store);
-        let vec = recorder.temp("vec", 1, d);
+        let vec = recorder.temp("vec.sum", state.vec.rows(), state.vec.cols());
         recorder.scope("vec", || {
             self.time_in.forward_into(inputs.time, vec, Write::Store);
             if let Some(guidance_in) = &self.guidance_in {
@@ -101,32 +83,72 @@ impl Flux {
             self.vector_in.forward_into(inputs.pooled, vec, Write::Add);
         });
         // Every modulation begins with SiLU.
-        let vec = activate("vec.silu", vec, Activation::Silu);
+        activate_into("vec.silu", vec, Activation::Silu, state.vec);
+    }
 
-        // Blocks.
-        for (i, block) in self.double_blocks.iter().enumerate() {
-            recorder.scope(format!("double.{i}"), || block.forward(stream, vec, inputs.pe));
-        }
-        for (i, block) in self.single_blocks.iter().enumerate() {
-            recorder.scope(format!("single.{i}"), || block.forward(x, vec, inputs.pe));
-        }
+    pub(super) fn n_blocks(&self) -> usize {
+        self.double_blocks.len() + self.single_blocks.len()
+    }
 
-        // Velocity. The last modulation has the scale in front of the shift.
-        let [scale, shift] =
-            linear("norm_out.mod", vec, &self.norm_out, Activation::Identity).chunk_cols();
-        let img = norm("norm_out", stream.img, LAYER_NORM, Affine::Modulate { scale, shift });
-        linear("velocity", img, &self.proj_out, Activation::Identity)
+    pub(super) fn block<'r>(&self, i: usize, state: &State<'r>, residual: &mut dyn Residual<'r>) {
+        let recorder = state.x.recorder();
+        match i.checked_sub(self.double_blocks.len()) {
+            None => recorder
+                .scope(format!("double.{i}"), || self.double_blocks[i].forward(state, residual)),
+            Some(i) => recorder
+                .scope(format!("single.{i}"), || self.single_blocks[i].forward(state, residual)),
+        }
+    }
+
+    pub(super) fn replay<'r>(&self, i: usize, state: &State<'r>, module: Replay<'_, 'r>) {
+        let recorder = state.x.recorder();
+        match i.checked_sub(self.double_blocks.len()) {
+            None => recorder
+                .scope(format!("double.{i}"), || self.double_blocks[i].replay(state, module)),
+            Some(i) => recorder
+                .scope(format!("single.{i}"), || self.single_blocks[i].replay(state, module)),
+        }
+    }
+
+    pub(super) fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
+        let first = match (self.double_blocks.first(), self.single_blocks.first()) {
+            (Some(block), _) => &block.img.modulation,
+            (None, Some(block)) => &block.modulation,
+            (None, None) => return state.branches().map(|streams| streams.img).collect(),
+        };
+        let modulation = linear("mod", state.vec, first, Activation::Identity);
+        let d = state.x.cols();
+        (state.branches().enumerate())
+            .map(|(b, streams)| {
+                let row = state.row(modulation, b);
+                let (shift, scale) = (row.col_range(0..d), row.col_range(d..2 * d));
+                norm("modulated", streams.img, LAYER_NORM, Affine::Modulate { scale, shift })
+            })
+            .collect()
+    }
+
+    pub(super) fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
+        // The last modulation has the scale in front of the shift.
+        let modulation = linear("norm_out.mod", state.vec, &self.norm_out, Activation::Identity);
+        (state.branches().enumerate())
+            .map(|(b, streams)| {
+                let [scale, shift] = state.row(modulation, b).chunk_cols();
+                let affine = Affine::Modulate { scale, shift };
+                let img = norm("norm_out", streams.img, LAYER_NORM, affine);
+                linear("velocity", img, &self.proj_out, Activation::Identity)
+            })
+            .collect()
     }
 }
 
-const LAYER_NORM: NormKind = NormKind::Layer { eps: EPS };
-
-/// The joint sequence and its two parts, all views of one matrix.
+/// Queries, keys and values of a sequence, `[T + N, hidden]` each.
 #[derive(Clone, Copy)]
-struct Streams<'r> {
-    txt: Tensor<'r>,
-    img: Tensor<'r>,
-    all: Tensor<'r>,
+struct Qkv<'r> {
+    q: Tensor<'r>,
+    k: Tensor<'r>,
+    v: Tensor<'r>,
+    /// With [`Positions::PerGrid`], the keys in units of the coarse grid.
+    coarse_k: Option<Tensor<'r>>,
 }
 
 /// Queries, keys and values of one stream: three layers and two norms.
@@ -151,35 +173,106 @@ impl QkvProjection {
         }
     }
 
-    /// Queries, keys and values of `x`, written to `q`, `k` and `v`.
-    fn forward<'r>(&self, x: Tensor<'r>, [q, k, v]: [Tensor<'r>; 3], pe: Tensor<'r>) {
+    /// Queries, keys and values of `x`, which is rows `rows` of the sequence, with their rotations.
+    fn forward<'r>(&self, x: Tensor<'r>, qkv: Qkv<'r>, rows: Rows, state: &State<'r>) {
         let recorder = x.recorder();
-        let store = Epilogue::default();
-        linear_into("q", x, &self.q, q, store);
-        linear_into("k", x, &self.k, k, store);
-        linear_into("v", x, &self.v, v, store);
-        qk_norm_rope("q.rope", q, recorder.resident(&self.norm_q), pe, EPS);
-        qk_norm_rope("k.rope", k, recorder.resident(&self.norm_k), pe, EPS);
+        let [q, k, v] = [qkv.q, qkv.k, qkv.v].map(|m| m.row_range(rows.clone()));
+        linear_into("q", x, &self.q, q, Epilogue::default());
+        linear_into("k", x, &self.k, k, Epilogue::default());
+        linear_into("v", x, &self.v, v, Epilogue::default());
+        let (norm_q, norm_k) = (recorder.resident(&self.norm_q), recorder.resident(&self.norm_k));
+        match (state.positions, qkv.coarse_k) {
+            (Positions::PerGrid(grids), Some(coarse_k)) => {
+                let coarse_k = coarse_k.row_range(rows.clone());
+                combine(
+                    "k.coarse",
+                    &[k],
+                    Weights::Constant([1.0, 0.0, 0.0]),
+                    None,
+                    Write::Store,
+                    coarse_k,
+                );
+                let own = |name, rows: Rows, table: Tensor<'r>| {
+                    if !rows.is_empty() {
+                        let q = qkv.q.row_range(rows.clone());
+                        qk_norm_rope(name, q, norm_q, table.row_range(rows), EPS);
+                    }
+                };
+                // Each query in units of its own grid; text lies at the origin of both.
+                let coarse = state.n_text..state.n_text + grids.n_coarse;
+                own("q.rope", intersection(&rows, &(0..coarse.start)), grids.fine);
+                own("q.rope.coarse", intersection(&rows, &coarse), grids.coarse);
+                own("q.rope.fine", intersection(&rows, &(coarse.end..usize::MAX)), grids.fine);
+                let fine = grids.fine.row_range(rows.clone());
+                qk_norm_rope("k.rope", k, norm_k, fine, EPS);
+                qk_norm_rope("k.rope.coarse", coarse_k, norm_k, grids.coarse.row_range(rows), EPS);
+            }
+            (Positions::Rotations(pe), _) => {
+                let pe = pe.row_range(rows);
+                qk_norm_rope("q.rope", q, norm_q, pe, EPS);
+                qk_norm_rope("k.rope", k, norm_k, pe, EPS);
+            }
+            (Positions::PerGrid(_) | Positions::Added(_), _) => {
+                unreachable!("FLUX has rotary positions, and coarse keys where they differ")
+            }
+        }
     }
 }
 
-/// Attention of the whole sequence: `project` fills queries, keys and values, the result goes to `out`.
+type Rows = std::ops::Range<usize>;
+
+fn intersection(a: &Rows, b: &Rows) -> Rows {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
+}
+
+/// Attention of a whole sequence: `project` fills queries, keys and values, the result goes to `out`.
 fn joint_attention<'r>(
-    config: &FluxConfig,
+    head_dim: usize,
     out: Tensor<'r>,
-    project: impl FnOnce([Tensor<'r>; 3]),
+    state: &State<'r>,
+    project: impl FnOnce(Qkv<'r>),
 ) {
     let recorder = out.recorder();
-    let head_dim = config.attention_head_dim;
-    let qkv = ["q", "k", "v"].map(|name| recorder.temp(name, out.rows(), out.cols()));
+    let matrix = |name| recorder.temp(name, out.rows(), out.cols());
+    let grids = match state.positions {
+        Positions::PerGrid(grids) => Some(grids),
+        _ => None,
+    };
+    let qkv = Qkv {
+        q: matrix("q"),
+        k: matrix("k"),
+        v: matrix("v"),
+        coarse_k: grids.map(|_| matrix("k.coarse")),
+    };
     project(qkv);
     let scale = 1.0 / (head_dim as f32).sqrt();
-    attention("attn", qkv, out, Attention { head_dim, scale, causal: false, bias: None });
+    let options = Attention { head_dim, scale, causal: false, bias: None };
+    let Qkv { q, k, v, .. } = qkv;
+    match (grids, qkv.coarse_k) {
+        (Some(PerGrid { n_coarse, .. }), Some(coarse_k)) => {
+            let coarse = state.n_text..state.n_text + n_coarse;
+            let all = [(k, v)];
+            for (name, rows) in
+                [("attn.txt", 0..coarse.start), ("attn.fine", coarse.end..out.rows())]
+            {
+                let (q, out) = (q.row_range(rows.clone()), out.row_range(rows));
+                attention_over(name, q, &all, out, options);
+            }
+            // Of four children only the first: its position is the parent's.
+            let parts = [coarse_k, v]
+                .map(|m| [m.row_range(0..coarse.end), m.row_range(coarse.end..m.rows()).every(4)]);
+            let keys = [(parts[0][0], parts[1][0]), (parts[0][1], parts[1][1])];
+            let (q, out) = (q.row_range(coarse.clone()), out.row_range(coarse));
+            attention_over("attn.coarse", q, &keys, out, options);
+        }
+        _ => attention_over("attn", q, &[(k, v)], out, options),
+    }
 }
 
 /// A block with separate weights for text and image, which meet in attention.
 struct DoubleStreamBlock {
-    config: FluxConfig,
+    head_dim: usize,
     img: StreamWeights,
     txt: StreamWeights,
 }
@@ -212,14 +305,23 @@ impl StreamWeights {
     }
 
     /// What follows attention: projection, MLP, and their gates. Updates `x` in place.
-    fn finish<'r>(&self, x: Tensor<'r>, attn: Tensor<'r>, modulation: [Tensor<'r>; 6]) {
+    fn finish<'r>(
+        &self,
+        x: Tensor<'r>,
+        attn: Tensor<'r>,
+        modulation: [Tensor<'r>; 6],
+        residual: &mut dyn Residual<'r>,
+    ) {
         let [_, _, gate_msa, shift_mlp, scale_mlp, gate_mlp] = modulation;
-        let add = |gate| Epilogue { gate: Some(gate), write: Write::Add, ..Default::default() };
-        linear_into("proj", attn, &self.proj, x, add(gate_msa));
+        residual.add(x, gate_msa, attn, &self.proj);
         let affine = Affine::Modulate { scale: scale_mlp, shift: shift_mlp };
         let h = norm("norm2", x, LAYER_NORM, affine);
         let h = linear("mlp.in", h, &self.mlp_in, Activation::GeluTanh);
-        linear_into("mlp.out", h, &self.mlp_out, x, add(gate_mlp));
+        residual.add(x, gate_mlp, h, &self.mlp_out);
+    }
+
+    fn modulate<'r>(&self, vec: Tensor<'r>) -> Tensor<'r> {
+        linear("mod", vec, &self.modulation, Activation::Identity)
     }
 }
 
@@ -235,7 +337,7 @@ impl DoubleStreamBlock {
             "attn.norm_added_k.weight",
         ];
         DoubleStreamBlock {
-            config: config.clone(),
+            head_dim: config.attention_head_dim,
             img: StreamWeights::load(loader, config, "norm1.linear", names, "attn.to_out.0", "ff"),
             txt: StreamWeights::load(
                 loader,
@@ -248,40 +350,55 @@ impl DoubleStreamBlock {
         }
     }
 
-    fn forward<'r>(&self, x: Streams<'r>, vec: Tensor<'r>, pe: Tensor<'r>) {
-        let recorder = vec.recorder();
-        let (t, all) = (x.txt.rows(), x.all.rows());
+    /// Shifts, scales and gates of both streams, one row for each branch.
+    fn modulate<'r>(&self, state: &State<'r>) -> [Tensor<'r>; 2] {
+        let recorder = state.vec.recorder();
+        [("img", &self.img), ("txt", &self.txt)]
+            .map(|(name, stream)| recorder.scope(name, || stream.modulate(state.vec)))
+    }
 
-        let modulate = |name: &str, weights: &StreamWeights, x: Tensor<'r>| {
-            recorder.scope(name, || {
-                let modulation: [Tensor<'r>; 6] =
-                    linear("mod", vec, &weights.modulation, Activation::Identity).chunk_cols();
-                let [shift, scale, ..] = modulation;
-                (modulation, norm("norm1", x, LAYER_NORM, Affine::Modulate { scale, shift }))
-            })
-        };
-        let (img_mod, img) = modulate("img", &self.img, x.img);
-        let (txt_mod, txt) = modulate("txt", &self.txt, x.txt);
+    fn forward<'r>(&self, state: &State<'r>, residual: &mut dyn Residual<'r>) {
+        let recorder = state.vec.recorder();
+        let modulations = self.modulate(state);
+        for (b, Streams { txt, img, all }) in state.branches().enumerate() {
+            let [img_mod, txt_mod]: [[Tensor<'r>; 6]; 2] =
+                modulations.map(|rows| state.row(rows, b).chunk_cols());
+            let norm1 = |name: &str, x: Tensor<'r>, [shift, scale, ..]: [Tensor<'r>; 6]| {
+                recorder
+                    .scope(name, || norm("norm1", x, LAYER_NORM, Affine::Modulate { scale, shift }))
+            };
+            let img_in = norm1("img", img, img_mod);
+            let txt_in = norm1("txt", txt, txt_mod);
 
-        let attn = recorder.temp("attn", all, self.config.hidden());
-        joint_attention(&self.config, attn, |qkv| {
-            let rows = |range: std::ops::Range<usize>| qkv.map(|m| m.row_range(range.clone()));
-            recorder.scope("txt", || {
-                self.txt.qkv.forward(txt, rows(0..t), pe.row_range(0..t));
+            let (t, n) = (txt.rows(), all.rows());
+            let attn = recorder.temp("attn", n, all.cols());
+            joint_attention(self.head_dim, attn, state, |qkv| {
+                recorder.scope("txt", || self.txt.qkv.forward(txt_in, qkv, 0..t, state));
+                recorder.scope("img", || self.img.qkv.forward(img_in, qkv, t..n, state));
             });
-            recorder.scope("img", || {
-                self.img.qkv.forward(img, rows(t..all), pe.row_range(t..all));
-            });
-        });
 
-        recorder.scope("img", || self.img.finish(x.img, attn.row_range(t..all), img_mod));
-        recorder.scope("txt", || self.txt.finish(x.txt, attn.row_range(0..t), txt_mod));
+            let (img_attn, txt_attn) = (attn.row_range(t..n), attn.row_range(0..t));
+            recorder.scope("img", || self.img.finish(img, img_attn, img_mod, residual));
+            recorder.scope("txt", || self.txt.finish(txt, txt_attn, txt_mod, residual));
+        }
+    }
+
+    fn replay<'r>(&self, state: &State<'r>, module: Replay<'_, 'r>) {
+        let modulations = self.modulate(state);
+        for (b, Streams { txt, img, .. }) in state.branches().enumerate() {
+            for (x, rows) in [img, txt].into_iter().zip(modulations) {
+                let [_, _, gate_msa, _, _, gate_mlp] = state.row(rows, b).chunk_cols();
+                module(x, gate_msa);
+                module(x, gate_mlp);
+            }
+        }
     }
 }
 
 /// A block with one set of weights for text and image, attention and MLP side by side.
 struct SingleStreamBlock {
-    config: FluxConfig,
+    head_dim: usize,
+    mlp: usize,
     modulation: LinearLayer,
     qkv: QkvProjection,
     mlp_in: LinearLayer,
@@ -294,7 +411,8 @@ impl SingleStreamBlock {
         let names =
             ["attn.to_q", "attn.to_k", "attn.to_v", "attn.norm_q.weight", "attn.norm_k.weight"];
         SingleStreamBlock {
-            config: config.clone(),
+            head_dim: config.attention_head_dim,
+            mlp,
             modulation: loader.linear("norm.linear", 3 * d, d),
             qkv: QkvProjection::load(loader, config, names),
             mlp_in: loader.linear("proj_mlp", mlp, d),
@@ -302,19 +420,30 @@ impl SingleStreamBlock {
         }
     }
 
-    fn forward<'r>(&self, x: Tensor<'r>, vec: Tensor<'r>, pe: Tensor<'r>) {
-        let (d, rows) = (self.config.hidden(), x.rows());
-        let [shift, scale, gate] =
-            linear("mod", vec, &self.modulation, Activation::Identity).chunk_cols();
-        let h = norm("norm", x, LAYER_NORM, Affine::Modulate { scale, shift });
+    fn forward<'r>(&self, state: &State<'r>, residual: &mut dyn Residual<'r>) {
+        let modulation = linear("mod", state.vec, &self.modulation, Activation::Identity);
+        for (b, Streams { all: x, .. }) in state.branches().enumerate() {
+            let (d, rows) = (x.cols(), x.rows());
+            let [shift, scale, gate] = state.row(modulation, b).chunk_cols();
+            let h = norm("norm", x, LAYER_NORM, Affine::Modulate { scale, shift });
 
-        // Attention and MLP write side by side what proj_out reads as one row.
-        let both = x.recorder().temp("attn_mlp", rows, d + self.config.mlp());
-        joint_attention(&self.config, both.col_range(0..d), |qkv| self.qkv.forward(h, qkv, pe));
-        let gelu = Epilogue { activation: Activation::GeluTanh, ..Default::default() };
-        linear_into("mlp.in", h, &self.mlp_in, both.col_range(d..both.cols()), gelu);
-        let add = Epilogue { gate: Some(gate), write: Write::Add, ..Default::default() };
-        linear_into("proj_out", both, &self.proj_out, x, add);
+            // Attention and MLP write side by side what proj_out reads as one row.
+            let both = x.recorder().temp("attn_mlp", rows, d + self.mlp);
+            joint_attention(self.head_dim, both.col_range(0..d), state, |qkv| {
+                self.qkv.forward(h, qkv, 0..rows, state);
+            });
+            let gelu = Epilogue { activation: Activation::GeluTanh, ..Default::default() };
+            linear_into("mlp.in", h, &self.mlp_in, both.col_range(d..both.cols()), gelu);
+            residual.add(x, gate, both, &self.proj_out);
+        }
+    }
+
+    fn replay<'r>(&self, state: &State<'r>, module: Replay<'_, 'r>) {
+        let modulation = linear("mod", state.vec, &self.modulation, Activation::Identity);
+        for (b, streams) in state.branches().enumerate() {
+            let [_, _, gate] = state.row(modulation, b).chunk_cols();
+            module(streams.all, gate);
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! What networks are built from: loading of layers, and the packing of their weights.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::Display;
+use std::rc::Rc;
 
 use super::weights::{StoredDType, TensorInfo, WeightError, WeightPath, Weights, append_f32};
 use crate::ops::{Activation, Conv2d, Epilogue, LinearLayer, Write, linear, linear_into};
@@ -28,6 +30,8 @@ pub enum Upload {
         weight: PackedWeight,
         /// Where from: `[N, K]` or `[N, C, 3, 3]`.
         tensor: TensorInfo,
+        /// Which row of the checkpoint each output is; `None` is as stored.
+        rows: Option<Rc<[usize]>>,
     },
     /// A vector as f32, padded with zeros.
     Vector {
@@ -35,6 +39,8 @@ pub enum Upload {
         resident: Resident,
         /// Where from: `[n]`.
         tensor: TensorInfo,
+        /// Which number of the checkpoint each number is; `None` is as stored.
+        rows: Option<Rc<[usize]>>,
     },
 }
 
@@ -106,6 +112,33 @@ impl<'m> Loader<'m> {
         LinearLayer { weight: self.packed(&format!("{name}.weight"), n, k, &[n, k]), bias: None }
     }
 
+    /// [`Loader::linear`] whose output `i` is row `row(i)` of the checkpoint.
+    pub fn linear_with_rows(
+        &self,
+        name: &str,
+        n: usize,
+        k: usize,
+        row: impl Fn(usize) -> usize,
+    ) -> LinearLayer {
+        let order: Rc<[usize]> = (0..n).map(row).collect();
+        let layer = self.linear(name, n, k);
+        for upload in self.context.uploads.borrow_mut().iter_mut().rev().take(2) {
+            let (Upload::Packed { rows, .. } | Upload::Vector { rows, .. }) = upload;
+            *rows = Some(order.clone());
+        }
+        layer
+    }
+
+    /// A 2x2 convolution of stride 2 as a linear layer over packed patches `[M, 4 * c]`, number
+    /// `channel * 4 + row * 2 + column`: `{name}.weight` `[n, c, 2, 2]`, `{name}.bias` `[n]`.
+    pub fn patch_embed(&self, name: &str, n: usize, c: usize) -> LinearLayer {
+        let mut tensor = self.path.require(&format!("{name}.weight"), &[n, c, 2, 2]);
+        // Stored in the order that the patches have.
+        tensor.shape = vec![n, 4 * c];
+        let weight = self.packed_from(tensor, n, 4 * c);
+        LinearLayer { weight, bias: Some(self.vector(&format!("{name}.bias"), n)) }
+    }
+
     /// A 1x1 convolution as a linear layer over pixels: `{name}.weight` `[n, k, 1, 1]`, `{name}.bias` `[n]`.
     pub fn conv1x1(&self, name: &str, n: usize, k: usize) -> LinearLayer {
         let weight = self.packed(&format!("{name}.weight"), n, k, &[n, k, 1, 1]);
@@ -123,13 +156,16 @@ impl<'m> Loader<'m> {
         let tensor = self.path.require(name, &[n]);
         let label = tensor.name.to_string();
         let resident = self.context.ids.matrix(&label, 1, n.next_multiple_of(4), u64::MAX);
-        let upload = Upload::Vector { resident: resident.clone(), tensor };
+        let upload = Upload::Vector { resident: resident.clone(), tensor, rows: None };
         self.context.uploads.borrow_mut().push(upload);
         resident
     }
 
     fn packed(&self, name: &str, n: usize, k: usize, shape: &[usize]) -> PackedWeight {
-        let tensor = self.path.require(name, shape);
+        self.packed_from(self.path.require(name, shape), n, k)
+    }
+
+    fn packed_from(&self, tensor: TensorInfo, n: usize, k: usize) -> PackedWeight {
         let storage = match (&tensor.dtype, self.context.precision) {
             (StoredDType::F16, _) => Storage::F16,
             (StoredDType::BF16, _) => Storage::Bf16,
@@ -139,26 +175,41 @@ impl<'m> Loader<'m> {
         let context = self.context;
         let weight =
             PackedWeight::new(context.ids, &tensor.name, n, k, storage, context.max_binding_bytes);
-        context.uploads.borrow_mut().push(Upload::Packed { weight: weight.clone(), tensor });
+        let upload = Upload::Packed { weight: weight.clone(), tensor, rows: None };
+        context.uploads.borrow_mut().push(upload);
         weight
     }
 }
 
 /// Packs outputs `first..first + tile` of a weight as [`PackedWeight`] describes: `[K][tile]`.
 ///
-/// Reads only those rows of the checkpoint. Fails on NaN and infinity.
+/// Reads only those rows of the checkpoint, or, with `order`, the rows that it names for these outputs. Fails on NaN
+/// and infinity.
 pub fn pack_tile(
     weights: &Weights,
     tensor: &TensorInfo,
     weight: &PackedWeight,
     first: usize,
+    order: Option<&[usize]>,
 ) -> Result<Vec<u8>, WeightError> {
     let (k, tile) = (weight.k, weight.tile);
     let rows = tile.min(weight.n.saturating_sub(first));
     let unit = tensor.dtype.bytes().unwrap_or(4);
-    let from = (first * k * unit) as u64..((first + rows) * k * unit) as u64;
-    let raw = weights.bytes(tensor, from.clone())?;
-    weights.check_finite(tensor, from.start, &raw)?;
+    let bytes_of =
+        |row: usize, rows: usize| (row * k * unit) as u64..((row + rows) * k * unit) as u64;
+    let ranges: Vec<_> = match order {
+        None => vec![bytes_of(first, rows)],
+        Some(order) => order[first..first + rows].iter().map(|row| bytes_of(*row, 1)).collect(),
+    };
+    let mut raw = Cow::Borrowed(&[][..]);
+    for range in &ranges {
+        let bytes = weights.bytes(tensor, range.clone())?;
+        weights.check_finite(tensor, range.start, &bytes)?;
+        match ranges.len() {
+            1 => raw = bytes,
+            _ => raw.to_mut().extend_from_slice(&bytes),
+        }
+    }
     // A 3x3 kernel is stored [N, C, 3, 3] and wanted as (ky, kx, c).
     let taps = if tensor.shape.len() == 4 { tensor.shape[2] * tensor.shape[3] } else { 1 };
     let channels = k / taps;
@@ -201,7 +252,7 @@ pub fn pack_tile(
             }
         }
     }
-    weights.release(tensor, from);
+    ranges.into_iter().for_each(|range| weights.release(tensor, range));
     Ok(packed)
 }
 
@@ -232,10 +283,16 @@ pub const TIME_CHANNELS: usize = 256;
 
 /// Sinusoidal embedding of a timestep (0 to 1000) or of 1000 times a guidance scale: `[cos.., sin..]`.
 ///
-/// 128 frequencies `exp(-ln(10000) i / 128)`. Made on the host in f64, as some adapters' sines are off by 2e-4.
+/// 128 frequencies `exp(-ln(10000) i / 128)`. Frequencies and angles are rounded to f32 as in the reference (diffusers'
+/// `get_timestep_embedding`): at angles up to 1000 that moves a sine by up to 6e-5, which a model without q/k norms
+/// can turn into a per cent of its output. Made on the host, as some adapters' sines are off by 2e-4.
 pub fn timestep_embedding(timestep: f64) -> [f32; TIME_CHANNELS] {
     let half = TIME_CHANNELS / 2;
-    let angle = |i: usize| timestep * libm::exp(-libm::log(10_000.0) * i as f64 / half as f64);
+    let angle = |i: usize| {
+        let exponent = -(libm::log(10_000.0) as f32) * i as f32 / half as f32;
+        let frequency = libm::exp(f64::from(exponent)) as f32;
+        f64::from(timestep as f32 * frequency)
+    };
     std::array::from_fn(|i| {
         if i < half { libm::cos(angle(i)) as f32 } else { libm::sin(angle(i - half)) as f32 }
     })

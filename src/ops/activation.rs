@@ -33,8 +33,16 @@ struct Params {
 /// `activation(x)` of a matrix `[M, C]`.
 #[track_caller]
 pub fn activate<'r>(name: &str, x: Tensor<'r>, activation: Activation) -> Tensor<'r> {
+    let y = x.recorder().temp(name, x.rows(), x.cols());
+    activate_into(name, x, activation, y);
+    y
+}
+
+/// Writes `activation(x)` to `y`, another matrix of the same shape.
+#[track_caller]
+pub fn activate_into<'r>(name: &str, x: Tensor<'r>, activation: Activation, y: Tensor<'r>) {
+    assert_eq!(x.cols(), y.cols(), "{name}: x has {} columns, y {}", x.cols(), y.cols());
     let recorder = x.recorder();
-    let y = recorder.temp(name, x.rows(), x.cols());
     for piece in row_pieces(&[x, y], usize::MAX) {
         let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
         let params = Params {
@@ -59,7 +67,6 @@ pub fn activate<'r>(name: &str, x: Tensor<'r>, activation: Activation) -> Tensor
             label: name.to_owned(),
         });
     }
-    y
 }
 
 /// One number through an activation function.

@@ -65,17 +65,42 @@ pub fn attention<'r>(
     y: Tensor<'r>,
     options: Attention<'r>,
 ) {
+    attention_over(name, q, &[(k, v)], y, options);
+}
+
+/// [`attention`] to the keys and values of all of `keys` together, in one softmax. `causal` and `bias`, which count
+/// keys, need a single pair.
+#[track_caller]
+pub fn attention_over<'r>(
+    name: &str,
+    q: Tensor<'r>,
+    keys: &[(Tensor<'r>, Tensor<'r>)],
+    y: Tensor<'r>,
+    options: Attention<'r>,
+) {
     let d = options.head_dim;
     let recorder = q.recorder();
     let caps = recorder.caps();
     assert!(q.cols().is_multiple_of(d), "{name}: q has {} columns, heads of {d}", q.cols());
-    for (role, operand) in [("k", k), ("v", v), ("y", y)] {
-        assert_eq!(operand.cols(), q.cols(), "{name}: {role} has {} columns", operand.cols());
+    assert_eq!(y.cols(), q.cols(), "{name}: y has {} columns", y.cols());
+    assert!(!keys.is_empty(), "{name}: no keys");
+    assert!(
+        keys.len() == 1 || (!options.causal && options.bias.is_none()),
+        "{name}: a mask or a bias over keys in several matrices"
+    );
+    let mut key_pieces = Vec::new();
+    let mut n = 0;
+    for (k, v) in keys {
+        for (role, operand) in [("k", k), ("v", v)] {
+            assert_eq!(operand.cols(), q.cols(), "{name}: {role} has {} columns", operand.cols());
+        }
+        assert_eq!(k.rows(), v.rows(), "{name}: k has {} rows, v {}", k.rows(), v.rows());
+        let pieces = row_pieces(&[*k, *v], usize::MAX).into_iter();
+        let strides = [quads(k.row_stride()), quads(v.row_stride())];
+        key_pieces.extend(pieces.map(|piece| (n + piece.row0, piece, strides)));
+        n += k.rows();
     }
-    assert_eq!(k.rows(), v.rows(), "{name}: k has {} rows, v {}", k.rows(), v.rows());
     let heads = q.cols() / d;
-    let n = k.rows();
-    let key_pieces = row_pieces(&[k, v], usize::MAX);
     // The running maximum and sum of each row, if one dispatch does not see all keys.
     let state_rows = if key_pieces.len() > 1 { q.rows() } else { 1 };
     let state =
@@ -101,7 +126,7 @@ pub fn attention<'r>(
         for first_head in (0..heads).step_by(heads_at_once) {
             let count = heads_at_once.min(heads - first_head);
             let column = first_head * d;
-            for (i, keys) in key_pieces.iter().enumerate() {
+            for (i, (first_key, keys, strides)) in key_pieces.iter().enumerate() {
                 let [(k_buffer, k_at), (v_buffer, v_at)] = [keys.at[0], keys.at[1]];
                 let params = Params {
                     m: piece.rows as u32,
@@ -109,14 +134,14 @@ pub fn attention<'r>(
                     q_offset: quads(q_at + column),
                     q_stride: quads(q.row_stride()),
                     k_offset: quads(k_at + column),
-                    k_stride: quads(k.row_stride()),
+                    k_stride: strides[0],
                     v_offset: quads(v_at + column),
-                    v_stride: quads(v.row_stride()),
+                    v_stride: strides[1],
                     y_offset: quads(y_at + column),
                     y_stride: quads(y.row_stride()),
                     first_query: piece.row0 as u32,
                     first_head: first_head as u32,
-                    first_key: keys.row0 as u32,
+                    first_key: *first_key as u32,
                     all_keys: n as u32,
                     state_stride,
                     scale: options.scale,

@@ -9,6 +9,8 @@
 
 mod activation;
 mod attention;
+mod change;
+mod combine;
 mod conv2d;
 mod euler;
 mod group_norm;
@@ -18,14 +20,16 @@ mod qk_norm_rope;
 mod renoise;
 mod unpack;
 
-pub use activation::{Activation, activate};
-pub use attention::{Attention, MAX_HEAD_DIM, attention};
+pub use activation::{Activation, activate, activate_into};
+pub use attention::{Attention, MAX_HEAD_DIM, attention, attention_over};
+pub use change::{change, change_rows, relative_change};
+pub use combine::{Weights, combine};
 pub use conv2d::{Conv2d, conv2d};
 pub use euler::euler_step;
 pub use group_norm::group_norm;
 pub use linear::{Epilogue, LinearLayer, Write, linear, linear_into};
 pub use norm::{Affine, NormKind, norm, norm_into};
-pub use qk_norm_rope::qk_norm_rope;
+pub use qk_norm_rope::{qk_norm, qk_norm_rope};
 pub use renoise::renoise;
 pub use unpack::unpack;
 
@@ -33,6 +37,8 @@ pub use unpack::unpack;
 pub mod reference {
     pub use super::activation::reference as activate;
     pub use super::attention::reference as attention;
+    pub use super::change::reference as change;
+    pub use super::combine::reference as combine;
     pub use super::conv2d::reference as conv2d;
     pub use super::euler::reference as euler_step;
     pub use super::group_norm::reference as group_norm;

@@ -1,4 +1,4 @@
-//! RMS norm of query and key heads, then rotary positions.
+//! RMS norm of query and key heads, then rotary positions if there are any.
 
 use super::{LANES, quads, read, read_write, whole};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
@@ -28,14 +28,29 @@ pub fn qk_norm_rope<'r>(
     eps: f32,
 ) {
     let head_dim = weight.cols();
-    assert!(x.cols().is_multiple_of(head_dim), "{name}: {} columns, heads of {head_dim}", x.cols());
     assert_eq!(table.cols(), head_dim, "{name}: the table is {} wide", table.cols());
     assert_eq!(table.row_stride(), head_dim, "{name}: the table must be contiguous");
+    record(name, x, weight, Some(table), eps);
+}
+
+/// Normalises the heads of `x` `[M, H * D]` in place; `weight` `[1, D]`. SD3.5 has no rotary positions.
+#[track_caller]
+pub fn qk_norm<'r>(name: &str, x: Tensor<'r>, weight: Tensor<'r>, eps: f32) {
+    record(name, x, weight, None, eps);
+}
+
+#[track_caller]
+fn record<'r>(name: &str, x: Tensor<'r>, weight: Tensor<'r>, table: Option<Tensor<'r>>, eps: f32) {
+    let head_dim = weight.cols();
+    assert!(x.cols().is_multiple_of(head_dim), "{name}: {} columns, heads of {head_dim}", x.cols());
     let recorder = x.recorder();
     let heads = x.cols() / head_dim;
     let weight = whole(name, "norm weight", weight);
-    for piece in row_pieces(&[x, table], usize::MAX) {
-        let [(x_buffer, x_at), (table_buffer, table_at)] = [piece.at[0], piece.at[1]];
+    let operands: Vec<_> = [x].into_iter().chain(table).collect();
+    for piece in row_pieces(&operands, usize::MAX) {
+        let (x_buffer, x_at) = piece.at[0];
+        // The weight stands in for an absent table: a binding must not be empty.
+        let (table_buffer, table_at) = piece.at.get(1).copied().unwrap_or((weight, 0));
         let params = Params {
             rows: piece.rows as u32,
             heads: heads as u32,
@@ -50,7 +65,7 @@ pub fn qk_norm_rope<'r>(
                 shader: "qk_norm_rope",
                 entry: "main",
                 roles: vec![],
-                overrides: vec![],
+                overrides: vec![("ROTATE", f64::from(u8::from(table.is_some())))],
             },
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings: vec![read(weight), read(table_buffer), read_write(x_buffer)],

@@ -29,6 +29,9 @@ pub enum Error {
     /// Schedules, regions, noise.
     #[error(transparent)]
     Sampling(#[from] sampling::Error),
+    /// The temporal cache.
+    #[error(transparent)]
+    Cache(#[from] sampling::cache::CacheError),
     /// A setting outside its range.
     #[error("{what} is {found}; expected {expected}")]
     Setting {

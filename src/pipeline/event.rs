@@ -61,6 +61,31 @@ pub struct StepDone {
     pub seconds: f64,
     /// Share of this picture's work that is done, by estimated operations.
     pub done: f64,
+    /// Whether a temporal cache stood in for the network, or for most of it.
+    pub reused: bool,
+}
+
+/// What a picture took.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ImageReport {
+    /// For each stage and step, whether the network was evaluated. A step that was not reused the temporal cache.
+    pub computed: Vec<Vec<bool>>,
+    /// Operations of the GPU's programs, by estimate: steps, jumps and decoding, without the text encoders.
+    pub flops: f64,
+    /// Seconds of all steps.
+    pub step_seconds: f64,
+}
+
+impl ImageReport {
+    /// Steps in which the network was evaluated.
+    pub fn n_computed(&self) -> usize {
+        self.computed.iter().flatten().filter(|computed| **computed).count()
+    }
+
+    /// Steps in which the temporal cache stood in.
+    pub fn n_reused(&self) -> usize {
+        self.computed.iter().flatten().filter(|computed| !**computed).count()
+    }
 }
 
 /// A stage is over.
@@ -114,9 +139,9 @@ pub enum Event {
         grid: Grid,
         /// Raster indices of the chosen coarse tokens, ascending.
         selected: Vec<u32>,
-        /// Edge pixels in each coarse token.
-        density: Vec<u32>,
-        /// Seconds for decoding, edges and choice.
+        /// The score of each coarse token: edge pixels, or what else [`crate::sampling::RegionScore`] says.
+        score: Vec<f32>,
+        /// Seconds for scores and choice, and decoding if that was needed.
         seconds: f64,
     },
     /// A picture of a stage.
@@ -142,5 +167,7 @@ pub enum Event {
         tensors: Option<NamedTensors>,
         /// Seconds for this picture, from the first step to the decoded pixels.
         seconds: f64,
+        /// What it took.
+        report: ImageReport,
     },
 }

@@ -1,13 +1,16 @@
 //! An open model: configuration, checked weights, and the memory they move into.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 
 use super::{Error, Request, Run, Settings, tokens};
 use crate::gpu::{Gpu, SlotPool, Store};
 use crate::models::clip::Clip;
-use crate::models::config::{ModelConfig, stem};
+use crate::models::config::{ModelConfig, TransformerConfig, stem};
+use crate::models::denoiser::Denoiser;
 use crate::models::flux::Flux;
 use crate::models::layers::{LoadContext, Loader, Precision, Upload, pack_tile};
+use crate::models::position_table::Between;
+use crate::models::sd3::Sd3;
 use crate::models::source::Source;
 use crate::models::t5::T5;
 use crate::models::vae::VaeDecoder;
@@ -32,27 +35,7 @@ pub(super) struct ModelPart<M> {
 }
 
 impl<M> ModelPart<M> {
-    /// Builds the model from a checkpoint; every weight is checked by name and shape.
-    pub fn open(
-        weights: Weights,
-        context: &LoadContext<'_>,
-        ignored: &[&str],
-        build: impl FnOnce(&Loader<'_>) -> M,
-    ) -> Result<Self, Error> {
-        let (part, report) = Self::build(weights, context, ignored, build);
-        report?;
-        Ok(part)
-    }
-
-    /// Builds the model from a checkpoint that need not be complete, for planning.
-    pub fn plan(
-        weights: Weights,
-        context: &LoadContext<'_>,
-        build: impl FnOnce(&Loader<'_>) -> M,
-    ) -> Self {
-        Self::build(weights, context, &[], build).0
-    }
-
+    /// Builds the model from a checkpoint, and reports on its weights: each is checked by name and shape.
     fn build(
         weights: Weights,
         context: &LoadContext<'_>,
@@ -88,18 +71,22 @@ impl<M> ModelPart<M> {
     /// of a weight is ever in host memory.
     pub async fn upload(&self, gpu: &Gpu, store: &Store, upload: &Upload) -> Result<(), Error> {
         match upload {
-            Upload::Vector { resident, tensor } => {
+            Upload::Vector { resident, tensor, rows } => {
                 let mut values = self.weights.tensor_f32(tensor)?;
+                if let Some(rows) = rows {
+                    values = rows.iter().map(|row| values[*row]).collect();
+                }
                 values.resize(resident.cols, 0.0);
                 store.create(gpu, resident).await?;
                 store.write(gpu, resident, &values).await?;
             }
-            Upload::Packed { weight, tensor } => {
+            Upload::Packed { weight, tensor, rows } => {
                 store.create_packed(gpu, weight).await?;
                 for (i, shard) in weight.shards.iter().enumerate() {
                     let mut offset = 0;
                     for first in (shard.row0..shard.row0 + shard.rows).step_by(weight.tile) {
-                        let bytes = pack_tile(&self.weights, tensor, weight, first)?;
+                        let bytes =
+                            pack_tile(&self.weights, tensor, weight, first, rows.as_deref())?;
                         store.write_bytes(gpu, weight.id, i, offset, &bytes).await?;
                         offset += bytes.len() as u64;
                     }
@@ -117,14 +104,12 @@ pub struct Pipeline {
     pub(super) ids: ResidentIds,
     pub(super) store: Store,
     pub(super) pool: SlotPool,
-    pub(super) clip_tokenizer: tokens::ClipTokenizer,
-    pub(super) t5_tokenizer: tokens::T5Tokenizer,
-    pub(super) clip: ModelPart<Clip>,
-    pub(super) t5: ModelPart<T5>,
-    pub(super) flux: ModelPart<Flux>,
-    pub(super) vae: ModelPart<VaeDecoder>,
+    pub(super) tokenizers: Tokenizers,
+    pub(super) parts: Parts,
     /// Whether denoiser and decoder are on the GPU.
-    pub(super) denoiser_loaded: RefCell<bool>,
+    pub(super) denoiser_loaded: Cell<bool>,
+    /// SD3: how positions between two entries of the table are found; `None` until it was checked.
+    pub(super) between: Cell<Option<Between>>,
     model_name: String,
 }
 
@@ -133,12 +118,48 @@ const IGNORED_CLIP: &[&str] = &["position_ids", "text_projection.weight"];
 const IGNORED_T5: &[&str] = &["encoder.embed_tokens.weight", "shared.weight"];
 const IGNORED_VAE: &[&str] = &["encoder.", "quant_conv."];
 
+/// The tokenizers of a model.
+pub(super) struct Tokenizers {
+    /// One for each CLIP.
+    pub clips: Vec<tokens::ClipTokenizer>,
+    /// Absent where T5 is.
+    pub t5: Option<tokens::T5Tokenizer>,
+}
+
+impl Tokenizers {
+    fn open(source: &dyn Source, config: &ModelConfig) -> Result<Self, Error> {
+        let folders = config.folders();
+        let mut clips = Vec::new();
+        for ((_, folder), clip) in folders.clips.iter().zip(&config.clips) {
+            let tokenizer = tokens::ClipTokenizer::load(source, folder)?;
+            tokenizer.check_vocab(clip.vocab_size)?;
+            clips.push(tokenizer);
+        }
+        let t5 = match &config.t5 {
+            None => None,
+            Some(t5) => {
+                let tokenizer = tokens::T5Tokenizer::load(source, folders.t5_tokenizer)?;
+                tokenizer.check_vocab(t5.vocab_size)?;
+                Some(tokenizer)
+            }
+        };
+        Ok(Tokenizers { clips, t5 })
+    }
+}
+
 /// The model's parts, built but not uploaded.
 pub(super) struct Parts {
-    pub clip: ModelPart<Clip>,
-    pub t5: ModelPart<T5>,
-    pub flux: ModelPart<Flux>,
+    pub clips: Vec<ModelPart<Clip>>,
+    pub t5: Option<ModelPart<T5>>,
+    pub denoiser: ModelPart<Denoiser>,
     pub vae: ModelPart<VaeDecoder>,
+}
+
+fn load_denoiser(loader: &Loader<'_>, config: &ModelConfig) -> Denoiser {
+    match &config.transformer {
+        TransformerConfig::Flux(flux) => Denoiser::Flux(Flux::load(loader, flux)),
+        TransformerConfig::Sd3(sd3) => Denoiser::Sd3(Sd3::load(loader, sd3)),
+    }
 }
 
 impl Parts {
@@ -149,34 +170,12 @@ impl Parts {
         context: &LoadContext<'_>,
     ) -> Result<Self, Error> {
         check_widths(config)?;
-        let folders = config.folders();
-        let weights = |dir: &str, stem: &str| Weights::open(source, dir, stem);
-        Ok(Parts {
-            clip: ModelPart::open(
-                weights(folders.clip, stem::TRANSFORMERS)?,
-                context,
-                IGNORED_CLIP,
-                |loader| Clip::load(loader, &config.clip),
-            )?,
-            t5: ModelPart::open(
-                weights(folders.t5, stem::TRANSFORMERS)?,
-                context,
-                IGNORED_T5,
-                |loader| T5::load(loader, &config.t5),
-            )?,
-            flux: ModelPart::open(
-                weights(folders.transformer, stem::DIFFUSERS)?,
-                context,
-                &[],
-                |loader| Flux::load(loader, config.flux()),
-            )?,
-            vae: ModelPart::open(
-                weights(folders.vae, stem::DIFFUSERS)?,
-                context,
-                IGNORED_VAE,
-                |loader| VaeDecoder::load(loader, &config.vae),
-            )?,
-        })
+        Parts::build(
+            config,
+            &|dir, stem| Ok(Weights::open(source, dir, stem)?),
+            context,
+            |report| report,
+        )
     }
 
     /// The parts of a model whose weights may be missing, for planning.
@@ -184,52 +183,104 @@ impl Parts {
         source: Option<&dyn Source>,
         config: &ModelConfig,
         context: &LoadContext<'_>,
-    ) -> Self {
-        let folders = config.folders();
+    ) -> Result<Self, Error> {
         let weights = |dir: &str, stem: &str| {
-            source
-                .and_then(|source| Weights::open(source, dir, stem).ok())
-                .unwrap_or_else(|| Weights::empty(dir.to_owned()))
+            let found = source.and_then(|source| Weights::open(source, dir, stem).ok());
+            Ok(found.unwrap_or_else(|| Weights::empty(dir.to_owned())))
         };
-        let clip = weights(folders.clip, stem::TRANSFORMERS);
-        let t5 = weights(folders.t5, stem::TRANSFORMERS);
-        let flux = weights(folders.transformer, stem::DIFFUSERS);
-        let vae = weights(folders.vae, stem::DIFFUSERS);
-        Parts {
-            clip: ModelPart::plan(clip, context, |loader| Clip::load(loader, &config.clip)),
-            t5: ModelPart::plan(t5, context, |loader| T5::load(loader, &config.t5)),
-            flux: ModelPart::plan(flux, context, |loader| Flux::load(loader, config.flux())),
-            vae: ModelPart::plan(vae, context, |loader| VaeDecoder::load(loader, &config.vae)),
+        Parts::build(config, &weights, context, |_| Ok(()))
+    }
+
+    /// `judge` says what becomes of the report on a part's weights.
+    fn build(
+        config: &ModelConfig,
+        weights: &dyn Fn(&str, &str) -> Result<Weights, Error>,
+        context: &LoadContext<'_>,
+        judge: impl Fn(Result<(), Error>) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let folders = config.folders();
+        let mut clips = Vec::new();
+        for ((folder, _), clip) in folders.clips.iter().zip(&config.clips) {
+            let weights = weights(folder, stem::TRANSFORMERS)?;
+            let (part, report) =
+                ModelPart::build(weights, context, IGNORED_CLIP, |loader| Clip::load(loader, clip));
+            judge(report)?;
+            clips.push(part);
         }
+        let t5 = match &config.t5 {
+            None => None,
+            Some(t5) => {
+                let weights = weights(folders.t5, stem::TRANSFORMERS)?;
+                let (part, report) =
+                    ModelPart::build(weights, context, IGNORED_T5, |loader| T5::load(loader, t5));
+                judge(report)?;
+                Some(part)
+            }
+        };
+        let (denoiser, report) = ModelPart::build(
+            weights(folders.transformer, stem::DIFFUSERS)?,
+            context,
+            &[],
+            |loader| load_denoiser(loader, config),
+        );
+        judge(report)?;
+        let (vae, report) = ModelPart::build(
+            weights(folders.vae, stem::DIFFUSERS)?,
+            context,
+            IGNORED_VAE,
+            |loader| VaeDecoder::load(loader, &config.vae),
+        );
+        judge(report)?;
+        Ok(Parts { clips, t5, denoiser, vae })
+    }
+
+    /// Bytes of the text encoders on the GPU.
+    pub fn text_encoder_bytes(&self) -> u64 {
+        self.clips.iter().map(ModelPart::bytes).sum::<u64>()
+            + self.t5.as_ref().map_or(0, ModelPart::bytes)
+    }
+
+    /// Bytes of the denoiser and the decoder on the GPU.
+    pub fn denoiser_bytes(&self) -> u64 {
+        self.denoiser.bytes() + self.vae.bytes()
     }
 }
 
 /// Checks that the kernels can do a model's widths.
 pub(super) fn check_widths(config: &ModelConfig) -> Result<(), Error> {
-    let (flux, clip, t5, vae) = (config.flux(), &config.clip, &config.t5, &config.vae);
-    let quads = [
-        ("the transformer's attention_head_dim", flux.attention_head_dim),
-        ("CLIP's hidden_size", clip.hidden_size),
-        ("CLIP's intermediate_size", clip.intermediate_size),
-        ("CLIP's head width", clip.head_dim()),
-        ("T5's d_model", t5.d_model),
-        ("T5's d_kv", t5.d_kv),
-        ("T5's d_ff", t5.d_ff),
+    let (network, vae) = (&config.transformer, &config.vae);
+    let mut quads = vec![
+        ("the transformer's attention_head_dim", network.head_dim()),
+        ("the transformer's joint_attention_dim", network.text_dim()),
+        ("the transformer's pooled_projection_dim", network.pooled_dim()),
     ];
-    let channels = vae.block_out_channels.iter().map(|c| ("a width of the VAE", *c));
-    for (what, width) in quads.into_iter().chain(channels) {
+    let mut heads = vec![("the transformer's attention_head_dim", network.head_dim())];
+    for clip in &config.clips {
+        quads.extend([
+            ("CLIP's hidden_size", clip.hidden_size),
+            ("CLIP's intermediate_size", clip.intermediate_size),
+            ("CLIP's head width", clip.head_dim()),
+            ("CLIP's projection_dim", clip.pooled_dim()),
+        ]);
+        heads.push(("CLIP's head width", clip.head_dim()));
+    }
+    if let Some(t5) = &config.t5 {
+        quads.extend([
+            ("T5's d_model", t5.d_model),
+            ("T5's d_kv", t5.d_kv),
+            ("T5's d_ff", t5.d_ff),
+        ]);
+        heads.push(("T5's d_kv", t5.d_kv));
+    }
+    quads.extend(vae.block_out_channels.iter().map(|c| ("a width of the VAE", *c)));
+    for (what, width) in quads {
         if !width.is_multiple_of(4) {
             let expected = "a multiple of 4: kernels work on four numbers at a time";
             return Err(Error::setting(what, width, expected));
         }
     }
     let top = vae.block_out_channels.last().copied().unwrap_or(0);
-    let heads = [
-        ("the transformer's attention_head_dim", flux.attention_head_dim),
-        ("CLIP's head width", clip.head_dim()),
-        ("T5's d_kv", t5.d_kv),
-        ("the VAE's attention width", if vae.mid_block_add_attention { top } else { 0 }),
-    ];
+    heads.push(("the VAE's attention width", if vae.mid_block_add_attention { top } else { 0 }));
     for (what, width) in heads {
         if width > MAX_HEAD_DIM {
             return Err(Error::setting(what, width, format!("at most {MAX_HEAD_DIM}")));
@@ -237,7 +288,7 @@ pub(super) fn check_widths(config: &ModelConfig) -> Result<(), Error> {
     }
     let channels = crate::sampling::noise::LATENT_CHANNELS;
     if vae.latent_channels != channels {
-        let expected = format!("{channels}, as FLUX has");
+        let expected = format!("{channels}, as FLUX and SD3 have");
         return Err(Error::setting("the VAE's latent_channels", vae.latent_channels, expected));
     }
     Ok(())
@@ -246,10 +297,7 @@ pub(super) fn check_widths(config: &ModelConfig) -> Result<(), Error> {
 /// Checks a model folder without a GPU: configuration, tokenizers, and every weight by name and shape.
 pub fn check_model(source: &dyn Source) -> Result<(), Error> {
     let config = ModelConfig::load(source)?;
-    let folders = config.folders();
-    tokens::ClipTokenizer::load(source, folders.clip_tokenizer)?
-        .check_vocab(config.clip.vocab_size)?;
-    tokens::T5Tokenizer::load(source, folders.t5_tokenizer)?.check_vocab(config.t5.vocab_size)?;
+    Tokenizers::open(source, &config)?;
     let ids = ResidentIds::default();
     Parts::open(source, &config, &LoadContext::new(&ids, Precision::Auto, u64::MAX))?;
     Ok(())
@@ -260,14 +308,10 @@ impl Pipeline {
     /// checks every weight; uploads nothing yet.
     pub fn open(gpu: Gpu, source: Box<dyn Source>, options: Options) -> Result<Self, Error> {
         let config = ModelConfig::load(&*source)?;
-        let folders = config.folders();
-        let clip_tokenizer = tokens::ClipTokenizer::load(&*source, folders.clip_tokenizer)?;
-        clip_tokenizer.check_vocab(config.clip.vocab_size)?;
-        let t5_tokenizer = tokens::T5Tokenizer::load(&*source, folders.t5_tokenizer)?;
-        t5_tokenizer.check_vocab(config.t5.vocab_size)?;
+        let tokenizers = Tokenizers::open(&*source, &config)?;
         let ids = ResidentIds::default();
         let context = LoadContext::new(&ids, options.precision, gpu.caps().max_binding_bytes);
-        let Parts { clip, t5, flux, vae } = Parts::open(&*source, &config, &context)?;
+        let parts = Parts::open(&*source, &config, &context)?;
         drop(context);
         Ok(Pipeline {
             gpu,
@@ -275,13 +319,10 @@ impl Pipeline {
             ids,
             store: Store::default(),
             pool: SlotPool::default(),
-            clip_tokenizer,
-            t5_tokenizer,
-            clip,
-            t5,
-            flux,
-            vae,
-            denoiser_loaded: RefCell::new(false),
+            tokenizers,
+            parts,
+            denoiser_loaded: Cell::new(false),
+            between: Cell::new(None),
             model_name: source.name(),
         })
     }
@@ -315,15 +356,14 @@ impl Pipeline {
     /// Names in the checkpoints that nothing uses: harmless, but perhaps a sign of the wrong file.
     pub(super) fn extra_weights(&self) -> Vec<(&'static str, &[String])> {
         let folders = self.config.folders();
-        [
-            (folders.clip, &self.clip.extra),
-            (folders.t5, &self.t5.extra),
-            (folders.transformer, &self.flux.extra),
-            (folders.vae, &self.vae.extra),
-        ]
-        .into_iter()
-        .filter(|(_, extra)| !extra.is_empty())
-        .map(|(dir, extra)| (dir, extra.as_slice()))
-        .collect()
+        let Parts { clips, t5, denoiser, vae } = &self.parts;
+        let clips = folders.clips.iter().zip(clips);
+        clips
+            .map(|((folder, _), part)| (*folder, &part.extra))
+            .chain(t5.iter().map(|part| (folders.t5, &part.extra)))
+            .chain([(folders.transformer, &denoiser.extra), (folders.vae, &vae.extra)])
+            .filter(|(_, extra)| !extra.is_empty())
+            .map(|(dir, extra)| (dir, extra.as_slice()))
+            .collect()
     }
 }

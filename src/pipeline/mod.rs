@@ -37,7 +37,7 @@ mod tensors;
 pub mod tokens;
 
 pub use error::Error;
-pub use event::{Event, Part, PictureKind, StageEnd, StageStart, StepDone};
+pub use event::{Event, ImageReport, Part, PictureKind, StageEnd, StageStart, StepDone};
 pub use load::check_model;
 pub use load::{Options, Pipeline};
 pub use picture::{Picture, draw_edges, draw_regions};

@@ -9,13 +9,16 @@ use std::fmt;
 use serde::Serialize;
 
 use super::load::{Parts, check_widths};
-use super::programs::{Layout, RunMemory, RunRecordings, record_clip, record_t5};
+use super::programs::{
+    CacheMemory, Layout, Models, RunMemory, RunRecordings, record_clip, record_t5,
+};
 use super::{Error, RunSchedule, Settings, StageKind};
 use crate::gpu::human_bytes;
-use crate::models::config::ModelConfig;
+use crate::models::config::{Family, ModelConfig};
 use crate::models::cost::{self, Flops};
 use crate::models::layers::{LoadContext, Precision};
 use crate::models::source::Source;
+use crate::sampling::cache::{self, CacheSpec, Cached};
 use crate::sampling::{RaluParams, ntdm::js_distance};
 pub use crate::tensor::Caps;
 use crate::tensor::{MemoryPlan, ResidentIds, plan_memory};
@@ -52,6 +55,8 @@ pub struct PlannedStage {
     pub sigmas: Vec<f64>,
     /// Operations of one step.
     pub tflops_per_step: Tflops,
+    /// With a temporal cache whose rule does not look at values: for each step, whether the network is evaluated.
+    pub computed: Option<Vec<bool>>,
 }
 
 /// Bytes on the GPU.
@@ -65,8 +70,10 @@ pub struct PlannedMemory {
     pub encoding_bytes: u64,
     /// Temporaries of the largest phase after that.
     pub temporaries_bytes: u64,
-    /// Latents, embeddings, positions, noise and pixels.
+    /// Latents, embeddings, positions, noise and pixels; with a temporal cache also what it keeps.
     pub states_bytes: u64,
+    /// Of those, what the temporal cache keeps.
+    pub cache_bytes: u64,
     /// The most that is needed at any time.
     pub peak_bytes: u64,
 }
@@ -109,7 +116,10 @@ pub struct Plan {
     pub steps: usize,
     /// The stages.
     pub stages: Vec<PlannedStage>,
-    /// Operations of the whole run: text encoders, all steps, decoding.
+    /// The temporal cache with its parameters, or `off`.
+    pub cache: String,
+    /// Operations of the whole run: text encoders, all steps, decoding. Steps that a cache with a fixed rule reuses
+    /// count what is left of them; with other caches all steps count as if they were computed.
     pub tflops: Tflops,
     /// Plain sampling with the family's full number of steps.
     pub baseline: Baseline,
@@ -121,9 +131,31 @@ pub struct Plan {
     pub memory: PlannedMemory,
 }
 
-/// Steps of plain sampling that RALU's paper compares with: FLUX.1-dev's own 50, schnell's 4.
+/// Steps of plain sampling that RALU's paper compares with: FLUX.1-dev's 50, SD3's 28, 4 of distilled models.
 pub fn baseline_steps(config: &ModelConfig) -> usize {
-    if config.is_schnell() { 4 } else { 50 }
+    match config.family() {
+        _ if config.distilled => 4,
+        Family::Flux => 50,
+        Family::Sd3 => 28,
+    }
+}
+
+/// How many steps of a run are computed and how many reused, where that is fixed: for each stage and step, whether
+/// the network is evaluated. `None` if a cache looks at values.
+fn static_decisions(
+    config: &ModelConfig,
+    settings: &Settings,
+    schedule: &RunSchedule,
+) -> Result<Option<Vec<Vec<bool>>>, Error> {
+    let Some(spec) = &settings.cache else {
+        return Ok(Some(schedule.stages.iter().map(|s| vec![true; s.steps()]).collect()));
+    };
+    let plain = match spec.plain_steps() {
+        Some(steps) => config.plain_sigmas(steps, schedule.rows * schedule.cols)?,
+        None => vec![],
+    };
+    let sigmas: Vec<&[f64]> = schedule.stages.iter().map(|stage| &stage.sigmas[..]).collect();
+    Ok(cache::static_decisions(spec, &plain, &sigmas)?)
 }
 
 /// Plans a run of `config` with `settings` on an adapter with `caps`.
@@ -138,18 +170,33 @@ pub fn plan(
 ) -> Result<Plan, Error> {
     check_widths(config)?;
     let schedule = RunSchedule::new(settings, config)?;
-    let n_text = settings.max_sequence_length;
+    let n_t5 = settings.max_sequence_length;
+    let n_text = config.text_tokens(n_t5);
     let evaluations = settings.evaluations_per_step();
     let step = |n_tokens: usize| cost::step(config, n_tokens, n_text) * evaluations as f64;
+    let reused_step = |n_tokens: usize| {
+        let modulated = match settings.cache.as_ref().map(CacheSpec::cached) {
+            // Predictions are sums of what is kept: nothing of the network is left.
+            None | Some(Cached::Output { .. }) => return Flops::default(),
+            Some(Cached::Modules { .. }) => true,
+            Some(Cached::AllBlocks | Cached::BlocksTail) => false,
+        };
+        cost::reused_step(config, n_tokens, n_text, modulated) * evaluations as f64
+    };
     let decode = |rows: usize, cols: usize| cost::vae_decode(&config.vae, 2 * rows, 2 * cols);
     let (rows, cols) = (schedule.rows, schedule.cols);
-    let overhead = cost::text_encoders(config, n_text) * evaluations as f64 + decode(rows, cols);
+    let overhead = cost::text_encoders(config, n_t5) * evaluations as f64 + decode(rows, cols);
 
+    let decisions = static_decisions(config, settings, &schedule)?;
     let mut run = overhead;
-    for stage in &schedule.stages {
-        run += step(stage.n_tokens) * stage.steps() as f64;
+    for (i, stage) in schedule.stages.iter().enumerate() {
+        let all = vec![true; stage.steps()];
+        let computed = decisions.as_ref().map_or(&all, |stages| &stages[i]);
+        for computed in computed {
+            run += if *computed { step(stage.n_tokens) } else { reused_step(stage.n_tokens) };
+        }
     }
-    if schedule.has_regions() {
+    if schedule.has_regions() && settings.decodes_low_estimate() {
         run += decode(rows / 2, cols / 2);
     }
     let baseline_steps = baseline_steps(config);
@@ -169,6 +216,7 @@ pub fn plan(
         up_ratio: settings.ralu.as_ref().map(|ralu| ralu.up_ratio),
         regions: schedule.regions,
         text_tokens: n_text,
+        cache: settings.cache.as_ref().map_or("off".into(), CacheSpec::to_string),
         evaluations_per_step: evaluations,
         steps: schedule.steps(),
         stages: schedule
@@ -187,13 +235,17 @@ pub fn plan(
                 time_shift: stage.time_shift,
                 sigmas: stage.sigmas.clone(),
                 tflops_per_step: step(stage.n_tokens).into(),
+                computed: match (&settings.cache, &decisions) {
+                    (Some(_), Some(stages)) => Some(stages[i].clone()),
+                    _ => None,
+                },
             })
             .collect(),
         tflops: run.into(),
         baseline: Baseline { steps: baseline_steps, tflops: baseline.into() },
         speedup: baseline.linear / run.linear,
         speedup_with_attention: baseline.total() / run.total(),
-        memory: memory(config, source, settings, &schedule, caps, precision),
+        memory: memory(config, source, settings, &schedule, caps, precision)?,
     })
 }
 
@@ -212,44 +264,65 @@ fn memory(
     schedule: &RunSchedule,
     caps: Caps,
     precision: Precision,
-) -> PlannedMemory {
+) -> Result<PlannedMemory, Error> {
     let ids = ResidentIds::default();
     let limit = caps.max_binding_bytes;
     // Without a checkpoint every weight would count as f32; FLUX.1 is published in 16 bits.
     let precision = if source.is_none() { Precision::F16 } else { precision };
     let context = LoadContext::new(&ids, precision, limit);
-    let parts = Parts::plan(source, config, &context);
+    let parts = Parts::plan(source, config, &context)?;
 
-    let n_text = settings.max_sequence_length;
-    let n_clip = config.clip.max_position_embeddings;
+    let n_t5 = settings.max_sequence_length;
     let matrix = |rows: usize, cols: usize| ids.matrix("", rows, cols, limit);
-    let (x, out) = (matrix(n_text, config.t5.d_model), matrix(n_text, config.t5.d_model));
-    let bias = matrix(1, (config.t5.num_heads * (2 * n_text - 1)).next_multiple_of(4));
-    let t5 = record_t5(caps, &parts.t5.model, &x, &bias, &out);
-    let (clip_x, clip_out) =
-        (matrix(n_clip, config.clip.hidden_size), matrix(1, config.clip.hidden_size));
-    let clip = record_clip(caps, &parts.clip.model, &clip_x, 0, &clip_out);
-    let scratch: u64 = [&x, &out, &bias].iter().flat_map(|resident| resident.band_bytes()).sum();
-    let text_encoder_weights_bytes = parts.clip.bytes() + parts.t5.bytes();
-    let encoding_bytes =
-        text_encoder_weights_bytes + scratch + pool_bytes(&[plan_memory(&t5), plan_memory(&clip)]);
+    let mut encoding = Vec::new();
+    let mut scratch = Vec::new();
+    if let (Some(t5), Some(own)) = (&parts.t5, &config.t5) {
+        let (x, out) = (matrix(n_t5, own.d_model), matrix(n_t5, own.d_model));
+        let bias = matrix(1, (own.num_heads * (2 * n_t5 - 1)).next_multiple_of(4));
+        encoding.push(plan_memory(&record_t5(caps, &t5.model, &x, &bias, &out)));
+        scratch.extend([x, out, bias]);
+    }
+    for (clip, own) in parts.clips.iter().zip(&config.clips) {
+        let rows = own.max_position_embeddings;
+        let (x, tokens) = (matrix(rows, own.hidden_size), matrix(rows, own.hidden_size));
+        let pooled = matrix(1, own.pooled_dim());
+        let wants_tokens = (config.family() == Family::Sd3).then_some(&tokens);
+        encoding.push(plan_memory(&record_clip(caps, &clip.model, &x, 0, &pooled, wants_tokens)));
+        scratch.extend([x, pooled]);
+        scratch.extend(wants_tokens.cloned());
+    }
+    let scratch: u64 = scratch.iter().flat_map(|resident| resident.band_bytes()).sum();
+    let text_encoder_weights_bytes = parts.text_encoder_bytes();
+    let encoding_bytes = text_encoder_weights_bytes + scratch + pool_bytes(&encoding);
 
-    let layout = Layout { ids: &ids, caps, config };
-    let guided = settings.negative_prompt.is_some();
-    let states = RunMemory::new(&layout, schedule, n_text, guided, false);
-    let recordings =
-        RunRecordings::new(caps, config, &parts.flux.model, &parts.vae.model, schedule, &states);
+    let layout = Layout { ids: &ids, caps, config, settings };
+    let models = Models { config, denoiser: &parts.denoiser.model, vae: &parts.vae.model };
+    let states = RunMemory::new(&layout, schedule, models.denoiser, false);
+    let recordings = RunRecordings::new(caps, models, settings, schedule, &states);
     let plans: Vec<MemoryPlan> = recordings.all().map(plan_memory).collect();
     let temporaries_bytes = pool_bytes(&plans);
-    let denoiser_weights_bytes = parts.flux.bytes() + parts.vae.bytes();
+    let denoiser_weights_bytes = parts.denoiser_bytes();
     let states_bytes = states.bytes();
-    PlannedMemory {
+    Ok(PlannedMemory {
         text_encoder_weights_bytes,
         denoiser_weights_bytes,
         encoding_bytes,
         temporaries_bytes,
         states_bytes,
+        cache_bytes: states.cache.as_ref().map_or(0, CacheMemory::bytes),
         peak_bytes: encoding_bytes.max(denoiser_weights_bytes + temporaries_bytes + states_bytes),
+    })
+}
+
+impl Plan {
+    /// The steps of all stages, computed or reused, where that is fixed: `FFrrF FFrF`.
+    fn pattern(&self) -> Option<String> {
+        let letter = |computed: &bool| if *computed { 'F' } else { 'r' };
+        let stages = self
+            .stages
+            .iter()
+            .map(|stage| Some(stage.computed.as_ref()?.iter().map(letter).collect::<String>()));
+        Some(stages.collect::<Option<Vec<_>>>()?.join(" "))
     }
 }
 
@@ -269,6 +342,12 @@ impl fmt::Display for Plan {
             self.evaluations_per_step,
             if self.evaluations_per_step == 1 { "" } else { "s" }
         )?;
+        if self.cache != "off" {
+            writeln!(f, "cache {}", self.cache)?;
+            if let Some(pattern) = self.pattern() {
+                writeln!(f, "steps {pattern} (F computed, r reused)")?;
+            }
+        }
         writeln!(f, "\nstage    tokens  steps  TFLOPs a step  with attention  sigma")?;
         for stage in &self.stages {
             writeln!(
@@ -304,6 +383,10 @@ impl fmt::Display for Plan {
         writeln!(f, "  encoding the prompt {:>12}", human_bytes(memory.encoding_bytes))?;
         writeln!(f, "  denoiser weights    {:>12}", human_bytes(memory.denoiser_weights_bytes))?;
         writeln!(f, "  temporaries         {:>12}", human_bytes(memory.temporaries_bytes))?;
-        write!(f, "  states              {:>12}", human_bytes(memory.states_bytes))
+        write!(f, "  states              {:>12}", human_bytes(memory.states_bytes))?;
+        if memory.cache_bytes > 0 {
+            write!(f, ", of which the cache {}", human_bytes(memory.cache_bytes))?;
+        }
+        Ok(())
     }
 }

@@ -1,8 +1,13 @@
 //! What a user asks for, and what that means for a given model.
 
 use super::{Error, NamedTensors};
-use crate::models::config::ModelConfig;
-use crate::sampling::{MaskMode, Preset, RaluParams, Rules, Variant};
+use crate::models::config::{Family, ModelConfig, TransformerConfig};
+use crate::sampling::cache::CacheSpec;
+use crate::sampling::cache::spec::{MAGCACHE_FLUX, TEACACHE_FLUX};
+use crate::sampling::{
+    MaskMode, Preset, PresetFamily, RaluParams, RegionScore, RopeMode, RuleOverrides, Rules,
+    Variant, ZPolicy,
+};
 
 /// Where the initial noise comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,8 +15,10 @@ pub enum Rng {
     /// Counter-based and keyed by coordinates: the same for every adapter and picture size.
     #[default]
     Philox,
-    /// What `torch.Generator("cpu").manual_seed(seed)` gives diffusers in float32. The noise of RALU's
-    /// jumps stays counter-based, as the official code does not seed it.
+    /// What `torch.Generator("cpu").manual_seed(seed)` gives diffusers in float32. Under [`JumpNoise::Fresh`]
+    /// (`official`) the noise of RALU's jumps stays counter-based, as the official code does not seed it.
+    ///
+    /// [`JumpNoise::Fresh`]: crate::sampling::JumpNoise::Fresh
     Torch,
 }
 
@@ -66,7 +73,7 @@ pub struct Request {
     pub height: Option<usize>,
     /// Steps of plain sampling.
     pub steps: Option<usize>,
-    /// Distilled guidance.
+    /// FLUX: distilled guidance. SD3: scale of classifier-free guidance.
     pub guidance: Option<f64>,
     /// Scale of true classifier-free guidance; 1 is off.
     pub true_cfg: Option<f64>,
@@ -82,6 +89,12 @@ pub struct Request {
     pub ralu: RaluChoice,
     /// Follow RALU's official code, or correct it.
     pub variant: Variant,
+    /// Single rules that differ from the variant's.
+    pub rules: RuleOverrides,
+    /// How strong the noise at the jumps is; the preset's if `None`.
+    pub z_policy: Option<ZPolicy>,
+    /// Temporal cache.
+    pub cache: Option<CacheSpec>,
     /// User-painted regions.
     pub mask: Option<Mask>,
     /// Tensors that replace what the run would draw or compute.
@@ -148,6 +161,10 @@ pub struct Settings {
     pub ralu: Option<RaluParams>,
     /// RALU's rules.
     pub rules: Rules,
+    /// How strong the noise at the jumps is.
+    pub z_policy: ZPolicy,
+    /// Temporal cache.
+    pub cache: Option<CacheSpec>,
     /// Official or exact.
     pub variant: Variant,
     /// User-painted regions.
@@ -178,7 +195,7 @@ impl Settings {
         let height = side("the height", request.height.unwrap_or(own.height))?;
         let steps = request.steps.unwrap_or(own.steps);
         // Fails on 0 and on absurd numbers with the scheduler's own words.
-        config.flow_match().sigmas(steps, 1)?;
+        config.plain_sigmas(steps, 1)?;
         let max_sequence_length = request.max_sequence_length.unwrap_or(own.max_sequence_length);
         if !TEXT_LENGTHS.contains(&max_sequence_length) {
             let (least, most) = (TEXT_LENGTHS.start(), TEXT_LENGTHS.end());
@@ -201,11 +218,17 @@ impl Settings {
             Err(Error::setting(what, value, "a number from 0 to 1000"))
         };
         let guidance = scale("the guidance", request.guidance.or(own.guidance).unwrap_or(0.0))?;
-        let wanted_cfg = scale("the true guidance", request.true_cfg.unwrap_or(own.true_cfg))?;
+        // SD3 knows one scale, which diffusers calls guidance.
+        let asked_cfg = match config.family() {
+            Family::Flux => request.true_cfg,
+            Family::Sd3 => request.true_cfg.or(request.guidance),
+        };
+        let wanted_cfg = scale("the true guidance", asked_cfg.unwrap_or(own.true_cfg))?;
         let negative = request.negative_prompt.clone().or(own.negative_prompt.clone());
-        // diffusers: true guidance needs a negative prompt and a scale above 1. Asking for the scale alone
-        // means an empty negative prompt.
-        let guided = wanted_cfg > 1.0 && (negative.is_some() || request.true_cfg.is_some());
+        // diffusers: FLUX's true guidance needs a negative prompt and a scale above 1, SD3's only the latter. Asking
+        // for the scale alone means an empty negative prompt.
+        let guided = wanted_cfg > 1.0
+            && (negative.is_some() || asked_cfg.is_some() || config.family() == Family::Sd3);
 
         let mut warnings = Vec::new();
         if request.negative_prompt.is_some() && !guided {
@@ -214,12 +237,34 @@ impl Settings {
                     .to_owned(),
             );
         }
-        if request.guidance.is_some() && !config.flux().guidance_embeds {
+        let is_flux = config.family() == Family::Flux;
+        if is_flux && request.guidance.is_some() && !config.transformer.has_guidance_input() {
             warnings
                 .push("this model has no guidance input; the guidance has no effect".to_owned());
         }
 
-        let (ralu_name, ralu) = resolve_ralu(request, config, width, height)?;
+        let (ralu_name, ralu) = resolve_ralu(request, config, width, height, &mut warnings)?;
+        let z_policy = request.z_policy.unwrap_or(ZPolicy::Published);
+        let ralu = ralu.map(|params| params.with_z_policy(z_policy)).transpose()?;
+        let rules = request.rules.apply(request.variant.rules());
+        if let Some(cache) = &request.cache {
+            cache.check()?;
+            if !is_flux && has_flux_numbers(cache) {
+                warnings.push(format!(
+                    "{}'s numbers were measured on FLUX.1-dev and are a guess for this model; they can be given \
+                     ({cache})",
+                    cache.name()
+                ));
+            }
+        }
+        if ralu.is_some() && !is_flux && rules.rope_mode == RopeMode::Crpa {
+            warnings.push("this model has no rotary positions; the rope mode has no effect".into());
+        }
+        if ralu.is_none()
+            && (request.rules != RuleOverrides::default() || request.z_policy.is_some())
+        {
+            warnings.push("RALU's rules have no effect without RALU".to_owned());
+        }
         let own_area = own.width * own.height;
         if ralu.is_some() && 2 * width * height < own_area {
             warnings.push(format!(
@@ -250,41 +295,81 @@ impl Settings {
             rng: request.rng,
             ralu_name,
             ralu,
-            rules: request.variant.rules(),
+            rules,
+            z_policy,
+            cache: request.cache.clone(),
             variant: request.variant,
             mask: request.mask.clone(),
             warnings,
         })
     }
 
-    /// Evaluations of the network in one step.
+    /// Evaluations of the network in one step: branches of guidance.
     pub fn evaluations_per_step(&self) -> usize {
         if self.negative_prompt.is_some() { 2 } else { 1 }
     }
+
+    /// Whether regions are found in a decoded picture, rather than in latents.
+    pub fn decodes_low_estimate(&self) -> bool {
+        self.rules.region_score == RegionScore::Edges
+    }
 }
 
-/// The preset that [`RaluChoice::Auto`] means for guidance-distilled FLUX models: the one that RALU's authors
-/// publish with their code and that changes pictures least.
-const FLUX_PRESET: Preset = Preset::X4;
+/// Whether a cache has parameters that were measured on FLUX.1-dev.
+fn has_flux_numbers(cache: &CacheSpec) -> bool {
+    match cache {
+        CacheSpec::TeaCache { coefficients, .. } => coefficients[..] == TEACACHE_FLUX[..],
+        CacheSpec::MagCache { ratios, .. } => ratios[..] == MAGCACHE_FLUX[..],
+        CacheSpec::FirstBlock { .. } | CacheSpec::TaylorSeer { .. } | CacheSpec::Fora { .. } => {
+            false
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Which of RALU's presets are this model's.
+    pub fn preset_family(&self) -> PresetFamily {
+        match &self.transformer {
+            _ if self.distilled => PresetFamily::Distilled,
+            TransformerConfig::Flux(_) => PresetFamily::Flux,
+            TransformerConfig::Sd3(_) => PresetFamily::Sd3,
+        }
+    }
+}
 
 fn resolve_ralu(
     request: &Request,
     config: &ModelConfig,
     width: usize,
     height: usize,
+    warnings: &mut Vec<String>,
 ) -> Result<(String, Option<RaluParams>), Error> {
     let own = config.defaults();
+    let family = config.preset_family();
+    let base = config.scheduler.shift;
     let large_enough = 2 * width * height >= own.width * own.height;
+    let named = |preset: Preset| -> Result<_, Error> {
+        Ok((preset.to_string(), Some(family.params(preset, base)?)))
+    };
     match &request.ralu {
         RaluChoice::Off => Ok(("off".into(), None)),
-        // Steps are steps of plain sampling: who counts them wants that. Four-step models have no preset.
-        RaluChoice::Auto if request.steps.is_some() || !large_enough || config.is_schnell() => {
-            Ok(("off".into(), None))
+        // Steps are steps of plain sampling: who counts them wants that.
+        RaluChoice::Auto if request.steps.is_some() || !large_enough => Ok(("off".into(), None)),
+        RaluChoice::Auto => named(family.default_preset()),
+        // What speeds up fifty steps makes no sense for four.
+        RaluChoice::Preset(asked)
+            if family == PresetFamily::Distilled && *asked != Preset::Distilled =>
+        {
+            let preset = family.default_preset();
+            warnings.push(format!(
+                "this model is distilled to {} steps; RALU {asked} is for models with about 50. Its own preset, \
+                 {preset}, is used",
+                own.steps
+            ));
+            named(preset)
         }
-        RaluChoice::Auto => Ok((FLUX_PRESET.to_string(), Some(FLUX_PRESET.params()))),
-        RaluChoice::Preset(preset) => Ok((preset.to_string(), Some(preset.params()))),
+        RaluChoice::Preset(preset) => named(*preset),
         RaluChoice::Custom { stage_steps, stage_ends, up_ratio, shifts, z } => {
-            let base = config.scheduler.shift;
             let params =
                 RaluParams::custom(*stage_steps, *stage_ends, *up_ratio, *shifts, *z, base)?;
             Ok(("custom".into(), Some(params)))

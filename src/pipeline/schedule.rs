@@ -1,7 +1,7 @@
 //! The stages of one run: how many tokens, at which noise levels. Pure numbers.
 
 use super::{Error, Settings};
-use crate::models::config::{ModelConfig, TimeShiftType};
+use crate::models::config::{Family, ModelConfig, TimeShiftType, TransformerConfig};
 use crate::sampling::{DynamicShift, FlowMatch, Grid, Jump, RaluSchedule, ShiftKind, mask_regions};
 
 /// Which tokens a stage works on.
@@ -76,6 +76,33 @@ impl ModelConfig {
     }
 }
 
+impl ModelConfig {
+    /// Noise levels of plain sampling, `steps + 1` of them, for a picture of `n_tokens` image tokens.
+    pub fn plain_sigmas(&self, steps: usize, n_tokens: usize) -> Result<Vec<f64>, Error> {
+        let flow = self.flow_match();
+        Ok(match self.family() {
+            Family::Flux => flow.sigmas(steps, n_tokens)?,
+            Family::Sd3 => flow.sigmas_sd3(steps, n_tokens)?,
+        })
+    }
+
+    /// Rejects pictures that are larger than the model's table of positions.
+    fn check_grid(&self, rows: usize, cols: usize) -> Result<(), Error> {
+        let TransformerConfig::Sd3(sd3) = &self.transformer else { return Ok(()) };
+        let side = sd3.pos_embed_max_size;
+        for (what, tokens) in [("the width", cols), ("the height", rows)] {
+            if tokens > side {
+                let expected = format!(
+                    "at most {} pixels: this model's table of positions has {side} x {side} entries of 16",
+                    16 * side
+                );
+                return Err(Error::setting(what, 16 * tokens, expected));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl RunSchedule {
     /// The stages that `settings` mean for `config`.
     pub fn new(settings: &Settings, config: &ModelConfig) -> Result<RunSchedule, Error> {
@@ -83,14 +110,14 @@ impl RunSchedule {
         let width = settings.width.next_multiple_of(unit);
         let height = settings.height.next_multiple_of(unit);
         let (rows, cols) = (height / 16, width / 16);
+        config.check_grid(rows, cols)?;
         let Some(params) = &settings.ralu else {
-            let flow = config.flow_match();
             let n_tokens = rows * cols;
             let stage = StageSpec {
                 kind: StageKind::Full,
                 n_tokens,
-                sigmas: flow.sigmas(settings.steps, n_tokens)?,
-                time_shift: flow.time_shift(n_tokens),
+                sigmas: config.plain_sigmas(settings.steps, n_tokens)?,
+                time_shift: config.flow_match().time_shift(n_tokens),
             };
             return Ok(RunSchedule {
                 width,

@@ -17,7 +17,7 @@
 
 use super::Error;
 use super::layout::Grid;
-use super::ralu::GrayMap;
+use super::rules::GrayMap;
 
 /// Below or at this gradient (`|gx| + |gy|` of 8-bit grey) a pixel is no edge.
 const LOW: i32 = 100;

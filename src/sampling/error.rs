@@ -50,6 +50,35 @@ pub enum Error {
         expected: &'static str,
     },
 
+    /// A preset that a model family does not have.
+    #[error(
+        "no preset {preset} is made for {family}, expected one of {}: choose one of these, or give \
+         numbers of your own (custom)",
+        expected.join(", ")
+    )]
+    NoPreset {
+        /// The preset asked for.
+        preset: String,
+        /// The model family.
+        family: String,
+        /// The presets it has.
+        expected: Vec<String>,
+    },
+
+    /// A picture larger than the model's table of positions.
+    #[error(
+        "the picture has {rows} x {cols} tokens, expected at most {side} x {side}, the size of \
+         the model's table of positions: choose a smaller picture (a token is 16 x 16 pixels)"
+    )]
+    TableSize {
+        /// Rows of tokens.
+        rows: usize,
+        /// Columns of tokens.
+        cols: usize,
+        /// Rows and columns of the table.
+        side: usize,
+    },
+
     /// A picture whose sides RALU cannot halve twice into whole tokens.
     #[error(
         "the picture is {width} x {height} pixels, expected sides that are multiples of 32 and \

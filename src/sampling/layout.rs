@@ -34,7 +34,7 @@
 //! ```
 
 use super::Error;
-use super::ralu::Upsample;
+use super::rules::Upsample;
 
 /// Values in a token: 16 latent channels of a 2x2 patch, index `channel * 4 + 2 * row + col`.
 pub const TOKEN_CHANNELS: usize = 64;
@@ -188,6 +188,41 @@ impl TokenLayout {
         let unit = if self.full_units { 1.0 } else { 0.5 };
         self.tokens.iter().map(|t| [t.full_row as f32 * unit, t.full_col as f32 * unit]).collect()
     }
+
+    /// `[row, col]` of each token in units of the full grid, whatever the stage: coarse token
+    /// `(i, j)` at `(2 i, 2 j)`. [`super::RopeMode::Crpa`] has them for fine queries.
+    pub fn positions_in_full_units(&self) -> Vec<[f32; 2]> {
+        self.tokens.iter().map(|t| [t.full_row as f32, t.full_col as f32]).collect()
+    }
+}
+
+/// Row and column at which a grid of `rows` x `cols` tokens, odd or even, begins in a table of
+/// positions with `side` x `side` entries: in its middle, rounded down, each axis for itself.
+///
+/// 64 x 64 tokens of SD3's table of 192 have rows 64 to 127. diffusers' `cropped_pos_embed`. A grid
+/// larger than the table is [`Error::TableSize`].
+pub fn table_crop(rows: usize, cols: usize, side: usize) -> Result<[f32; 2], Error> {
+    if rows > side || cols > side {
+        return Err(Error::TableSize { rows, cols, side });
+    }
+    Ok([((side - rows) / 2) as f32, ((side - cols) / 2) as f32])
+}
+
+/// `[row, col]` of each token of a stage in a table of positions with `side` x `side` entries, as
+/// SD3 has.
+///
+/// Stages 1 and 2 lie where a half-size picture does: coarse token `(i, j)` at
+/// [`table_crop`]` + (i, j)`, its children half an entry apart. The last stage lies where a plain
+/// run has it, on whole entries. No code of the authors' for SD3 is known; this is what their rule
+/// for FLUX amounts to about the table's middle, `C = side / 2`: from stage 2 to stage 3, position
+/// `p` becomes `C + 2 (p - C)`. That holds exactly where `side` and `side - rows` are even. Where
+/// `side - rows` is odd, the coarse grid is cropped half an entry too early, which that formula
+/// would double to a whole one: stage 3 has the plain run's place instead, one entry further on.
+pub fn table_positions(layout: &TokenLayout, side: usize) -> Result<Vec<[f32; 2]>, Error> {
+    let Grid { rows, cols } = layout.grid;
+    let scale = if layout.full_units { 2 } else { 1 };
+    let [top, left] = table_crop(scale * rows, scale * cols, side)?;
+    Ok(layout.positions().into_iter().map(|[row, col]| [top + row, left + col]).collect())
 }
 
 /// Where one token of the next stage comes from.

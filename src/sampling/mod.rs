@@ -18,7 +18,8 @@
 //!   which token of the previous stage each of them is made from;
 //! - [`noise`] makes seeded normal numbers, [`torch_rng`] those of PyTorch;
 //! - [`edges`] and [`regions`] choose which tokens become fine early;
-//! - [`Rules`] collects where one may follow the authors' code or correct it.
+//! - [`Rules`] collects where one may follow the authors' code, correct it, or go beyond it;
+//! - [`cache`] decides which steps may reuse what an earlier one computed.
 //!
 //! Time is `sigma` everywhere: 1 is pure noise, 0 is the clean picture. The paper counts
 //! `t = 1 - sigma`; only the parameters of RALU itself (`stage_ends`) are in paper time, as they
@@ -47,7 +48,11 @@
 
 pub mod schedule;
 
+pub mod presets;
+
 pub mod ralu;
+
+pub mod rules;
 
 pub mod ntdm;
 
@@ -61,16 +66,21 @@ pub mod edges;
 
 pub mod regions;
 
+pub mod cache;
+
 mod error;
 
+pub use cache::{CacheError, CacheRule, CacheSpec};
 pub use edges::{EdgeMap, edge_density, edge_map, gradient_sum};
 pub use error::Error;
 pub use layout::{Entry, Grid, Token, TokenLayout, Transition};
-pub use noise::{initial_noise, jump_noise, low_noise, pack, unpack};
-pub use ralu::{
-    GrayMap, Jump, KeptNoise, Preset, RaluParams, RaluSchedule, Rules, StagePlan, TieBreak,
-    Upsample, Variant,
+pub use noise::{bound_noise, initial_noise, jump_noise, low_noise, pack, unpack};
+pub use presets::{Preset, PresetFamily};
+pub use ralu::{Jump, RaluParams, RaluSchedule, StagePlan};
+pub use regions::{MaskMode, Ranking, latent_gradient, mask_regions, temporal_variance};
+pub use rules::{
+    GrayMap, JumpNoise, KeptNoise, RegionScore, RopeMode, RuleOverrides, Rules, TieBreak, Upsample,
+    Variant, ZPolicy,
 };
-pub use regions::{MaskMode, mask_regions, select, select_with_mask};
 pub use schedule::{DynamicShift, FlowMatch, ShiftKind, stage_sigmas};
 pub use torch_rng::torch_randn;

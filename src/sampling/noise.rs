@@ -36,7 +36,7 @@
 
 use super::Error;
 use super::layout::{Entry, TOKEN_CHANNELS, Transition};
-use super::ralu::Upsample;
+use super::rules::Upsample;
 
 /// Latent channels of FLUX and Stable Diffusion 3.
 pub const LATENT_CHANNELS: usize = 16;
@@ -192,6 +192,54 @@ pub fn jump_noise(
         }
     }
     out
+}
+
+/// The noise field of [`super::JumpNoise::Bound`] for the tokens of a transition, `[n, 64]` in the
+/// order of its entries.
+///
+/// `initial`: the run's initial noise, `[16, latent_h, latent_w]`. A fine token has the field's
+/// numbers at its place, a coarse token those that it started from ([`low_noise`]). Noise of
+/// another size than the transition's full grid is [`Error::Length`]. After Fresco (arXiv
+/// 2601.07462).
+pub fn bound_noise(
+    initial: &[f32],
+    latent_h: usize,
+    latent_w: usize,
+    transition: &Transition,
+) -> Result<Vec<f32>, Error> {
+    let fine = pack(initial, latent_h, latent_w)?;
+    let (rows, cols) = (latent_h / 2, latent_w / 2);
+    let extent = |at: fn(&Entry) -> u32| {
+        transition.entries.iter().map(at).max().map_or(0, |last| last as usize + 1)
+    };
+    // The last token may be coarse: it then reaches one row and column further than its corner.
+    let want_rows = extent(|e| e.full_row).next_multiple_of(2);
+    let want_cols = extent(|e| e.full_col).next_multiple_of(2);
+    if (rows, cols) != (want_rows, want_cols) {
+        return Err(Error::Length {
+            what: "the initial noise",
+            found: initial.len(),
+            expected: want_rows * want_cols * TOKEN_CHANNELS,
+            shape: "16 channels x height x width of the transition's full grid, in that order",
+        });
+    }
+    // A kept token is coarse in a mixed list, fine in a full one.
+    let is_full = transition.entries.len() == rows * cols;
+    let coarse = if is_full {
+        vec![]
+    } else {
+        pack(&low_noise(initial, latent_h, latent_w)?, latent_h / 2, latent_w / 2)?
+    };
+    let mut out = Vec::with_capacity(transition.entries.len() * TOKEN_CHANNELS);
+    for entry in &transition.entries {
+        let (row, col) = (entry.full_row as usize, entry.full_col as usize);
+        let (field, token) = match entry.child {
+            None if !is_full => (&coarse, row / 2 * (cols / 2) + col / 2),
+            _ => (&fine, row * cols + col),
+        };
+        out.extend_from_slice(&field[token * TOKEN_CHANNELS..(token + 1) * TOKEN_CHANNELS]);
+    }
+    Ok(out)
 }
 
 fn check_latent(values: &[f32], latent_h: usize, latent_w: usize) -> Result<(), Error> {

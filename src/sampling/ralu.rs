@@ -1,103 +1,22 @@
-//! A RALU run in numbers: presets, stages, and the jump between two stages.
+//! A RALU run in numbers: stages, and the jump between two stages.
 //!
-//! [`RaluParams`] is what a person chooses (or a [`Preset`] chooses for them); [`RaluSchedule`] is
-//! what a sampler needs: sigmas per stage and one [`Jump`] between neighbours. [`Rules`] are the
-//! four places where the authors' published code does something the paper's own derivation, or
-//! plain sense, does not: each can be chosen on its own, [`Variant`] chooses all at once.
+//! [`RaluParams`] is what a person chooses (or a [`Preset`](super::Preset) chooses for them);
+//! [`RaluSchedule`] is what a sampler needs: sigmas per stage and one [`Jump`] between neighbours.
 //!
 //! ```
-//! use ralu::sampling::{KeptNoise, Preset, Rules, Variant};
+//! use ralu::sampling::Preset;
 //!
 //! let params = "4x".parse::<Preset>()?.params();
 //! let schedule = params.resolve(1024)?;
 //! assert_eq!(schedule.steps(), 5 + 6 + 7);
 //! assert!(schedule.stages[1].sigmas[0] > schedule.stages[0].sigmas[5]); // back toward noise
-//!
-//! // The authors' choices, but for one.
-//! let rules = Rules { kept_noise: KeptNoise::Exact, ..Variant::Official.rules() };
-//! # let _ = rules;
 //! # Ok::<(), ralu::sampling::Error>(())
 //! ```
 
-use std::fmt;
-use std::str::FromStr;
-
 use super::Error;
 use super::ntdm::{self, Solution, stage_start};
+use super::rules::{KeptNoise, ZPolicy};
 use super::schedule::stage_sigmas;
-
-/// A named speed-up of FLUX.1-dev over 50 plain steps, counted in linear-layer FLOPs.
-///
-/// `X4` and `X7` are those of the authors' code, `X5` that of the paper (v3). `X2` and `X3` were
-/// found with the same optimiser for this engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Preset {
-    /// 12 + 12 + 14 evaluations, 30 % of the coarse tokens refined early.
-    X2,
-    /// 7 + 8 + 10 evaluations, 30 %.
-    X3,
-    /// 5 + 6 + 7 evaluations, 30 %.
-    X4,
-    /// 4 + 5 + 6 evaluations, 20 %.
-    X5,
-    /// 2 + 3 + 5 evaluations, 10 %.
-    X7,
-}
-
-impl Preset {
-    /// All presets, slowest first.
-    pub const ALL: [Preset; 5] = [Preset::X2, Preset::X3, Preset::X4, Preset::X5, Preset::X7];
-
-    /// The preset's numbers, for a base time shift of 3.
-    pub fn params(self) -> RaluParams {
-        let near = [0.3, 0.45, 1.0];
-        let (stage_steps, stage_ends, up_ratio, shifts, z) = match self {
-            Preset::X2 => ([12, 12, 14], near, 0.3, [4.514, 2.343, 2.226], 4.276),
-            Preset::X3 => ([7, 8, 10], near, 0.3, [4.954, 2.598, 2.324], 6.415),
-            Preset::X4 => ([5, 6, 7], near, 0.3, [5.019, 2.589, 2.226], 6.317),
-            // The paper prints c = 0.0177 here, not Z.
-            Preset::X5 => ([4, 5, 6], near, 0.2, [5.12, 2.64, 2.25], 1.0 / libm::sqrt(0.0177)),
-            // r = 0.1 is the code's; the paper's text says 0.2 but its printed cost fits 0.1.
-            Preset::X7 => ([2, 3, 5], [0.2, 0.3, 1.0], 0.1, [8.141, 2.856, 2.193], 6.261),
-        };
-        RaluParams {
-            stage_steps,
-            stage_ends,
-            up_ratio,
-            shifts,
-            z,
-            base_time_shift: BASE_TIME_SHIFT,
-        }
-    }
-}
-
-impl fmt::Display for Preset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Preset::X2 => "2x",
-            Preset::X3 => "3x",
-            Preset::X4 => "4x",
-            Preset::X5 => "5x",
-            Preset::X7 => "7x",
-        })
-    }
-}
-
-impl FromStr for Preset {
-    type Err = Error;
-
-    /// Reads `2x`, `3x`, `4x`, `5x` or `7x`.
-    fn from_str(s: &str) -> Result<Self, Error> {
-        Preset::ALL
-            .into_iter()
-            .find(|preset| preset.to_string().eq_ignore_ascii_case(s.trim()))
-            .ok_or_else(|| Error::Unknown {
-                what: "preset",
-                found: s.to_string(),
-                expected: "2x, 3x, 4x, 5x, 7x",
-            })
-    }
-}
 
 /// The base model's time shift as the authors set it for FLUX.1-dev and SD3 (`h_ori`).
 ///
@@ -150,6 +69,24 @@ impl RaluParams {
             params.z = found.z;
         }
         Ok(params)
+    }
+
+    /// The same run with the `Z` that `policy` asks for, and time shifts solved for that `Z`.
+    ///
+    /// Rejects a fixed `Z` below 2. Below a second.
+    pub fn with_z_policy(self, policy: ZPolicy) -> Result<RaluParams, Error> {
+        let Solution { shifts, z, .. } = match policy {
+            ZPolicy::Published => return Ok(self),
+            ZPolicy::MinNoise => {
+                ntdm::solve_least_noise(self.stage_steps, self.stage_ends, self.base_time_shift)?
+            }
+            ZPolicy::Fixed(z) => {
+                RaluParams { z, ..self }.validate()?;
+                let (steps, ends) = (self.stage_steps, self.stage_ends);
+                ntdm::solve_with(steps, ends, self.base_time_shift, None, Some(z))?
+            }
+        };
+        Ok(RaluParams { shifts, z, ..self })
     }
 
     /// Rejects numbers no run can have.
@@ -284,6 +221,17 @@ impl Jump {
         }
     }
 
+    /// Gains of the clean estimate and of the noise field under [`super::JumpNoise::Bound`]:
+    /// `[s, 1 - s]`, where the next stage starts at paper time `s`.
+    ///
+    /// A state of the flow at `s` is `s x1 + (1 - s) n`. Take the repeated clean estimate for `x1`
+    /// and the field, which has unit variance and is white, for `n`: the noise has covariance
+    /// `(1 - s)^2 I` as the model expects. The estimate carries none that copies could share, so
+    /// nothing has to be anti-correlated.
+    pub fn bound_gains(&self) -> [f64; 2] {
+        [1.0 - self.noise_gain, self.noise_gain]
+    }
+
     /// Standard deviation of the noise given to tokens that are *not* refined in this transition.
     pub fn kept_amplitude(&self, rule: KeptNoise) -> f64 {
         match rule {
@@ -326,145 +274,4 @@ impl RaluSchedule {
         }
         RaluSchedule { stages, jumps }
     }
-}
-
-/// All of the choices in [`Rules`] at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Variant {
-    /// What the authors' published code does, for comparing results with it.
-    Official,
-    /// What the derivation asks for.
-    #[default]
-    Exact,
-}
-
-impl Variant {
-    /// The choices this variant makes.
-    pub fn rules(self) -> Rules {
-        Rules {
-            kept_noise: self.kept_noise(),
-            gray_map: self.gray_map(),
-            upsample: self.upsample(),
-            tie_break: self.tie_break(),
-        }
-    }
-
-    /// Noise of tokens that are not refined in a transition.
-    pub fn kept_noise(self) -> KeptNoise {
-        match self {
-            Variant::Official => KeptNoise::Official,
-            Variant::Exact => KeptNoise::Exact,
-        }
-    }
-
-    /// How a decoded picture becomes grey.
-    pub fn gray_map(self) -> GrayMap {
-        match self {
-            Variant::Official => GrayMap::Official,
-            Variant::Exact => GrayMap::Fixed,
-        }
-    }
-
-    /// How a coarse token becomes four fine ones. `Token` in both: the published results come from
-    /// it, and nobody has yet shown on real weights that `Latent` is better.
-    pub fn upsample(self) -> Upsample {
-        Upsample::Token
-    }
-
-    /// Which of two patches with equally many edge pixels is refined.
-    pub fn tie_break(self) -> TieBreak {
-        match self {
-            Variant::Official => TieBreak::Index,
-            Variant::Exact => TieBreak::Gradient,
-        }
-    }
-}
-
-impl fmt::Display for Variant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Variant::Official => "official",
-            Variant::Exact => "exact",
-        })
-    }
-}
-
-impl FromStr for Variant {
-    type Err = Error;
-
-    /// Reads `official` or `exact`.
-    fn from_str(s: &str) -> Result<Self, Error> {
-        match s.trim().to_ascii_lowercase().as_str() {
-            "official" => Ok(Variant::Official),
-            "exact" => Ok(Variant::Exact),
-            _ => Err(Error::Unknown {
-                what: "variant",
-                found: s.to_string(),
-                expected: "official, exact",
-            }),
-        }
-    }
-}
-
-/// Where one may follow the authors' code or correct it, each on its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Rules {
-    /// Noise of tokens that are not refined in a transition.
-    pub kept_noise: KeptNoise,
-    /// How a decoded picture becomes grey.
-    pub gray_map: GrayMap,
-    /// How a coarse token becomes four fine ones.
-    pub upsample: Upsample,
-    /// Which of two equally edgy patches is refined.
-    pub tie_break: TieBreak,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Variant::default().rules()
-    }
-}
-
-impl From<Variant> for Rules {
-    fn from(variant: Variant) -> Rules {
-        variant.rules()
-    }
-}
-
-/// Noise of tokens that are not refined in a transition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeptNoise {
-    /// Unit variance, as the code has it: these tokens end up `sqrt(1 + c)` too noisy.
-    Official,
-    /// Variance `1 - c`, which is what the derivation gives for tokens without copies.
-    Exact,
-}
-
-/// How a decoder's output, nominally in `[-1, 1]`, becomes grey in `[0, 1]` for the edge search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum GrayMap {
-    /// `clip(y)`, as the code has it: the darker half of the picture is black and has no edges.
-    Official,
-    /// `clip(y / 2 + 1/2)`.
-    Fixed,
-}
-
-/// How a coarse token becomes four fine ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Upsample {
-    /// The packed 2x2 patch is repeated four times (the code, and the paper's figure).
-    Token,
-    /// Each latent pixel is repeated four times, so that child `(p, q)` is filled with pixel
-    /// `(p, q)` of its parent: nearest neighbour on the latent itself.
-    Latent,
-}
-
-/// Which of two patches with equally many edge pixels is refined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TieBreak {
-    /// The earlier one in raster order. The code adds unseeded noise of 1e-6 instead, which in f32
-    /// decides only between patches without any edge; this is one of its possible outcomes.
-    Index,
-    /// The one with more gradient, then the earlier one.
-    Gradient,
 }

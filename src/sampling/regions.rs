@@ -1,20 +1,24 @@
 //! Choosing the regions: which coarse tokens become fine at the first transition.
 //!
-//! [`select`] ranks tokens by their edges. A person may also paint a mask: [`mask_regions`] says
-//! how much of each token is painted, and [`select_with_mask`] lets the painting replace the
-//! search or add to it.
+//! A [`Ranking`] orders tokens by their edges, or by what their latents say ([`latent_gradient`],
+//! [`temporal_variance`]). A person may also paint a mask: [`mask_regions`] says how much of each
+//! token is painted, and [`Ranking::select_with_mask`] lets the painting replace the search or add
+//! to it.
 //!
 //! In runs recorded from the authors' code the scores are whole multiples of 255 (they sum pixels
-//! of that value), and the chosen tokens are those of [`select`] without a finer score: their noise
-//! of 1e-6 vanishes beside such numbers in f32, so equal scores came out by index.
+//! of that value), and the chosen tokens are those of [`Ranking::select`] without a finer score:
+//! their noise of 1e-6 vanishes beside such numbers in f32, so equal scores came out by index.
 //!
 //! ```
-//! let edge_pixels = [3, 9, 0, 9];
-//! assert_eq!(ralu::sampling::select(&edge_pixels, &[], 3), [0, 1, 3]);
+//! use ralu::sampling::Ranking;
+//!
+//! let edge_pixels = vec![3, 9, 0, 9];
+//! assert_eq!(Ranking::by_edges(edge_pixels, vec![]).select(3), [0, 1, 3]);
 //! ```
 
 use super::Error;
-use super::layout::Grid;
+use super::layout::{Grid, TOKEN_CHANNELS};
+use super::noise::unpack;
 
 /// A token counts as painted when at least this share of it is white.
 pub const PAINTED: f32 = 0.5;
@@ -36,22 +40,143 @@ pub fn region_count(up_ratio: f64, low_tokens: usize) -> usize {
     ((up_ratio * low_tokens as f64) as usize).min(low_tokens)
 }
 
-/// The `k` tokens with the most edge pixels, in ascending order.
+/// Coarse tokens in the order in which they deserve to become fine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ranking {
+    /// What decides first.
+    score: Vec<f32>,
+    /// What decides among equal scores; 0 where it is missing.
+    fine: Vec<f32>,
+}
+
+impl Ranking {
+    /// By edge pixels per token, raster order ([`super::edge_density`]), and among equal counts by
+    /// `fine_score` ([`super::gradient_sum`]; an empty list leaves it out,
+    /// [`super::TieBreak::Index`]).
+    pub fn by_edges(density: Vec<u32>, fine_score: Vec<f32>) -> Ranking {
+        // A token has at most 256 pixels: exact in f32.
+        Ranking { score: density.into_iter().map(|count| count as f32).collect(), fine: fine_score }
+    }
+
+    /// By any score, one per token in raster order; larger is finer earlier. What is not a number
+    /// comes last.
+    pub fn by_score(score: &[f32]) -> Ranking {
+        Ranking { score: score.to_vec(), fine: vec![] }
+    }
+
+    /// The score of each token.
+    pub fn scores(&self) -> Vec<f32> {
+        self.score.clone()
+    }
+
+    /// The `k` first tokens, in ascending order. Among equals the smaller index comes first:
+    /// nothing is left to chance, so a flat picture has regions too, and always the same ones. If
+    /// `k` exceeds the tokens, all are returned.
+    pub fn select(&self, k: usize) -> Vec<u32> {
+        // total_cmp alone would put a NaN first and 0 before -0.
+        let key = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x + 0.0 };
+        let fine = |i: u32| key(self.fine.get(i as usize).copied().unwrap_or(0.0));
+        let score = |i: u32| key(self.score[i as usize]);
+        let mut order: Vec<u32> = (0..self.score.len() as u32).collect();
+        order.sort_by(|&a, &b| {
+            score(b).total_cmp(&score(a)).then(fine(b).total_cmp(&fine(a))).then(a.cmp(&b))
+        });
+        order.truncate(k);
+        order.sort_unstable();
+        order
+    }
+
+    /// The regions of a run with a mask, in ascending order.
+    ///
+    /// `shares` from [`mask_regions`]; a token is painted if its share is at least [`PAINTED`].
+    /// With [`MaskMode::Replace`] the painted tokens are the answer, however many; with
+    /// [`MaskMode::Add`] they join the `k` that [`Ranking::select`] finds. None or all of the
+    /// tokens may come out: see [`super::RaluParams::resolve_regions`] for what a run does then.
+    pub fn select_with_mask(&self, mode: MaskMode, shares: &[f32], k: usize) -> Vec<u32> {
+        let painted = (0..).zip(shares).filter(|(_, share)| **share >= PAINTED).map(|(i, _)| i);
+        let mut regions: Vec<u32> = painted.collect();
+        if mode == MaskMode::Add {
+            regions.extend(self.select(k));
+            regions.sort_unstable();
+            regions.dedup();
+        }
+        regions
+    }
+}
+
+/// How steep a clean estimate's latents are in each coarse token: the magnitude of 3x3 Sobel's two
+/// directions in each latent channel, with replicated borders, summed over 16 channels and the 2x2
+/// latent pixels of the token.
 ///
-/// `density`: edge pixels per coarse token, raster order ([`super::edge_density`]). Among equal
-/// counts the larger `fine_score` wins ([`super::gradient_sum`]; an empty slice leaves it out,
-/// [`super::TieBreak::Index`]), then the smaller index: nothing is left to chance, so a flat
-/// picture has regions too, and always the same ones. If `k` exceeds the tokens, all are returned.
-pub fn select(density: &[u32], fine_score: &[f32], k: usize) -> Vec<u32> {
-    let fine = |i: u32| fine_score.get(i as usize).copied().unwrap_or(0.0);
-    let mut order: Vec<u32> = (0..density.len() as u32).collect();
-    order.sort_by(|&a, &b| {
-        let (more, less) = (density[a as usize], density[b as usize]);
-        less.cmp(&more).then(fine(b).total_cmp(&fine(a))).then(a.cmp(&b))
-    });
-    order.truncate(k);
-    order.sort_unstable();
-    order
+/// `tokens`: `[M_d, 64]` of `grid`, raster order, as [`super::pack`] has them. RALU's ablation (v3,
+/// table S3) has a "gradient kernel" on latents that it does not state; this is ours.
+pub fn latent_gradient(tokens: &[f32], grid: Grid) -> Result<Vec<f32>, Error> {
+    grid.check()?;
+    let (h, w) = (2 * grid.rows, 2 * grid.cols);
+    let latents = unpack(tokens, h, w)?;
+    let mut scores = vec![0.0; grid.n_tokens()];
+    for plane in latents.chunks_exact(h * w) {
+        // Neighbours past the border are the border's own pixels.
+        let at = |row: usize, col: usize, down: isize, right: isize| {
+            let row = row.saturating_add_signed(down).min(h - 1);
+            let col = col.saturating_add_signed(right).min(w - 1);
+            f64::from(plane[row * w + col])
+        };
+        for row in 0..h {
+            for col in 0..w {
+                let near = |down, right| at(row, col, down, right);
+                let across = near(-1, 1) + 2.0 * near(0, 1) + near(1, 1)
+                    - near(-1, -1)
+                    - 2.0 * near(0, -1)
+                    - near(1, -1);
+                let along = near(1, -1) + 2.0 * near(1, 0) + near(1, 1)
+                    - near(-1, -1)
+                    - 2.0 * near(-1, 0)
+                    - near(-1, 1);
+                scores[row / 2 * grid.cols + col / 2] += libm::hypot(across, along);
+            }
+        }
+    }
+    Ok(scores.into_iter().map(|score: f64| score as f32).collect())
+}
+
+/// How much the clean estimate of each coarse token has changed over the steps of a stage: the
+/// variance over `estimates`, averaged over the token's 64 numbers.
+///
+/// `estimates`: at least two, `[M_d, 64]` of `grid` each. AViTS (2026) has it as one half of its
+/// score.
+pub fn temporal_variance(estimates: &[Vec<f32>], grid: Grid) -> Result<Vec<f32>, Error> {
+    grid.check()?;
+    let n = estimates.len();
+    if n < 2 {
+        return Err(Error::Value {
+            what: "the number of clean estimates",
+            found: n as f64,
+            expected: "at least 2",
+            hint: "one step has no variance; choose regions by edges or by latent-gradient",
+        });
+    }
+    let expected = grid.n_tokens() * TOKEN_CHANNELS;
+    for estimate in estimates {
+        if estimate.len() != expected {
+            return Err(Error::Length {
+                what: "a clean estimate",
+                found: estimate.len(),
+                expected,
+                shape: "[tokens, 64]",
+            });
+        }
+    }
+    let variance = |i: usize| {
+        let mean = estimates.iter().map(|e| f64::from(e[i])).sum::<f64>() / n as f64;
+        estimates.iter().map(|e| (f64::from(e[i]) - mean).powi(2)).sum::<f64>() / n as f64
+    };
+    Ok((0..grid.n_tokens())
+        .map(|token| {
+            let numbers = token * TOKEN_CHANNELS..(token + 1) * TOKEN_CHANNELS;
+            (numbers.map(variance).sum::<f64>() / TOKEN_CHANNELS as f64) as f32
+        })
+        .collect())
 }
 
 /// Share of white in each coarse token's area, 0 to 1, raster order.
@@ -93,29 +218,6 @@ pub fn mask_regions(
         }
     }
     Ok(shares)
-}
-
-/// The regions of a run with a mask, in ascending order.
-///
-/// `shares` from [`mask_regions`]; a token is painted if its share is at least [`PAINTED`]. With
-/// [`MaskMode::Replace`] the painted tokens are the answer, however many; with [`MaskMode::Add`]
-/// they join the `k` that [`select`] finds. None or all of the tokens may come out: see
-/// [`super::RaluParams::resolve_regions`] for what a run does then.
-pub fn select_with_mask(
-    mode: MaskMode,
-    shares: &[f32],
-    density: &[u32],
-    fine_score: &[f32],
-    k: usize,
-) -> Vec<u32> {
-    let painted = (0..).zip(shares).filter(|(_, share)| **share >= PAINTED).map(|(i, _)| i);
-    let mut regions: Vec<u32> = painted.collect();
-    if mode == MaskMode::Add {
-        regions.extend(select(density, fine_score, k));
-        regions.sort_unstable();
-        regions.dedup();
-    }
-    regions
 }
 
 /// For each of `parts` equal pieces of a line of `pixels`, the pixels in it with their overlap, in

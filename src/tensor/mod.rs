@@ -55,6 +55,8 @@ pub struct Tensor<'r> {
     pub(crate) base: u32,
     row0: usize,
     rows: usize,
+    /// Rows of the base from one row of the view to the next.
+    row_step: usize,
     col0: usize,
     cols: usize,
 }
@@ -83,7 +85,15 @@ impl<'r> Tensor<'r> {
             "row_range: {range:?} of a tensor with {} rows",
             self.rows
         );
-        Tensor { row0: self.row0 + range.start, rows: range.len(), ..self }
+        let row0 = self.row0 + range.start * self.row_step;
+        Tensor { row0, rows: range.len(), ..self }
+    }
+
+    /// Rows 0, `step`, `2 * step`, … of this view, sharing its memory.
+    #[track_caller]
+    pub fn every(self, step: usize) -> Tensor<'r> {
+        assert!(step > 0, "every: a step of 0 rows");
+        Tensor { rows: self.rows.div_ceil(step), row_step: self.row_step * step, ..self }
     }
 
     /// The columns `range` of this view, sharing its memory. Both ends must be multiples of 4, as kernels
@@ -113,9 +123,9 @@ impl<'r> Tensor<'r> {
         std::array::from_fn(|i| self.col_range(i * width..(i + 1) * width))
     }
 
-    /// Distance between two rows of the base tensor, in elements.
+    /// Distance between two rows of the view, in elements.
     pub fn row_stride(self) -> usize {
-        self.recorder.base(self.base).cols
+        self.recorder.base(self.base).cols * self.row_step
     }
 
     /// Whether the view starts where its base does and has all its columns, so that a kernel may index the
@@ -173,9 +183,10 @@ pub fn row_pieces(views: &[Tensor<'_>], max_rows: usize) -> Vec<RowPiece> {
         let mut end = rows.min(row.saturating_add(max_rows.max(1)));
         let mut at = Vec::with_capacity(views.len());
         for (view, base) in views.iter().zip(&bases) {
-            let absolute = view.row0 + row;
+            let absolute = view.row0 + row * view.row_step;
             let band = base.band_at(absolute);
-            end = end.min(band.row0 + band.rows - view.row0);
+            let left = (band.row0 + band.rows - absolute).div_ceil(view.row_step);
+            end = end.min(row + left);
             // A banded image keeps `halo` rows of its upper neighbour in front of its own.
             let local = absolute - band.row0 + if band.row0 == 0 { 0 } else { base.halo };
             at.push((band.buffer, local * base.cols + view.col0));

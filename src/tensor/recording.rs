@@ -232,7 +232,7 @@ impl Recorder {
             .collect();
         let base = inner.bases.len() as u32;
         inner.bases.push(Base { label, cols, halo, bands });
-        Tensor { recorder: self, base, row0: 0, rows, col0: 0, cols }
+        Tensor { recorder: self, base, row0: 0, rows, row_step: 1, col0: 0, cols }
     }
 
     /// Brings a resident matrix into this recording.
@@ -255,7 +255,15 @@ impl Recorder {
             halo: 0,
             bands,
         });
-        Tensor { recorder: self, base, row0: 0, rows: resident.rows, col0: 0, cols: resident.cols }
+        Tensor {
+            recorder: self,
+            base,
+            row0: 0,
+            rows: resident.rows,
+            row_step: 1,
+            col0: 0,
+            cols: resident.cols,
+        }
     }
 
     /// Copies the image rows at band borders to the neighbouring bands, so that a convolution finds all

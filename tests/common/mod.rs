@@ -131,11 +131,11 @@ impl Lab {
         bands: Bands,
     ) -> View {
         assert_eq!(values.len(), rows * cols, "{label}: wrong number of values");
-        let all_rows = frame.above + rows + frame.below;
+        let all_rows = frame.above + frame.span(rows) + frame.below;
         let all_cols = frame.left + cols + frame.right;
         let mut words = vec![f32::from_bits(GUARD); all_rows * all_cols];
         for (row, values) in values.chunks_exact(cols).enumerate() {
-            let at = (frame.above + row) * all_cols + frame.left;
+            let at = (frame.above + row * frame.step) * all_cols + frame.left;
             words[at..at + cols].copy_from_slice(values);
         }
         let resident = self.matrix(label, all_rows, all_cols, &words, bands);
@@ -194,7 +194,8 @@ impl Lab {
         let mut values = Vec::with_capacity(view.rows * view.cols);
         for (i, word) in words.iter().enumerate() {
             let (row, col) = (i / stride, i % stride);
-            let inside = (frame.above..frame.above + view.rows).contains(&row)
+            let inside = (frame.above..frame.above + frame.span(view.rows)).contains(&row)
+                && (row - frame.above).is_multiple_of(frame.step)
                 && (frame.left..frame.left + view.cols).contains(&col);
             if inside {
                 values.push(*word);
@@ -203,11 +204,12 @@ impl Lab {
                     word.to_bits(),
                     GUARD,
                     "{}: wrote {word} outside its view, at row {row}, column {col} of [{}, {stride}]; \
-                     the view is rows {}..{}, columns {}..{}",
+                     the view is rows {}..{} by {}, columns {}..{}",
                     view.resident.label,
                     words.len() / stride,
                     frame.above,
-                    frame.above + view.rows,
+                    frame.above + frame.span(view.rows),
+                    frame.step,
                     frame.left,
                     frame.left + view.cols
                 );
@@ -224,22 +226,31 @@ pub enum Bands {
     AsNeeded,
 }
 
-/// Rows and columns around a view.
-#[derive(Clone, Copy, Debug, Default)]
+/// Rows and columns around a view, and between its rows.
+#[derive(Clone, Copy, Debug)]
 pub struct Frame {
     pub above: usize,
     pub below: usize,
     pub left: usize,
     pub right: usize,
+    /// Rows of the base from one row of the view to the next.
+    pub step: usize,
 }
 
 impl Frame {
     /// Nothing around.
-    pub const NONE: Frame = Frame { above: 0, below: 0, left: 0, right: 0 };
+    pub const NONE: Frame = Frame { above: 0, below: 0, left: 0, right: 0, step: 1 };
     /// Different on every side.
-    pub const WIDE: Frame = Frame { above: 2, below: 3, left: 8, right: 4 };
+    pub const WIDE: Frame = Frame { above: 2, below: 3, left: 8, right: 4, step: 1 };
     /// For operands that must start their buffer and be contiguous.
-    pub const BELOW: Frame = Frame { above: 0, below: 2, left: 0, right: 0 };
+    pub const BELOW: Frame = Frame { above: 0, below: 2, left: 0, right: 0, step: 1 };
+    /// Every fourth row.
+    pub const SPARSE: Frame = Frame { above: 3, below: 1, left: 4, right: 8, step: 4 };
+
+    /// Rows of the base from the first row of a view of `rows` rows to its last, both included.
+    pub fn span(&self, rows: usize) -> usize {
+        (rows - 1) * self.step + 1
+    }
 }
 
 /// What surrounds a view: a NaN, so that a kernel that reads it cannot go unnoticed either.
@@ -258,7 +269,8 @@ impl View {
         let frame = self.frame;
         recorder
             .resident(&self.resident)
-            .row_range(frame.above..frame.above + self.rows)
+            .row_range(frame.above..frame.above + frame.span(self.rows))
+            .every(frame.step)
             .col_range(frame.left..frame.left + self.cols)
     }
 }

@@ -1,7 +1,7 @@
 //! Every op recorded with every switch it has: what the tests of shaders and plans feed on. No GPU.
 
 use ralu::ops::{
-    self, Activation, Affine, Attention, Conv2d, Epilogue, LinearLayer, NormKind, Write,
+    self, Activation, Affine, Attention, Conv2d, Epilogue, LinearLayer, NormKind, Weights, Write,
 };
 use ralu::tensor::{Caps, PackedWeight, Recorder, Recording, ResidentIds, Storage};
 
@@ -37,6 +37,7 @@ pub fn every_op() -> Vec<(&'static str, Recording)> {
         all.extend(attentions(caps));
         all.extend(norms(caps));
         all.extend(elementwise(caps));
+        all.extend(combinations(caps));
     }
     all
 }
@@ -161,6 +162,9 @@ fn norms(caps: Caps) -> Vec<(&'static str, Recording)> {
         let (x, weight, table) = (r.temp("x", 9, 64), r.temp("w", 1, 16), r.temp("t", 9, 16));
         ops::qk_norm_rope("y", x, weight, table, 1e-6);
     }));
+    all.push(record("qk_norm_rope", caps, |r, _| {
+        ops::qk_norm("y", r.temp("x", 9, 64), r.temp("w", 1, 16), 1e-6);
+    }));
     all
 }
 
@@ -187,6 +191,31 @@ fn elementwise(caps: Caps) -> Vec<(&'static str, Recording)> {
         let (x, velocity) = (r.temp("x", 6, 64), r.temp("velocity", 6, 64));
         let (step, y) = (r.temp("step", 1, 4), r.image("y", 4, 6, 16));
         ops::unpack("y", x, velocity, step, 3, 0.3, 0.1, y);
+    }));
+    all
+}
+
+fn combinations(caps: Caps) -> Vec<(&'static str, Recording)> {
+    let mut all = Vec::new();
+    for count in 1..=3 {
+        for (buffered, gate) in [(false, false), (true, false), (false, true), (true, true)] {
+            for write in [Write::Store, Write::Add] {
+                all.push(record("combine", caps, |r, _| {
+                    let inputs: Vec<_> = (0..count).map(|_| r.temp("x", 9, 64)).collect();
+                    let values = r.temp("weights", 1, 8);
+                    let weights = match buffered {
+                        false => Weights::Constant([0.5; 3]),
+                        true => Weights::Buffer { values, first: 3 },
+                    };
+                    let (gate, y) = (gate.then(|| r.temp("gate", 1, 64)), r.temp("y", 9, 64));
+                    ops::combine("y", &inputs, weights, gate, write, y);
+                }));
+            }
+        }
+    }
+    all.push(record("change", caps, |r, _| {
+        let [a, b] = ["a", "b"].map(|name| r.temp(name, 9, 64));
+        ops::change("change", a, b, r.temp("partials", ops::change_rows(9), 4));
     }));
     all
 }

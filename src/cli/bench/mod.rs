@@ -1,6 +1,7 @@
 //! `ralu bench`: measurements. A number without the adapter's name is not a result, so that comes with each.
 
 mod ops;
+mod quality;
 
 use ralu::gpu::{Gpu, block_on};
 use ralu::models::config::ModelConfig;
@@ -9,10 +10,10 @@ use ralu::pipeline::{
     Event, Options, Pipeline, RaluChoice, Request, RunSchedule, Settings, StageKind,
     plan::{baseline_steps, plan},
 };
-use ralu::sampling::{Preset, RaluParams};
+use ralu::sampling::{Preset, PresetFamily, RaluParams};
 use serde::Serialize;
 
-use super::args::{BenchArg, BenchArgs};
+use super::args::{BenchArg, BenchArgs, QualityArgs};
 use super::error::{Error, Result};
 use super::request::{self, Asked};
 use super::{model, output, signals};
@@ -25,6 +26,15 @@ const RUNS: usize = 3;
 /// Runs the command.
 pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
     signals::listen()?;
+    if args.what == BenchArg::Quality {
+        return quality::run(args, quiet);
+    }
+    if args.quality != QualityArgs::default() {
+        return Err(Error::usage(
+            "--prompts, --seeds, --setting, --settings, --reference-steps and --output belong to `ralu bench \
+             quality`; leave them out or measure that",
+        ));
+    }
     if args.what == BenchArg::Ops {
         return ops::run(args, quiet);
     }
@@ -55,6 +65,14 @@ struct Place {
     model: String,
     width: usize,
     height: usize,
+}
+
+/// What a picture took.
+#[derive(Default)]
+struct Cost {
+    seconds: f64,
+    /// Operations of the GPU's programs, by estimate.
+    flops: f64,
 }
 
 #[derive(Serialize)]
@@ -114,12 +132,22 @@ impl Bench {
         plain.steps = Some(steps);
         plain.ralu = RaluChoice::Off;
         plain.mask = None;
+        plain.cache = None;
+        plain.rules = Default::default();
+        plain.z_policy = None;
         let mut ralu = request;
         match ralu.ralu {
+            // A cache on plain sampling, against plain sampling.
+            RaluChoice::Off if ralu.cache.is_some() => ralu.steps = Some(steps),
+            // A family's fastest preset shows most.
+            RaluChoice::Auto if config.preset_family() != PresetFamily::Flux => {
+                let fastest = config.preset_family().presets().pop();
+                ralu.ralu = fastest.map_or(RaluChoice::Auto, RaluChoice::Preset);
+            }
             RaluChoice::Auto => ralu.ralu = RaluChoice::Preset(Preset::X7),
             RaluChoice::Off => {
                 return Err(Error::usage(
-                    "--ralu off leaves nothing to compare with; expected a preset or custom",
+                    "--ralu off leaves nothing to compare with; expected a preset, custom or a --cache",
                 ));
             }
             _ => {}
@@ -141,11 +169,16 @@ impl Bench {
         let ralu = self.settings(&self.ralu)?;
         self.warm_up(&ralu)?;
         let (mut plain_seconds, mut ralu_seconds) = (Vec::new(), Vec::new());
+        let mut done = [0.0; 2];
         for i in 0..self.runs {
             let number = format!("run {} of {}", i + 1, self.runs);
-            plain_seconds.push(self.image_seconds(&self.plain)?);
+            let measured = self.measure(&self.plain)?;
+            plain_seconds.push(measured.seconds);
+            done[0] = measured.flops;
             self.say(&format!("{number}: plain {:.2} s", plain_seconds[i]));
-            ralu_seconds.push(self.image_seconds(&self.ralu)?);
+            let measured = self.measure(&self.ralu)?;
+            ralu_seconds.push(measured.seconds);
+            done[1] = measured.flops;
             self.say(&format!("{number}: RALU {} {:.2} s", ralu.ralu_name, ralu_seconds[i]));
         }
         // With the family's full number of plain steps, this is what `ralu plan` prints.
@@ -154,7 +187,12 @@ impl Bench {
             let plan = plan(&self.config, None, settings, caps, self.options.precision);
             plan.map(|plan| plan.tflops.with_attention)
         };
-        let predicted_speedup = tflops(&plain)? / tflops(&ralu)?;
+        let looks_at_values = ralu.cache.as_ref().is_some_and(|cache| cache.probe().is_some());
+        let predicted_speedup = match looks_at_values {
+            // No plan knows which steps such a cache reuses: what was done counts.
+            true => done[0] / done[1],
+            false => tflops(&plain)? / tflops(&ralu)?,
+        };
         let per_step = |settings: &Settings| RunSchedule::new(settings, &self.config);
         let report = RunReport {
             bench: "run",
@@ -208,7 +246,7 @@ impl Bench {
             })?;
             let evaluations = settings.evaluations_per_step() as f64;
             for (i, (stage, seconds)) in schedule.stages.iter().zip(seconds).enumerate() {
-                let text = settings.max_sequence_length;
+                let text = self.config.text_tokens(settings.max_sequence_length);
                 let flops = ralu::models::cost::step(&self.config, stage.n_tokens, text).total();
                 let (measured_steps, median_seconds) = (seconds.len(), median(seconds));
                 stages.push(StageReport {
@@ -250,20 +288,21 @@ impl Bench {
     /// Runs each program once, so that no measured run compiles or loads anything.
     fn warm_up(&self, ralu: &Settings) -> Result<()> {
         self.say("warming up");
-        self.image_seconds(&Request { steps: Some(1), ..self.plain.clone() })?;
+        self.measure(&Request { steps: Some(1), ..self.plain.clone() })?;
         let choice = match &ralu.ralu {
             Some(params) => one_step_each(params),
             None => RaluChoice::Off,
         };
-        self.image_seconds(&Request { ralu: choice, ..self.ralu.clone() })?;
+        self.measure(&Request { ralu: choice, ..self.ralu.clone() })?;
         Ok(())
     }
 
-    fn image_seconds(&self, request: &Request) -> Result<f64> {
-        let mut total = 0.0;
+    fn measure(&self, request: &Request) -> Result<Cost> {
+        let mut total = Cost::default();
         self.events(request, |event| {
-            if let Event::Image { seconds, .. } = event {
-                total += seconds;
+            if let Event::Image { seconds, report, .. } = event {
+                total.seconds += seconds;
+                total.flops += report.flops;
             }
         })?;
         Ok(total)

@@ -100,7 +100,8 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         ))?;
     }
     let mut ops = Vec::new();
-    for op in cases(config, &schedule, settings.max_sequence_length) {
+    let n_text = config.text_tokens(settings.max_sequence_length);
+    for op in cases(config, &schedule, n_text) {
         signals::check()?;
         if args.json && !quiet {
             output::diagnostic(&format!("{} {}", op.name(), op.shape()));
@@ -135,9 +136,9 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
 
 /// The shapes of the last stage: a step of the transformer, then the decoder.
 fn cases(config: &ModelConfig, schedule: &RunSchedule, n_text: usize) -> Vec<Op> {
-    let flux = config.flux();
-    let (d, mlp) = (flux.hidden(), flux.mlp());
-    let (heads, head_dim) = (flux.num_attention_heads, flux.attention_head_dim);
+    let network = &config.transformer;
+    let (d, head_dim) = (network.hidden(), network.head_dim());
+    let (mlp, heads) = (4 * d, d / head_dim);
     let img = schedule.rows * schedule.cols;
     let n = img + n_text;
     let mut cases = vec![

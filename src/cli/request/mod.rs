@@ -9,7 +9,7 @@ use ralu::models::layers::Precision;
 use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng};
 use ralu::sampling::{MaskMode, Variant};
 
-use super::args::{GenerateArgs, RaluArg, RequestArgs};
+use super::args::{CacheArg, GenerateArgs, RaluArg, RequestArgs};
 use super::error::{Error, Result};
 use saved::{parse_precision, read_saved};
 
@@ -101,6 +101,15 @@ fn apply(base: Request, args: &RequestArgs, repeats: bool) -> Result<Request> {
     request.count = args.count.or(request.count);
     request.rng = args.rng.map(Rng::from).unwrap_or(request.rng);
     request.variant = args.ralu_variant.map(Variant::from).unwrap_or(request.variant);
+    let rules = &mut request.rules;
+    rules.upsample = args.upsample.or(rules.upsample);
+    rules.rope_mode = args.rope_mode.or(rules.rope_mode);
+    rules.region_score = args.region_score.or(rules.region_score);
+    rules.jump_noise = args.jump_noise.or(rules.jump_noise);
+    request.z_policy = args.z_policy.or(request.z_policy);
+    if let Some(CacheArg(cache)) = &args.cache {
+        request.cache.clone_from(cache);
+    }
     match args.seed {
         Some(seed) => request.seed = seed,
         None if repeats => {}

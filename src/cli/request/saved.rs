@@ -1,10 +1,14 @@
 //! What a picture says about itself, and the request that makes it again.
 
 use std::path::Path;
+use std::str::FromStr;
 
 use ralu::models::layers::Precision;
 use ralu::pipeline::{Mask, RaluChoice, Request, Rng, Settings};
-use ralu::sampling::{Grid, MaskMode, Preset, RaluParams, Variant, mask_regions, regions::PAINTED};
+use ralu::sampling::{
+    CacheSpec, Grid, MaskMode, Preset, PresetFamily, RaluParams, RuleOverrides, Rules, Variant,
+    mask_regions, regions::PAINTED,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::args::PrecisionArg;
@@ -41,6 +45,9 @@ pub struct Saved {
     pub seed: u64,
     pub rng: String,
     pub ralu: SavedRalu,
+    /// The temporal cache with its parameters; absent if off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
     pub precision: String,
     /// Names of tensors that were given: they are not in here.
     #[serde(default)]
@@ -53,10 +60,49 @@ pub struct SavedRalu {
     /// The preset's name, `custom` or `off`.
     pub name: String,
     pub variant: String,
+    /// The choices that make up the variant, with any that differ from it. Absent if off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<SavedRules>,
     /// Absent if off.
     pub parameters: Option<SavedParameters>,
     /// User-painted regions.
     pub regions: Option<SavedRegions>,
+}
+
+/// Choices of a RALU run that are not numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedRules {
+    pub upsample: String,
+    pub rope_mode: String,
+    pub region_score: String,
+    pub jump_noise: String,
+}
+
+impl From<Rules> for SavedRules {
+    fn from(rules: Rules) -> Self {
+        SavedRules {
+            upsample: rules.upsample.to_string(),
+            rope_mode: rules.rope_mode.to_string(),
+            region_score: rules.region_score.to_string(),
+            jump_noise: rules.jump_noise.to_string(),
+        }
+    }
+}
+
+impl SavedRules {
+    fn overrides(&self) -> Result<RuleOverrides> {
+        fn read<T: FromStr<Err = ralu::sampling::Error>>(name: &str) -> Result<Option<T>> {
+            name.parse().map(Some).map_err(|error| {
+                Error::failed(format!("the request in this picture cannot be read: {error}"))
+            })
+        }
+        Ok(RuleOverrides {
+            upsample: read(&self.upsample)?,
+            rope_mode: read(&self.rope_mode)?,
+            region_score: read(&self.region_score)?,
+            jump_noise: read(&self.jump_noise)?,
+        })
+    }
 }
 
 /// The numbers of a RALU run.
@@ -89,6 +135,19 @@ impl From<&RaluParams> for SavedParameters {
             stage_shifts: params.shifts,
             stage_z: params.z,
         }
+    }
+}
+
+impl SavedParameters {
+    /// Whether these are a preset's numbers for any family of models.
+    fn are_those_of(&self, preset: Preset) -> bool {
+        let families = [PresetFamily::Flux, PresetFamily::Sd3, PresetFamily::Distilled];
+        // The time shifts that models come with.
+        families
+            .into_iter()
+            .flat_map(|family| [3.0, 1.0].map(|shift| family.params(preset, shift)))
+            .flatten()
+            .any(|params| SavedParameters::from(&params) == *self)
     }
 }
 
@@ -159,9 +218,11 @@ impl Saved {
                     Variant::Exact => "exact",
                 }
                 .to_owned(),
+                rules: settings.ralu.map(|_| settings.rules.into()),
                 parameters: settings.ralu.as_ref().map(SavedParameters::from),
                 regions,
             },
+            cache: settings.cache.as_ref().map(CacheSpec::to_string),
             precision: match origin.precision {
                 Precision::Auto => "auto",
                 Precision::F32 => "f32",
@@ -176,9 +237,7 @@ impl Saved {
     pub(super) fn request(&self) -> Result<Request> {
         let ralu = match (&self.ralu.parameters, self.ralu.name.parse::<Preset>()) {
             (None, _) => RaluChoice::Off,
-            (Some(saved), Ok(preset)) if SavedParameters::from(&preset.params()) == *saved => {
-                RaluChoice::Preset(preset)
-            }
+            (Some(saved), Ok(preset)) if saved.are_those_of(preset) => RaluChoice::Preset(preset),
             // Custom, or a preset that had other numbers when the picture was made.
             (Some(saved), _) => RaluChoice::Custom {
                 stage_steps: saved.stage_steps,
@@ -205,6 +264,16 @@ impl Saved {
                 &self.ralu.variant,
                 &[("official", Variant::Official), ("exact", Variant::Exact)],
             )?,
+            rules: match &self.ralu.rules {
+                Some(rules) => rules.overrides()?,
+                None => RuleOverrides::default(),
+            },
+            cache: match &self.cache {
+                None => None,
+                Some(cache) => CacheSpec::parse_option(cache).map_err(|error| {
+                    Error::failed(format!("the request in this picture cannot be read: {error}"))
+                })?,
+            },
             mask: self.ralu.regions.as_ref().map(SavedRegions::mask).transpose()?,
             ..Default::default()
         })

@@ -163,6 +163,15 @@ impl Fields {
         Ok(self.optional_counts(field)?.unwrap_or_else(|| default.to_vec()))
     }
 
+    /// A list of whole numbers from 0 on; empty if the field is absent.
+    pub(super) fn indices(&self, field: &str) -> Result<Vec<usize>> {
+        let one = |value: &Value| value.as_u64().filter(|n| *n <= MAX_LAYERS).map(|n| n as usize);
+        let list = self.optional(field, "a list of whole numbers", |value| {
+            value.as_array()?.iter().map(one).collect::<Option<Vec<usize>>>()
+        })?;
+        Ok(list.unwrap_or_default())
+    }
+
     pub(super) fn optional_number(&self, field: &str) -> Result<Option<f64>> {
         self.optional(field, "a finite number", |value| value.as_f64().filter(|x| x.is_finite()))
     }

@@ -16,6 +16,8 @@ pub struct ModelIndex {
     pub family: Family,
     /// `(part, library, class)` of every part that is present, in file order of names.
     pub parts: Vec<(String, String, String)>,
+    /// `_name_or_path`: where the folder was first saved from, if it says so.
+    pub name_or_path: Option<String>,
 }
 
 impl ModelIndex {
@@ -25,9 +27,7 @@ impl ModelIndex {
         let class = fields.string("_class_name")?;
         let family = match class.as_str() {
             "FluxPipeline" => Family::Flux,
-            "StableDiffusion3Pipeline" => {
-                return Err(ConfigError::NotYet { path: fields.path, found: class });
-            }
+            "StableDiffusion3Pipeline" => Family::Sd3,
             _ => return Err(ConfigError::Pipeline { path: fields.path, found: class }),
         };
         let mut parts = Vec::new();
@@ -38,13 +38,25 @@ impl ModelIndex {
                 parts.push((name.clone(), library.clone(), class.clone()));
             }
         }
-        let index = Self { class, family, parts };
+        let name_or_path = fields.optional_string("_name_or_path")?;
+        let index = Self { class, family, parts, name_or_path };
         match family {
             Family::Flux => {
                 index.expect(&fields, "transformer", &["FluxTransformer2DModel"])?;
                 index.expect(&fields, "text_encoder", &["CLIPTextModel"])?;
                 index.expect(&fields, "text_encoder_2", &["T5EncoderModel"])?;
                 // Not the tokenizers: transformers has renamed their classes, and their files say what they are.
+                index.expect(&fields, "vae", &["AutoencoderKL"])?;
+                index.expect(&fields, "scheduler", &["FlowMatchEulerDiscreteScheduler"])?;
+            }
+            Family::Sd3 => {
+                index.expect(&fields, "transformer", &["SD3Transformer2DModel"])?;
+                index.expect(&fields, "text_encoder", &["CLIPTextModelWithProjection"])?;
+                index.expect(&fields, "text_encoder_2", &["CLIPTextModelWithProjection"])?;
+                // As in diffusers, T5 may be left out.
+                if index.part("text_encoder_3").is_some() {
+                    index.expect(&fields, "text_encoder_3", &["T5EncoderModel"])?;
+                }
                 index.expect(&fields, "vae", &["AutoencoderKL"])?;
                 index.expect(&fields, "scheduler", &["FlowMatchEulerDiscreteScheduler"])?;
             }

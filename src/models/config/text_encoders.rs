@@ -1,4 +1,4 @@
-//! `text_encoder/config.json` and `text_encoder_2/config.json`: CLIP and T5, and how long T5's texts may be.
+//! The text encoders' `config.json`: CLIP (one in FLUX, two in SD3) and T5, and how long T5's texts may be.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -17,7 +17,8 @@ pub enum ClipAct {
     Gelu,
 }
 
-/// `CLIPTextModel`. Absent fields have the defaults of transformers' `CLIPTextConfig`.
+/// `CLIPTextModel` or `CLIPTextModelWithProjection`. Absent fields have the defaults of transformers'
+/// `CLIPTextConfig`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClipConfig {
     /// Rows of the token table (49408).
@@ -38,6 +39,8 @@ pub struct ClipConfig {
     pub layer_norm_eps: f64,
     /// See [`ClipConfig::pooled_position`].
     pub eos_token_id: u32,
+    /// Width of the projected pooled vector; `None` for a `CLIPTextModel`, which has no projection.
+    pub projection_dim: Option<usize>,
 }
 
 impl ClipConfig {
@@ -59,8 +62,13 @@ impl ClipConfig {
         ids.iter().position(|id| *id == self.eos_token_id).unwrap_or(0)
     }
 
-    /// Reads a CLIP text encoder's `config.json`.
-    pub fn load(source: &dyn Source, path: &str) -> Result<Self> {
+    /// Numbers of the pooled vector.
+    pub fn pooled_dim(&self) -> usize {
+        self.projection_dim.unwrap_or(self.hidden_size)
+    }
+
+    /// Reads a CLIP text encoder's `config.json`. `projected` is whether its class has a projection.
+    pub fn load(source: &dyn Source, path: &str, projected: bool) -> Result<Self> {
         let mut fields = Fields::open(source, path)?;
         // A full CLIP config keeps the text half one level down.
         if let Some(Value::Object(text)) = fields.map.get("text_config") {
@@ -83,6 +91,10 @@ impl ClipConfig {
             },
             layer_norm_eps: fields.eps_or("layer_norm_eps", 1e-5)?,
             eos_token_id: fields.id_or("eos_token_id", 49407)?,
+            projection_dim: match projected {
+                true => Some(fields.count_or("projection_dim", 512)?),
+                false => None,
+            },
         };
         if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
             let expected =

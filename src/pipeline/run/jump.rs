@@ -6,7 +6,7 @@ use crate::pipeline::picture::{self, Picture};
 use crate::pipeline::programs::JumpMemory;
 use crate::pipeline::prompt::check_finite;
 use crate::pipeline::{Error, Pipeline, StageKind};
-use crate::sampling::{self, Transition, Upsample};
+use crate::sampling::{self, JumpNoise, Transition, Upsample};
 
 impl<'p> Run<'p> {
     /// Carries the latents over to the next stage: gather, repeat, add noise.
@@ -24,10 +24,14 @@ impl<'p> Run<'p> {
         let jump = self.schedule.jumps[stage];
         let rules = self.settings.rules;
         let name = format!("noise_stage{}", stage + 2);
-        let channels = self.pipeline.config.flux().in_channels;
+        let channels = self.pipeline.config.transformer.token_channels();
         let shape = [transition.n_tokens(), channels];
         let noise = match self.given.numbers(&format!("ralu_{name}"), &shape)? {
             Some(noise) => noise.to_vec(),
+            None if rules.jump_noise == JumpNoise::Bound => {
+                let (h, w) = (2 * self.schedule.rows, 2 * self.schedule.cols);
+                sampling::bound_noise(&self.image.noise, h, w, &transition)?
+            }
             None => sampling::jump_noise(
                 self.image.seed,
                 stage as u32 + 1,

@@ -1,8 +1,10 @@
 //! A run: the stages of one request, one event at a time.
 //!
-//! This file says what follows what; [`prepare`], [`stages`], [`regions`] and [`jump`] say what is done.
+//! This file says what follows what; [`prepare`], [`stages`], [`positions`],
+//! [`regions`] and [`jump`] say what is done.
 
 mod jump;
+mod positions;
 mod prepare;
 mod regions;
 mod stages;
@@ -11,11 +13,12 @@ use std::collections::VecDeque;
 
 use web_time::Instant;
 
-use super::event::Event;
+use super::event::{Event, ImageReport};
 use super::programs::RunMemory;
 use super::prompt::{Encoded, Encoder};
 use super::{Error, NamedTensors, Pipeline, Request, RunSchedule, Settings};
 use crate::gpu::Counters;
+use crate::sampling::cache::CacheRule;
 use crate::tensor::Resident;
 use prepare::Programs;
 
@@ -59,6 +62,13 @@ struct ImageState {
     selected: Vec<u32>,
     tensors: NamedTensors,
     flops_done: f64,
+    /// The full-size noise that it started from, if jumps need it again.
+    noise: Vec<f32>,
+    /// Clean estimates of stage 1, if regions are chosen by their variance.
+    estimates: Vec<Vec<f32>>,
+    /// The temporal cache's decisions.
+    cache: Option<CacheRule>,
+    report: ImageReport,
 }
 
 impl<'p> Run<'p> {

@@ -1,4 +1,4 @@
-//! The end of RALU's first stage: the clean estimate, its edges, the regions to refine early, and their pictures.
+//! The end of RALU's first stage: the clean estimate, the regions to refine early, and their pictures.
 
 use web_time::Instant;
 
@@ -8,37 +8,55 @@ use crate::pipeline::Error;
 use crate::pipeline::event::{Event, PictureKind};
 use crate::pipeline::picture::{self, Picture};
 use crate::pipeline::prompt::check_finite;
-use crate::sampling::{self, EdgeMap, RaluParams, TieBreak};
+use crate::sampling::{self, EdgeMap, RaluParams, Ranking, RegionScore, TieBreak};
 
 impl<'p> Run<'p> {
-    /// Finds the tokens to refine early: decode the estimate, find its edges, rank the patches.
+    /// Finds the tokens to refine early: score them by the clean estimate, and rank.
     pub(super) async fn choose_regions(&mut self, stage: usize) -> Result<(), Error> {
         let started = Instant::now();
-        let planes = self.low_estimate().await?;
-        let preview = self.push_low_picture(stage, &planes);
         let grid = self.schedule.grid();
-        let (width, height) = (self.schedule.width / 2, self.schedule.height / 2);
-        let edges = sampling::edge_map(&planes, width, height, self.settings.rules.gray_map)?;
-        let density = sampling::edge_density(&edges, grid)?;
-        let fine = match self.settings.rules.tie_break {
-            TieBreak::Index => vec![],
-            TieBreak::Gradient => sampling::gradient_sum(&edges, grid)?,
+        let preview = match self.memory()?.low_pixels {
+            Some(_) => {
+                let planes = self.low_estimate().await?;
+                Some((self.push_low_picture(stage, &planes), planes))
+            }
+            None => None,
+        };
+        let (ranking, edges) = match (self.settings.rules.region_score, &preview) {
+            (RegionScore::Edges, Some((_, planes))) => {
+                let edges = self.edges(planes)?;
+                (self.rank_by_edges(&edges)?, Some(edges))
+            }
+            (RegionScore::Variance, _) if self.image.estimates.len() >= 2 => (
+                Ranking::by_score(&sampling::temporal_variance(&self.image.estimates, grid)?),
+                None,
+            ),
+            // One step has no variance.
+            (RegionScore::LatentGradient | RegionScore::Variance | RegionScore::Edges, _) => {
+                let sigma = self.schedule.stages[stage].sigmas.last().copied().unwrap_or(0.0);
+                let clean = self.clean_tokens(stage, sigma).await?;
+                (Ranking::by_score(&sampling::latent_gradient(&clean, grid)?), None)
+            }
         };
         let k =
             self.settings.ralu.as_ref().map_or(0, |r: &RaluParams| r.region_count(grid.n_tokens()));
         let selected = match (self.given.indices("ralu_selected")?, &self.settings.mask) {
             (Some(given), _) => self.check_selected(given)?,
-            (None, None) => sampling::select(&density, &fine, k),
+            (None, None) => ranking.select(k),
             (None, Some(mask)) => {
                 let shares = sampling::mask_regions(&mask.luma, mask.width, mask.height, grid)?;
-                sampling::select_with_mask(mask.mode, &shares, &density, &fine, k)
+                ranking.select_with_mask(mask.mode, &shares, k)
             }
         };
-        self.push_region_pictures(stage, &preview, &edges, &selected);
+        if let Some((preview, _)) = &preview {
+            self.push_region_pictures(stage, preview, edges.as_ref(), &selected);
+        }
+        let score = ranking.scores();
         if self.collect_tensors {
             let tensors = &mut self.image.tensors;
             // The official code sums pixels of value 255.
-            let sums: Vec<f32> = density.iter().map(|count| *count as f32 * 255.0).collect();
+            let scale = if edges.is_some() { 255.0 } else { 1.0 };
+            let sums: Vec<f32> = score.iter().map(|score| score * scale).collect();
             tensors.insert("edges", &[sums.len()], sums);
             let indices: Vec<i64> = selected.iter().map(|i| i64::from(*i)).collect();
             tensors.insert_indices("selected", &[indices.len()], indices);
@@ -47,7 +65,7 @@ impl<'p> Run<'p> {
             image: self.image.number,
             grid,
             selected: selected.clone(),
-            density,
+            score,
             seconds: started.elapsed().as_secs_f64(),
         });
         if selected.len() != self.schedule.regions {
@@ -57,6 +75,21 @@ impl<'p> Run<'p> {
         }
         self.image.selected = selected;
         Ok(())
+    }
+
+    fn edges(&self, planes: &[f32]) -> Result<EdgeMap, Error> {
+        let (width, height) = (self.schedule.width / 2, self.schedule.height / 2);
+        Ok(sampling::edge_map(planes, width, height, self.settings.rules.gray_map)?)
+    }
+
+    fn rank_by_edges(&self, edges: &EdgeMap) -> Result<Ranking, Error> {
+        let grid = self.schedule.grid();
+        let density = sampling::edge_density(edges, grid)?;
+        let fine = match self.settings.rules.tie_break {
+            TieBreak::Index => vec![],
+            TieBreak::Gradient => sampling::gradient_sum(edges, grid)?,
+        };
+        Ok(Ranking::by_edges(density, fine))
     }
 
     /// Decodes the half-size clean estimate: planes in the decoder's range.
@@ -114,13 +147,12 @@ impl<'p> Run<'p> {
         &mut self,
         stage: usize,
         preview: &Picture,
-        edges: &EdgeMap,
+        edges: Option<&EdgeMap>,
         selected: &[u32],
     ) {
         let drawn = picture::draw_regions(preview, self.schedule.grid(), selected);
-        for (kind, picture) in
-            [(PictureKind::Edges, picture::draw_edges(edges)), (PictureKind::Regions, drawn)]
-        {
+        let edges = edges.map(|edges| (PictureKind::Edges, picture::draw_edges(edges)));
+        for (kind, picture) in edges.into_iter().chain([(PictureKind::Regions, drawn)]) {
             let image = self.image.number;
             self.events.push_back(Event::StagePicture { image, stage: stage + 1, kind, picture });
         }

@@ -1,24 +1,33 @@
 //! A picture, from its first noise through the steps of every stage to its pixels.
 
+use std::cmp::Ordering;
+use std::rc::Rc;
+
 use web_time::Instant;
 
 use super::{ImageState, Run};
 use crate::gpu::Program;
-use crate::models::flux::rope_table;
-use crate::models::layers::timestep_embedding;
+use crate::models::config::Family;
+use crate::ops::{change_rows, relative_change};
 use crate::pipeline::event::{Event, StageEnd, StageStart, StepDone};
 use crate::pipeline::picture::{self, Picture};
-use crate::pipeline::programs::step;
+use crate::pipeline::programs::{StepRecordings, step, taylor};
 use crate::pipeline::prompt::{Embedding, check_finite};
 use crate::pipeline::{Error, Rng, StageKind};
-use crate::sampling::{self, TokenLayout};
+use crate::sampling::cache::{CacheRule, Decision, TaylorUpdate};
+use crate::sampling::{self, JumpNoise, RegionScore};
 
 impl<'p> Run<'p> {
     /// Draws the initial noise.
     pub(super) async fn begin_image(&mut self, number: usize) -> Result<(), Error> {
         let seed = self.settings.seed.wrapping_add(number as u64);
-        self.image =
-            ImageState { number, seed, started: Some(Instant::now()), ..Default::default() };
+        self.image = ImageState {
+            number,
+            seed,
+            started: Some(Instant::now()),
+            cache: self.cache_rule()?,
+            ..Default::default()
+        };
         let (h, w) = (2 * self.schedule.rows, 2 * self.schedule.cols);
         let channels = self.pipeline.config.vae.latent_channels;
         let shape = [1, channels, h, w];
@@ -38,6 +47,9 @@ impl<'p> Run<'p> {
             _ => sampling::pack(&noise, h, w)?,
         };
         self.write(&self.memory()?.stages[0].x, &tokens).await?;
+        if self.settings.rules.jump_noise == JumpNoise::Bound {
+            self.image.noise.clone_from(&noise);
+        }
         if self.collect_tensors {
             self.collect_prompt();
             self.image.tensors.insert("initial_noise", &shape, noise);
@@ -52,9 +64,20 @@ impl<'p> Run<'p> {
         Ok(())
     }
 
+    /// The temporal cache's rule for one picture.
+    fn cache_rule(&self) -> Result<Option<CacheRule>, Error> {
+        let Some(spec) = &self.settings.cache else { return Ok(None) };
+        let n_tokens = self.schedule.rows * self.schedule.cols;
+        let plain = match spec.plain_steps() {
+            Some(steps) => self.pipeline.config.plain_sigmas(steps, n_tokens)?,
+            None => vec![],
+        };
+        Ok(Some(CacheRule::new(spec.clone(), plain)?))
+    }
+
     fn collect_prompt(&mut self) {
         let Some(encoded) = &self.encoded else { return };
-        let n_text = self.settings.max_sequence_length;
+        let n_text = self.pipeline.config.text_tokens(self.settings.max_sequence_length);
         let tensors = &mut self.image.tensors;
         let mut collect = |prefix: &str, embedding: &Embedding| {
             for (name, ids) in [("clip_ids", &embedding.clip_ids), ("t5_ids", &embedding.t5_ids)] {
@@ -76,24 +99,16 @@ impl<'p> Run<'p> {
 
     /// Positions of a stage's tokens, and the event that announces it.
     pub(super) async fn begin_stage(&mut self, stage: usize) -> Result<(), Error> {
+        self.write_positions(stage).await?;
         let spec = &self.schedule.stages[stage];
-        let positions = match (spec.kind, self.schedule.is_ralu()) {
-            (StageKind::Low, _) => TokenLayout::low(self.schedule.grid())?.positions(),
-            (StageKind::Mixed, _) => {
-                TokenLayout::mixed(self.schedule.grid(), &self.image.selected)?.positions()
-            }
-            (StageKind::Full, true) => TokenLayout::full(self.schedule.grid())?.positions(),
-            // Plain sampling: the grid may have odd sides.
-            (StageKind::Full, false) => (0..self.schedule.rows)
-                .flat_map(|row| (0..self.schedule.cols).map(move |col| [row as f32, col as f32]))
-                .collect(),
-        };
-        let axes = &self.pipeline.config.flux().axes_dims_rope;
-        let table = rope_table(axes, self.settings.max_sequence_length, &positions);
+        let is_last = stage + 1 == self.schedule.stages.len();
+        if let Some(rule) = &mut self.image.cache {
+            rule.begin_stage(&spec.sigmas, is_last);
+        }
+        self.image.report.computed.push(vec![]);
         let programs = self.programs()?;
-        self.write(&programs.memory.stages[stage].pe, &table).await?;
-
-        let bytes = programs.steps[stage].slot_bytes();
+        let bytes =
+            programs.steps[stage].iter().map(|program| program.slot_bytes()).max().unwrap_or(0);
         let first = stage == 0 && self.image.number == 0;
         let allocated_bytes = if first { programs.allocated_bytes } else { 0 };
         self.events.push_back(Event::Stage(StageStart {
@@ -119,15 +134,15 @@ impl<'p> Run<'p> {
         let shared = &programs.memory.shared;
         // The reference rounds the timestep to f32 on its way through the pipeline.
         let timestep = f64::from((sigma as f32 * 1000.0) / 1000.0 * 1000.0);
-        self.write(&shared.time, &timestep_embedding(timestep)).await?;
+        self.write_sinusoid(&shared.time, timestep).await?;
         let mut scalars = [0.0; step::LEN];
         scalars[step::DELTA] = next as f32 - sigma as f32;
-        scalars[step::TRUE_CFG] = self.settings.true_cfg as f32;
+        scalars[step::CFG] = self.settings.true_cfg as f32;
         // After the step the latents are at the next noise level.
         scalars[step::SIGMA] = next as f32;
         self.write(&shared.step, &scalars).await?;
-        let program = programs.steps[stage].clone();
-        program.run(&self.pipeline.gpu).await?;
+        let decision = self.evaluate(stage, i).await?;
+        self.keep_estimate(stage, next).await?;
 
         if i == 0 {
             self.image.counters = Some(self.pipeline.gpu.counters());
@@ -142,8 +157,11 @@ impl<'p> Run<'p> {
         }
         let seconds = started.elapsed().as_secs_f64();
         self.image.stage_seconds += seconds;
-        self.image.flops_done += program.flops();
-        let done = self.image.flops_done / self.flops()?;
+        self.image.report.step_seconds += seconds;
+        if let Some(stage) = self.image.report.computed.last_mut() {
+            stage.push(decision == Decision::Full);
+        }
+        let done = self.done(stage, i)?;
         self.events.push_back(Event::Step(StepDone {
             image: self.image.number,
             stage: stage + 1,
@@ -152,21 +170,118 @@ impl<'p> Run<'p> {
             sigma,
             seconds,
             done,
+            reused: decision == Decision::Reuse,
         }));
         Ok(())
     }
 
-    /// Estimated operations of one picture.
-    fn flops(&self) -> Result<f64, Error> {
+    /// Runs what the temporal cache asks for, or the whole network without one. Gives what became of the step.
+    async fn evaluate(&mut self, stage: usize, i: usize) -> Result<Decision, Error> {
+        let mut decision = match &mut self.image.cache {
+            Some(rule) => rule.next(i),
+            None => Decision::Full,
+        };
+        if let Some(probe) = self.programs()?.steps[stage].probe.clone() {
+            self.run_program(&probe).await?;
+            if decision == Decision::Probe {
+                let change = self.change(stage).await?;
+                if let Some(rule) = &mut self.image.cache {
+                    decision = rule.probed(change);
+                }
+            }
+        }
+        self.write_taylor(decision).await?;
+        let programs = &self.programs()?.steps[stage];
+        let program = match (decision, &programs.reuse) {
+            (Decision::Reuse, Some(reuse)) => reuse.clone(),
+            _ => programs.full.clone(),
+        };
+        self.run_program(&program).await?;
+        Ok(decision)
+    }
+
+    pub(super) async fn run_program(&mut self, program: &Program) -> Result<(), Error> {
+        program.run(&self.pipeline.gpu).await?;
+        self.image.flops_done += program.flops();
+        Ok(())
+    }
+
+    /// The change that a probe measured.
+    async fn change(&self, stage: usize) -> Result<f64, Error> {
+        let memory = self.memory()?;
+        let Some(probe) = memory.cache.as_ref().and_then(|cache| cache.probe.as_ref()) else {
+            return Ok(f64::INFINITY);
+        };
+        let partials = self.read(&probe.partials).await?;
+        let rows = self.settings.evaluations_per_step() * memory.stages[stage].x.rows;
+        Ok(relative_change(&partials[..4 * change_rows(rows)]))
+    }
+
+    /// Weights of the Taylor factors for the step in hand, if the cache has such.
+    async fn write_taylor(&self, decision: Decision) -> Result<(), Error> {
+        let cache = self.memory()?.cache.as_ref();
+        let (Some(rule), Some(memory)) =
+            (&self.image.cache, cache.and_then(|cache| cache.weights.as_ref()))
+        else {
+            return Ok(());
+        };
+        let mut weights = [0.0; taylor::LEN];
+        let mut set = |at: usize, values: &[f32]| {
+            weights[at..at + values.len()].copy_from_slice(values);
+        };
+        match decision {
+            Decision::Reuse => set(taylor::PREDICT, &rule.predict_weights()),
+            _ => {
+                let TaylorUpdate { second, first } = rule.update_weights();
+                set(taylor::SECOND, &second);
+                set(taylor::FIRST, &first);
+            }
+        }
+        self.write(memory, &weights).await
+    }
+
+    /// Keeps the clean estimate of stage 1 if regions are chosen by its changes. The latents are at `sigma` now.
+    async fn keep_estimate(&mut self, stage: usize, sigma: f64) -> Result<(), Error> {
+        let wanted = self.settings.rules.region_score == RegionScore::Variance
+            && self.schedule.stages[stage].kind == StageKind::Low
+            && self.schedule.has_regions();
+        if wanted {
+            let estimate = self.clean_tokens(stage, sigma).await?;
+            self.image.estimates.push(estimate);
+        }
+        Ok(())
+    }
+
+    /// `x - sigma * velocity` of a stage's tokens, `[N, 64]`.
+    pub(super) async fn clean_tokens(&self, stage: usize, sigma: f64) -> Result<Vec<f32>, Error> {
+        let memory = &self.memory()?.stages[stage];
+        let mut x = self.read(&memory.x).await?;
+        let velocity = self.read(&memory.velocity).await?;
+        x.iter_mut().zip(velocity).for_each(|(x, v)| *x -= sigma as f32 * v);
+        check_finite("the clean estimate of stage 1", &x)?;
+        Ok(x)
+    }
+
+    /// Share of the picture's work that is done after step `i` of a stage. What a cache leaves out counts as done.
+    fn done(&self, stage: usize, i: usize) -> Result<f64, Error> {
         let programs = self.programs()?;
-        let steps: f64 = programs
-            .steps
-            .iter()
-            .zip(&self.schedule.stages)
-            .map(|(program, spec)| program.flops() * spec.steps() as f64)
-            .sum();
+        let step = |programs: &StepRecordings<Rc<Program>>| {
+            programs.full.flops() + programs.probe.as_ref().map_or(0.0, |probe| probe.flops())
+        };
         let low = programs.decode_low.as_ref().map_or(0.0, Program::flops);
-        Ok(steps + low + programs.decode.flops())
+        let (mut done, mut all) = (0.0, programs.decode.flops() + low);
+        for (number, (programs, spec)) in
+            programs.steps.iter().zip(&self.schedule.stages).enumerate()
+        {
+            let steps = match number.cmp(&stage) {
+                Ordering::Less => spec.steps(),
+                Ordering::Equal => i + 1,
+                Ordering::Greater => 0,
+            };
+            done += step(programs) * steps as f64;
+            all += step(programs) * spec.steps() as f64;
+        }
+        Ok((done + if stage > 0 { low } else { 0.0 }) / all)
     }
 
     /// Reports a stage, and jumps to the next one.
@@ -210,6 +325,7 @@ impl<'p> Run<'p> {
         programs.decode.run(&self.pipeline.gpu).await?;
         let values = self.read(&programs.memory.pixels).await?;
         check_finite("the decoded picture", &values)?;
+        self.image.report.flops = self.image.flops_done + self.programs()?.decode.flops();
         let planes = picture::to_unit(&picture::planes(&values));
         let (width, height) = (self.schedule.width, self.schedule.height);
         let picture = Picture::from_planes(&planes, width, height)
@@ -218,7 +334,7 @@ impl<'p> Run<'p> {
             let memory = self.memory()?;
             let x = &memory.stages[memory.stages.len() - 1].x;
             let latents = self.read(x).await?;
-            let shape = [1, x.rows, x.cols];
+            let (latents, shape) = self.as_diffusers_has_them(latents)?;
             let tensors = &mut self.image.tensors;
             tensors.insert("latents", &shape, latents);
             tensors.insert("image", &[1, 3, height, width], planes);
@@ -232,7 +348,18 @@ impl<'p> Run<'p> {
             picture,
             tensors,
             seconds: self.image.started.map_or(0.0, |started| started.elapsed().as_secs_f64()),
+            report: std::mem::take(&mut self.image.report),
         });
         Ok(())
+    }
+
+    /// Finished latents in diffusers' form: FLUX keeps them packed, `[1, N, 64]`; SD3 has `[1, 16, H/8, W/8]`.
+    fn as_diffusers_has_them(&self, tokens: Vec<f32>) -> Result<(Vec<f32>, Vec<usize>), Error> {
+        let (h, w) = (2 * self.schedule.rows, 2 * self.schedule.cols);
+        let channels = self.pipeline.config.vae.latent_channels;
+        Ok(match self.pipeline.config.family() {
+            Family::Flux => (tokens, vec![1, h * w / 4, 4 * channels]),
+            Family::Sd3 => (sampling::unpack(&tokens, h, w)?, vec![1, channels, h, w]),
+        })
     }
 }

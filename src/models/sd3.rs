@@ -1,0 +1,356 @@
+//! The Stable Diffusion 3 and 3.5 transformer (MMDiT): text and image in two streams that meet in attention.
+//!
+//! SD3 paper (arXiv 2403.03206), figure 2; weights carry diffusers' names (`SD3Transformer2DModel`). SD3.5 adds RMS
+//! norms of queries and keys, and its medium size a second, image-only attention in the first blocks.
+//!
+//! Image tokens are the packed 2 x 2 patches that FLUX has, number `channel * 4 + row * 2 + column`. The patch
+//! embedding's convolution reads them in that order as it is; the output layer's rows are put into it at loading, so
+//! that stages may hold any list of tokens.
+
+use super::config::Sd3Config;
+use super::denoiser::{Inputs, Positions, Replay, Residual, State, Streams};
+use super::layers::{Loader, MlpEmbedder};
+use super::position_table::PositionTable;
+use crate::ops::{
+    Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Weights, Write, activate_into,
+    attention_over, combine, linear, linear_into, norm, qk_norm,
+};
+use crate::tensor::{Resident, Tensor};
+
+/// Of the layer norms and of the q/k norms.
+const EPS: f32 = 1e-6;
+
+const LAYER_NORM: NormKind = NormKind::Layer { eps: EPS };
+
+/// The whole network.
+pub struct Sd3 {
+    patch_embed: LinearLayer,
+    positions: PositionTable,
+    context_embedder: LinearLayer,
+    time_in: MlpEmbedder,
+    text_in: MlpEmbedder,
+    blocks: Vec<Block>,
+    norm_out: LinearLayer,
+    proj_out: LinearLayer,
+}
+
+impl Sd3 {
+    /// Asks for all weights.
+    pub fn load(loader: &Loader<'_>, config: &Sd3Config) -> Self {
+        let d = config.hidden();
+        let embed = loader.pp("time_text_embed");
+        let token = 4 * config.out_channels;
+        Sd3 {
+            patch_embed: loader.patch_embed("pos_embed.proj", d, config.in_channels),
+            positions: PositionTable::load(loader, config),
+            context_embedder: loader.linear("context_embedder", d, config.joint_attention_dim),
+            time_in: MlpEmbedder::load(
+                &embed.pp("timestep_embedder"),
+                super::denoiser::SINUSOID,
+                d,
+            ),
+            text_in: MlpEmbedder::load(&embed.pp("text_embedder"), config.pooled_projection_dim, d),
+            blocks: (0..config.num_layers)
+                .map(|i| Block::load(&loader.pp("transformer_blocks").pp(i), config, i))
+                .collect(),
+            norm_out: loader.linear("norm_out.linear", 2 * d, d),
+            // The checkpoint has (row, column, channel), tokens have (channel, row, column).
+            proj_out: loader
+                .linear_with_rows("proj_out", token, d, |i| i % 4 * config.out_channels + i / 4),
+        }
+    }
+
+    /// The table of positions.
+    pub fn positions(&self) -> &PositionTable {
+        &self.positions
+    }
+
+    pub(super) fn begin<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, state: State<'r>) {
+        let Positions::Added(positions) = inputs.positions else {
+            unreachable!("SD3 adds positions to its tokens")
+        };
+        let t = state.n_text;
+        for (b, streams) in state.branches().enumerate() {
+            let txt = inputs.txt.row_range(b * t..(b + 1) * t);
+            linear_into("txt_in", txt, &self.context_embedder, streams.txt, Epilogue::default());
+            linear_into("img_in", img, &self.patch_embed, streams.img, Epilogue::default());
+            let once = Weights::Constant([1.0, 0.0, 0.0]);
+            combine("positions", &[positions], once, None, Write::Add, streams.img);
+        }
+        let recorder = img.recorder();
+        let vec = recorder.temp("vec.sum", state.vec.rows(), state.vec.cols());
+        recorder.scope("vec", || {
+            self.time_in.forward_into(inputs.time, vec, Write::Store);
+            self.text_in.forward_into(inputs.pooled, vec, Write::Add);
+        });
+        // Every modulation begins with SiLU.
+        activate_into("vec.silu", vec, Activation::Silu, state.vec);
+    }
+
+    pub(super) fn n_blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub(super) fn block<'r>(&self, i: usize, state: &State<'r>, residual: &mut dyn Residual<'r>) {
+        let recorder = state.x.recorder();
+        recorder.scope(format!("block.{i}"), || self.blocks[i].forward(state, residual));
+    }
+
+    pub(super) fn replay<'r>(&self, i: usize, state: &State<'r>, module: Replay<'_, 'r>) {
+        let recorder = state.x.recorder();
+        recorder.scope(format!("block.{i}"), || self.blocks[i].replay(state, module));
+    }
+
+    pub(super) fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
+        let Some(block) = self.blocks.first() else {
+            return state.branches().map(|streams| streams.img).collect();
+        };
+        let modulation = linear("mod", state.vec, &block.img_modulation, Activation::Identity);
+        let d = state.x.cols();
+        (state.branches().enumerate())
+            .map(|(b, streams)| {
+                let row = state.row(modulation, b);
+                let (shift, scale) = (row.col_range(0..d), row.col_range(d..2 * d));
+                norm("modulated", streams.img, LAYER_NORM, Affine::Modulate { scale, shift })
+            })
+            .collect()
+    }
+
+    pub(super) fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
+        // The last modulation has the scale in front of the shift.
+        let modulation = linear("norm_out.mod", state.vec, &self.norm_out, Activation::Identity);
+        (state.branches().enumerate())
+            .map(|(b, streams)| {
+                let [scale, shift] = state.row(modulation, b).chunk_cols();
+                let affine = Affine::Modulate { scale, shift };
+                let img = norm("norm_out", streams.img, LAYER_NORM, affine);
+                linear("velocity", img, &self.proj_out, Activation::Identity)
+            })
+            .collect()
+    }
+}
+
+/// Queries, keys and values of one stream; the norms are SD3.5's.
+struct QkvProjection {
+    q: LinearLayer,
+    k: LinearLayer,
+    v: LinearLayer,
+    norms: Option<[Resident; 2]>,
+}
+
+impl QkvProjection {
+    fn load(loader: &Loader<'_>, config: &Sd3Config, names: [&str; 3], norms: [&str; 2]) -> Self {
+        let d = config.hidden();
+        let [q, k, v] = names.map(|name| loader.linear(name, d, d));
+        QkvProjection {
+            q,
+            k,
+            v,
+            norms: config
+                .qk_norm
+                .then(|| norms.map(|name| loader.vector(name, config.attention_head_dim))),
+        }
+    }
+
+    /// Queries, keys and values of `x`, written to `q`, `k` and `v`. Queries may be left out.
+    fn forward<'r>(&self, x: Tensor<'r>, q: Option<Tensor<'r>>, [k, v]: [Tensor<'r>; 2]) {
+        let recorder = x.recorder();
+        if let Some(q) = q {
+            linear_into("q", x, &self.q, q, Epilogue::default());
+        }
+        linear_into("k", x, &self.k, k, Epilogue::default());
+        linear_into("v", x, &self.v, v, Epilogue::default());
+        if let Some([norm_q, norm_k]) = &self.norms {
+            if let Some(q) = q {
+                qk_norm("q.norm", q, recorder.resident(norm_q), EPS);
+            }
+            qk_norm("k.norm", k, recorder.resident(norm_k), EPS);
+        }
+    }
+}
+
+/// Two layers with GELU between them.
+struct Mlp {
+    fc1: LinearLayer,
+    fc2: LinearLayer,
+}
+
+impl Mlp {
+    fn load(loader: &Loader<'_>, config: &Sd3Config) -> Self {
+        let (d, mlp) = (config.hidden(), config.mlp());
+        Mlp { fc1: loader.linear("net.0.proj", mlp, d), fc2: loader.linear("net.2", d, mlp) }
+    }
+
+    /// `x += gate * mlp(norm(x))`.
+    fn forward<'r>(
+        &self,
+        x: Tensor<'r>,
+        [shift, scale, gate]: [Tensor<'r>; 3],
+        residual: &mut dyn Residual<'r>,
+    ) {
+        let h = norm("norm2", x, LAYER_NORM, Affine::Modulate { scale, shift });
+        let h = linear("mlp.in", h, &self.fc1, Activation::GeluTanh);
+        residual.add(x, gate, h, &self.fc2);
+    }
+}
+
+/// A block with separate weights for text and image, which meet in attention.
+struct Block {
+    head_dim: usize,
+    img_modulation: LinearLayer,
+    img_qkv: QkvProjection,
+    img_proj: LinearLayer,
+    img_mlp: Mlp,
+    /// The image-only attention of SD3.5-medium: its projection, and its output layer.
+    dual: Option<(QkvProjection, LinearLayer)>,
+    txt_modulation: LinearLayer,
+    txt_qkv: QkvProjection,
+    /// What the text does after attention. The last block drops it: nobody would read it.
+    txt_out: Option<(LinearLayer, Mlp)>,
+}
+
+/// Modulations of a branch.
+struct Modulation<'r> {
+    img: [Tensor<'r>; 6],
+    dual: Option<[Tensor<'r>; 3]>,
+    /// Shift and scale before attention.
+    txt_in: [Tensor<'r>; 2],
+    /// Gate of attention, then shift, scale and gate of the MLP.
+    txt_out: Option<[Tensor<'r>; 4]>,
+}
+
+impl Block {
+    fn load(loader: &Loader<'_>, config: &Sd3Config, i: usize) -> Self {
+        let d = config.hidden();
+        let is_last = i + 1 == config.num_layers;
+        let has_dual = config.dual_attention_layers.contains(&i);
+        let attn = loader.pp("attn");
+        let names = ["to_q", "to_k", "to_v"];
+        let norms = ["norm_q.weight", "norm_k.weight"];
+        let added = ["add_q_proj", "add_k_proj", "add_v_proj"];
+        let added_norms = ["norm_added_q.weight", "norm_added_k.weight"];
+        Block {
+            head_dim: config.attention_head_dim,
+            img_modulation: loader.linear("norm1.linear", if has_dual { 9 * d } else { 6 * d }, d),
+            img_qkv: QkvProjection::load(&attn, config, names, norms),
+            img_proj: attn.linear("to_out.0", d, d),
+            img_mlp: Mlp::load(&loader.pp("ff"), config),
+            dual: has_dual.then(|| {
+                let attn = loader.pp("attn2");
+                (QkvProjection::load(&attn, config, names, norms), attn.linear("to_out.0", d, d))
+            }),
+            txt_modulation: loader.linear(
+                "norm1_context.linear",
+                if is_last { 2 * d } else { 6 * d },
+                d,
+            ),
+            txt_qkv: QkvProjection::load(&attn, config, added, added_norms),
+            txt_out: (!is_last).then(|| {
+                (attn.linear("to_add_out", d, d), Mlp::load(&loader.pp("ff_context"), config))
+            }),
+        }
+    }
+
+    /// Modulations of all branches.
+    fn modulate<'r>(&self, state: &State<'r>) -> Vec<Modulation<'r>> {
+        let recorder = state.vec.recorder();
+        let [img, txt] =
+            [("img", &self.img_modulation), ("txt", &self.txt_modulation)].map(|(name, layer)| {
+                recorder.scope(name, || linear("mod", state.vec, layer, Activation::Identity))
+            });
+        let d = state.x.cols();
+        (0..state.n_branches())
+            .map(|b| {
+                let (img, txt) = (state.row(img, b), state.row(txt, b));
+                Modulation {
+                    img: img.col_range(0..6 * d).chunk_cols(),
+                    dual: self.dual.as_ref().map(|_| img.col_range(6 * d..9 * d).chunk_cols()),
+                    txt_in: match &self.txt_out {
+                        Some(_) => txt.col_range(0..2 * d).chunk_cols(),
+                        // The last block's has the scale in front of the shift.
+                        None => [txt.col_range(d..2 * d), txt.col_range(0..d)],
+                    },
+                    txt_out: (self.txt_out.as_ref())
+                        .map(|_| txt.col_range(2 * d..6 * d).chunk_cols()),
+                }
+            })
+            .collect()
+    }
+
+    fn forward<'r>(&self, state: &State<'r>, residual: &mut dyn Residual<'r>) {
+        let recorder = state.x.recorder();
+        let modulations = self.modulate(state);
+        for (Streams { txt, img, all }, modulation) in state.branches().zip(modulations) {
+            let (t, rows, d) = (txt.rows(), all.rows(), all.cols());
+            let norm1 = |name: &str, x: Tensor<'r>, [shift, scale]: [Tensor<'r>; 2]| {
+                norm(name, x, LAYER_NORM, Affine::Modulate { scale, shift })
+            };
+            let [shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp] = modulation.img;
+            let img_in = norm1("img.norm1", img, [shift_msa, scale_msa]);
+            let txt_in = norm1("txt.norm1", txt, modulation.txt_in);
+            // Before the first attention is added: both read the same tokens.
+            let dual_in = modulation
+                .dual
+                .map(|[shift, scale, gate]| (norm1("dual.norm1", img, [shift, scale]), gate));
+
+            // The last block asks for the image alone.
+            let first_query = if self.txt_out.is_some() { 0 } else { t };
+            let q = recorder.temp("q", rows - first_query, d);
+            let kv = ["k", "v"].map(|name| recorder.temp(name, rows, d));
+            let part = |range: std::ops::Range<usize>| kv.map(|m| m.row_range(range.clone()));
+            recorder.scope("txt", || {
+                let q = self.txt_out.as_ref().map(|_| q.row_range(0..t));
+                self.txt_qkv.forward(txt_in, q, part(0..t));
+            });
+            let img_q = q.row_range(t - first_query..q.rows());
+            recorder.scope("img", || self.img_qkv.forward(img_in, Some(img_q), part(t..rows)));
+            let attn = recorder.temp("attn", q.rows(), d);
+            self.attention("attn", q, kv, attn);
+
+            let img_attn = attn.row_range(t - first_query..attn.rows());
+            recorder.scope("img", || residual.add(img, gate_msa, img_attn, &self.img_proj));
+            if let (Some((qkv, proj)), Some((x, gate))) = (&self.dual, dual_in) {
+                recorder.scope("dual", || {
+                    let [q, k, v] = ["q", "k", "v"].map(|name| recorder.temp(name, img.rows(), d));
+                    qkv.forward(x, Some(q), [k, v]);
+                    let attn = recorder.temp("attn", img.rows(), d);
+                    self.attention("attn", q, [k, v], attn);
+                    residual.add(img, gate, attn, proj);
+                });
+            }
+            recorder.scope("img", || {
+                self.img_mlp.forward(img, [shift_mlp, scale_mlp, gate_mlp], residual);
+            });
+            if let (Some((proj, mlp)), Some([gate_msa, shift, scale, gate])) =
+                (&self.txt_out, modulation.txt_out)
+            {
+                recorder.scope("txt", || {
+                    residual.add(txt, gate_msa, attn.row_range(0..t), proj);
+                    mlp.forward(txt, [shift, scale, gate], residual);
+                });
+            }
+        }
+    }
+
+    fn attention<'r>(&self, name: &str, q: Tensor<'r>, [k, v]: [Tensor<'r>; 2], out: Tensor<'r>) {
+        let scale = 1.0 / (self.head_dim as f32).sqrt();
+        let options = Attention { head_dim: self.head_dim, scale, causal: false, bias: None };
+        attention_over(name, q, &[(k, v)], out, options);
+    }
+
+    fn replay<'r>(&self, state: &State<'r>, module: Replay<'_, 'r>) {
+        let modulations = self.modulate(state);
+        for (Streams { txt, img, .. }, modulation) in state.branches().zip(modulations) {
+            let [_, _, gate_msa, _, _, gate_mlp] = modulation.img;
+            module(img, gate_msa);
+            if let Some([_, _, gate]) = modulation.dual {
+                module(img, gate);
+            }
+            module(img, gate_mlp);
+            if let Some([gate_msa, _, _, gate_mlp]) = modulation.txt_out {
+                module(txt, gate_msa);
+                module(txt, gate_mlp);
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The memory of a run that outlives its recordings.
+
+use crate::models::config::{ModelConfig, TransformerConfig};
+use crate::models::denoiser::{Denoiser, PerGrid, Positions, SINUSOID};
+use crate::models::vae::IMAGE_CHANNELS;
+use crate::ops::change_rows;
+use crate::pipeline::{RunSchedule, Settings, StageKind};
+use crate::sampling::RopeMode;
+use crate::sampling::cache::{CacheSpec, Cached};
+use crate::tensor::{Caps, Recorder, Resident, ResidentIds};
+
+/// Index of each number in the `step` vector.
+pub(in crate::pipeline) mod step {
+    /// `sigma_next - sigma`.
+    pub const DELTA: usize = 0;
+    /// Scale of classifier-free guidance.
+    pub const CFG: usize = 1;
+    /// Noise level of the latents, for the clean estimate.
+    pub const SIGMA: usize = 2;
+    /// Length of the vector.
+    pub const LEN: usize = 4;
+}
+
+/// Index of each group of numbers in the vector of a Taylor cache's weights.
+pub(in crate::pipeline) mod taylor {
+    /// Of `F0, F1, F2` in the prediction.
+    pub const PREDICT: usize = 0;
+    /// Of `y, F0, F1` in the new `F2`.
+    pub const SECOND: usize = 4;
+    /// Of `y, F0` in the new `F1`.
+    pub const FIRST: usize = 8;
+    /// Length of the vector.
+    pub const LEN: usize = 12;
+}
+
+/// What all stages of a run share. Matrices hold the branches of guidance one after the other: B of them.
+pub(in crate::pipeline) struct SharedInputs {
+    /// Text tokens, `[B * T, text_dim]`.
+    pub txt: Resident,
+    /// Pooled text vectors, `[B, pooled_dim]`.
+    pub pooled: Resident,
+    /// Sinusoid of the timestep, `[B, 256]`.
+    pub time: Resident,
+    /// Sinusoid of the guidance scale, `[B, 256]`.
+    pub guidance: Resident,
+    /// See [`step`].
+    pub step: Resident,
+}
+
+/// The memory of one stage that outlives its steps.
+pub(in crate::pipeline) struct StageMemory {
+    /// Latents, `[N, 64]`.
+    pub x: Resident,
+    /// The last velocity, `[N, 64]`.
+    pub velocity: Resident,
+    /// Where the tokens are.
+    pub positions: PositionMemory,
+}
+
+/// What a network is told of its tokens' places: see [`Positions`].
+pub(in crate::pipeline) enum PositionMemory {
+    /// `[T + N, head_dim]`.
+    Rotations(Resident),
+    /// Two tables `[T + N, head_dim]`.
+    PerGrid { fine: Resident, coarse: Resident, n_coarse: usize },
+    /// `[N, hidden]`.
+    Added(Resident),
+}
+
+impl PositionMemory {
+    /// In a recording.
+    pub fn on<'r>(&self, recorder: &'r Recorder) -> Positions<'r> {
+        match self {
+            PositionMemory::Rotations(table) => Positions::Rotations(recorder.resident(table)),
+            PositionMemory::Added(table) => Positions::Added(recorder.resident(table)),
+            PositionMemory::PerGrid { fine, coarse, n_coarse } => Positions::PerGrid(PerGrid {
+                fine: recorder.resident(fine),
+                coarse: recorder.resident(coarse),
+                n_coarse: *n_coarse,
+            }),
+        }
+    }
+
+    fn residents(&self) -> Vec<&Resident> {
+        match self {
+            PositionMemory::Rotations(table) | PositionMemory::Added(table) => vec![table],
+            PositionMemory::PerGrid { fine, coarse, .. } => vec![fine, coarse],
+        }
+    }
+}
+
+/// What a jump reads beside the latents.
+pub(in crate::pipeline) struct JumpMemory {
+    /// Gather list.
+    pub source: Resident,
+    /// `[M, 64]`.
+    pub noise: Resident,
+}
+
+/// The memory that shows a mixed stage's estimate on the full grid.
+pub(in crate::pipeline) struct MixedView {
+    pub x: Resident,
+    pub velocity: Resident,
+}
+
+/// What a temporal cache keeps from step to step. All stages share it: it is forgotten at jumps, and has room for the
+/// longest sequence.
+#[derive(Default)]
+pub(in crate::pipeline) struct CacheMemory {
+    /// The sequence between a probe and what follows it.
+    pub sequence: Option<SequenceMemory>,
+    /// What is compared.
+    pub probe: Option<ProbeMemory>,
+    /// What the left-out blocks add to the image stream, `[B * N, hidden]`.
+    pub residual: Option<Resident>,
+    /// Taylor factors of the guided velocity, `[N, 64]` each.
+    pub outputs: Vec<Resident>,
+    /// Taylor factors of every module's output, `[rows, hidden]` each.
+    pub modules: Vec<Vec<Resident>>,
+    /// Weights of the Taylor factors: see [`taylor`].
+    pub weights: Option<Resident>,
+}
+
+/// A sequence that goes from one program to the next.
+pub(in crate::pipeline) struct SequenceMemory {
+    /// `[B * (T + N), hidden]`.
+    pub x: Resident,
+    /// `[B, hidden]`.
+    pub vec: Resident,
+}
+
+/// What a probe compares.
+pub(in crate::pipeline) struct ProbeMemory {
+    /// Of this step, `[B * N, hidden]`.
+    pub new: Resident,
+    /// Of an earlier step.
+    pub old: Resident,
+    /// Sums, for the host to finish.
+    pub partials: Resident,
+}
+
+impl CacheMemory {
+    fn residents(&self) -> Vec<&Resident> {
+        let mut all: Vec<&Resident> = self.residual.iter().chain(&self.weights).collect();
+        all.extend(self.sequence.iter().flat_map(|s| [&s.x, &s.vec]));
+        all.extend(self.probe.iter().flat_map(|p| [&p.new, &p.old, &p.partials]));
+        all.extend(&self.outputs);
+        all.extend(self.modules.iter().flatten());
+        all
+    }
+
+    /// Bytes on the GPU.
+    pub fn bytes(&self) -> u64 {
+        self.residents().iter().flat_map(|resident| resident.band_bytes()).sum()
+    }
+}
+
+/// Hands out the residents of a run.
+pub(in crate::pipeline) struct Layout<'a> {
+    pub ids: &'a ResidentIds,
+    pub caps: Caps,
+    pub config: &'a ModelConfig,
+    pub settings: &'a Settings,
+}
+
+impl Layout<'_> {
+    pub fn matrix(&self, label: &str, rows: usize, cols: usize) -> Resident {
+        self.ids.matrix(label, rows, cols, self.caps.max_binding_bytes)
+    }
+
+    /// Text tokens of a branch.
+    pub fn n_text(&self) -> usize {
+        self.config.text_tokens(self.settings.max_sequence_length)
+    }
+
+    /// Branches of guidance.
+    pub fn branches(&self) -> usize {
+        self.settings.evaluations_per_step()
+    }
+
+    fn shared(&self) -> SharedInputs {
+        let (b, network) = (self.branches(), &self.config.transformer);
+        SharedInputs {
+            txt: self.matrix("txt", b * self.n_text(), network.text_dim()),
+            pooled: self.matrix("pooled", b, network.pooled_dim()),
+            time: self.matrix("time", b, SINUSOID),
+            guidance: self.matrix("guidance", b, SINUSOID),
+            step: self.matrix("step", 1, step::LEN),
+        }
+    }
+
+    fn stage(
+        &self,
+        number: usize,
+        kind: StageKind,
+        n_tokens: usize,
+        regions: usize,
+    ) -> StageMemory {
+        let network = &self.config.transformer;
+        let label = |name: &str| format!("stage{number}.{name}");
+        let table =
+            |name: &str| self.matrix(&label(name), self.n_text() + n_tokens, network.head_dim());
+        let positions = match network {
+            TransformerConfig::Flux(_)
+                if kind == StageKind::Mixed && self.settings.rules.rope_mode == RopeMode::Crpa =>
+            {
+                PositionMemory::PerGrid {
+                    fine: table("pe.fine"),
+                    coarse: table("pe.coarse"),
+                    n_coarse: n_tokens - 4 * regions,
+                }
+            }
+            TransformerConfig::Flux(_) => PositionMemory::Rotations(table("pe")),
+            TransformerConfig::Sd3(sd3) => {
+                PositionMemory::Added(self.matrix(&label("positions"), n_tokens, sd3.hidden()))
+            }
+        };
+        StageMemory {
+            x: self.matrix(&label("x"), n_tokens, network.token_channels()),
+            velocity: self.matrix(&label("velocity"), n_tokens, network.token_channels()),
+            positions,
+        }
+    }
+
+    fn jump(&self, number: usize, n_tokens: usize) -> JumpMemory {
+        let label = |name: &str| format!("jump{number}.{name}");
+        let channels = self.config.transformer.token_channels();
+        JumpMemory {
+            source: self.matrix(&label("source"), 1, n_tokens.next_multiple_of(4)),
+            noise: self.matrix(&label("noise"), n_tokens, channels),
+        }
+    }
+
+    fn cache(&self, spec: &CacheSpec, denoiser: &Denoiser, most_tokens: usize) -> CacheMemory {
+        let (b, t, d) = (self.branches(), self.n_text(), self.config.transformer.hidden());
+        let images = |name: &str| self.matrix(name, b * most_tokens, d);
+        let cached = spec.cached();
+        let factors = match cached {
+            Cached::Output { factors } | Cached::Modules { factors } => factors,
+            Cached::BlocksTail | Cached::AllBlocks => 0,
+        };
+        let channels = self.config.transformer.token_channels();
+        let outputs = matches!(cached, Cached::Output { .. }).then_some(0..factors);
+        let modules = matches!(cached, Cached::Modules { .. })
+            .then(|| denoiser.module_rows(b, t, most_tokens, d));
+        CacheMemory {
+            sequence: spec.probe().map(|_| SequenceMemory {
+                x: self.matrix("cache.x", b * (t + most_tokens), d),
+                vec: self.matrix("cache.vec", b, d),
+            }),
+            probe: spec.probe().map(|_| ProbeMemory {
+                new: images("cache.probe"),
+                old: images("cache.probe.old"),
+                partials: self.matrix("cache.change", change_rows(b * most_tokens), 4),
+            }),
+            residual: (factors == 0).then(|| images("cache.residual")),
+            outputs: outputs
+                .into_iter()
+                .flatten()
+                .map(|i| self.matrix(&format!("cache.output.{i}"), most_tokens, channels))
+                .collect(),
+            modules: modules
+                .into_iter()
+                .flatten()
+                .enumerate()
+                .map(|(module, rows)| {
+                    let factor = |i| self.matrix(&format!("cache.module.{module}.{i}"), rows, d);
+                    (0..factors).map(factor).collect()
+                })
+                .collect(),
+            weights: (factors > 0).then(|| self.matrix("cache.weights", 1, taylor::LEN)),
+        }
+    }
+
+    /// Decoded pixels of a grid of tokens.
+    fn pixels(&self, label: &str, rows: usize, cols: usize) -> Resident {
+        let size = [rows * 16, cols * 16, IMAGE_CHANNELS];
+        self.ids.picture(label, size, self.caps.max_binding_bytes)
+    }
+}
+
+/// The memory of a run after the prompt is encoded.
+pub(in crate::pipeline) struct RunMemory {
+    pub shared: SharedInputs,
+    pub stages: Vec<StageMemory>,
+    pub jumps: Vec<JumpMemory>,
+    /// Pixels of the half-size picture, if it is decoded.
+    pub low_pixels: Option<Resident>,
+    pub pixels: Resident,
+    /// For the estimate of a mixed stage, if wanted.
+    pub mixed_view: Option<MixedView>,
+    /// Of the temporal cache, if there is one.
+    pub cache: Option<CacheMemory>,
+}
+
+impl RunMemory {
+    /// `stage_pictures` is whether all stages are to be shown.
+    pub fn new(
+        layout: &Layout<'_>,
+        schedule: &RunSchedule,
+        denoiser: &Denoiser,
+        stage_pictures: bool,
+    ) -> Self {
+        let channels = layout.config.transformer.token_channels();
+        let full = schedule.rows * schedule.cols;
+        let stages = schedule
+            .stages
+            .iter()
+            .enumerate()
+            .map(|(i, spec)| layout.stage(i + 1, spec.kind, spec.n_tokens, schedule.regions));
+        let jumps = schedule
+            .jumps
+            .iter()
+            .enumerate()
+            .map(|(i, _)| layout.jump(i + 1, schedule.stages[i + 1].n_tokens));
+        let most_tokens = schedule.stages.iter().map(|stage| stage.n_tokens).max().unwrap_or(1);
+        let (low_rows, low_cols) = (schedule.rows / 2, schedule.cols / 2);
+        let decodes_low =
+            schedule.is_ralu() && (stage_pictures || layout.settings.decodes_low_estimate());
+        RunMemory {
+            shared: layout.shared(),
+            stages: stages.collect(),
+            jumps: jumps.collect(),
+            low_pixels: decodes_low.then(|| layout.pixels("low", low_rows, low_cols)),
+            pixels: layout.pixels("pixels", schedule.rows, schedule.cols),
+            mixed_view: (stage_pictures && schedule.has_regions()).then(|| MixedView {
+                x: layout.matrix("view.x", full, channels),
+                velocity: layout.matrix("view.velocity", full, channels),
+            }),
+            cache: (layout.settings.cache.as_ref())
+                .map(|spec| layout.cache(spec, denoiser, most_tokens)),
+        }
+    }
+
+    /// All residents of the run.
+    pub fn residents(&self) -> Vec<&Resident> {
+        let SharedInputs { txt, pooled, time, guidance, step } = &self.shared;
+        let mut all = vec![txt, pooled, time, guidance, step, &self.pixels];
+        for stage in &self.stages {
+            all.extend([&stage.x, &stage.velocity]);
+            all.extend(stage.positions.residents());
+        }
+        all.extend(self.jumps.iter().flat_map(|j| [&j.source, &j.noise]));
+        all.extend(self.low_pixels.iter());
+        all.extend(self.mixed_view.iter().flat_map(|v| [&v.x, &v.velocity]));
+        all.extend(self.cache.iter().flat_map(CacheMemory::residents));
+        all
+    }
+
+    /// Their size.
+    pub fn bytes(&self) -> u64 {
+        self.residents().iter().flat_map(|resident| resident.band_bytes()).sum()
+    }
+}

@@ -1,0 +1,350 @@
+//! The recordings of a step: the whole network, and what a temporal cache leaves of it.
+
+use super::memory::{CacheMemory, ProbeMemory, SharedInputs, StageMemory, taylor};
+use crate::models::denoiser::{Denoiser, Direct, Inputs, Residual, State};
+use crate::ops::{
+    Epilogue, LinearLayer, Weights, Write, change, change_rows, combine, euler_step, linear,
+    linear_into,
+};
+use crate::sampling::cache::{CacheSpec, Cached, Probe};
+use crate::tensor::{Caps, Recorder, Recording, Resident, Tensor};
+
+/// How a stage's steps are run.
+pub(in crate::pipeline) struct StepRecordings<T = Recording> {
+    /// With a cache that looks at values: what comes before its decision. Both others then go on from it.
+    pub probe: Option<T>,
+    /// The network, and the Euler step. Stores what the cache keeps.
+    pub full: T,
+    /// With a cache: the same from what it keeps.
+    pub reuse: Option<T>,
+}
+
+impl<T> StepRecordings<T> {
+    /// Those that there are.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.probe.iter().chain([&self.full]).chain(&self.reuse)
+    }
+}
+
+/// Records the steps of one stage.
+pub(in crate::pipeline) struct StepRecorder<'a> {
+    pub caps: Caps,
+    pub denoiser: &'a Denoiser,
+    /// Width of a token in the network.
+    pub hidden: usize,
+    pub shared: &'a SharedInputs,
+    pub stage: &'a StageMemory,
+    pub cache: Option<(&'a CacheSpec, &'a CacheMemory)>,
+}
+
+/// `1 * x`.
+const ONCE: Weights<'static> = Weights::Constant([1.0, 0.0, 0.0]);
+/// `a - b`.
+const DIFFERENCE: Weights<'static> = Weights::Constant([1.0, -1.0, 0.0]);
+
+impl StepRecorder<'_> {
+    /// All recordings of the stage's steps.
+    pub fn record(&self, label: &str) -> StepRecordings {
+        let recording = |name: &str, body: &dyn Fn(&Self, &Recorder)| {
+            let recorder = Recorder::new(self.caps);
+            body(self, &recorder);
+            recorder.finish(&format!("{label}{name}"))
+        };
+        let Some((spec, memory)) = self.cache else {
+            let full = recording("", &|step, recorder| {
+                let state = step.begin(recorder, None);
+                step.blocks(&state, 0, &mut Direct);
+                step.finish(&state);
+            });
+            return StepRecordings { probe: None, full, reuse: None };
+        };
+        StepRecordings {
+            probe: spec.probe().map(|probe| {
+                recording(".probe", &|step, recorder| step.probe(recorder, probe, memory))
+            }),
+            full: recording("", &|step, recorder| step.full(recorder, spec, memory)),
+            reuse: Some(recording(".reuse", &|step, recorder| step.reuse(recorder, spec, memory))),
+        }
+    }
+
+    fn n_text(&self) -> usize {
+        self.shared.txt.rows / self.shared.pooled.rows
+    }
+
+    fn branches(&self) -> usize {
+        self.shared.pooled.rows
+    }
+
+    /// Rows of all branches' image tokens.
+    fn image_rows(&self) -> usize {
+        self.branches() * self.stage.x.rows
+    }
+
+    /// The part of a cached matrix that this stage uses.
+    fn part<'r>(&self, recorder: &'r Recorder, resident: &Resident, rows: usize) -> Tensor<'r> {
+        recorder.resident(resident).row_range(0..rows)
+    }
+
+    /// The sequence's memory: the cache's, or for this recording alone.
+    fn state_memory<'r>(
+        &self,
+        recorder: &'r Recorder,
+        memory: Option<&CacheMemory>,
+    ) -> [Tensor<'r>; 2] {
+        let rows = self.branches() * (self.n_text() + self.stage.x.rows);
+        match memory.and_then(|memory| memory.sequence.as_ref()) {
+            Some(sequence) => {
+                [self.part(recorder, &sequence.x, rows), recorder.resident(&sequence.vec)]
+            }
+            None => [
+                recorder.temp("x", rows, self.hidden),
+                recorder.temp("vec", self.branches(), self.hidden),
+            ],
+        }
+    }
+
+    /// Embeds everything.
+    fn begin<'r>(&self, recorder: &'r Recorder, memory: Option<&CacheMemory>) -> State<'r> {
+        let inputs = Inputs {
+            txt: recorder.resident(&self.shared.txt),
+            pooled: recorder.resident(&self.shared.pooled),
+            time: recorder.resident(&self.shared.time),
+            guidance: recorder.resident(&self.shared.guidance),
+            positions: self.stage.positions.on(recorder),
+        };
+        let [x, vec] = self.state_memory(recorder, memory);
+        self.denoiser.begin(recorder.resident(&self.stage.x), inputs, x, vec)
+    }
+
+    /// The sequence as a probe left it, or embedded anew.
+    fn resume<'r>(&self, recorder: &'r Recorder, memory: &CacheMemory) -> State<'r> {
+        if memory.sequence.is_none() {
+            return self.begin(recorder, None);
+        }
+        let [x, vec] = self.state_memory(recorder, Some(memory));
+        State { x, vec, positions: self.stage.positions.on(recorder), n_text: self.n_text() }
+    }
+
+    fn blocks<'r>(&self, state: &State<'r>, from: usize, residual: &mut dyn Residual<'r>) {
+        for i in from..self.denoiser.n_blocks() {
+            self.denoiser.block(i, state, residual);
+        }
+    }
+
+    /// From the sequence to the next latents.
+    fn finish(&self, state: &State<'_>) {
+        let velocity = self.denoiser.velocity(state);
+        self.euler(state.x.recorder(), velocity[0], velocity.get(1).copied());
+    }
+
+    fn euler<'r>(
+        &self,
+        recorder: &'r Recorder,
+        conditional: Tensor<'r>,
+        unconditional: Option<Tensor<'r>>,
+    ) {
+        euler_step(
+            "euler",
+            conditional,
+            unconditional,
+            recorder.resident(&self.shared.step),
+            recorder.resident(&self.stage.velocity),
+            recorder.resident(&self.stage.x),
+        );
+    }
+
+    /// The image tokens of all branches, `[B * N, hidden]`, in memory of their own.
+    fn copy_images<'r>(&self, name: &str, state: &State<'r>) -> Tensor<'r> {
+        let copy = state.x.recorder().temp(name, self.image_rows(), self.hidden);
+        for (b, streams) in state.branches().enumerate() {
+            combine(name, &[streams.img], ONCE, None, Write::Store, self.images_of(copy, b));
+        }
+        copy
+    }
+
+    /// `to = image tokens - before`, both `[B * N, hidden]`: what the blocks in between have added.
+    fn store_added<'r>(&self, name: &str, state: &State<'r>, before: Tensor<'r>, to: Tensor<'r>) {
+        for (b, streams) in state.branches().enumerate() {
+            let inputs = [streams.img, self.images_of(before, b)];
+            combine(name, &inputs, DIFFERENCE, None, Write::Store, self.images_of(to, b));
+        }
+    }
+
+    /// The rows of branch `b` in a matrix `[B * N, ..]`.
+    fn images_of<'r>(&self, matrix: Tensor<'r>, b: usize) -> Tensor<'r> {
+        let n = self.stage.x.rows;
+        matrix.row_range(b * n..(b + 1) * n)
+    }
+
+    /// What must be known before a cache that looks at values can decide.
+    fn probe(&self, recorder: &Recorder, probe: Probe, memory: &CacheMemory) {
+        let Some(ProbeMemory { new, old, partials }) = &memory.probe else { return };
+        let rows = self.image_rows();
+        let [new, old] = [new, old].map(|m| self.part(recorder, m, rows));
+        let partials = self.part(recorder, partials, change_rows(rows));
+        let state = self.begin(recorder, Some(memory));
+        match probe {
+            Probe::FirstBlock => {
+                let before = self.copy_images("before", &state);
+                self.denoiser.block(0, &state, &mut Direct);
+                self.store_added("first_block", &state, before, new);
+                change("change", new, old, partials);
+            }
+            Probe::ModulatedInput => {
+                let inputs = self.denoiser.modulated_input(&state);
+                for (b, input) in inputs.into_iter().enumerate() {
+                    let new = self.images_of(new, b);
+                    combine("modulated", &[input], ONCE, None, Write::Store, new);
+                }
+                change("change", new, old, partials);
+                // Compared with the step before, whatever became of that.
+                combine("remember", &[new], ONCE, None, Write::Store, old);
+            }
+        }
+    }
+
+    fn full(&self, recorder: &Recorder, spec: &CacheSpec, memory: &CacheMemory) {
+        let state = self.resume(recorder, memory);
+        let first = match spec.cached() {
+            Cached::BlocksTail => 1,
+            _ => 0,
+        };
+        match spec.cached() {
+            Cached::BlocksTail | Cached::AllBlocks => {
+                if let (Some(Probe::FirstBlock), Some(probe)) = (spec.probe(), &memory.probe) {
+                    let rows = self.image_rows();
+                    let [new, old] = [&probe.new, &probe.old].map(|m| self.part(recorder, m, rows));
+                    combine("remember", &[new], ONCE, None, Write::Store, old);
+                }
+                let before = self.copy_images("before", &state);
+                self.blocks(&state, first, &mut Direct);
+                if let Some(residual) = &memory.residual {
+                    let residual = self.part(recorder, residual, self.image_rows());
+                    self.store_added("keep", &state, before, residual);
+                }
+                self.finish(&state);
+            }
+            Cached::Output { .. } => {
+                self.blocks(&state, 0, &mut Direct);
+                self.finish(&state);
+                if let Some(taylor) = Taylor::new(recorder, memory) {
+                    let velocity = recorder.resident(&self.stage.velocity);
+                    taylor.update(velocity, &memory.outputs);
+                }
+            }
+            Cached::Modules { .. } => {
+                if let Some(taylor) = Taylor::new(recorder, memory) {
+                    self.blocks(&state, 0, &mut Keep { taylor, modules: memory.modules.iter() });
+                }
+                self.finish(&state);
+            }
+        }
+    }
+
+    fn reuse(&self, recorder: &Recorder, spec: &CacheSpec, memory: &CacheMemory) {
+        match spec.cached() {
+            Cached::BlocksTail | Cached::AllBlocks => {
+                let state = self.resume(recorder, memory);
+                if let Some(residual) = &memory.residual {
+                    let residual = self.part(recorder, residual, self.image_rows());
+                    for (b, streams) in state.branches().enumerate() {
+                        let kept = self.images_of(residual, b);
+                        combine("reuse", &[kept], ONCE, None, Write::Add, streams.img);
+                    }
+                }
+                self.finish(&state);
+            }
+            Cached::Output { .. } => {
+                if let Some(taylor) = Taylor::new(recorder, memory) {
+                    let x = &self.stage.x;
+                    let velocity = recorder.temp("predicted", x.rows, x.cols);
+                    taylor.predict(&memory.outputs, None, Write::Store, velocity);
+                    self.euler(recorder, velocity, None);
+                }
+            }
+            Cached::Modules { .. } => {
+                let state = self.begin(recorder, None);
+                if let Some(taylor) = Taylor::new(recorder, memory) {
+                    let mut modules = memory.modules.iter();
+                    for i in 0..self.denoiser.n_blocks() {
+                        self.denoiser.replay(i, &state, &mut |x, gate| {
+                            if let Some(factors) = modules.next() {
+                                taylor.predict(factors, Some(gate), Write::Add, x);
+                            }
+                        });
+                    }
+                }
+                self.finish(&state);
+            }
+        }
+    }
+}
+
+/// The arithmetic of Taylor factors, with weights that the host rewrites each step.
+#[derive(Clone, Copy)]
+struct Taylor<'r> {
+    recorder: &'r Recorder,
+    weights: Tensor<'r>,
+}
+
+impl<'r> Taylor<'r> {
+    fn new(recorder: &'r Recorder, memory: &CacheMemory) -> Option<Self> {
+        let weights = recorder.resident(memory.weights.as_ref()?);
+        Some(Taylor { recorder, weights })
+    }
+
+    fn weights(self, first: usize) -> Weights<'r> {
+        Weights::Buffer { values: self.weights, first }
+    }
+
+    fn factors(self, factors: &[Resident], rows: usize) -> Vec<Tensor<'r>> {
+        factors.iter().map(|f| self.recorder.resident(f).row_range(0..rows)).collect()
+    }
+
+    /// Renews the factors from `y`. The highest comes first: each reads the old ones below it.
+    fn update(self, y: Tensor<'r>, factors: &[Resident]) {
+        let factors = self.factors(factors, y.rows());
+        if let [f0, f1, f2] = factors[..] {
+            let second = self.weights(taylor::SECOND);
+            combine("taylor.2", &[y, f0, f1], second, None, Write::Store, f2);
+        }
+        if let [f0, f1, ..] = factors[..] {
+            combine("taylor.1", &[y, f0], self.weights(taylor::FIRST), None, Write::Store, f1);
+        }
+        combine("taylor.0", &[y], ONCE, None, Write::Store, factors[0]);
+    }
+
+    /// `y = prediction` or `y += gate * prediction`.
+    fn predict(self, factors: &[Resident], gate: Option<Tensor<'r>>, write: Write, y: Tensor<'r>) {
+        let factors = self.factors(factors, y.rows());
+        combine("taylor", &factors, self.weights(taylor::PREDICT), gate, write, y);
+    }
+}
+
+/// A residual stream that keeps what every module gives.
+struct Keep<'r, 'a> {
+    taylor: Taylor<'r>,
+    modules: std::slice::Iter<'a, Vec<Resident>>,
+}
+
+impl<'r> Residual<'r> for Keep<'r, '_> {
+    fn add(&mut self, x: Tensor<'r>, gate: Tensor<'r>, input: Tensor<'r>, layer: &LinearLayer) {
+        let Some(factors) = self.modules.next() else {
+            unreachable!("memory was made for as many modules as a replay asks for")
+        };
+        // Of order 0 the output itself is kept; else it is needed beside the old factors.
+        let y = match &factors[..] {
+            [only] => {
+                let y = self.taylor.recorder.resident(only).row_range(0..x.rows());
+                linear_into("residual", input, layer, y, Epilogue::default());
+                y
+            }
+            _ => {
+                let y = linear("residual", input, layer, Default::default());
+                self.taylor.update(y, factors);
+                y
+            }
+        };
+        combine("residual.add", &[y], ONCE, Some(gate), Write::Add, x);
+    }
+}

@@ -1,0 +1,96 @@
+//! Where a stage's tokens are, as the network is told.
+
+use super::Run;
+use crate::models::config::TransformerConfig;
+use crate::models::denoiser::Denoiser;
+use crate::models::flux::rope_table;
+use crate::models::position_table::Between;
+use crate::pipeline::event::Event;
+use crate::pipeline::programs::PositionMemory;
+use crate::pipeline::{Error, Pipeline, StageKind};
+use crate::sampling::layout::{table_crop, table_positions};
+use crate::sampling::{Grid, TokenLayout};
+
+impl<'p> Run<'p> {
+    /// Writes the positions of a stage's tokens to the GPU.
+    pub(super) async fn write_positions(&mut self, stage: usize) -> Result<(), Error> {
+        match &self.pipeline.config.transformer {
+            TransformerConfig::Flux(flux) => {
+                let axes = &flux.axes_dims_rope;
+                let n_text = self.pipeline.config.text_tokens(self.settings.max_sequence_length);
+                match &self.memory()?.stages[stage].positions {
+                    PositionMemory::Rotations(table) | PositionMemory::Added(table) => {
+                        let positions = match self.layout(stage)? {
+                            Some(layout) => layout.positions(),
+                            None => self.raster(),
+                        };
+                        self.write(table, &rope_table(axes, n_text, &positions)).await
+                    }
+                    PositionMemory::PerGrid { fine, coarse, .. } => {
+                        let Some(layout) = self.layout(stage)? else { return Ok(()) };
+                        let in_fine = rope_table(axes, n_text, &layout.positions_in_full_units());
+                        self.write(fine, &in_fine).await?;
+                        let in_coarse = rope_table(axes, n_text, &layout.positions());
+                        self.write(coarse, &in_coarse).await
+                    }
+                }
+            }
+            TransformerConfig::Sd3(_) => self.write_table_rows(stage).await,
+        }
+    }
+
+    /// The stage's tokens; `None` for plain sampling, whose grid may have odd sides.
+    fn layout(&self, stage: usize) -> Result<Option<TokenLayout>, Error> {
+        let grid: Grid = self.schedule.grid();
+        if !self.schedule.is_ralu() {
+            return Ok(None);
+        }
+        Ok(Some(match self.schedule.stages[stage].kind {
+            StageKind::Low => TokenLayout::low(grid)?,
+            StageKind::Mixed => TokenLayout::mixed(grid, &self.image.selected)?,
+            StageKind::Full => TokenLayout::full(grid)?,
+        }))
+    }
+
+    fn raster(&self) -> Vec<[f32; 2]> {
+        let (rows, cols) = (self.schedule.rows, self.schedule.cols);
+        (0..rows).flat_map(|row| (0..cols).map(move |col| [row as f32, col as f32])).collect()
+    }
+
+    /// SD3: the vectors of the table that belong to the stage's tokens.
+    async fn write_table_rows(&mut self, stage: usize) -> Result<(), Error> {
+        let Pipeline { parts, between, .. } = self.pipeline;
+        let Denoiser::Sd3(sd3) = &parts.denoiser.model else { return Ok(()) };
+        let (table, weights) = (sd3.positions(), &parts.denoiser.weights);
+        let positions = match self.layout(stage)? {
+            Some(layout) => table_positions(&layout, table.side())?,
+            None => {
+                let [top, left] = table_crop(self.schedule.rows, self.schedule.cols, table.side())?;
+                self.raster().into_iter().map(|[r, c]| [top + r, left + c]).collect()
+            }
+        };
+        let has_fractions = positions.iter().flatten().any(|x| x.fract() != 0.0);
+        let found = match between.get() {
+            Some(found) => found,
+            // Nothing lies between two entries: the formula is not asked.
+            None if !has_fractions => Between::Formula,
+            None => {
+                let found = table.check(weights)?;
+                between.set(Some(found));
+                if found == Between::Interpolation {
+                    self.events.push_back(Event::Warning(
+                        "this model's table of positions does not follow the usual formula; positions between two \
+                         entries are interpolated"
+                            .to_owned(),
+                    ));
+                }
+                found
+            }
+        };
+        let rows = table.rows(weights, &positions, found)?;
+        match &self.memory()?.stages[stage].positions {
+            PositionMemory::Added(memory) => self.write(memory, &rows).await,
+            PositionMemory::Rotations(_) | PositionMemory::PerGrid { .. } => Ok(()),
+        }
+    }
+}
