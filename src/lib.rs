@@ -1,4 +1,4 @@
-//! Text-to-image with FLUX, accelerated by RALU, on any GPU.
+//! Text-to-image with FLUX and Stable Diffusion 3, accelerated by RALU, on any GPU.
 //!
 //! RALU (Region-Adaptive Latent Upsampling, arXiv 2507.08422) denoises a half-size picture first, then refines the
 //! regions that need detail, then the whole: fewer tokens in most steps, no training. This crate runs it through wgpu:

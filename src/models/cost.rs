@@ -154,7 +154,7 @@ fn sd3_ends(config: &Sd3Config, img: usize, txt: usize) -> Flops {
     let embedder = |channels| Flops::dense(1, channels, d) + Flops::dense(1, d, d);
     Flops::dense(img, 4 * config.in_channels, d)
         + Flops::dense(txt, config.joint_attention_dim, d)
-        + embedder(super::denoiser::SINUSOID)
+        + embedder(super::layers::TIME_CHANNELS)
         + embedder(config.pooled_projection_dim)
         + Flops::dense(1, d, 2 * d)
         + Flops::dense(img, d, 4 * config.out_channels)
@@ -274,7 +274,7 @@ pub fn sd3_parameters(config: &Sd3Config) -> u64 {
     let dual = attention + linear(d, 9 * d) - linear(d, 6 * d);
     linear(4 * config.in_channels, d)
         + linear(config.joint_attention_dim, d)
-        + embedder(super::denoiser::SINUSOID)
+        + embedder(super::layers::TIME_CHANNELS)
         + embedder(config.pooled_projection_dim)
         + 2 * stream * config.num_layers as u64
         - dropped

@@ -5,18 +5,19 @@
 //! text first, so that joint attention and the one-stream blocks need no concatenation.
 
 use super::config::FluxConfig;
-use super::denoiser::{Inputs, PerGrid, Positions, Replay, Residual, State, Streams};
+use super::denoiser::{
+    Inputs, LAYER_NORM, LastLayer, PerGrid, Positions, Replay, Residual, State, Streams,
+    modulated_images,
+};
 use super::layers::{Loader, MlpEmbedder};
 use crate::ops::{
-    Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Weights, Write, activate_into,
+    Activation, Affine, Attention, Epilogue, LinearLayer, Weights, Write, activate_into,
     attention_over, combine, linear, linear_into, norm, qk_norm_rope,
 };
 use crate::tensor::{Resident, Tensor};
 
-/// Of the layer norms and of the q/k norms.
+/// Of the q/k norms.
 const EPS: f32 = 1e-6;
-
-const LAYER_NORM: NormKind = NormKind::Layer { eps: EPS };
 
 /// The whole network.
 pub struct Flux {
@@ -27,8 +28,7 @@ pub struct Flux {
     vector_in: MlpEmbedder,
     double_blocks: Vec<DoubleStreamBlock>,
     single_blocks: Vec<SingleStreamBlock>,
-    norm_out: LinearLayer,
-    proj_out: LinearLayer,
+    last: LastLayer,
 }
 
 impl Flux {
@@ -61,8 +61,7 @@ impl Flux {
                     SingleStreamBlock::load(&loader.pp("single_transformer_blocks").pp(i), config)
                 })
                 .collect(),
-            norm_out: loader.linear("norm_out.linear", 2 * d, d),
-            proj_out: loader.linear("proj_out", config.out_channels, d),
+            last: LastLayer::load(loader, d, loader.linear("proj_out", config.out_channels, d)),
         }
     }
 
@@ -111,33 +110,15 @@ impl Flux {
     }
 
     pub(super) fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
-        let first = match (self.double_blocks.first(), self.single_blocks.first()) {
-            (Some(block), _) => &block.img.modulation,
-            (None, Some(block)) => &block.modulation,
-            (None, None) => return state.branches().map(|streams| streams.img).collect(),
-        };
-        let modulation = linear("mod", state.vec, first, Activation::Identity);
-        let d = state.x.cols();
-        (state.branches().enumerate())
-            .map(|(b, streams)| {
-                let row = state.row(modulation, b);
-                let (shift, scale) = (row.col_range(0..d), row.col_range(d..2 * d));
-                norm("modulated", streams.img, LAYER_NORM, Affine::Modulate { scale, shift })
-            })
-            .collect()
+        match (self.double_blocks.first(), self.single_blocks.first()) {
+            (Some(block), _) => modulated_images(state, &block.img.modulation),
+            (None, Some(block)) => modulated_images(state, &block.modulation),
+            (None, None) => state.branches().map(|streams| streams.img).collect(),
+        }
     }
 
     pub(super) fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
-        // The last modulation has the scale in front of the shift.
-        let modulation = linear("norm_out.mod", state.vec, &self.norm_out, Activation::Identity);
-        (state.branches().enumerate())
-            .map(|(b, streams)| {
-                let [scale, shift] = state.row(modulation, b).chunk_cols();
-                let affine = Affine::Modulate { scale, shift };
-                let img = norm("norm_out", streams.img, LAYER_NORM, affine);
-                linear("velocity", img, &self.proj_out, Activation::Identity)
-            })
-            .collect()
+        self.last.forward(state)
     }
 }
 

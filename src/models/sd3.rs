@@ -8,19 +8,19 @@
 //! that stages may hold any list of tokens.
 
 use super::config::Sd3Config;
-use super::denoiser::{Inputs, Positions, Replay, Residual, State, Streams};
-use super::layers::{Loader, MlpEmbedder};
+use super::denoiser::{
+    Inputs, LAYER_NORM, LastLayer, Positions, Replay, Residual, State, Streams, modulated_images,
+};
+use super::layers::{Loader, MlpEmbedder, TIME_CHANNELS};
 use super::position_table::PositionTable;
 use crate::ops::{
-    Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Weights, Write, activate_into,
+    Activation, Affine, Attention, Epilogue, LinearLayer, Weights, Write, activate_into,
     attention_over, combine, linear, linear_into, norm, qk_norm,
 };
 use crate::tensor::{Resident, Tensor};
 
-/// Of the layer norms and of the q/k norms.
+/// Of the q/k norms.
 const EPS: f32 = 1e-6;
-
-const LAYER_NORM: NormKind = NormKind::Layer { eps: EPS };
 
 /// The whole network.
 pub struct Sd3 {
@@ -30,8 +30,7 @@ pub struct Sd3 {
     time_in: MlpEmbedder,
     text_in: MlpEmbedder,
     blocks: Vec<Block>,
-    norm_out: LinearLayer,
-    proj_out: LinearLayer,
+    last: LastLayer,
 }
 
 impl Sd3 {
@@ -44,19 +43,19 @@ impl Sd3 {
             patch_embed: loader.patch_embed("pos_embed.proj", d, config.in_channels),
             positions: PositionTable::load(loader, config),
             context_embedder: loader.linear("context_embedder", d, config.joint_attention_dim),
-            time_in: MlpEmbedder::load(
-                &embed.pp("timestep_embedder"),
-                super::denoiser::SINUSOID,
-                d,
-            ),
+            time_in: MlpEmbedder::load(&embed.pp("timestep_embedder"), TIME_CHANNELS, d),
             text_in: MlpEmbedder::load(&embed.pp("text_embedder"), config.pooled_projection_dim, d),
             blocks: (0..config.num_layers)
                 .map(|i| Block::load(&loader.pp("transformer_blocks").pp(i), config, i))
                 .collect(),
-            norm_out: loader.linear("norm_out.linear", 2 * d, d),
             // The checkpoint has (row, column, channel), tokens have (channel, row, column).
-            proj_out: loader
-                .linear_with_rows("proj_out", token, d, |i| i % 4 * config.out_channels + i / 4),
+            last: LastLayer::load(
+                loader,
+                d,
+                loader.linear_with_rows("proj_out", token, d, |i| {
+                    i % 4 * config.out_channels + i / 4
+                }),
+            ),
         }
     }
 
@@ -102,31 +101,14 @@ impl Sd3 {
     }
 
     pub(super) fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
-        let Some(block) = self.blocks.first() else {
-            return state.branches().map(|streams| streams.img).collect();
-        };
-        let modulation = linear("mod", state.vec, &block.img_modulation, Activation::Identity);
-        let d = state.x.cols();
-        (state.branches().enumerate())
-            .map(|(b, streams)| {
-                let row = state.row(modulation, b);
-                let (shift, scale) = (row.col_range(0..d), row.col_range(d..2 * d));
-                norm("modulated", streams.img, LAYER_NORM, Affine::Modulate { scale, shift })
-            })
-            .collect()
+        match self.blocks.first() {
+            Some(block) => modulated_images(state, &block.img_modulation),
+            None => state.branches().map(|streams| streams.img).collect(),
+        }
     }
 
     pub(super) fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
-        // The last modulation has the scale in front of the shift.
-        let modulation = linear("norm_out.mod", state.vec, &self.norm_out, Activation::Identity);
-        (state.branches().enumerate())
-            .map(|(b, streams)| {
-                let [scale, shift] = state.row(modulation, b).chunk_cols();
-                let affine = Affine::Modulate { scale, shift };
-                let img = norm("norm_out", streams.img, LAYER_NORM, affine);
-                linear("velocity", img, &self.proj_out, Activation::Identity)
-            })
-            .collect()
+        self.last.forward(state)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The T5 v1.1 encoder: FLUX's text tokens.
+//! The T5 v1.1 encoder: text tokens.
 //!
 //! Transformers' `T5EncoderModel`. Pre-norm blocks with RMS norm, attention with learned relative positions and
 //! without scaling of the scores, and a gated GELU. FLUX gives it no padding mask.

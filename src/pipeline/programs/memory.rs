@@ -1,7 +1,8 @@
 //! The memory of a run that outlives its recordings.
 
 use crate::models::config::{ModelConfig, TransformerConfig};
-use crate::models::denoiser::{Denoiser, PerGrid, Positions, SINUSOID};
+use crate::models::denoiser::{Denoiser, PerGrid, Positions};
+use crate::models::layers::TIME_CHANNELS;
 use crate::models::vae::IMAGE_CHANNELS;
 use crate::ops::change_rows;
 use crate::pipeline::{RunSchedule, Settings, StageKind};
@@ -183,8 +184,8 @@ impl Layout<'_> {
         SharedInputs {
             txt: self.matrix("txt", b * self.n_text(), network.text_dim()),
             pooled: self.matrix("pooled", b, network.pooled_dim()),
-            time: self.matrix("time", b, SINUSOID),
-            guidance: self.matrix("guidance", b, SINUSOID),
+            time: self.matrix("time", b, TIME_CHANNELS),
+            guidance: self.matrix("guidance", b, TIME_CHANNELS),
             step: self.matrix("step", 1, step::LEN),
         }
     }

@@ -4,8 +4,7 @@ use std::rc::Rc;
 
 use super::{Phase, Run};
 use crate::gpu::Program;
-use crate::models::denoiser::SINUSOID;
-use crate::models::layers::timestep_embedding;
+use crate::models::layers::{TIME_CHANNELS, timestep_embedding};
 use crate::pipeline::event::{Event, Part};
 use crate::pipeline::programs::{Layout, Models, RunMemory, RunRecordings, StepRecordings};
 use crate::pipeline::prompt::UPLOADS_PER_EVENT;
@@ -138,7 +137,7 @@ impl<'p> Run<'p> {
 
     /// The same sinusoid for every branch of guidance.
     pub(super) async fn write_sinusoid(&self, to: &Resident, value: f64) -> Result<(), Error> {
-        let sinusoid: [f32; SINUSOID] = timestep_embedding(value);
+        let sinusoid: [f32; TIME_CHANNELS] = timestep_embedding(value);
         self.write(to, &sinusoid.repeat(to.rows)).await
     }
 
