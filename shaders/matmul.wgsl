@@ -1,4 +1,4 @@
-// y = epilogue(x Wᵀ + bias): linear layers, with f32 sums whatever the storage type of W.
+// y = epilogue(x Wᵀ + bias): linear layers, with f32 sums whatever the storage type of W. The plain kernel.
 //
 //   x    [M, K]                  rows `x_stride` apart, a view into a wider matrix
 //   W    [tiles][K][4 * LANES]   packed, see `PackedWeight`
@@ -10,69 +10,13 @@
 // compute neighbouring columns of the same rows, so their reads of x are uniform and those of W contiguous.
 // No workgroup memory and no barrier: on processors those cost more than they save, and graphics chips serve
 // the shared reads from their first-level cache. WGSL cannot index registers, so the 16 rows are spelt out.
-//
-// Offsets and strides count groups of four numbers.
 
 #import exp
 #import activation
 #import weight
+#import linear_layer
 
-struct Params {
-    m: u32,
-    n4: u32,
-    k4: u32,
-    x_offset: u32,
-    x_stride: u32,
-    y_offset: u32,
-    y_stride: u32,
-    column4: u32,       // first column of this shard, for bias, gate and y
-    gate_offset: u32,
-    row_blocks: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-// binding 2: the weight, in the imported file
-@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> gate: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
-
-override LANES: u32 = 16u;      // invocations along the columns
 override ROW_GROUPS: u32 = 1u;  // blocks of 16 rows in a workgroup
-override ACTIVATION: u32 = 0u;
-override HAS_BIAS: bool = false;
-override HAS_GATE: bool = false;
-override MODE: u32 = 0u;        // 0: y = v, 1: y += v, 2: y *= v
-
-fn dot_columns(sum: vec4<f32>, a: vec4<f32>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>) -> vec4<f32> {
-    return sum + a.x * w0 + a.y * w1 + a.z * w2 + a.w * w3;
-}
-
-fn put(row: u32, column4: u32, sum: vec4<f32>) {
-    if (row >= params.m) {
-        return;
-    }
-    var v = sum;
-    if (HAS_BIAS) {
-        v += bias[params.column4 + column4];
-    }
-    v = activate4(v, ACTIVATION);
-    if (HAS_GATE) {
-        v *= gate[params.gate_offset + params.column4 + column4];
-    }
-    let at = params.y_offset + row * params.y_stride + params.column4 + column4;
-    if (MODE == 1u) {
-        v += y[at];
-    } else if (MODE == 2u) {
-        v *= y[at];
-    }
-    y[at] = v;
-}
-
-// Row to read for row `i` of the block: rows past the end repeat the last one and are not written.
-fn x_row(row: u32) -> u32 {
-    return params.x_offset + min(row, params.m - 1u) * params.x_stride;
-}
 
 @compute @workgroup_size(LANES, ROW_GROUPS)
 fn main(

@@ -11,7 +11,7 @@ use ralu::ops::{
     self, Activation, Affine, Attention, Conv2d, Epilogue, LinearLayer, NormKind, Weights, Write,
     reference,
 };
-use ralu::tensor::{Caps, Recorder, ResidentIds, Storage, row_pieces};
+use ralu::tensor::{Caps, MatmulKernel, Recorder, ResidentIds, Storage, row_pieces};
 
 /// Capabilities that every table of cases is run with.
 struct Variant {
@@ -19,9 +19,17 @@ struct Variant {
     change: fn(&mut Caps),
 }
 
-const VARIANTS: [Variant; 5] = [
+const VARIANTS: [Variant; 7] = [
     Variant { name: "graphics kernels", change: |caps| caps.is_cpu = false },
     Variant { name: "processor kernels", change: |caps| caps.is_cpu = true },
+    Variant {
+        name: "direct matmul",
+        change: |caps| caps.tuning.matmul = [Some(MatmulKernel::Direct); 3],
+    },
+    Variant {
+        name: "matmul panels",
+        change: |caps| caps.tuning.matmul = [Some(MatmulKernel::Panel); 3],
+    },
     Variant {
         name: "4 KiB bindings",
         change: |caps| (caps.is_cpu, caps.max_binding_bytes) = (false, 4096),

@@ -146,6 +146,9 @@ impl Gpu {
             // A tenth of a second on a processor, a fiftieth on a small GPU.
             max_dispatch_flops: if discrete { 200e9 } else { 10e9 },
             is_cpu,
+            max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+            ..Caps::default()
         };
         Gpu {
             device,

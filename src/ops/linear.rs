@@ -1,8 +1,9 @@
 //! Linear layers: `y = epilogue(x Wᵀ + b)`.
 
-use super::{Activation, quads, read, read_write};
+use super::{Activation, choice, quads, read, read_write};
 use crate::tensor::{
-    Dispatch, MAX_WORKGROUPS, PackedWeight, PipelineKey, Resident, Tensor, row_pieces,
+    Caps, Dispatch, MAX_WORKGROUPS, MatmulKernel, PackedWeight, PipelineKey, Resident, Tensor,
+    row_pieces,
 };
 
 /// A weight `[N, K]` and a bias `[1, N]`.
@@ -52,10 +53,61 @@ struct Params {
     row_blocks: u32,
 }
 
-/// Rows that one invocation of `matmul.wgsl` computes.
-const ROWS: usize = 16;
-/// Up to this many rows `matvec.wgsl` is used: a block of 16 would be mostly padding.
-const FEW_ROWS: usize = 4;
+/// The shape of a kernel's work: how its dispatches are cut and counted.
+struct Geometry {
+    shader: &'static str,
+    /// Rows that an invocation computes.
+    rows: usize,
+    /// `override` constants beside those of all linear layers.
+    overrides: Vec<(&'static str, f64)>,
+    /// Workgroups for some blocks of rows and some tiles of the weight.
+    groups: [u32; 3],
+}
+
+/// Workgroups that keep a processor's cores busy to the end.
+const BUSY: usize = 16;
+
+fn geometry(kernel: MatmulKernel, caps: &Caps, rows: usize, tiles: usize) -> Geometry {
+    // Blocks of rows run fastest: a tile of the weight stays in the cache while all rows pass by.
+    let blocks_by_tiles = |blocks: usize, tiles: usize| {
+        let z = blocks.div_ceil(MAX_WORKGROUPS as usize);
+        [blocks.div_ceil(z) as u32, tiles as u32, z as u32]
+    };
+    match kernel {
+        MatmulKernel::Row => Geometry {
+            shader: "matvec",
+            rows: 1,
+            overrides: vec![],
+            groups: [tiles as u32, rows as u32, 1],
+        },
+        MatmulKernel::Panel => {
+            let blocks = rows.div_ceil(32);
+            // Wide groups share their rows of x among more lanes; enough of them must be left.
+            let wide = (BUSY / blocks).clamp(1, tiles);
+            let per_group = tiles.div_ceil(wide).clamp(1, 8);
+            let per_group = tiles.div_ceil(tiles.div_ceil(per_group));
+            Geometry {
+                shader: "matmul_panel",
+                rows: 32,
+                overrides: vec![("TILES", per_group as f64)],
+                groups: blocks_by_tiles(blocks, tiles.div_ceil(per_group)),
+            }
+        }
+        _ => {
+            // Four blocks of rows fill a graphics chip's lanes; a processor wants uniform rows.
+            let row_groups = if caps.is_cpu { 1 } else { 4 };
+            Geometry {
+                shader: "matmul",
+                rows: 16,
+                overrides: vec![("ROW_GROUPS", row_groups as f64)],
+                groups: blocks_by_tiles(rows.div_ceil(16 * row_groups), tiles),
+            }
+        }
+    }
+}
+
+/// Dispatches are cut at multiples of this many rows, those of the tallest kernel's block.
+const ROWS: usize = 64;
 
 /// A new matrix `[M, N]` from `x` `[M, K]`.
 #[track_caller]
@@ -106,10 +158,10 @@ pub fn linear_into<'r>(
         let max_rows = (budget / ROWS * ROWS).max(ROWS);
         for piece in row_pieces(&[x, y], max_rows) {
             let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
-            let few = piece.rows <= FEW_ROWS;
-            // Four blocks of rows fill a graphics chip's lanes; a processor wants uniform rows.
-            let row_groups = if few || caps.is_cpu { 1 } else { 4 };
-            let row_blocks = piece.rows.div_ceil(ROWS);
+            let kernel = choice::matmul(&caps, piece.rows, weight.storage);
+            let tiles = shard_n.div_ceil(weight.tile);
+            let Geometry { shader, rows, overrides: own, groups } =
+                geometry(kernel, &caps, piece.rows, tiles);
             let params = Params {
                 m: piece.rows as u32,
                 n4: quads(shard_n),
@@ -120,7 +172,7 @@ pub fn linear_into<'r>(
                 y_stride: quads(y.row_stride()),
                 column4: quads(shard.row0),
                 gate_offset: gate.map_or(0, |(_, at)| quads(at)),
-                row_blocks: row_blocks as u32,
+                row_blocks: piece.rows.div_ceil(rows) as u32,
             };
             let mut overrides = vec![
                 ("LANES", (weight.tile / 4) as f64),
@@ -129,18 +181,10 @@ pub fn linear_into<'r>(
                 ("HAS_GATE", f64::from(u8::from(gate.is_some()))),
                 ("MODE", f64::from(epilogue.write as u32)),
             ];
-            let tiles = shard_n.div_ceil(weight.tile) as u32;
-            let groups = if few {
-                [tiles, piece.rows as u32, 1]
-            } else {
-                overrides.push(("ROW_GROUPS", row_groups as f64));
-                let blocks = row_blocks.div_ceil(row_groups);
-                let z = blocks.div_ceil(MAX_WORKGROUPS as usize);
-                [blocks.div_ceil(z) as u32, tiles, z as u32]
-            };
+            overrides.extend(own);
             recorder.dispatch(Dispatch {
                 pipeline: PipelineKey {
-                    shader: if few { "matvec" } else { "matmul" },
+                    shader,
                     entry: "main",
                     roles: vec![("weight", weight.storage.accessor())],
                     overrides,

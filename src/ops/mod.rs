@@ -10,6 +10,7 @@
 mod activation;
 mod attention;
 mod change;
+pub mod choice;
 mod combine;
 mod conv2d;
 mod euler;

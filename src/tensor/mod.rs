@@ -11,10 +11,12 @@
 //!
 //! Low-level and unstable: public so that tests and tinkerers can reach it.
 
+mod caps;
 mod plan;
 mod recording;
 mod resident;
 
+pub use caps::{AttentionKernel, Caps, Conv2dKernel, MatmulKernel, RowClass, Tuning};
 pub use plan::{MemoryPlan, plan_memory};
 pub use recording::{
     Access, Binding, BufferRef, Command, Dispatch, PipelineKey, Recorder, Recording, TempId,
@@ -23,25 +25,6 @@ pub use recording::{
 pub use resident::{Band, PackedWeight, Resident, ResidentId, ResidentIds, Storage, split_rows};
 
 use std::ops::Range;
-
-/// What the adapter can do, as far as a recording depends on it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Caps {
-    /// Bytes that one storage binding may cover. WebGPU guarantees 128 MiB.
-    pub max_binding_bytes: u64,
-    /// Estimated floating-point operations after which a single dispatch is cut in two, so that no
-    /// driver time-out can hit a slow GPU.
-    pub max_dispatch_flops: f64,
-    /// The adapter is a processor: kernels without workgroup barriers are the fast ones there.
-    pub is_cpu: bool,
-}
-
-impl Default for Caps {
-    /// What WebGPU guarantees everywhere.
-    fn default() -> Self {
-        Caps { max_binding_bytes: 128 << 20, max_dispatch_flops: 20e9, is_cpu: false }
-    }
-}
 
 /// Workgroups that WebGPU allows in one dimension of a dispatch.
 pub const MAX_WORKGROUPS: u32 = 65_535;

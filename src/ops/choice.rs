@@ -1,0 +1,36 @@
+//! Which kernel runs: the one place that decides.
+//!
+//! A choice is valid if the kernel can do the job on the adapter at all, and good if it is fast there. What the user's
+//! own adapter was measured to do best ([`Tuning`]) goes before what is written here; without either, results
+//! are the same up to rounding.
+
+use crate::tensor::{Caps, MAX_WORKGROUPS, MatmulKernel, RowClass, Storage};
+
+/// The kernel of a product of `rows` rows with a weight stored as `storage`.
+pub fn matmul(caps: &Caps, rows: usize, storage: Storage) -> MatmulKernel {
+    let class = RowClass::of(rows);
+    let valid = |kernel: &MatmulKernel| can_matmul(caps, *kernel, rows, storage);
+    if let Some(kernel) = caps.tuning.matmul[class as usize].filter(valid) {
+        return kernel;
+    }
+    let preferred: &[MatmulKernel] = match class {
+        RowClass::Few => &[MatmulKernel::Row],
+        // A block of 32 rows would be mostly padding.
+        RowClass::Some if rows <= 16 => &[],
+        _ if caps.is_cpu => &[MatmulKernel::Panel],
+        _ => &[],
+    };
+    preferred.iter().copied().find(|kernel| valid(kernel)).unwrap_or(MatmulKernel::Direct)
+}
+
+/// Whether a kernel can do such a product on this adapter.
+pub fn can_matmul(caps: &Caps, kernel: MatmulKernel, rows: usize, storage: Storage) -> bool {
+    match kernel {
+        // One workgroup a row, in the second dimension.
+        MatmulKernel::Row => rows <= MAX_WORKGROUPS as usize,
+        MatmulKernel::Direct | MatmulKernel::Panel => true,
+        MatmulKernel::Tiled => false,
+        MatmulKernel::Subgroup => false,
+        MatmulKernel::Cooperative => caps.cooperative_matrix && storage == Storage::F16 && false,
+    }
+}

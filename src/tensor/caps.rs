@@ -1,0 +1,115 @@
+//! What the adapter can do and which kernels suit it, as far as a recording depends on it: plain data.
+
+/// What the adapter can do, as far as a recording depends on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Caps {
+    /// Bytes that one storage binding may cover. WebGPU guarantees 128 MiB.
+    pub max_binding_bytes: u64,
+    /// Estimated floating-point operations after which a single dispatch is cut in two, so that no
+    /// driver time-out can hit a slow GPU.
+    pub max_dispatch_flops: f64,
+    /// The adapter is a processor: its lanes are SIMD vectors, its cores few and their caches large.
+    pub is_cpu: bool,
+    /// Bytes of workgroup memory. WebGPU guarantees 16 KiB.
+    pub max_workgroup_bytes: u32,
+    /// Invocations in a workgroup. WebGPU guarantees 256.
+    pub max_workgroup_invocations: u32,
+    /// Smallest and largest number of lanes in a subgroup, if kernels may use subgroup operations.
+    pub subgroup_sizes: Option<(u32, u32)>,
+    /// Kernels may use cooperative matrices of 8 x 8: f16 factors, f32 sums.
+    pub cooperative_matrix: bool,
+    /// Kernels may compute in f16.
+    pub f16: bool,
+    /// Kernels that were found to be fastest, or are to be tried: see `ops::choice`.
+    pub tuning: Tuning,
+}
+
+impl Default for Caps {
+    /// What WebGPU guarantees everywhere.
+    fn default() -> Self {
+        Caps {
+            max_binding_bytes: 128 << 20,
+            max_dispatch_flops: 20e9,
+            is_cpu: false,
+            max_workgroup_bytes: 16 << 10,
+            max_workgroup_invocations: 256,
+            subgroup_sizes: None,
+            cooperative_matrix: false,
+            f16: false,
+            tuning: Tuning::default(),
+        }
+    }
+}
+
+/// Kernels to be preferred where they can do the job; `None` leaves the choice to `ops::choice`.
+///
+/// All kernels of an op give the same results up to rounding, so this is about speed alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// For each [`RowClass`].
+    pub matmul: [Option<MatmulKernel>; RowClass::ALL.len()],
+    /// For all attention.
+    pub attention: Option<AttentionKernel>,
+    /// For all convolutions.
+    pub conv2d: Option<Conv2dKernel>,
+}
+
+/// How many rows a matrix product has: the shape that decides most about which kernel is fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowClass {
+    /// Up to 4: modulation vectors.
+    Few,
+    /// Up to 96: text.
+    Some,
+    /// More: pictures.
+    Many,
+}
+
+impl RowClass {
+    /// All classes, in the order of [`Tuning::matmul`].
+    pub const ALL: [RowClass; 3] = [RowClass::Few, RowClass::Some, RowClass::Many];
+
+    /// The class of `rows` rows.
+    pub fn of(rows: usize) -> RowClass {
+        match rows {
+            0..=4 => RowClass::Few,
+            5..=96 => RowClass::Some,
+            _ => RowClass::Many,
+        }
+    }
+}
+
+/// The kernels of a matrix product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MatmulKernel {
+    /// `matvec.wgsl`: one output row at a time.
+    Row,
+    /// `matmul.wgsl`: blocks of 16 x 4 in registers, no workgroup memory.
+    Direct,
+    /// `matmul_panel.wgsl`: blocks of 32 x 4 in registers, rows of x in workgroup memory, for processors.
+    Panel,
+    /// `matmul_tiled.wgsl`: both factors in workgroup memory, for graphics chips.
+    Tiled,
+    /// `matmul_subgroup.wgsl`: rows of x spread over the lanes of a subgroup.
+    Subgroup,
+    /// `matmul_cooperative.wgsl`: cooperative matrices; f16 weights, x rounded to f16.
+    Cooperative,
+}
+
+/// The kernels of attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttentionKernel {
+    /// `attention.wgsl`: one query an invocation, no workgroup memory.
+    Rows,
+    /// `attention_tiled.wgsl`: tiles of queries and keys in workgroup memory.
+    Tiled,
+}
+
+/// The kernels of convolutions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Conv2dKernel {
+    /// `conv2d.wgsl`: blocks of 8 pixels x 4 channels in registers, no workgroup memory.
+    Direct,
+    /// `conv2d_tiled.wgsl`: patches of the picture in workgroup memory.
+    Tiled,
+}
