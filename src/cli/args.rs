@@ -242,6 +242,9 @@ pub struct BenchArgs {
     /// How often to measure; medians are shown. [default: 3, ops: 10]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub runs: Option<usize>,
+    /// Also times every kernel on the GPU (step and run).
+    #[arg(long)]
+    pub profile: bool,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

@@ -17,6 +17,7 @@ mod model;
 mod output;
 mod plan;
 mod png_file;
+mod profile;
 mod progress;
 mod request;
 mod signals;

@@ -84,6 +84,15 @@ pub enum Error {
         /// The driver's words.
         message: String,
     },
+    /// Kernels cannot be timed.
+    #[error(
+        "{adapter} cannot time kernels: its device has no timestamp queries. Leave profiling out, or use an adapter \
+         that has `timestamp-query` among its features (`ralu devices --json`)"
+    )]
+    NoTimestamps {
+        /// The adapter's name.
+        adapter: String,
+    },
     /// Reading results back failed.
     #[error("reading {what} back from the GPU failed: {message}")]
     Read {

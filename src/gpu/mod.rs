@@ -11,6 +11,7 @@
 
 mod adapters;
 mod error;
+mod profile;
 mod program;
 mod shader;
 mod signal;
@@ -18,6 +19,7 @@ mod store;
 
 pub use adapters::{AdapterChoice, AdapterReport, LimitsPolicy, describe, list_adapters};
 pub use error::{Error, human_bytes};
+pub use profile::{KernelTime, Profiler, ProgramTimes};
 pub use program::{Program, SlotPool};
 pub use shader::{LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
 #[cfg(not(target_arch = "wasm32"))]
@@ -59,6 +61,8 @@ pub struct Gpu {
     lost: Arc<Mutex<Option<String>>>,
     uncaptured: Arc<Mutex<Option<String>>>,
     counters: Arc<Ledger>,
+    timers: RefCell<Option<profile::Timers>>,
+    profiled: RefCell<Vec<ProgramTimes>>,
 }
 
 /// [`Counters`], shared with the buffers that report their own end.
@@ -101,11 +105,17 @@ impl Gpu {
         }
         report.max_buffer_bytes = limits.max_buffer_size;
         report.max_binding_bytes = limits.max_storage_buffer_binding_size;
-        // No optional feature is asked for: the kernels need none.
+        // The kernels need no optional feature. Timestamps cost nothing until a profiler writes them; a browser has
+        // none inside passes.
+        let mut features = profile::features(candidate.adapter.features());
+        if choice.limits == LimitsPolicy::WebGpuDefaults {
+            features &= wgpu::Features::TIMESTAMP_QUERY;
+        }
         let (device, queue) = candidate
             .adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("ralu"),
+                required_features: features,
                 required_limits: limits,
                 memory_hints: wgpu::MemoryHints::MemoryUsage,
                 ..Default::default()
@@ -161,6 +171,8 @@ impl Gpu {
             lost,
             uncaptured,
             counters: Arc::default(),
+            timers: RefCell::default(),
+            profiled: RefCell::default(),
         }
     }
 

@@ -1,12 +1,16 @@
 //! Compiled recordings: bind groups and pipelines made once, replayed every step.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::profile::{Kernel, Timing};
 use super::{Buffer, Error, Gpu, Store, signal};
-use crate::tensor::{Access, BufferRef, Command, MemoryPlan, Recording, ResidentId, plan_memory};
+use crate::tensor::{
+    Access, BufferRef, Command, Dispatch, MemoryPlan, PipelineKey, Recording, ResidentId,
+    plan_memory,
+};
 
 /// Buffers that programs share for their temporaries, largest first.
 ///
@@ -77,6 +81,8 @@ enum Step {
 pub struct Program {
     label: String,
     steps: Vec<Step>,
+    /// Of each dispatch, what a profiler wants to know.
+    kernels: Vec<Kernel>,
     // Bind groups refer to these; dropping a buffer destroys it.
     _buffers: Vec<Rc<Buffer>>,
     _params: Option<wgpu::Buffer>,
@@ -117,6 +123,20 @@ async fn bind(
     let group = gpu.scoped(label, || gpu.device.create_bind_group(&descriptor)).await?;
     gpu.ledger().update(|c| c.bind_groups += 1);
     Ok(group)
+}
+
+/// Bytes of the buffers that a dispatch binds, each once: more than it touches where it works on a part of one.
+fn bound_bytes(recording: &Recording, dispatch: &Dispatch, buffers: &[wgpu::Buffer]) -> f64 {
+    let mut seen = HashSet::new();
+    let bytes = dispatch.bindings.iter().zip(buffers).map(|(binding, buffer)| {
+        match (seen.insert(binding.buffer), binding.buffer) {
+            (false, _) => 0,
+            // The slot that it lives in may be larger.
+            (true, BufferRef::Temp(id)) => recording.temp_bytes[id.0 as usize],
+            (true, BufferRef::Resident(..)) => buffer.size(),
+        }
+    });
+    bytes.sum::<u64>() as f64
 }
 
 impl Program {
@@ -171,6 +191,7 @@ impl Program {
         };
 
         let mut steps = Vec::with_capacity(recording.commands.len());
+        let mut kernels = Vec::new();
         let mut held: HashMap<Place, Rc<Buffer>> = HashMap::new();
         let mut hold =
             |place: Place| held.entry(place).or_insert_with(|| buffer_of(place)).raw.clone();
@@ -186,6 +207,7 @@ impl Program {
                         .unzip();
                     let pipeline = gpu.pipeline(&dispatch.pipeline, &accesses).await?;
                     let buffers: Vec<_> = places.iter().map(|place| hold(*place)).collect();
+                    let bytes = bound_bytes(recording, dispatch, &buffers);
                     let key = (accesses, places);
                     let bind_group = match (bind_groups.get(&key), &params_buffer) {
                         (Some(bind_group), _) => bind_group.clone(),
@@ -198,6 +220,13 @@ impl Program {
                             group
                         }
                     };
+                    let PipelineKey { shader, entry, .. } = &dispatch.pipeline;
+                    kernels.push(Kernel {
+                        label: dispatch.label.as_str().into(),
+                        name: format!("{shader}.{entry}").into(),
+                        flops: dispatch.flops,
+                        bytes,
+                    });
                     steps.push(Step::Dispatch {
                         pipeline,
                         bind_group,
@@ -221,6 +250,7 @@ impl Program {
         Ok(Program {
             label: recording.label.clone(),
             steps,
+            kernels,
             _buffers: held.into_values().collect(),
             _params: params_buffer,
             flops: recording.flops(),
@@ -243,18 +273,23 @@ impl Program {
     /// Work is submitted in slices of bounded estimated FLOPs, with at most two of them queued: a slow GPU
     /// meets no driver time-out, and a dropped run leaves little behind.
     pub async fn run(&self, gpu: &Gpu) -> Result<(), Error> {
+        let timing = Timing::begin(gpu, self.kernels.len()).await?;
+        let max_commands = timing.as_ref().map_or(usize::MAX, |_| Timing::MAX_COMMANDS);
         let mut queued = std::collections::VecDeque::new();
         let mut from = 0;
         while from < self.steps.len() {
             let mut flops = 0.0;
             let mut to = from;
-            while to < self.steps.len() && (to == from || flops < gpu.submit_flops()) {
+            while to < self.steps.len().min(from.saturating_add(max_commands))
+                && (to == from || flops < gpu.submit_flops())
+            {
                 if let Step::Dispatch { flops: more, .. } = &self.steps[to] {
                     flops += more;
                 }
                 to += 1;
             }
-            gpu.scoped(&self.label, || self.submit(gpu, &self.steps[from..to])).await?;
+            let steps = &self.steps[from..to];
+            gpu.scoped(&self.label, || self.submit(gpu, steps, timing.as_ref())).await?;
             queued.push_back(gpu.submitted());
             if queued.len() > 2
                 && let Some(oldest) = queued.pop_front()
@@ -267,10 +302,13 @@ impl Program {
         for slice in queued {
             slice.await?;
         }
+        if let Some(timing) = timing {
+            timing.finish(gpu, &self.label, &self.kernels).await?;
+        }
         Ok(())
     }
 
-    fn submit(&self, gpu: &Gpu, steps: &[Step]) {
+    fn submit(&self, gpu: &Gpu, steps: &[Step], timing: Option<&Timing>) {
         let mut encoder = gpu
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(&self.label) });
@@ -284,16 +322,25 @@ impl Program {
             // Dispatches share a pass: opening one costs as much as ten dispatches.
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: Some(&self.label),
-                timestamp_writes: None,
+                timestamp_writes: timing.and_then(Timing::pass),
             });
             while let Some(Step::Dispatch { pipeline, bind_group, params_offset, groups, .. }) =
                 steps.get(at)
             {
                 pass.set_pipeline(pipeline);
                 pass.set_bind_group(0, bind_group, &[*params_offset]);
-                pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
                 at += 1;
+                let Some(timing) = timing else {
+                    pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
+                    continue;
+                };
+                if !timing.dispatch(&mut pass, *groups) {
+                    break;
+                }
             }
+        }
+        if let Some(timing) = timing {
+            timing.resolve(&mut encoder);
         }
         gpu.queue.submit([encoder.finish()]);
         gpu.ledger().update(|c| c.submissions += 1);

@@ -122,7 +122,6 @@ async fn read_buffer(
     source: &wgpu::Buffer,
     bytes: u64,
 ) -> Result<Vec<u8>, Error> {
-    let failed = |message: String| Error::Read { what: what.to_owned(), message };
     let staging = gpu
         .scoped(what, || {
             let staging = gpu.device.create_buffer(&wgpu::BufferDescriptor {
@@ -137,10 +136,24 @@ async fn read_buffer(
             staging
         })
         .await?;
+    map_read(gpu, what, &staging, bytes).await
+}
+
+/// The first `bytes` of a buffer that can be mapped, when everything submitted so far has run. It stays mapped.
+pub(super) async fn map_read(
+    gpu: &Gpu,
+    what: &str,
+    staging: &wgpu::Buffer,
+    bytes: u64,
+) -> Result<Vec<u8>, Error> {
+    if bytes == 0 {
+        return Ok(vec![]);
+    }
+    let failed = |message: String| Error::Read { what: what.to_owned(), message };
     let signal = Signal::default();
     let outcome = std::sync::Arc::new(std::sync::Mutex::new(None));
     let (done, slot) = (signal.clone(), outcome.clone());
-    staging.map_async(wgpu::MapMode::Read, .., move |result| {
+    staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
         if let Ok(mut slot) = slot.lock() {
             *slot = Some(result);
         }
@@ -153,6 +166,6 @@ async fn read_buffer(
         Some(Err(error)) => return Err(failed(error.to_string())),
         None => return Err(failed("no answer from the device".into())),
     }
-    let view = staging.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
+    let view = staging.get_mapped_range(..bytes).map_err(|error| failed(error.to_string()))?;
     Ok(view.to_vec())
 }

@@ -1,6 +1,7 @@
 //! What a run tells while it happens.
 
 use super::{NamedTensors, Picture};
+use crate::gpu::ProgramTimes;
 use crate::sampling::Grid;
 
 /// A part of a model.
@@ -127,6 +128,9 @@ pub enum Event {
     },
     /// A stage begins.
     Stage(StageStart),
+    /// The kernels of a program that has run, if the request asked for their times. Comes before what the program
+    /// was run for.
+    Profile(ProgramTimes),
     /// A step is done.
     Step(StepDone),
     /// A stage is over.

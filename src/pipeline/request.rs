@@ -103,6 +103,8 @@ pub struct Request {
     pub stage_pictures: bool,
     /// Collect intermediate tensors into [`super::Event::Image`].
     pub collect_tensors: bool,
+    /// Time every kernel and emit [`super::Event::Profile`]s. An error on adapters without timestamps.
+    pub profile: bool,
 }
 
 impl Request {

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::args::{BenchArg, BenchArgs, QualityArgs};
 use super::error::{Error, Result};
+use super::profile::{self, Profile};
 use super::request::{self, Asked};
 use super::{model, output, signals};
 
@@ -119,6 +120,9 @@ struct StepReport {
     #[serde(flatten)]
     place: Place,
     stages: Vec<StageReport>,
+    /// Of each request, in the order of `stages`, if it was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    profiles: Vec<profile::Report>,
 }
 
 impl Bench {
@@ -234,7 +238,7 @@ impl Bench {
         // A plain step costs the same at every noise level.
         let few = Request { steps: Some(self.runs), ..self.plain.clone() };
         let repeated = Request { count: Some(self.runs), ..self.ralu.clone() };
-        let mut stages = Vec::new();
+        let (mut stages, mut profiles) = (Vec::new(), Vec::new());
         for request in [few, repeated] {
             let settings = self.settings(&request)?;
             let schedule = RunSchedule::new(&settings, &self.config)?;
@@ -263,8 +267,14 @@ impl Bench {
                     measured_steps,
                 });
             }
+            if args.profile {
+                let mut profile = Profile::default();
+                let request = Request { profile: true, ..request };
+                self.events(&request, |event| profile.event(event))?;
+                profiles.push(profile.report());
+            }
         }
-        let report = StepReport { bench: "step", place: self.place(&ralu), stages };
+        let report = StepReport { bench: "step", place: self.place(&ralu), stages, profiles };
         if args.json {
             return output::json(&report);
         }
@@ -281,6 +291,9 @@ impl Bench {
                 stage.gflops_per_second,
                 stage.measured_steps
             ))?;
+        }
+        for profile in &report.profiles {
+            output::line(format!("\n{}", profile.table()))?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::event::{Event, ImageReport};
 use super::programs::RunMemory;
 use super::prompt::{Encoded, Encoder};
 use super::{Error, NamedTensors, Pipeline, Request, RunSchedule, Settings};
-use crate::gpu::Counters;
+use crate::gpu::{Counters, Profiler};
 use crate::sampling::cache::CacheRule;
 use crate::tensor::Resident;
 use prepare::Programs;
@@ -30,6 +30,8 @@ pub struct Run<'p> {
     given: NamedTensors,
     stage_pictures: bool,
     collect_tensors: bool,
+    profile: bool,
+    profiler: Option<Profiler<'p>>,
     events: VecDeque<Event>,
     phase: Phase<'p>,
     encoded: Option<Encoded>,
@@ -93,6 +95,8 @@ impl<'p> Run<'p> {
             given: request.given,
             stage_pictures: request.stage_pictures,
             collect_tensors: request.collect_tensors,
+            profile: request.profile,
+            profiler: None,
             events,
             phase: Phase::Start,
             encoded: None,
@@ -122,12 +126,22 @@ impl<'p> Run<'p> {
             }
             let phase = std::mem::replace(&mut self.phase, Phase::Done);
             self.phase = self.advance(phase).await?;
+            if let Some(profiler) = &self.profiler {
+                for times in profiler.take().into_iter().rev() {
+                    self.events.push_front(Event::Profile(times));
+                }
+            }
         }
     }
 
     async fn advance(&mut self, phase: Phase<'p>) -> Result<Phase<'p>, Error> {
         Ok(match phase {
-            Phase::Start => Phase::Encode(Encoder::new(self.pipeline), Instant::now()),
+            Phase::Start => {
+                if self.profile {
+                    self.profiler = Some(self.pipeline.gpu.profile().await?);
+                }
+                Phase::Encode(Encoder::new(self.pipeline), Instant::now())
+            }
             Phase::Encode(mut encoder, started) => {
                 if let Some(event) = encoder.upload_some().await? {
                     self.events.push_back(event);

@@ -1,0 +1,258 @@
+//! Timing kernels by the GPU's own clock.
+//!
+//! While a [`Profiler`] lives, every [`super::Program`] that runs on its device has a timestamp written before and
+//! after each dispatch. Adapters that allow it write them inside a pass; for the others, WebGPU in a browser among
+//! them, each dispatch has a pass of its own, which costs more than the timestamps. Results are the same bits.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::{Error, Gpu, store::map_read};
+
+/// One dispatch, as the GPU's clock saw it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelTime {
+    /// Where in the program it stands: `double.3.attn`.
+    pub label: Arc<str>,
+    /// Shader and entry point: `matmul.main`.
+    pub kernel: Arc<str>,
+    /// Estimated floating-point operations.
+    pub flops: f64,
+    /// Estimated bytes read and written.
+    pub bytes: f64,
+    /// When it began, in seconds after the first dispatch that the profiler saw.
+    pub start: f64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// What the kernels of a program took, in the order in which they ran. Copies between buffers are not timed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProgramTimes {
+    /// The program's label: `stage1`, `decode`.
+    pub program: String,
+    /// Its dispatches.
+    pub kernels: Vec<KernelTime>,
+}
+
+impl ProgramTimes {
+    /// Seconds of all kernels.
+    pub fn kernel_seconds(&self) -> f64 {
+        self.kernels.iter().map(|kernel| kernel.seconds).sum()
+    }
+}
+
+/// Times the programs of a device while it lives.
+pub struct Profiler<'g> {
+    gpu: &'g Gpu,
+}
+
+impl Profiler<'_> {
+    /// The programs that have run since the last call.
+    pub fn take(&self) -> Vec<ProgramTimes> {
+        std::mem::take(&mut *self.gpu.profiled.borrow_mut())
+    }
+}
+
+impl Drop for Profiler<'_> {
+    fn drop(&mut self) {
+        self.gpu.timers.replace(None);
+        self.take();
+    }
+}
+
+impl Gpu {
+    /// Begins to time what runs on this device. Fails if the adapter has no timestamps. There is one profiler at a
+    /// time: a second one takes over.
+    pub async fn profile(&self) -> Result<Profiler<'_>, Error> {
+        let timers = Timers::new(self).await?;
+        self.timers.replace(Some(timers));
+        Ok(Profiler { gpu: self })
+    }
+}
+
+/// The features that timing needs, as far as an adapter has them.
+pub(super) fn features(offered: wgpu::Features) -> wgpu::Features {
+    offered
+        & (wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
+}
+
+/// Dispatches that the queries of one set can time.
+const DISPATCHES: u32 = wgpu::QUERY_SET_MAX_QUERIES / 2;
+/// A dispatch's beginning and end.
+const STAMP_BYTES: u64 = 2 * wgpu::QUERY_SIZE as u64;
+
+/// What timing needs on the device, made once.
+#[derive(Clone)]
+pub(super) struct Timers {
+    queries: wgpu::QuerySet,
+    /// Stamps of one submission.
+    resolved: wgpu::Buffer,
+    /// Stamps of a whole program. Absent while a program uses it, or if one was dropped before its end.
+    staging: Option<wgpu::Buffer>,
+    inside_passes: bool,
+    /// Seconds of a tick.
+    period: f64,
+    /// The first tick ever seen.
+    zero: Option<u64>,
+}
+
+impl Timers {
+    async fn new(gpu: &Gpu) -> Result<Self, Error> {
+        let features = gpu.device.features();
+        if !features.contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Err(Error::NoTimestamps { adapter: gpu.report.name.clone() });
+        }
+        let bytes = u64::from(DISPATCHES) * STAMP_BYTES;
+        let (queries, resolved) = gpu
+            .scoped("timestamps", || {
+                let queries = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+                    label: Some("timestamps"),
+                    ty: wgpu::QueryType::Timestamp,
+                    count: 2 * DISPATCHES,
+                });
+                let resolved = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("timestamps"),
+                    size: bytes,
+                    usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+                    mapped_at_creation: false,
+                });
+                (queries, resolved)
+            })
+            .await?;
+        gpu.counters.update(|c| c.buffers += 1);
+        Ok(Timers {
+            queries,
+            resolved,
+            staging: None,
+            inside_passes: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
+            period: f64::from(gpu.queue.get_timestamp_period()) * 1e-9,
+            zero: None,
+        })
+    }
+}
+
+async fn staging(gpu: &Gpu, bytes: u64) -> Result<wgpu::Buffer, Error> {
+    let descriptor = wgpu::BufferDescriptor {
+        label: Some("timestamps read-back"),
+        size: bytes,
+        usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+        mapped_at_creation: false,
+    };
+    let buffer = gpu.scoped("timestamps", || gpu.device.create_buffer(&descriptor)).await?;
+    gpu.counters.update(|c| c.buffers += 1);
+    Ok(buffer)
+}
+
+/// A dispatch as its program knows it before it runs.
+pub(super) struct Kernel {
+    pub(super) label: Arc<str>,
+    pub(super) name: Arc<str>,
+    pub(super) flops: f64,
+    pub(super) bytes: f64,
+}
+
+/// The timing of one run of a program.
+pub(super) struct Timing {
+    timers: Timers,
+    staging: wgpu::Buffer,
+    /// Dispatches of the submission in hand.
+    dispatches: Cell<u32>,
+    /// Dispatches of earlier submissions.
+    resolved: Cell<u32>,
+}
+
+impl Timing {
+    /// `None` if nobody profiles. `dispatches` are those of the whole program.
+    pub(super) async fn begin(gpu: &Gpu, dispatches: usize) -> Result<Option<Self>, Error> {
+        let (timers, kept) = match gpu.timers.borrow_mut().as_mut() {
+            None => return Ok(None),
+            Some(timers) => (timers.clone(), timers.staging.take()),
+        };
+        let bytes = (dispatches as u64 * STAMP_BYTES).max(STAMP_BYTES);
+        let staging = match kept {
+            Some(staging) if staging.size() >= bytes => staging,
+            _ => staging(gpu, bytes).await?,
+        };
+        Ok(Some(Timing { timers, staging, dispatches: Cell::new(0), resolved: Cell::new(0) }))
+    }
+
+    /// Commands that a submission may have.
+    pub(super) const MAX_COMMANDS: usize = DISPATCHES as usize;
+
+    /// The timestamps of the next pass, where they belong to passes: it may have a single dispatch.
+    pub(super) fn pass(&self) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
+        (!self.timers.inside_passes).then(|| {
+            let first = 2 * self.dispatches.get();
+            wgpu::ComputePassTimestampWrites {
+                query_set: &self.timers.queries,
+                beginning_of_pass_write_index: Some(first),
+                end_of_pass_write_index: Some(first + 1),
+            }
+        })
+    }
+
+    /// Dispatches between two timestamps. Whether the pass may have another one.
+    pub(super) fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, groups: [u32; 3]) -> bool {
+        let first = 2 * self.dispatches.replace(self.dispatches.get() + 1);
+        let [x, y, z] = groups;
+        if !self.timers.inside_passes {
+            pass.dispatch_workgroups(x, y, z);
+            return false;
+        }
+        pass.write_timestamp(&self.timers.queries, first);
+        pass.dispatch_workgroups(x, y, z);
+        pass.write_timestamp(&self.timers.queries, first + 1);
+        true
+    }
+
+    /// Puts the stamps of a submission, at its end, behind those of earlier ones.
+    pub(super) fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
+        let Timers { queries, resolved, .. } = &self.timers;
+        let n = self.dispatches.replace(0);
+        if n == 0 {
+            return;
+        }
+        encoder.resolve_query_set(queries, 0..2 * n, resolved, 0);
+        let at = u64::from(self.resolved.replace(self.resolved.get() + n)) * STAMP_BYTES;
+        encoder.copy_buffer_to_buffer(resolved, 0, &self.staging, at, u64::from(n) * STAMP_BYTES);
+    }
+
+    /// Reads the stamps back and hands them to the profiler.
+    pub(super) async fn finish(
+        self,
+        gpu: &Gpu,
+        program: &str,
+        kernels: &[Kernel],
+    ) -> Result<(), Error> {
+        let Timing { timers: Timers { period, .. }, staging, .. } = self;
+        let bytes = u64::from(self.resolved.get()) * STAMP_BYTES;
+        let bytes = map_read(gpu, "timestamps", &staging, bytes).await?;
+        staging.unmap();
+        let stamps: &[[u64; 2]] = &bytemuck::pod_collect_to_vec(&bytes);
+        let first = stamps.first().map_or(0, |stamp| stamp[0]);
+        let zero = match gpu.timers.borrow_mut().as_mut() {
+            Some(timers) => {
+                timers.staging = Some(staging);
+                *timers.zero.get_or_insert(first)
+            }
+            // The profiler went away while the program ran.
+            None => return Ok(()),
+        };
+        // Browsers may round an end to before its beginning.
+        let seconds = |from: u64, to: u64| to.saturating_sub(from) as f64 * period;
+        let kernels = kernels.iter().zip(stamps).map(|(kernel, [start, end])| KernelTime {
+            label: kernel.label.clone(),
+            kernel: kernel.name.clone(),
+            flops: kernel.flops,
+            bytes: kernel.bytes,
+            start: seconds(zero, *start),
+            seconds: seconds(*start, *end),
+        });
+        let times = ProgramTimes { program: program.to_owned(), kernels: kernels.collect() };
+        gpu.profiled.borrow_mut().push(times);
+        Ok(())
+    }
+}
