@@ -283,10 +283,10 @@ fn views_of_views_and_labels() {
 
 #[test]
 fn a_later_stage_allocates_nothing() {
-    let lab = Lab::new();
+    let lab = common::block_on(Lab::new());
     let caps = lab.caps();
     let [small, large] = [64, 512].map(|rows| {
-        let x = lab.matrix("x", rows, 64, &vec![0.5; rows * 64], Bands::One);
+        let x = common::block_on(lab.matrix("x", rows, 64, &vec![0.5; rows * 64], Bands::One));
         let r = Recorder::new(caps);
         let ids = &lab.ids;
         let t = r.resident(&x);
@@ -338,13 +338,14 @@ fn chain(x: Tensor<'_>, ids: &ResidentIds, lab: &Lab) {
 /// Programs overlay each other in the pool, and one that was compiled before the pool grew still runs.
 #[test]
 fn programs_take_turns_in_one_pool() {
-    let lab = Lab::new();
+    let lab = common::block_on(Lab::new());
     let pool = SlotPool::default();
     let mut random = Random::new(1);
     let stage = |rows: usize, activation, random: &mut Random| {
         let values = random.numbers(rows * 64, 3.0);
-        let x = lab.matrix("x", rows, 64, &values, Bands::One);
-        let y = lab.matrix("y", rows, 64, &vec![0.0; rows * 64], Bands::One);
+        let x = common::block_on(lab.matrix("x", rows, 64, &values, Bands::One));
+        let zeros = vec![0.0; rows * 64];
+        let y = common::block_on(lab.matrix("y", rows, 64, &zeros, Bands::One));
         let r = Recorder::new(lab.caps());
         let activated = ops::activate("a", r.resident(&x), activation);
         let kind = NormKind::Layer { eps: 1e-6 };
@@ -379,6 +380,7 @@ fn programs_take_turns_in_one_pool() {
         })
         .unwrap();
         let tolerance = Tolerance::sum(64).plus(Tolerance::absolute(1e-5 + EPSILON));
-        assert_close(&format!("stage {turn}"), [y.rows, 64], &lab.read(y), expected, tolerance);
+        let actual = common::block_on(lab.read(y));
+        assert_close(&format!("stage {turn}"), [y.rows, 64], &actual, expected, tolerance);
     }
 }

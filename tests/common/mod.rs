@@ -7,6 +7,9 @@
 //! | `RALU_TEST_ADAPTER` | a number or a part of a name, as `ralu devices` lists them |
 //! | `RALU_TEST_BACKEND` | `vulkan`, `metal`, `dx12` or `gl` |
 //! | `RALU_TEST_LIMITS=webgpu` | no more than WebGPU guarantees |
+//!
+//! Tests of single ops also run in a browser (`scripts/browser-test`), so a [`Lab`] awaits, as the library does.
+//! Natively [`block_on`] drives them.
 
 #![allow(dead_code, reason = "every test binary uses another part of it")]
 
@@ -16,7 +19,7 @@ use std::cell::RefCell;
 use std::sync::Once;
 
 use half::{bf16, f16};
-use ralu::gpu::{AdapterChoice, Gpu, LimitsPolicy, Program, SlotPool, Store, block_on};
+use ralu::gpu::{AdapterChoice, Gpu, LimitsPolicy, Program, SlotPool, Store};
 use ralu::tensor::{
     Caps, Command, PackedWeight, Recorder, Recording, Resident, ResidentIds, Storage, Tensor,
     row_pieces,
@@ -28,8 +31,14 @@ pub const EPSILON: f64 = 5.960_464_477_539_063e-8;
 // ---- the adapter -----------------------------------------------------------------------------
 
 /// Opens the adapter under test. No adapter is a failure: these tests mean nothing without one.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn gpu() -> Gpu {
+    block_on(open())
+}
+
+async fn open() -> Gpu {
     static ONCE: Once = Once::new();
+    // In a browser there are none.
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let limits = match variable("RALU_TEST_LIMITS").as_deref() {
         None => LimitsPolicy::Adapter,
@@ -41,18 +50,39 @@ pub fn gpu() -> Gpu {
         backend: variable("RALU_TEST_BACKEND"),
         limits,
     };
-    match pollster::block_on(Gpu::open(&choice)) {
+    match Gpu::open(&choice).await {
         Ok(gpu) => {
             let report = gpu.report();
             ONCE.call_once(|| {
-                println!(
+                say(&format!(
                     "adapter: {} ({}, {}, {}), {limits:?} limits",
                     report.name, report.backend, report.kind, report.driver
-                );
+                ));
             });
             gpu
         }
         Err(error) => panic!("the GPU tests need an adapter, software will do: {error}"),
+    }
+}
+
+/// Tells the person who watches.
+pub fn say(line: &str) {
+    #[cfg(not(target_arch = "wasm32"))]
+    println!("{line}");
+    #[cfg(target_arch = "wasm32")]
+    web_sys::console::log_1(&line.into());
+}
+
+/// Drives a test to its end. Whoever waits for the GPU asks it when polled, so poll often.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn block_on<T>(test: impl Future<Output = T>) -> T {
+    let mut test = std::pin::pin!(test);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(value) = test.as_mut().poll(&mut context) {
+            return value;
+        }
+        std::thread::sleep(std::time::Duration::from_micros(50));
     }
 }
 
@@ -66,9 +96,9 @@ pub struct Lab {
 }
 
 impl Lab {
-    pub fn new() -> Lab {
+    pub async fn new() -> Lab {
         Lab {
-            gpu: gpu(),
+            gpu: open().await,
             store: Store::default(),
             ids: ResidentIds::default(),
             pool: SlotPool::default(),
@@ -92,7 +122,7 @@ impl Lab {
     }
 
     /// A resident matrix without a frame. `single` keeps it in one buffer whatever the capabilities say.
-    pub fn matrix(
+    pub async fn matrix(
         &self,
         label: &str,
         rows: usize,
@@ -106,23 +136,23 @@ impl Lab {
         };
         let resident = self.ids.matrix(label, rows, cols, limit);
         self.created.borrow_mut().push(resident.id);
-        block_on(&self.gpu, async {
+        let written = async {
             self.store.create(&self.gpu, &resident).await?;
             self.store.write(&self.gpu, &resident, values).await
-        })
-        .unwrap_or_else(|error| panic!("{label}: {error}"));
+        };
+        written.await.unwrap_or_else(|error| panic!("{label}: {error}"));
         resident
     }
 
     /// `[1, N]`, padded with zeros to a multiple of 4: a bias.
-    pub fn vector(&self, label: &str, values: &[f32]) -> Resident {
+    pub async fn vector(&self, label: &str, values: &[f32]) -> Resident {
         let mut values = values.to_vec();
         values.resize(values.len().next_multiple_of(4), 0.0);
-        self.matrix(label, 1, values.len(), &values, Bands::One)
+        self.matrix(label, 1, values.len(), &values, Bands::One).await
     }
 
     /// `values` `[rows, cols]` as a view into a larger matrix of [`GUARD`] words.
-    pub fn view(
+    pub async fn view(
         &self,
         label: &str,
         [rows, cols]: [usize; 2],
@@ -138,12 +168,12 @@ impl Lab {
             let at = (frame.above + row * frame.step) * all_cols + frame.left;
             words[at..at + cols].copy_from_slice(values);
         }
-        let resident = self.matrix(label, all_rows, all_cols, &words, bands);
+        let resident = self.matrix(label, all_rows, all_cols, &words, bands).await;
         View { resident, rows, cols, frame }
     }
 
     /// Uploads a weight `[N, K]`; its numbers should have been through [`round`].
-    pub fn weight(
+    pub async fn weight(
         &self,
         label: &str,
         values: &[f32],
@@ -154,42 +184,42 @@ impl Lab {
         let limit = self.caps().max_binding_bytes;
         let weight = PackedWeight::new(&self.ids, label, n, k, storage, limit);
         self.created.borrow_mut().push(weight.id);
-        block_on(&self.gpu, async {
+        let written = async {
             self.store.create_packed(&self.gpu, &weight).await?;
             for (i, bytes) in pack(&weight, values).iter().enumerate() {
                 self.store.write_bytes(&self.gpu, weight.id, i, 0, bytes).await?;
             }
             Ok::<_, ralu::gpu::Error>(())
-        })
-        .unwrap_or_else(|error| panic!("{label}: {error}"));
+        };
+        written.await.unwrap_or_else(|error| panic!("{label}: {error}"));
         weight
     }
 
     /// Records, compiles and runs once.
-    pub fn run(&self, record: impl FnOnce(&Recorder, &mut Copies)) -> Recording {
+    pub async fn run(&self, record: impl FnOnce(&Recorder, &mut Copies)) -> Recording {
         let recorder = Recorder::new(self.caps());
         let mut copies = Copies::default();
         record(&recorder, &mut copies);
         let mut recording = recorder.finish("test");
         recording.commands.splice(0..0, copies.first);
         recording.commands.extend(copies.last);
-        block_on(&self.gpu, async {
+        let ran = async {
             let program = Program::compile(&self.gpu, &self.store, &self.pool, &recording).await?;
             program.run(&self.gpu).await
-        })
-        .unwrap_or_else(|error| panic!("{error}"));
+        };
+        ran.await.unwrap_or_else(|error| panic!("{error}"));
         recording
     }
 
     /// Reads a matrix.
-    pub fn read(&self, resident: &Resident) -> Vec<f32> {
-        block_on(&self.gpu, self.store.read(&self.gpu, resident))
-            .unwrap_or_else(|error| panic!("{}: {error}", resident.label))
+    pub async fn read(&self, resident: &Resident) -> Vec<f32> {
+        let values = self.store.read(&self.gpu, resident).await;
+        values.unwrap_or_else(|error| panic!("{}: {error}", resident.label))
     }
 
     /// Reads a view, and checks that nothing around it was written.
-    pub fn read_view(&self, view: &View) -> Vec<f32> {
-        let words = self.read(&view.resident);
+    pub async fn read_view(&self, view: &View) -> Vec<f32> {
+        let words = self.read(&view.resident).await;
         let (frame, stride) = (view.frame, view.resident.cols);
         let mut values = Vec::with_capacity(view.rows * view.cols);
         for (i, word) in words.iter().enumerate() {

@@ -1,0 +1,273 @@
+//! Attention, over one matrix of keys and several.
+
+use super::{EXP, MANY_PIECES, check_all};
+use crate::common::{Bands, EPSILON, Frame, Lab, Random, Tolerance, assert_close};
+use ralu::ops::{self, Attention, reference};
+
+#[derive(Clone, Copy, Debug)]
+struct AttentionCase {
+    m: usize,
+    n: usize,
+    heads: usize,
+    d: usize,
+    causal: bool,
+    bias: bool,
+    /// Of q and k.
+    magnitude: f32,
+}
+
+const ATTENTION: AttentionCase =
+    AttentionCase { m: 33, n: 33, heads: 2, d: 16, causal: false, bias: false, magnitude: 1.0 };
+
+#[rustfmt::skip]
+const ATTENTION_CASES: &[AttentionCase] = &[
+    // Keys around the step of 4, queries around the block of 16.
+    AttentionCase { m: 1, n: 1, ..ATTENTION },
+    AttentionCase { m: 1, n: 2, ..ATTENTION },
+    AttentionCase { m: 2, n: 3, ..ATTENTION },
+    AttentionCase { m: 5, n: 4, ..ATTENTION },
+    AttentionCase { m: 15, n: 5, ..ATTENTION },
+    AttentionCase { m: 16, n: 16, ..ATTENTION },
+    AttentionCase { m: 17, n: 17, ..ATTENTION },
+    AttentionCase { m: 100, n: 7, ..ATTENTION },
+    AttentionCase { m: 7, n: 301, ..ATTENTION },
+    AttentionCase { m: 257, n: 258, heads: 3, ..ATTENTION },
+    // Widths of heads: those that fill their registers, and those that do not.
+    AttentionCase { d: 4, ..ATTENTION },
+    AttentionCase { d: 8, heads: 5, ..ATTENTION },
+    AttentionCase { d: 24, ..ATTENTION },
+    AttentionCase { d: 32, ..ATTENTION },
+    AttentionCase { d: 40, ..ATTENTION },
+    AttentionCase { d: 64, heads: 3, ..ATTENTION },
+    AttentionCase { d: 72, ..ATTENTION },
+    AttentionCase { d: 128, ..ATTENTION },
+    AttentionCase { d: 256, heads: 1, ..ATTENTION },
+    AttentionCase { d: 512, heads: 1, ..ATTENTION },
+    // CLIP: causal; T5: relative positions, no scale.
+    AttentionCase { causal: true, ..ATTENTION },
+    AttentionCase { causal: true, m: 77, n: 77, heads: 3, d: 64, ..ATTENTION },
+    AttentionCase { causal: true, m: 20, n: 50, ..ATTENTION },
+    AttentionCase { causal: true, m: 50, n: 20, ..ATTENTION },
+    AttentionCase { bias: true, ..ATTENTION },
+    AttentionCase { bias: true, m: 77, n: 77, heads: 3, d: 64, ..ATTENTION },
+    AttentionCase { bias: true, m: 9, n: 40, heads: 4, ..ATTENTION },
+    AttentionCase { bias: true, causal: true, m: 18, n: 18, ..ATTENTION },
+    // Scores in the thousands.
+    AttentionCase { magnitude: 40.0, ..ATTENTION },
+    AttentionCase { magnitude: 100.0, d: 64, ..ATTENTION },
+    AttentionCase { magnitude: 100.0, causal: true, bias: true, ..ATTENTION },
+];
+
+pub async fn attention() {
+    check_all(
+        ATTENTION_CASES,
+        |c| {
+            // The state of rows whose keys are in bands is in one buffer: such cases skip 4 KiB bindings.
+            let state = if c.m * c.heads > 500 { (MANY_PIECES + 1) * 4096 } else { 0 };
+            let bytes = (c.m.max(c.n) * c.heads * c.d * 4) as u64;
+            (bytes.max(state), 4.0 * (c.m * c.n * c.heads * c.d) as f64)
+        },
+        check_attention,
+    )
+    .await;
+}
+
+async fn check_attention(lab: &Lab, label: &str, case: &AttentionCase) {
+    let &AttentionCase { m, n, heads, d, causal, magnitude, .. } = case;
+    let width = heads * d;
+    let mut random = Random::named(label);
+    let q = random.numbers(m * width, magnitude);
+    let k = random.numbers(n * width, magnitude);
+    let v = random.numbers(n * width, 1.0);
+    let table = random.numbers(heads * (2 * n - 1), 3.0);
+    let scale = 1.0 / (d as f32).sqrt();
+
+    let qs = lab.view("q", [m, width], &q, Frame::WIDE, Bands::AsNeeded).await;
+    let ks = lab.view("k", [n, width], &k, Frame::WIDE, Bands::AsNeeded).await;
+    let vs = lab.view("v", [n, width], &v, Frame::WIDE, Bands::AsNeeded).await;
+    let ys = lab.view("y", [m, width], &vec![0.0; m * width], Frame::WIDE, Bands::AsNeeded).await;
+    let bias = lab.vector("bias", &table).await;
+    lab.run(|r, _| {
+        let bias = case.bias.then(|| r.resident(&bias));
+        let options = Attention { head_dim: d, scale, causal, bias };
+        ops::attention("y", [qs.on(r), ks.on(r), vs.on(r)], ys.on(r), options);
+    })
+    .await;
+
+    let y = lab.read_view(&ys).await;
+    for head in 0..heads {
+        let own = |values: &[f32]| -> Vec<f32> {
+            values.chunks_exact(width).flat_map(|row| &row[head * d..][..d]).copied().collect()
+        };
+        let (q, k, v) = (own(&q), own(&k), own(&v));
+        let bias = |i: usize, j: usize| {
+            let at = head * (2 * n - 1) + (j + n - 1).wrapping_sub(i);
+            (!causal || j <= i).then(|| if case.bias { f64::from(table[at]) } else { 0.0 })
+        };
+        let expected = reference::attention(&q, &k, &v, d, f64::from(scale), bias);
+        // An error in a score is a relative error of its weight; then a weighted mean of numbers up to 1.
+        let score = f64::from(magnitude).powi(2) * (d as f64).sqrt() + 3.0;
+        let tolerance = Tolerance::absolute(2.0 * (Tolerance::sum(d).scale * score + EXP))
+            .plus(Tolerance::absolute(Tolerance::sum(n).scale));
+        let label = format!("attention head {head} of {label}");
+        assert_close(&label, [m, d], &own(&y), &expected, tolerance);
+    }
+}
+
+/// Attention to several matrices of keys.
+#[derive(Clone, Copy, Debug)]
+struct RangesCase {
+    m: usize,
+    /// Keys in each matrix; the last one's are every fourth row.
+    keys: &'static [usize],
+    heads: usize,
+    d: usize,
+    magnitude: f32,
+}
+
+const RANGES: RangesCase = RangesCase { m: 33, keys: &[21, 12], heads: 2, d: 16, magnitude: 1.0 };
+
+#[rustfmt::skip]
+const RANGES_CASES: &[RangesCase] = &[
+    RangesCase { m: 1, keys: &[1, 1], ..RANGES },
+    RangesCase { m: 5, keys: &[4, 1, 4], ..RANGES },
+    RangesCase { m: 17, keys: &[3, 5, 2], ..RANGES },
+    RANGES,
+    RangesCase { keys: &[33], ..RANGES },
+    RangesCase { keys: &[7, 9, 50], ..RANGES },
+    RangesCase { m: 70, keys: &[40, 100], d: 64, ..RANGES },
+    RangesCase { m: 18, keys: &[5, 6, 7], d: 128, heads: 3, ..RANGES },
+    RangesCase { keys: &[30, 20], magnitude: 40.0, ..RANGES },
+];
+
+/// A NaN or an infinity in one query spoils that query's row and no other: pictures are checked for such numbers,
+/// and a softmax must not hide them.
+pub async fn attention_keeps_poison_in_its_row() {
+    for poison in [f32::NAN, f32::INFINITY] {
+        let lab = Lab::new().await;
+        let (m, n, d, row) = (3, 9, 16, 1);
+        let mut random = Random::new(11);
+        let mut q = random.numbers(m * d, 1.0);
+        let [k, v] = [(); 2].map(|()| random.numbers(n * d, 1.0));
+        q[row * d + 3] = poison;
+        let on = async |label: &str, rows, values: &[f32]| {
+            lab.view(label, [rows, d], values, Frame::NONE, Bands::One).await
+        };
+        let (qs, ks, vs) = (on("q", m, &q).await, on("k", n, &k).await, on("v", n, &v).await);
+        let ys = on("y", m, &vec![0.0; m * d]).await;
+        let options = Attention { head_dim: d, scale: 0.25, causal: false, bias: None };
+        lab.run(|r, _| {
+            ops::attention("y", [qs.on(r), ks.on(r), vs.on(r)], ys.on(r), options);
+        })
+        .await;
+        for (i, y) in lab.read_view(&ys).await.chunks_exact(d).enumerate() {
+            let is_finite = y.iter().all(|v| v.is_finite());
+            assert_eq!(is_finite, i != row, "{poison} in query {row}: row {i} is {y:?}");
+        }
+    }
+}
+
+pub async fn attention_over() {
+    check_all(
+        RANGES_CASES,
+        |c| {
+            let n: usize = c.keys.iter().sum();
+            let rows = c.m.max(4 * n);
+            ((rows * c.heads * c.d * 4) as u64, 4.0 * (c.m * n * c.heads * c.d) as f64)
+        },
+        check_attention_over,
+    )
+    .await;
+}
+
+async fn check_attention_over(lab: &Lab, label: &str, case: &RangesCase) {
+    let &RangesCase { m, keys, heads, d, magnitude } = case;
+    let (n, width) = (keys.iter().sum::<usize>(), heads * d);
+    let mut random = Random::named(label);
+    let q = random.numbers(m * width, magnitude);
+    let k = random.numbers(n * width, magnitude);
+    let v = random.numbers(n * width, 1.0);
+    let scale = 1.0 / (d as f32).sqrt();
+
+    let qs = lab.view("q", [m, width], &q, Frame::WIDE, Bands::AsNeeded).await;
+    let ys = lab.view("y", [m, width], &vec![0.0; m * width], Frame::SPARSE, Bands::AsNeeded).await;
+    let mut first = 0;
+    let mut pairs = Vec::new();
+    for (i, rows) in keys.iter().enumerate() {
+        let range = first * width..(first + rows) * width;
+        // Keys and values of one row need not lie in the same row of their matrices.
+        let [k_frame, v_frame] = match i + 1 == keys.len() {
+            true => [Frame::SPARSE, Frame { above: 0, ..Frame::SPARSE }],
+            false => [Frame::WIDE, Frame::BELOW],
+        };
+        let view = async |values: &[f32], frame| {
+            lab.view("keys", [*rows, width], &values[range.clone()], frame, Bands::AsNeeded).await
+        };
+        pairs.push((view(&k, k_frame).await, view(&v, v_frame).await));
+        first += rows;
+    }
+    lab.run(|r, _| {
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.on(r), v.on(r))).collect();
+        let options = Attention { head_dim: d, scale, causal: false, bias: None };
+        ops::attention_over("y", qs.on(r), &pairs, ys.on(r), options);
+    })
+    .await;
+
+    let y = lab.read_view(&ys).await;
+    for head in 0..heads {
+        let own = |values: &[f32]| -> Vec<f32> {
+            values.chunks_exact(width).flat_map(|row| &row[head * d..][..d]).copied().collect()
+        };
+        let expected =
+            reference::attention(&own(&q), &own(&k), &own(&v), d, scale.into(), |_, _| Some(0.0));
+        // As in `check_attention`: errors of scores, of exp, and of the weighted mean.
+        let score = f64::from(magnitude).powi(2) * (d as f64).sqrt();
+        let tolerance = Tolerance::absolute(2.0 * (Tolerance::sum(d).scale * score + EXP))
+            .plus(Tolerance::absolute(Tolerance::sum(n).scale));
+        let label = format!("attention_over head {head} of {label}");
+        assert_close(&label, [m, d], &own(&y), &expected, tolerance);
+    }
+}
+
+/// Scores that are exact, so that the softmax shows the error of exp and nothing else, at the size of those of SD3's
+/// widest heads.
+pub async fn softmax_is_good_to_some_roundings() {
+    const ROWS: usize = 4096;
+    let lab = Lab::new().await;
+    // From 0 to -87, in multiples of 2^-11: these are exact beside 4096, too.
+    let steps: Vec<f32> = (0..ROWS).map(|i| -(((i + 1) * 87 / 2) as f32) / 2048.0).collect();
+    for base in [0.0, 4096.0] {
+        let q: Vec<f32> = steps.iter().flat_map(|step| [*step, base, 0.0, 0.0]).collect();
+        // The largest score is met in the same group of four keys, and in a later one.
+        for low_keys in [1, 4] {
+            let mut k = [1.0, 1.0, 0.0, 0.0].repeat(low_keys);
+            let mut v = [1.0, 0.5, 0.25, 0.125].repeat(low_keys);
+            k.extend([0.0, 1.0, 0.0, 0.0]);
+            v.extend([0.0; 4]);
+            let view = async |name: &str, values: &[f32]| {
+                lab.view(name, [values.len() / 4, 4], values, Frame::WIDE, Bands::One).await
+            };
+            let (qs, ks, vs) = (view("q", &q).await, view("k", &k).await, view("v", &v).await);
+            let ys = view("y", &vec![0.0; ROWS * 4]).await;
+            lab.run(|r, _| {
+                let options = Attention { head_dim: 4, scale: 1.0, causal: false, bias: None };
+                ops::attention("y", [qs.on(r), ks.on(r), vs.on(r)], ys.on(r), options);
+            })
+            .await;
+            let expected = reference::attention(&q, &k, &v, 4, 1.0, |_, _| Some(0.0));
+            // exp in the numerator and, for the total, an addition for each key, the division's 5 and two
+            // products.
+            let roundings = 9.0 + low_keys as f64;
+            let tolerance = Tolerance::relative(2.0 * EXP + roundings * EPSILON);
+            let label = format!("softmax of scores {base} and {base} - x, {low_keys} of these");
+            // An eighth of exp(-84) is the smallest that is no denormal.
+            let wide: Vec<usize> = (0..ROWS).filter(|i| steps[*i] > -84.0).collect();
+            let of = |i: &usize| *i * 4..*i * 4 + 4;
+            let y = lab.read_view(&ys).await;
+            let y: Vec<f32> = wide.iter().flat_map(|i| y[of(i)].to_vec()).collect();
+            let expected: Vec<f64> = wide.iter().flat_map(|i| expected[of(i)].to_vec()).collect();
+            assert!(wide.len() > ROWS * 9 / 10, "{} rows", wide.len());
+            assert_close(&label, [wide.len(), 4], &y, &expected, tolerance);
+        }
+    }
+}

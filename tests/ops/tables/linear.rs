@@ -1,0 +1,195 @@
+//! Linear layers: `matvec` and `matmul`.
+
+use super::{SIGMOID, activation_tolerance, check_all, largest};
+use crate::common::{Bands, EPSILON, Frame, Lab, Random, Tolerance, assert_close, round};
+use ralu::ops::{self, Activation, Epilogue, LinearLayer, Write, reference};
+use ralu::tensor::Storage;
+
+#[derive(Clone, Copy, Debug)]
+struct LinearCase {
+    m: usize,
+    k: usize,
+    n: usize,
+    storage: Storage,
+    activation: Activation,
+    bias: bool,
+    gate: bool,
+    write: Write,
+    /// Of x; weights are about `1 / sqrt(K)`.
+    magnitude: f32,
+}
+
+const LINEAR: LinearCase = LinearCase {
+    m: 17,
+    k: 64,
+    n: 64,
+    storage: Storage::F16,
+    activation: Activation::Identity,
+    bias: true,
+    gate: false,
+    write: Write::Store,
+    magnitude: 1.0,
+};
+
+#[rustfmt::skip]
+const LINEAR_CASES: &[LinearCase] = &[
+    // Rows around the borders of matvec (4) and of a block (16), and of four blocks.
+    LinearCase { m: 1, ..LINEAR },
+    LinearCase { m: 2, ..LINEAR },
+    LinearCase { m: 4, ..LINEAR },
+    LinearCase { m: 5, ..LINEAR },
+    LinearCase { m: 15, ..LINEAR },
+    LinearCase { m: 16, ..LINEAR },
+    LinearCase { m: 63, ..LINEAR },
+    LinearCase { m: 64, ..LINEAR },
+    LinearCase { m: 65, ..LINEAR },
+    LinearCase { m: 129, ..LINEAR },
+    // Widths: every size of tile, one past a tile, not a multiple of 4.
+    LinearCase { n: 1, ..LINEAR },
+    LinearCase { n: 3, ..LINEAR },
+    LinearCase { n: 4, ..LINEAR },
+    LinearCase { n: 8, ..LINEAR },
+    LinearCase { n: 12, ..LINEAR },
+    LinearCase { n: 20, ..LINEAR },
+    LinearCase { n: 36, ..LINEAR },
+    LinearCase { n: 68, ..LINEAR },
+    LinearCase { n: 70, ..LINEAR },
+    LinearCase { n: 132, k: 4, ..LINEAR },
+    LinearCase { m: 3, n: 3, ..LINEAR },
+    LinearCase { m: 1, n: 68, k: 4, ..LINEAR },
+    LinearCase { m: 4, n: 200, k: 20, ..LINEAR },
+    // Many rows: more than 65,535, and more than 65,535 blocks of 16.
+    LinearCase { m: 70_001, k: 4, n: 4, ..LINEAR },
+    LinearCase { m: 65_535 * 16 + 17, k: 4, n: 4, ..LINEAR },
+    // Storage types, for both kernels.
+    LinearCase { storage: Storage::F32, ..LINEAR },
+    LinearCase { storage: Storage::Bf16, ..LINEAR },
+    LinearCase { storage: Storage::F32, m: 2, n: 68, ..LINEAR },
+    LinearCase { storage: Storage::Bf16, m: 2, n: 68, ..LINEAR },
+    // Epilogues, for both kernels.
+    LinearCase { bias: false, ..LINEAR },
+    LinearCase { activation: Activation::Silu, ..LINEAR },
+    LinearCase { activation: Activation::GeluTanh, ..LINEAR },
+    LinearCase { activation: Activation::QuickGelu, ..LINEAR },
+    LinearCase { activation: Activation::GeluErf, ..LINEAR },
+    LinearCase { gate: true, write: Write::Add, ..LINEAR },
+    LinearCase { write: Write::Multiply, activation: Activation::GeluTanh, bias: false, ..LINEAR },
+    LinearCase { gate: true, n: 132, write: Write::Multiply, activation: Activation::Silu, ..LINEAR },
+    LinearCase { m: 3, bias: false, ..LINEAR },
+    LinearCase { m: 3, activation: Activation::Silu, ..LINEAR },
+    LinearCase { m: 3, activation: Activation::GeluTanh, ..LINEAR },
+    LinearCase { m: 3, activation: Activation::QuickGelu, ..LINEAR },
+    LinearCase { m: 3, activation: Activation::GeluErf, ..LINEAR },
+    LinearCase { m: 3, gate: true, write: Write::Add, ..LINEAR },
+    LinearCase { m: 3, gate: true, n: 132, write: Write::Multiply, activation: Activation::Silu, ..LINEAR },
+    // Long sums, and the magnitudes of the last blocks of FLUX.
+    LinearCase { m: 33, k: 3072, n: 68, ..LINEAR },
+    LinearCase { m: 2, k: 3072, n: 68, storage: Storage::Bf16, ..LINEAR },
+    LinearCase { m: 20, k: 4096, n: 20, storage: Storage::Bf16, ..LINEAR },
+    LinearCase { magnitude: 1e4, ..LINEAR },
+    LinearCase { magnitude: 1e6, activation: Activation::GeluTanh, ..LINEAR },
+    LinearCase { magnitude: 1e6, activation: Activation::Silu, ..LINEAR },
+    LinearCase { magnitude: 1e6, activation: Activation::QuickGelu, m: 2, ..LINEAR },
+    LinearCase { magnitude: 1e6, activation: Activation::GeluErf, gate: true, write: Write::Add, ..LINEAR },
+    LinearCase { magnitude: 1e-39, bias: false, ..LINEAR },
+];
+
+pub async fn linear() {
+    check_all(
+        LINEAR_CASES,
+        |c| ((c.m * c.k.max(c.n) * 4) as u64, 2.0 * (c.m * c.k * c.n) as f64),
+        check_linear,
+    )
+    .await;
+}
+
+async fn check_linear(lab: &Lab, label: &str, case: &LinearCase) {
+    let &LinearCase { m, k, n, storage, activation, write, magnitude, .. } = case;
+    let n4 = n.next_multiple_of(4);
+    let mut random = Random::named(label);
+    let x = random.numbers(m * k, magnitude);
+    let mut weight = round(&random.numbers(n * k, 1.7 / (k as f32).sqrt()), storage);
+    let mut bias = random.numbers(n, magnitude);
+    let gate = random.numbers(n4, 2.0);
+    let old = random.numbers(m * n4, magnitude);
+
+    let xs = lab.view("x", [m, k], &x, Frame::WIDE, Bands::AsNeeded).await;
+    let ys = lab.view("y", [m, n4], &old, Frame::WIDE, Bands::AsNeeded).await;
+    let gates = lab.view("gate", [1, n4], &gate, Frame::WIDE, Bands::One).await;
+    let layer = LinearLayer {
+        weight: lab.weight("weight", &weight, n, k, storage).await,
+        bias: match case.bias {
+            true => Some(lab.vector("bias", &bias).await),
+            false => None,
+        },
+    };
+    lab.run(|r, _| {
+        let gate = case.gate.then(|| gates.on(r));
+        ops::linear_into("y", xs.on(r), &layer, ys.on(r), Epilogue { activation, gate, write });
+    })
+    .await;
+
+    // Columns past N are outputs of a zero weight.
+    weight.resize(n4 * k, 0.0);
+    bias.resize(n4, 0.0);
+    let (bias, gate) = (case.bias.then_some(&bias[..]), case.gate.then_some(&gate[..]));
+    let expected = reference::linear(&x, &weight, bias, gate, &old, k, activation, write);
+    // The error of a sum goes through the activation (slope at most 1.13) and the rest of the epilogue.
+    let identity = Activation::Identity;
+    let sums = reference::linear(&x, &weight, bias, None, &old, k, identity, Write::Store);
+    let gain = if case.gate { 2.0 } else { 1.0 }
+        * if write == Write::Multiply { f64::from(magnitude) } else { 1.0 };
+    let activated = activation_tolerance(activation, largest(&sums));
+    let tolerance = Tolerance::absolute(1.13 * Tolerance::sum(k).scale * largest(&sums) * gain)
+        .plus(Tolerance::relative(activated.relative))
+        // What is added to may cancel the activation, but not its error.
+        .plus(Tolerance::absolute(
+            (activated.absolute + activated.relative * largest(&sums)) * gain,
+        ))
+        .plus(Tolerance::scale(4.0 * EPSILON))
+        // Denormals may be flushed to zero.
+        .plus(Tolerance::absolute(f64::from(f32::MIN_POSITIVE) * 8.0));
+    assert_close(
+        &format!("linear {label}"),
+        [m, n4],
+        &lab.read_view(&ys).await,
+        &expected,
+        tolerance,
+    );
+}
+
+/// NaN, infinity and denormals in one row of x stay in that row.
+pub async fn linear_keeps_poison_in_its_row() {
+    for m in [3, 40] {
+        for poison in [f32::NAN, f32::INFINITY, 1e-42] {
+            let lab = Lab::new().await;
+            let (k, n, row) = (64, 68, m / 2);
+            let mut random = Random::new(7);
+            let mut x = random.numbers(m * k, 1.0);
+            let weight = round(&random.numbers(n * k, 0.2), Storage::F16);
+            let old = vec![0.0; m * n];
+            let expected =
+                reference::linear(&x, &weight, None, None, &old, k, Activation::Silu, Write::Store);
+            x[row * k + 5] = poison;
+            let xs = lab.view("x", [m, k], &x, Frame::NONE, Bands::One).await;
+            let ys = lab.view("y", [m, n], &old, Frame::WIDE, Bands::One).await;
+            let weight = lab.weight("weight", &weight, n, k, Storage::F16).await;
+            let layer = LinearLayer { weight, bias: None };
+            let epilogue = Epilogue { activation: Activation::Silu, ..Default::default() };
+            lab.run(|r, _| ops::linear_into("y", xs.on(r), &layer, ys.on(r), epilogue)).await;
+            let y = lab.read_view(&ys).await;
+            let poisoned = &y[row * n..(row + 1) * n];
+            assert_eq!(
+                poisoned.iter().any(|v| !v.is_finite()),
+                !poison.is_finite(),
+                "row {row} of {m} with {poison}: {poisoned:?}"
+            );
+            for other in (0..m).filter(|i| *i != row) {
+                let range = other * n..(other + 1) * n;
+                let label = format!("row {other} of {m}, with {poison} in row {row}");
+                let tolerance = Tolerance::sum(k).plus(Tolerance::relative(SIGMOID));
+                assert_close(&label, [1, n], &y[range.clone()], &expected[range], tolerance);
+            }
+        }
+    }
+}

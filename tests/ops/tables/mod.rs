@@ -1,0 +1,159 @@
+//! The tables, one file per op, and what they are run with.
+
+pub mod activation;
+pub mod attention;
+pub mod change;
+pub mod combine;
+pub mod conv2d;
+pub mod euler;
+pub mod group_norm;
+pub mod linear;
+pub mod norm;
+pub mod qk_norm_rope;
+pub mod renoise;
+pub mod strided_rows;
+pub mod unpack;
+
+use crate::common::{EPSILON, Lab, Tolerance, say};
+use ralu::ops::Activation;
+use ralu::tensor::{Caps, MatmulKernel};
+
+/// Hands every test of the tables to `$each`, which makes a `#[test]` of it, or an entry by name.
+macro_rules! every_test {
+    ($each:ident) => {
+        $each! {
+            linear::linear,
+            linear::linear_keeps_poison_in_its_row,
+            attention::attention,
+            attention::attention_keeps_poison_in_its_row,
+            attention::attention_over,
+            attention::softmax_is_good_to_some_roundings,
+            conv2d::conv2d,
+            group_norm::group_norm,
+            norm::norm,
+            norm::norm_keeps_poison_in_its_row,
+            activation::activation,
+            activation::activation_into,
+            qk_norm_rope::qk_norm_rope,
+            euler::euler,
+            combine::combine,
+            combine::combine_gives_the_bits_of_a_layer_that_adds,
+            change::change,
+            change::relative_change_of_zeros,
+            strided_rows::every_nth_row_lies_where_its_base_has_it,
+            strided_rows::ops_work_on_every_fourth_row,
+            renoise::renoise,
+            unpack::unpack,
+        }
+    };
+}
+pub(crate) use every_test;
+
+/// Capabilities that every table of cases is run with.
+struct Variant {
+    name: &'static str,
+    change: fn(&mut Caps),
+}
+
+const VARIANTS: [Variant; 7] = [
+    Variant { name: "graphics kernels", change: |caps| caps.is_cpu = false },
+    Variant { name: "processor kernels", change: |caps| caps.is_cpu = true },
+    Variant {
+        name: "direct matmul",
+        change: |caps| caps.tuning.matmul = [Some(MatmulKernel::Direct); 3],
+    },
+    Variant {
+        name: "matmul panels",
+        change: |caps| caps.tuning.matmul = [Some(MatmulKernel::Panel); 3],
+    },
+    Variant {
+        name: "4 KiB bindings",
+        change: |caps| (caps.is_cpu, caps.max_binding_bytes) = (false, 4096),
+    },
+    Variant {
+        name: "20 KiB bindings",
+        change: |caps| (caps.is_cpu, caps.max_binding_bytes) = (true, 20 << 10),
+    },
+    Variant {
+        name: "small dispatches",
+        change: |caps| (caps.is_cpu, caps.max_dispatch_flops) = (true, 1e4),
+    },
+];
+
+/// Cases whose largest matrix would fall into more pieces than this are left to the other variants.
+const MANY_PIECES: u64 = 100;
+
+/// Runs `check` for every case in every variant.
+pub async fn check_all<Case>(
+    cases: &[Case],
+    bytes_and_flops: impl Fn(&Case) -> (u64, f64),
+    check: impl AsyncFn(&Lab, &str, &Case),
+) where
+    Case: std::fmt::Debug,
+{
+    let mut lab = Lab::new().await;
+    let base = lab.caps();
+    for variant in &VARIANTS {
+        lab = lab.with_caps(|caps| {
+            *caps = base;
+            (variant.change)(caps);
+        });
+        let mut ran = 0;
+        for case in cases {
+            let (bytes, flops) = bytes_and_flops(case);
+            let caps = lab.caps();
+            if bytes / caps.max_binding_bytes > MANY_PIECES
+                || flops / caps.max_dispatch_flops > 20.0 * MANY_PIECES as f64
+            {
+                continue;
+            }
+            check(&lab, &format!("{case:?} with {}", variant.name), case).await;
+            lab.clear();
+            ran += 1;
+        }
+        assert!(ran * 2 > cases.len(), "{}: {ran} of {} cases ran", variant.name, cases.len());
+        let table = std::any::type_name::<Case>().rsplit("::").next().unwrap_or_default();
+        say(&format!("{table} with {}: {ran} of {} cases", variant.name, cases.len()));
+    }
+}
+
+/// Largest magnitude.
+pub fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |max, v| max.max(v.abs()))
+}
+
+/// What exp adds, as a relative error. The two last additions of `shaders/lib/exp.wgsl` are a rounding each (where r is
+/// small, and the driver adds 1 to r first); beyond that r has 0.25 and the polynomial's products 0.3 of a rounding,
+/// where the additions have less. Its truncation is 0.05. lavapipe's largest error is 1.98 roundings.
+pub const EXP: f64 = 3.0 * EPSILON;
+
+/// `a / (1 + exp)`: an addition, a division (2.5 ulp, or 5 roundings, are allowed) and a product.
+pub const SIGMOID: f64 = EXP + 7.0 * EPSILON;
+
+/// What the activation adds for arguments up to `magnitude`.
+pub fn activation_tolerance(activation: Activation, magnitude: f64) -> Tolerance {
+    // Where the argument of exp is held at 80, x * 1.8e-35 is left.
+    let held = 2e-35 * magnitude;
+    // An argument t = c x that is off by n roundings moves x sigmoid(t) by n t^2 sigmoid'(t) / c, and
+    // t^2 sigmoid'(t) is at most 0.44.
+    let argument = |n: f64, c: f64| 0.44 / c * n * EPSILON;
+    match activation {
+        Activation::Identity => Tolerance::default(),
+        Activation::Silu => Tolerance { relative: SIGMOID, absolute: held, scale: 0.0 },
+        // 1.702 and the product.
+        Activation::QuickGelu => {
+            Tolerance { relative: SIGMOID, absolute: held + argument(2.0, 1.702), scale: 0.0 }
+        }
+        // Both constants, five products and a sum of equal signs. t is 1.6 x or more.
+        Activation::GeluTanh => {
+            Tolerance { relative: SIGMOID, absolute: held + argument(8.0, 1.596), scale: 0.0 }
+        }
+        // The polynomial is good to 1.5e-7, and its terms (up to 1.45, of both signs) are rounded twice each; the
+        // division is t's. From 6 on the error function is 1.
+        Activation::GeluErf => Tolerance {
+            relative: 4.0 * EPSILON,
+            absolute: 0.5 * magnitude.min(6.0) * (1.5e-7 + 16.0 * EPSILON),
+            scale: 0.0,
+        },
+    }
+}
