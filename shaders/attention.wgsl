@@ -15,43 +15,9 @@
 
 #import exp
 #import head
-
-struct Params {
-    m: u32,
-    n: u32,
-    q_offset: u32,
-    q_stride: u32,
-    k_offset: u32,
-    k_stride: u32,
-    v_offset: u32,
-    v_stride: u32,
-    y_offset: u32,
-    y_stride: u32,
-    first_query: u32,   // position of row 0 of q among the keys, for CAUSAL and HAS_BIAS
-    first_head: u32,    // number of head 0 of this dispatch in `bias`
-    first_key: u32,     // position of row 0 of k among all keys
-    all_keys: u32,      // T
-    state_stride: u32,  // pairs in a row of `state`
-    scale: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> bias: array<f32>;
-@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> state: array<vec2<f32>>;
-
-override FIRST: bool = true;
-override LAST: bool = true;
-override D4: u32 = 4u;          // a quarter of the head width
-override CAUSAL: bool = false;
-override HAS_BIAS: bool = false;
+#import attention_interface
 
 const LANES: u32 = 16u;
-// Below every score that can occur; a literal infinity is not WGSL, and inf - inf would be NaN.
-const MASKED: f32 = -3.0e38;
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -64,10 +30,8 @@ fn main(
     let q_at = params.q_offset + min(row, params.m - 1u) * params.q_stride + head * D4;
     let k_head = params.k_offset + head * D4;
     let v_head = params.v_offset + head * D4;
-    let position = row + params.first_query;
-    let bias_at = (params.first_head + head) * (2u * params.all_keys - 1u) + params.all_keys - 1u;
-    let y_at = params.y_offset + min(row, params.m - 1u) * params.y_stride + head * D4;
-    let state_at = min(position, params.first_query + params.m - 1u) * params.state_stride + params.first_head + head;
+    let y_at = y_row(head, row);
+    let row_state = state_at(head, row);
 
     var query: array<vec4<f32>, HEAD4_MAX>;
     var output: array<vec4<f32>, HEAD4_MAX>;
@@ -78,8 +42,8 @@ fn main(
     var maximum = MASKED;
     var total = 0.0;
     if (!FIRST) {
-        maximum = state[state_at].x;
-        total = state[state_at].y;
+        maximum = state[row_state].x;
+        total = state[row_state].y;
         for (var i = 0u; i < D4; i++) {
             output[i] = y[y_at + i];
         }
@@ -105,21 +69,12 @@ fn main(
             p3 += a * k[k3 + i];
         }
         let one = vec4<f32>(1.0);
-        var score = vec4<f32>(dot(p0, one), dot(p1, one), dot(p2, one), dot(p3, one));
         let keys = vec4<u32>(j, j + 1u, j + 2u, j + 3u);
-        if (HAS_BIAS) {
-            // Rows past the end have no bias; position is held inside the table.
-            let origin = bias_at + params.first_key - min(position, params.all_keys - 1u);
-            score += vec4<f32>(bias[origin + j], bias[origin + j1], bias[origin + j2], bias[origin + j3]);
-        }
-        var masked = keys > vec4<u32>(last);
-        if (CAUSAL) {
-            masked = masked | (keys + params.first_key > vec4<u32>(position));
-        }
-        score = select(score, vec4<f32>(MASKED), masked);
+        let score = masked_score(
+            vec4<f32>(dot(p0, one), dot(p1, one), dot(p2, one), dot(p3, one)), head, row, keys);
 
         let new_maximum = max(maximum, max(max(score.x, score.y), max(score.z, score.w)));
-        let p = select(exp4(score - new_maximum), vec4<f32>(), masked);
+        let p = select(exp4(score - new_maximum), vec4<f32>(), score == vec4<f32>(MASKED));
         let decay = exp4(vec4<f32>(maximum - new_maximum)).x;
         total = total * decay + dot(p, one);
         maximum = new_maximum;
@@ -135,7 +90,7 @@ fn main(
         return;
     }
     if (!LAST) {
-        state[state_at] = vec2<f32>(maximum, total);
+        state[row_state] = vec2<f32>(maximum, total);
     }
     // A row that attends to nothing gives zeros.
     let factor = select(select(0.0, 1.0 / total, total > 0.0), 1.0, !LAST);

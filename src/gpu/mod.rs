@@ -102,6 +102,8 @@ impl Gpu {
         if choice.limits == LimitsPolicy::Adapter {
             limits.max_buffer_size = adapter_limits.max_buffer_size;
             limits.max_storage_buffer_binding_size = adapter_limits.max_storage_buffer_binding_size;
+            limits.max_compute_workgroup_storage_size =
+                adapter_limits.max_compute_workgroup_storage_size;
         }
         report.max_buffer_bytes = limits.max_buffer_size;
         report.max_binding_bytes = limits.max_storage_buffer_binding_size;

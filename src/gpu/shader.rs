@@ -7,6 +7,7 @@
 pub const SHADER_FILES: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/activation.wgsl")),
     ("attention", include_str!("../../shaders/attention.wgsl")),
+    ("attention_tiled", include_str!("../../shaders/attention_tiled.wgsl")),
     ("change", include_str!("../../shaders/change.wgsl")),
     ("combine", include_str!("../../shaders/combine.wgsl")),
     ("conv2d", include_str!("../../shaders/conv2d.wgsl")),
@@ -24,6 +25,7 @@ pub const SHADER_FILES: &[(&str, &str)] = &[
 /// The parts: file stem and text.
 pub const LIBRARY_FILES: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/lib/activation.wgsl")),
+    ("attention_interface", include_str!("../../shaders/lib/attention_interface.wgsl")),
     ("exp", include_str!("../../shaders/lib/exp.wgsl")),
     ("head_16", include_str!("../../shaders/lib/head_16.wgsl")),
     ("head_32", include_str!("../../shaders/lib/head_32.wgsl")),

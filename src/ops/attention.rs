@@ -1,7 +1,7 @@
 //! Multi-head attention.
 
-use super::{quads, read, read_write, whole};
-use crate::tensor::{Dispatch, PipelineKey, Tensor, row_pieces};
+use super::{choice, quads, read, read_write, whole};
+use crate::tensor::{AttentionKernel, Caps, Dispatch, PipelineKey, Tensor, row_pieces};
 
 /// What attention does beside `softmax(q kᵀ) v`.
 #[derive(Clone, Copy)]
@@ -38,8 +38,76 @@ struct Params {
     scale: f32,
 }
 
-/// Invocations, and so query rows, in a workgroup.
-const LANES: usize = 16;
+/// How a kernel divides the queries.
+struct Geometry {
+    shader: &'static str,
+    roles: Vec<(&'static str, &'static str)>,
+    /// `override` constants beside those of all attention.
+    overrides: Vec<(&'static str, f64)>,
+    /// Query rows in a workgroup.
+    rows: usize,
+}
+
+fn geometry(caps: &Caps, d: usize) -> Option<Geometry> {
+    match choice::attention(caps, d) {
+        AttentionKernel::Rows => {
+            let (_, registers) = HEADS.iter().find(|(width, _)| d <= *width)?;
+            Some(Geometry {
+                shader: "attention",
+                roles: vec![("head", *registers)],
+                overrides: vec![],
+                rows: 16,
+            })
+        }
+        AttentionKernel::Tiled => {
+            let AttentionTile { rows, blocks, columns } = attention_tile(caps, d)?;
+            Some(Geometry {
+                shader: "attention_tiled",
+                roles: vec![],
+                overrides: vec![
+                    ("ROWS", rows as f64),
+                    ("BLOCKS", blocks as f64),
+                    ("COLUMNS", columns as f64),
+                ],
+                rows: rows * blocks,
+            })
+        }
+    }
+}
+
+/// The shape of `attention_tiled.wgsl`.
+pub(super) struct AttentionTile {
+    /// Queries of a block, which a lane keeps in registers.
+    rows: usize,
+    /// Blocks in a workgroup.
+    blocks: usize,
+    /// Groups of 64 columns of a head.
+    columns: usize,
+}
+
+/// The largest tile for heads of `d` numbers that the adapter's workgroup memory holds, if any.
+pub(super) fn attention_tile(caps: &Caps, d: usize) -> Option<AttentionTile> {
+    let columns = d.div_ceil(64);
+    // A processor's registers spill into its first cache at little cost; a graphics chip wants few registers and
+    // many lanes.
+    let shapes: &[(usize, usize)] = match caps.is_cpu {
+        true => &[(32, 1), (16, 1), (8, 1), (4, 1)],
+        false => &[(8, 8), (8, 4), (8, 2), (4, 4), (4, 2), (4, 1)],
+    };
+    let fits = |&(rows, blocks): &(usize, usize)| {
+        let queries = rows * blocks;
+        // Queries, weights of 64 keys, two numbers a row, and a flag.
+        let bytes = queries * (4 * d + 4 * 64 + 8) + 4;
+        rows * columns <= 64
+            && 16 * blocks <= caps.max_workgroup_invocations as usize
+            && bytes <= caps.max_workgroup_bytes as usize
+    };
+    shapes.iter().copied().find(|shape| fits(shape)).map(|(rows, blocks)| AttentionTile {
+        rows,
+        blocks,
+        columns,
+    })
+}
 
 /// The parts that size a head's registers.
 const HEADS: [(usize, &str); 6] = [
@@ -111,13 +179,13 @@ pub fn attention_over<'r>(
         assert!(bias.cols() >= heads * (2 * n - 1), "{name}: the bias is too short");
         whole(name, "bias", bias)
     });
-    let Some((_, registers)) = HEADS.iter().find(|(width, _)| d <= *width) else {
+    let Some(geometry) = geometry(&caps, d) else {
         panic!("{name}: heads of {d} numbers, at most {MAX_HEAD_DIM} are possible");
     };
 
     let flops_per_row = 4.0 * n as f64 * d as f64;
     let rows = (caps.max_dispatch_flops / flops_per_row) as usize;
-    let max_rows = (rows / LANES * LANES).max(LANES);
+    let max_rows = (rows / geometry.rows * geometry.rows).max(geometry.rows);
     for piece in row_pieces(&[q, y], max_rows) {
         let [(q_buffer, q_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
         let heads_at_once = ((caps.max_dispatch_flops / (flops_per_row * piece.rows as f64))
@@ -147,18 +215,20 @@ pub fn attention_over<'r>(
                     scale: options.scale,
                 };
                 let flag = |on: bool| f64::from(u8::from(on));
+                let mut overrides = vec![
+                    ("D4", f64::from(quads(d))),
+                    ("CAUSAL", flag(options.causal)),
+                    ("HAS_BIAS", flag(bias.is_some())),
+                    ("FIRST", flag(i == 0)),
+                    ("LAST", flag(i + 1 == key_pieces.len())),
+                ];
+                overrides.extend(&geometry.overrides);
                 recorder.dispatch(Dispatch {
                     pipeline: PipelineKey {
-                        shader: "attention",
+                        shader: geometry.shader,
                         entry: "main",
-                        roles: vec![("head", registers)],
-                        overrides: vec![
-                            ("D4", f64::from(quads(d))),
-                            ("CAUSAL", flag(options.causal)),
-                            ("HAS_BIAS", flag(bias.is_some())),
-                            ("FIRST", flag(i == 0)),
-                            ("LAST", flag(i + 1 == key_pieces.len())),
-                        ],
+                        roles: geometry.roles.clone(),
+                        overrides,
                     },
                     params: bytemuck::bytes_of(&params).to_vec(),
                     bindings: vec![
@@ -169,7 +239,7 @@ pub fn attention_over<'r>(
                         read_write(y_buffer),
                         read_write(state),
                     ],
-                    groups: [piece.rows.div_ceil(LANES) as u32, count as u32, 1],
+                    groups: [piece.rows.div_ceil(geometry.rows) as u32, count as u32, 1],
                     flops: 4.0 * (keys.rows * d * piece.rows * count) as f64,
                     label: name.to_owned(),
                 });

@@ -4,7 +4,8 @@
 //! own adapter was measured to do best ([`Tuning`]) goes before what is written here; without either, results
 //! are the same up to rounding.
 
-use crate::tensor::{Caps, MAX_WORKGROUPS, MatmulKernel, RowClass, Storage};
+use super::attention::attention_tile;
+use crate::tensor::{AttentionKernel, Caps, MAX_WORKGROUPS, MatmulKernel, RowClass, Storage};
 
 /// The kernel of a product of `rows` rows with a weight stored as `storage`.
 pub fn matmul(caps: &Caps, rows: usize, storage: Storage) -> MatmulKernel {
@@ -32,5 +33,20 @@ pub fn can_matmul(caps: &Caps, kernel: MatmulKernel, rows: usize, storage: Stora
         MatmulKernel::Tiled => false,
         MatmulKernel::Subgroup => false,
         MatmulKernel::Cooperative => caps.cooperative_matrix && storage == Storage::F16 && false,
+    }
+}
+
+/// The kernel of attention with heads of `d` numbers.
+pub fn attention(caps: &Caps, d: usize) -> AttentionKernel {
+    let valid = |kernel: &AttentionKernel| can_attend(caps, *kernel, d);
+    let tuned = caps.tuning.attention.filter(valid);
+    tuned.or(Some(AttentionKernel::Tiled).filter(valid)).unwrap_or(AttentionKernel::Rows)
+}
+
+/// Whether a kernel can do heads of `d` numbers on this adapter.
+pub fn can_attend(caps: &Caps, kernel: AttentionKernel, d: usize) -> bool {
+    match kernel {
+        AttentionKernel::Rows => true,
+        AttentionKernel::Tiled => attention_tile(caps, d).is_some(),
     }
 }

@@ -16,7 +16,7 @@ pub mod unpack;
 
 use crate::common::{EPSILON, Lab, Tolerance, say};
 use ralu::ops::Activation;
-use ralu::tensor::{Caps, MatmulKernel};
+use ralu::tensor::{AttentionKernel, Caps, MatmulKernel};
 
 /// Hands every test of the tables to `$each`, which makes a `#[test]` of it, or an entry by name.
 macro_rules! every_test {
@@ -55,7 +55,7 @@ struct Variant {
     change: fn(&mut Caps),
 }
 
-const VARIANTS: [Variant; 7] = [
+const VARIANTS: [Variant; 8] = [
     Variant { name: "graphics kernels", change: |caps| caps.is_cpu = false },
     Variant { name: "processor kernels", change: |caps| caps.is_cpu = true },
     Variant {
@@ -65,6 +65,10 @@ const VARIANTS: [Variant; 7] = [
     Variant {
         name: "matmul panels",
         change: |caps| caps.tuning.matmul = [Some(MatmulKernel::Panel); 3],
+    },
+    Variant {
+        name: "attention by rows",
+        change: |caps| caps.tuning.attention = Some(AttentionKernel::Rows),
     },
     Variant {
         name: "4 KiB bindings",

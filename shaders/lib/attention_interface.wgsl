@@ -1,0 +1,65 @@
+// What all attention kernels share: operands, switches, masks and addresses.
+
+struct Params {
+    m: u32,
+    n: u32,
+    q_offset: u32,
+    q_stride: u32,
+    k_offset: u32,
+    k_stride: u32,
+    v_offset: u32,
+    v_stride: u32,
+    y_offset: u32,
+    y_stride: u32,
+    first_query: u32,   // position of row 0 of q among the keys, for CAUSAL and HAS_BIAS
+    first_head: u32,    // number of head 0 of this dispatch in `bias`
+    first_key: u32,     // position of row 0 of k among all keys
+    all_keys: u32,      // T
+    state_stride: u32,  // pairs in a row of `state`
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> state: array<vec2<f32>>;
+
+override FIRST: bool = true;
+override LAST: bool = true;
+override D4: u32 = 4u;          // a quarter of the head width
+override CAUSAL: bool = false;
+override HAS_BIAS: bool = false;
+
+// Below every score that can occur; a literal infinity is not WGSL, and inf - inf would be NaN.
+const MASKED: f32 = -3.0e38;
+
+// Where a row of y and its state are. Rows past the end repeat the last one.
+fn y_row(head: u32, row: u32) -> u32 {
+    return params.y_offset + min(row, params.m - 1u) * params.y_stride + head * D4;
+}
+
+fn state_at(head: u32, row: u32) -> u32 {
+    return (params.first_query + min(row, params.m - 1u)) * params.state_stride + params.first_head + head;
+}
+
+// The scores of a query and four keys (rows of k) with bias; MASKED for those it must not see.
+fn masked_score(score: vec4<f32>, head: u32, row: u32, keys: vec4<u32>) -> vec4<f32> {
+    let last = params.n - 1u;
+    let position = row + params.first_query;
+    var result = score;
+    if (HAS_BIAS) {
+        // Rows past the end have no bias; position is held inside the table.
+        let origin = (params.first_head + head) * (2u * params.all_keys - 1u) + params.all_keys - 1u
+            + params.first_key - min(position, params.all_keys - 1u);
+        let at = origin + min(keys, vec4<u32>(last));
+        result += vec4<f32>(bias[at.x], bias[at.y], bias[at.z], bias[at.w]);
+    }
+    var masked = keys > vec4<u32>(last);
+    if (CAUSAL) {
+        masked = masked | (keys + params.first_key > vec4<u32>(position));
+    }
+    return select(result, vec4<f32>(MASKED), masked);
+}
