@@ -3,43 +3,17 @@
 //   x    [H * W, C]            NHWC; this dispatch's buffer starts at image row `x_row0`
 //   W    [tiles][9 * C][4 * LANES_X]   k = (ky * 3 + kx) * C + c, packed, see `PackedWeight`
 //   bias [N]
+//   affine [2, C]        see conv2d_tiled.wgsl; not read here
 //   y    [H' * W', N]          H' = H, W' = W, or twice that with UPSAMPLE
 //
 // Implicit GEMM. One invocation computes 8 neighbouring pixels x 4 channels in registers; lanes in x share the
 // pixels and take neighbouring channels, lanes in y take the next 8 pixels. WGSL cannot index registers, so
-// the 8 pixels are spelt out. Offsets and strides count groups of four numbers; rows and columns count pixels.
+// the 8 pixels are spelt out.
 
 #import weight
+#import conv2d_interface
 
-struct Params {
-    height: u32,        // of the output picture, all bands together
-    width: u32,         // of the output picture
-    c4: u32,
-    n4: u32,
-    y_row0: u32,        // first output row of this dispatch
-    y_rows: u32,
-    y_offset: u32,      // of that row
-    y_stride: u32,      // between pixels
-    x_row0: u32,        // image row that x_offset points at
-    x_offset: u32,
-    x_stride: u32,
-    column4: u32,       // first output channel of this shard
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-// binding 2: the weight, in the imported file
-@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
-
-override LANES_X: u32 = 16u;
 override LANES_Y: u32 = 1u;
-override UPSAMPLE: bool = false;
-override ACCUMULATE: bool = false;
-
-fn dot_columns(sum: vec4<f32>, a: vec4<f32>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>) -> vec4<f32> {
-    return sum + a.x * w0 + a.y * w1 + a.z * w2 + a.w * w3;
-}
 
 // Offset of the pixel that output column `column` and tap `kx` read, and whether it is inside.
 fn tap(column: u32, kx: u32) -> vec2<u32> {
@@ -47,18 +21,6 @@ fn tap(column: u32, kx: u32) -> vec2<u32> {
     let inside = shifted >= 1u && shifted <= params.width;
     let at = clamp(shifted, 1u, params.width) - 1u;
     return vec2<u32>(select(at, at / 2u, UPSAMPLE) * params.x_stride, u32(inside));
-}
-
-fn put(row: u32, column: u32, column4: u32, sum: vec4<f32>) {
-    if (column >= params.width) {
-        return;
-    }
-    let at = params.y_offset + (row * params.width + column) * params.y_stride + params.column4 + column4;
-    var v = sum + bias[params.column4 + column4];
-    if (ACCUMULATE) {
-        v += y[at];
-    }
-    y[at] = v;
 }
 
 @compute @workgroup_size(LANES_X, LANES_Y)

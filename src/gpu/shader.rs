@@ -11,6 +11,7 @@ pub const SHADER_FILES: &[(&str, &str)] = &[
     ("change", include_str!("../../shaders/change.wgsl")),
     ("combine", include_str!("../../shaders/combine.wgsl")),
     ("conv2d", include_str!("../../shaders/conv2d.wgsl")),
+    ("conv2d_tiled", include_str!("../../shaders/conv2d_tiled.wgsl")),
     ("euler", include_str!("../../shaders/euler.wgsl")),
     ("group_norm", include_str!("../../shaders/group_norm.wgsl")),
     ("matmul", include_str!("../../shaders/matmul.wgsl")),
@@ -26,6 +27,7 @@ pub const SHADER_FILES: &[(&str, &str)] = &[
 pub const LIBRARY_FILES: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/lib/activation.wgsl")),
     ("attention_interface", include_str!("../../shaders/lib/attention_interface.wgsl")),
+    ("conv2d_interface", include_str!("../../shaders/lib/conv2d_interface.wgsl")),
     ("exp", include_str!("../../shaders/lib/exp.wgsl")),
     ("head_16", include_str!("../../shaders/lib/head_16.wgsl")),
     ("head_32", include_str!("../../shaders/lib/head_32.wgsl")),

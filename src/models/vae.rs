@@ -7,8 +7,8 @@
 use super::config::VaeConfig;
 use super::layers::Loader;
 use crate::ops::{
-    Activation, Attention, Conv2d, Epilogue, LinearLayer, Write, attention, conv2d, group_norm,
-    linear, linear_into,
+    Activation, Attention, Conv2d, Conv2dOptions, Epilogue, LinearLayer, Write, attention, conv2d,
+    group_affine, group_affine_apply, linear, linear_into,
 };
 use crate::tensor::{Resident, Tensor};
 
@@ -62,12 +62,11 @@ impl GroupNorm {
         }
     }
 
-    fn forward<'r>(&self, name: &str, picture: Picture<'r>, silu: bool) -> Tensor<'r> {
-        let recorder = picture.x.recorder();
-        let y = picture.like(name, picture.x.cols());
+    /// Of a picture, `[2, C]`: what convolutions take as prologue.
+    fn affine<'r>(&self, name: &str, x: Tensor<'r>) -> Tensor<'r> {
+        let recorder = x.recorder();
         let (weight, bias) = (recorder.resident(&self.weight), recorder.resident(&self.bias));
-        group_norm(name, picture.x, self.groups, EPS, weight, bias, silu, y);
-        y
+        group_affine(name, x, self.groups, EPS, weight, bias)
     }
 }
 
@@ -94,10 +93,11 @@ impl ResnetBlock {
 
     /// The residual is added in place, so the input is overwritten unless a shortcut changes its width.
     fn forward<'r>(&self, picture: Picture<'r>) -> Picture<'r> {
-        let h = self.norm1.forward("norm1", picture, true);
-        let h1 = picture.like("conv1", self.channels);
-        conv2d("conv1", h, picture.width, &self.conv1, h1, false, false);
-        let h2 = self.norm2.forward("norm2", Picture { x: h1, ..picture }, true);
+        let norm1 = self.norm1.affine("norm1", picture.x);
+        let h = picture.like("conv1", self.channels);
+        let after = |norm| Conv2dOptions { prologue: Some(norm), ..Default::default() };
+        conv2d("conv1", picture.x, picture.width, &self.conv1, h, after(norm1));
+        let norm2 = self.norm2.affine("norm2", h);
         let y = match &self.shortcut {
             None => picture.x,
             Some(shortcut) => {
@@ -106,7 +106,8 @@ impl ResnetBlock {
                 y
             }
         };
-        conv2d("conv2", h2, picture.width, &self.conv2, y, false, true);
+        let options = Conv2dOptions { add: true, ..after(norm2) };
+        conv2d("conv2", h, picture.width, &self.conv2, y, options);
         Picture { x: y, ..picture }
     }
 }
@@ -134,7 +135,8 @@ impl AttentionBlock {
 
     fn forward<'r>(&self, picture: Picture<'r>) {
         let x = picture.x;
-        let h = self.norm.forward("norm", picture, false);
+        let h = picture.like("norm", x.cols());
+        group_affine_apply("norm", x, self.norm.affine("norm", x), false, h);
         let qkv = [("q", &self.q), ("k", &self.k), ("v", &self.v)]
             .map(|(name, layer)| linear(name, h, layer, Activation::Identity));
         let attn = x.recorder().temp("attn", x.rows(), x.cols());
@@ -208,7 +210,7 @@ impl VaeDecoder {
             x.x = y;
         }
         let y = x.like("conv_in", self.conv_in.weight.n);
-        conv2d("conv_in", x.x, width, &self.conv_in, y, false, false);
+        conv2d("conv_in", x.x, width, &self.conv_in, y, Conv2dOptions::default());
         x.x = y;
 
         recorder.scope("mid", || {
@@ -227,13 +229,15 @@ impl VaeDecoder {
                 if let Some(conv) = &block.upsampler {
                     let (height, width) = (2 * x.height(), 2 * x.width);
                     let y = recorder.image("upsample", height, width, conv.weight.n);
-                    conv2d("upsample", x.x, x.width, conv, y, true, false);
+                    let options = Conv2dOptions { upsample: true, ..Default::default() };
+                    conv2d("upsample", x.x, x.width, conv, y, options);
                     x = Picture { x: y, width };
                 }
             });
         }
 
-        let h = self.norm_out.forward("norm_out", x, true);
-        conv2d("conv_out", h, x.width, &self.conv_out, pixels, false, false);
+        let prologue = Some(self.norm_out.affine("norm_out", x.x));
+        let options = Conv2dOptions { prologue, ..Default::default() };
+        conv2d("conv_out", x.x, x.width, &self.conv_out, pixels, options);
     }
 }

@@ -5,7 +5,9 @@
 //! are the same up to rounding.
 
 use super::attention::attention_tile;
-use crate::tensor::{AttentionKernel, Caps, MAX_WORKGROUPS, MatmulKernel, RowClass, Storage};
+use crate::tensor::{
+    AttentionKernel, Caps, Conv2dKernel, MAX_WORKGROUPS, MatmulKernel, RowClass, Storage,
+};
 
 /// The kernel of a product of `rows` rows with a weight stored as `storage`.
 pub fn matmul(caps: &Caps, rows: usize, storage: Storage) -> MatmulKernel {
@@ -48,5 +50,21 @@ pub fn can_attend(caps: &Caps, kernel: AttentionKernel, d: usize) -> bool {
     match kernel {
         AttentionKernel::Rows => true,
         AttentionKernel::Tiled => attention_tile(caps, d).is_some(),
+    }
+}
+
+/// The kernel of a convolution whose weight has tiles of `4 * lanes` channels.
+pub fn conv2d(caps: &Caps, lanes: usize) -> Conv2dKernel {
+    let valid = |kernel: &Conv2dKernel| can_convolve(*kernel, lanes);
+    let tuned = caps.tuning.conv2d.filter(valid);
+    tuned.or(Some(Conv2dKernel::Tiled).filter(valid)).unwrap_or(Conv2dKernel::Direct)
+}
+
+/// Whether a kernel can do, with a use for its lanes, a weight with tiles of `4 * lanes` channels.
+pub fn can_convolve(kernel: Conv2dKernel, lanes: usize) -> bool {
+    match kernel {
+        Conv2dKernel::Direct => true,
+        // The three channels of a picture would leave most lanes idle.
+        Conv2dKernel::Tiled => lanes >= 8,
     }
 }

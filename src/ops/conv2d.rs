@@ -1,7 +1,9 @@
 //! 3x3 convolution of a picture, optionally after nearest-neighbour enlargement.
 
-use super::{quads, read, read_write};
-use crate::tensor::{Dispatch, PackedWeight, PipelineKey, Resident, Tensor};
+use super::{choice, group_affine_apply, quads, read, read_write, whole};
+use crate::tensor::{
+    Conv2dKernel, Dispatch, MAX_WORKGROUPS, PackedWeight, PipelineKey, Resident, Tensor,
+};
 
 /// A 3x3 convolution with padding 1.
 #[derive(Clone, Debug)]
@@ -29,14 +31,61 @@ struct Params {
     column4: u32,
 }
 
-/// Pixels that one invocation computes.
-const PIXELS: usize = 8;
+/// What a convolution does beside the sum.
+#[derive(Clone, Copy, Default)]
+pub struct Conv2dOptions<'r> {
+    /// `x` is first enlarged twice by repeating pixels, without being stored.
+    pub upsample: bool,
+    /// The result is added to what `y` holds.
+    pub add: bool,
+    /// `[2, C]`: `x` is read as `silu(x * factor + offset)`, the end of a group norm, from
+    /// [`super::group_affine`].
+    pub prologue: Option<Tensor<'r>>,
+}
+
+/// How a kernel divides the picture and the channels.
+struct Geometry {
+    shader: &'static str,
+    /// Pixels that a workgroup computes, across and down.
+    pixels: [usize; 2],
+    /// Tiles of the weight in a workgroup.
+    tiles: usize,
+    /// `override` constants beside those of all convolutions.
+    overrides: Vec<(&'static str, f64)>,
+}
+
+fn geometry(kernel: Conv2dKernel, is_cpu: bool, lanes_x: usize, tiles: usize) -> Geometry {
+    match kernel {
+        Conv2dKernel::Direct => {
+            // On a processor a second row of lanes would make the reads of pixels differ within a vector.
+            let lanes_y = match is_cpu {
+                true if lanes_x >= 8 => 1,
+                true => 16 / lanes_x,
+                false => 64 / lanes_x,
+            };
+            Geometry {
+                shader: "conv2d",
+                pixels: [8 * lanes_y, 1],
+                tiles: 1,
+                overrides: vec![("LANES_Y", lanes_y as f64)],
+            }
+        }
+        Conv2dKernel::Tiled => {
+            // All of up to 512 channels share a patch.
+            let per_group = tiles.div_ceil(tiles.div_ceil(8));
+            Geometry {
+                shader: "conv2d_tiled",
+                pixels: [8, 4],
+                tiles: per_group,
+                overrides: vec![("TILES", per_group as f64)],
+            }
+        }
+    }
+}
 
 /// Convolves the picture `x` `[H * W, C]` of width `width` into `y` `[H' * W', N]`.
 ///
-/// With `upsample`, `x` is first enlarged twice by repeating pixels (without being stored). With `add`, the
-/// result is added to what `y` holds. A picture in several bands is convolved band by band; its borders are
-/// exchanged first, so the result is exact.
+/// A picture in several bands is convolved band by band; its borders are exchanged first, so the result is exact.
 #[track_caller]
 pub fn conv2d<'r>(
     name: &str,
@@ -44,9 +93,9 @@ pub fn conv2d<'r>(
     width: usize,
     layer: &Conv2d,
     y: Tensor<'r>,
-    upsample: bool,
-    add: bool,
+    options: Conv2dOptions<'r>,
 ) {
+    let Conv2dOptions { upsample, add, prologue } = options;
     let weight = &layer.weight;
     let n = weight.n.next_multiple_of(4);
     let up = if upsample { 2 } else { 1 };
@@ -62,24 +111,28 @@ pub fn conv2d<'r>(
         x.single().is_some() || recorder.base(x.base).halo == width,
         "{name}: x is in bands without the image rows around them; make it with `Recorder::image`"
     );
+    let lanes_x = weight.tile / 4;
+    let kernel = choice::conv2d(&caps, lanes_x);
+    if let (Conv2dKernel::Direct, Some(affine)) = (kernel, prologue) {
+        // This kernel reads each number too often to do anything to it.
+        let normed = recorder.image(&format!("{name}.in"), x_height, width, x.cols());
+        group_affine_apply(name, x, affine, true, normed);
+        let options = Conv2dOptions { prologue: None, ..options };
+        return conv2d(name, normed, width, layer, y, options);
+    }
     recorder.exchange_halo(x);
     let bias = recorder.resident(&layer.bias).expect_single("bias").0;
-    let lanes_x = weight.tile / 4;
-    // On a processor a second row of lanes would make the reads of pixels differ within a vector.
-    let lanes_y = match caps.is_cpu {
-        true if lanes_x >= 8 => 1,
-        true => 16 / lanes_x,
-        false => 64 / lanes_x,
-    };
+    let affine = prologue.map(|affine| whole(name, "affine", affine));
 
     for (index, shard) in weight.shards.iter().enumerate() {
         let shard_n = shard.rows.min(n.saturating_sub(shard.row0));
         if shard_n == 0 {
             continue;
         }
+        let geometry = geometry(kernel, caps.is_cpu, lanes_x, shard_n.div_ceil(weight.tile));
         let flops_per_row = 2.0 * weight.k as f64 * shard_n as f64 * y_width as f64;
-        let max_rows = ((caps.max_dispatch_flops / flops_per_row) as usize)
-            .clamp(1, crate::tensor::MAX_WORKGROUPS as usize);
+        let blocks = (caps.max_dispatch_flops / flops_per_row) as usize / geometry.pixels[1];
+        let max_rows = geometry.pixels[1] * blocks.clamp(1, MAX_WORKGROUPS as usize);
         let mut row = 0;
         while row < y_height {
             // The rows that lie in one band of y and whose sources lie in one band of x (or its halo).
@@ -113,27 +166,34 @@ pub fn conv2d<'r>(
                 read(x_band.buffer),
                 read(recorder.shard(weight, index)),
                 read(bias),
+                // The bias stands in for an absent prologue: a binding must not be empty.
+                read(affine.unwrap_or(bias)),
                 read_write(y_band.buffer),
             ];
             drop((x_base, y_base));
+            let flag = |on: bool| f64::from(u8::from(on));
+            let mut overrides = vec![
+                ("LANES_X", lanes_x as f64),
+                ("UPSAMPLE", flag(upsample)),
+                ("ACCUMULATE", flag(add)),
+            ];
+            if kernel == Conv2dKernel::Tiled {
+                overrides.push(("PROLOGUE", flag(prologue.is_some())));
+            }
+            overrides.extend(&geometry.overrides);
             recorder.dispatch(Dispatch {
                 pipeline: PipelineKey {
-                    shader: "conv2d",
+                    shader: geometry.shader,
                     entry: "main",
                     roles: vec![("weight", weight.storage.accessor())],
-                    overrides: vec![
-                        ("LANES_X", lanes_x as f64),
-                        ("LANES_Y", lanes_y as f64),
-                        ("UPSAMPLE", f64::from(u8::from(upsample))),
-                        ("ACCUMULATE", f64::from(u8::from(add))),
-                    ],
+                    overrides,
                 },
                 params: bytemuck::bytes_of(&params).to_vec(),
                 bindings,
                 groups: [
-                    y_width.div_ceil(PIXELS * lanes_y) as u32,
-                    (end - row) as u32,
-                    shard_n.div_ceil(weight.tile) as u32,
+                    y_width.div_ceil(geometry.pixels[0]) as u32,
+                    (end - row).div_ceil(geometry.pixels[1]) as u32,
+                    shard_n.div_ceil(weight.tile * geometry.tiles) as u32,
                 ],
                 flops: flops_per_row * (end - row) as f64,
                 label: name.to_owned(),

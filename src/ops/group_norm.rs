@@ -20,6 +20,15 @@ struct Params {
     eps: f32,
 }
 
+fn key(entry: &'static str, overrides: Vec<(&'static str, f64)>) -> PipelineKey {
+    PipelineKey { shader: "group_norm", entry, roles: vec![], overrides }
+}
+
+/// The channels as the kernels' constant.
+fn c4(channels: usize) -> (&'static str, f64) {
+    ("C4", f64::from(quads(channels)))
+}
+
 /// Normalises groups of channels of the picture `x` `[H * W, C]` over all its pixels, scales by `weight` and
 /// adds `bias` (both `[1, C]`), applies SiLU if `silu`, and writes `y` of the same shape.
 ///
@@ -36,22 +45,34 @@ pub fn group_norm<'r>(
     silu: bool,
     y: Tensor<'r>,
 ) {
+    let affine = group_affine(name, x, groups, eps, weight, bias);
+    group_affine_apply(name, x, affine, silu, y);
+}
+
+/// The first two of a group norm's three passes: what its statistics, weight and bias amount to for each channel,
+/// `[2, C]`, a factor and an offset.
+#[track_caller]
+pub fn group_affine<'r>(
+    name: &str,
+    x: Tensor<'r>,
+    groups: usize,
+    eps: f32,
+    weight: Tensor<'r>,
+    bias: Tensor<'r>,
+) -> Tensor<'r> {
     let recorder = x.recorder();
     let channels = x.cols();
     assert!(channels.is_multiple_of(groups), "{name}: {channels} channels in {groups} groups");
     // Enough chunks to fill an adapter, few enough to fold quickly.
     let chunk = (x.rows() / 256).clamp(64, 8192);
-    let pieces = row_pieces(&[x, y], usize::MAX);
+    let pieces = row_pieces(&[x], usize::MAX);
     let chunks: usize = pieces.iter().map(|piece| piece.rows.div_ceil(chunk)).sum();
     let partial = recorder.temp(&format!("{name}.partial"), chunks * 3, channels);
-    let affine = recorder.temp(&format!("{name}.affine"), 2, channels);
+    let result = recorder.temp(&format!("{name}.affine"), 2, channels);
     let partial = partial.expect_single("partial").0;
-    let affine = affine.expect_single("affine").0;
+    let affine = result.expect_single("affine").0;
     let weight = whole(name, "weight", weight);
     let bias = whole(name, "bias", bias);
-    let c4 = ("C4", f64::from(quads(channels)));
-    let key =
-        |entry, overrides| PipelineKey { shader: "group_norm", entry, roles: vec![], overrides };
 
     let mut first_chunk = 0;
     for piece in &pieces {
@@ -67,7 +88,7 @@ pub fn group_norm<'r>(
             ..Default::default()
         };
         recorder.dispatch(Dispatch {
-            pipeline: key("stats", vec![c4]),
+            pipeline: key("stats", vec![c4(channels)]),
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings: vec![read(x_buffer), read_write(partial)],
             groups: fold_groups((n_chunks * channels / 4).div_ceil(LANES)),
@@ -93,8 +114,22 @@ pub fn group_norm<'r>(
         flops: (chunks * channels) as f64 * 10.0,
         label: format!("{name}.fold"),
     });
+    result
+}
 
-    for piece in &pieces {
+/// The last pass: `y = x * factor + offset`, then SiLU if `silu`. `x` and `y` are `[M, C]`, `affine` is `[2, C]`.
+#[track_caller]
+pub fn group_affine_apply<'r>(
+    name: &str,
+    x: Tensor<'r>,
+    affine: Tensor<'r>,
+    silu: bool,
+    y: Tensor<'r>,
+) {
+    let recorder = x.recorder();
+    let channels = x.cols();
+    let affine = whole(name, "affine", affine);
+    for piece in row_pieces(&[x, y], usize::MAX) {
         let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
         let params = Params {
             pixels: piece.rows as u32,
@@ -106,7 +141,7 @@ pub fn group_norm<'r>(
             ..Default::default()
         };
         recorder.dispatch(Dispatch {
-            pipeline: key("apply", vec![c4, ("SILU_AFTER", f64::from(u8::from(silu)))]),
+            pipeline: key("apply", vec![c4(channels), ("SILU_AFTER", f64::from(u8::from(silu)))]),
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings: vec![read(x_buffer), read(affine), read_write(y_buffer)],
             groups: fold_groups((piece.rows * channels / 4).div_ceil(LANES)),

@@ -1,9 +1,13 @@
 //! Every op recorded with every switch it has: what the tests of shaders and plans feed on. No GPU.
 
 use ralu::ops::{
-    self, Activation, Affine, Attention, Conv2d, Epilogue, LinearLayer, NormKind, Weights, Write,
+    self, Activation, Affine, Attention, Conv2d, Conv2dOptions, Epilogue, LinearLayer, NormKind,
+    Weights, Write,
 };
-use ralu::tensor::{Caps, PackedWeight, Recorder, Recording, ResidentIds, Storage};
+use ralu::tensor::{
+    AttentionKernel, Caps, Conv2dKernel, MatmulKernel, PackedWeight, Recorder, Recording,
+    ResidentIds, Storage, Tuning,
+};
 
 pub const ACTIVATIONS: [Activation; 5] = [
     Activation::Identity,
@@ -30,8 +34,20 @@ fn record(
 /// op's file in `src/ops`.
 pub fn every_op() -> Vec<(&'static str, Recording)> {
     let mut all = Vec::new();
-    for is_cpu in [false, true] {
-        let caps = Caps { is_cpu, ..Caps::default() };
+    let first = Tuning {
+        matmul: [Some(MatmulKernel::Direct); 3],
+        attention: Some(AttentionKernel::Rows),
+        conv2d: Some(Conv2dKernel::Direct),
+    };
+    let panels = Tuning { matmul: [Some(MatmulKernel::Panel); 3], ..Tuning::default() };
+    for (is_cpu, tuning) in [
+        (false, Tuning::default()),
+        (true, Tuning::default()),
+        (false, first),
+        (true, first),
+        (true, panels),
+    ] {
+        let caps = Caps { is_cpu, tuning, ..Caps::default() };
         all.extend(linears(caps));
         all.extend(convolutions(caps));
         all.extend(attentions(caps));
@@ -94,7 +110,8 @@ fn convolutions(caps: Caps) -> Vec<(&'static str, Recording)> {
     let mut all = Vec::new();
     for storage in STORAGES {
         for n in [4, 8, 16, 32, 64] {
-            for (upsample, add) in [(false, false), (true, false), (false, true), (true, true)] {
+            for i in 0..8 {
+                let [upsample, add, prologue] = [1, 2, 4].map(|bit| i & bit > 0);
                 all.push(record("conv2d", caps, |r, ids| {
                     let limit = caps.max_binding_bytes;
                     let layer = Conv2d {
@@ -104,7 +121,8 @@ fn convolutions(caps: Caps) -> Vec<(&'static str, Recording)> {
                     let up = if upsample { 2 } else { 1 };
                     let x = r.image("x", 6, 5, 8);
                     let y = r.image("y", 6 * up, 5 * up, n);
-                    ops::conv2d("y", x, 5, &layer, y, upsample, add);
+                    let prologue = prologue.then(|| r.temp("affine", 2, 8));
+                    ops::conv2d("y", x, 5, &layer, y, Conv2dOptions { upsample, add, prologue });
                 }));
             }
         }

@@ -7,8 +7,8 @@ use ralu::models::config::{ModelConfig, stem};
 use ralu::models::source::Source;
 use ralu::models::weights::{StoredDType, Weights};
 use ralu::ops::{
-    Activation, Affine, Attention, Conv2d, LinearLayer, NormKind, attention, conv2d, group_norm,
-    linear, norm, qk_norm_rope,
+    Activation, Affine, Attention, Conv2d, Conv2dOptions, LinearLayer, NormKind, attention, conv2d,
+    group_norm, linear, norm, qk_norm_rope,
 };
 use ralu::pipeline::{RunSchedule, Settings};
 use ralu::tensor::{PackedWeight, Recorder, Resident, ResidentIds, Storage};
@@ -324,7 +324,7 @@ fn record(bench: &Bench<'_>, recorder: &Recorder, op: &Op, repeats: usize) -> Re
             let x = recorder.image("x", height, width, input);
             let y = recorder.image("y", height, width, output.next_multiple_of(4));
             for _ in 0..repeats {
-                conv2d("conv2d", x, width, &layer, y, false, false);
+                conv2d("conv2d", x, width, &layer, y, Conv2dOptions::default());
             }
         }
         Op::GroupNorm { height, width, channels, groups } => {

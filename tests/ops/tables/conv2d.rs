@@ -2,7 +2,7 @@
 
 use super::check_all;
 use crate::common::{Bands, EPSILON, Frame, Lab, Random, Tolerance, assert_close, round};
-use ralu::ops::{self, Conv2d, reference};
+use ralu::ops::{self, Activation, Conv2d, Conv2dOptions, reference};
 use ralu::tensor::Storage;
 
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,8 @@ struct ConvCase {
     storage: Storage,
     upsample: bool,
     add: bool,
+    /// `x` goes through the end of a group norm and SiLU.
+    prologue: bool,
 }
 
 const CONV: ConvCase = ConvCase {
@@ -24,6 +26,7 @@ const CONV: ConvCase = ConvCase {
     storage: Storage::F16,
     upsample: false,
     add: false,
+    prologue: false,
 };
 
 #[rustfmt::skip]
@@ -49,6 +52,20 @@ const CONV_CASES: &[ConvCase] = &[
     ConvCase { upsample: true, add: true, storage: Storage::F32, ..CONV },
     ConvCase { height: 33, width: 31, c: 16, n: 32, add: true, ..CONV },
     ConvCase { height: 12, width: 64, c: 8, n: 8, add: true, ..CONV },
+    // Wide enough for workgroup memory: around a tile of 8 x 4 pixels, around 64 channels, several tiles of W.
+    ConvCase { height: 3, width: 7, n: 32, ..CONV },
+    ConvCase { height: 4, width: 8, n: 64, ..CONV },
+    ConvCase { height: 5, width: 9, c: 4, n: 64, ..CONV },
+    ConvCase { height: 5, width: 9, c: 64, n: 36, ..CONV },
+    ConvCase { height: 9, width: 17, c: 68, n: 64, storage: Storage::F32, ..CONV },
+    ConvCase { height: 5, width: 9, c: 132, n: 200, storage: Storage::Bf16, ..CONV },
+    ConvCase { n: 64, upsample: true, add: true, ..CONV },
+    ConvCase { height: 21, width: 19, n: 68, upsample: true, ..CONV },
+    ConvCase { n: 580, c: 4, ..CONV },
+    ConvCase { prologue: true, ..CONV },
+    ConvCase { n: 64, prologue: true, ..CONV },
+    ConvCase { height: 33, width: 31, c: 68, n: 36, add: true, prologue: true, ..CONV },
+    ConvCase { n: 64, upsample: true, prologue: true, ..CONV },
 ];
 
 pub async fn conv2d() {
@@ -64,7 +81,7 @@ pub async fn conv2d() {
 }
 
 async fn check_conv2d(lab: &Lab, label: &str, case: &ConvCase) {
-    let &ConvCase { height, width, c, n, storage, upsample, add } = case;
+    let &ConvCase { height, width, c, n, storage, upsample, add, prologue } = case;
     let n4 = n.next_multiple_of(4);
     let up = if upsample { 2 } else { 1 };
     let (pixels, y_pixels) = (height * width, height * width * up * up);
@@ -73,8 +90,10 @@ async fn check_conv2d(lab: &Lab, label: &str, case: &ConvCase) {
     let mut weight = round(&random.numbers(n * 9 * c, 1.0 / (3.0 * (c as f32).sqrt())), storage);
     let mut bias = random.numbers(n, 1.0);
     let old = random.numbers(y_pixels * n4, 1.0);
+    let affine = random.numbers(2 * c, 1.5);
 
     let xs = lab.matrix("x", pixels, c, &x, Bands::AsNeeded).await;
+    let affines = lab.matrix("affine", 2, c, &affine, Bands::One).await;
     let ys = lab.view("y", [y_pixels, n4], &old, Frame::BELOW, Bands::AsNeeded).await;
     let layer = Conv2d {
         weight: lab.weight("weight", &weight, n, 9 * c, storage).await,
@@ -84,7 +103,9 @@ async fn check_conv2d(lab: &Lab, label: &str, case: &ConvCase) {
         let image = r.image("x", height, width, c);
         copies.before(r.resident(&xs), image);
         // A picture in bands is a temporary; one in a single buffer may be a view with guards.
-        let into = |y| ops::conv2d("y", image, width, &layer, y, upsample, add);
+        let prologue = prologue.then(|| r.resident(&affines));
+        let options = Conv2dOptions { upsample, add, prologue };
+        let into = |y| ops::conv2d("y", image, width, &layer, y, options);
         if ys.resident.bands.len() == 1 {
             into(ys.on(r));
         } else {
@@ -98,11 +119,24 @@ async fn check_conv2d(lab: &Lab, label: &str, case: &ConvCase) {
 
     weight.resize(n4 * 9 * c, 0.0);
     bias.resize(n4, 0.0);
-    let mut expected = reference::conv2d(&x, width, c, &weight, &bias, upsample);
+    let seen: Vec<f32> = match prologue {
+        false => x,
+        true => (x.iter().enumerate())
+            .map(|(i, x)| {
+                let [factor, offset] = [affine[i % c], affine[c + i % c]].map(f64::from);
+                reference::activate(f64::from(*x) * factor + offset, Activation::Silu) as f32
+            })
+            .collect(),
+    };
+    let mut expected = reference::conv2d(&seen, width, c, &weight, &bias, upsample);
     if add {
         expected.iter_mut().zip(&old).for_each(|(e, old)| *e += f64::from(*old));
     }
     let label = format!("conv2d {label}");
-    let tolerance = Tolerance::sum(9 * c).plus(Tolerance::absolute(4.0 * EPSILON));
+    let mut tolerance = Tolerance::sum(9 * c).plus(Tolerance::absolute(4.0 * EPSILON));
+    if prologue {
+        // Each number comes with a few roundings of its own.
+        tolerance = tolerance.plus(Tolerance::sum(9 * c));
+    }
     assert_close(&label, [y_pixels, n4], &lab.read_view(&ys).await, &expected, tolerance);
 }

@@ -16,7 +16,7 @@ pub mod unpack;
 
 use crate::common::{EPSILON, Lab, Tolerance, say};
 use ralu::ops::Activation;
-use ralu::tensor::{AttentionKernel, Caps, MatmulKernel};
+use ralu::tensor::{AttentionKernel, Caps, Conv2dKernel, MatmulKernel};
 
 /// Hands every test of the tables to `$each`, which makes a `#[test]` of it, or an entry by name.
 macro_rules! every_test {
@@ -55,7 +55,7 @@ struct Variant {
     change: fn(&mut Caps),
 }
 
-const VARIANTS: [Variant; 8] = [
+const VARIANTS: [Variant; 9] = [
     Variant { name: "graphics kernels", change: |caps| caps.is_cpu = false },
     Variant { name: "processor kernels", change: |caps| caps.is_cpu = true },
     Variant {
@@ -69,6 +69,10 @@ const VARIANTS: [Variant; 8] = [
     Variant {
         name: "attention by rows",
         change: |caps| caps.tuning.attention = Some(AttentionKernel::Rows),
+    },
+    Variant {
+        name: "direct convolution",
+        change: |caps| caps.tuning.conv2d = Some(Conv2dKernel::Direct),
     },
     Variant {
         name: "4 KiB bindings",
