@@ -1,12 +1,16 @@
 //! `ralu bench quality`: its measures against known answers, and the command from outside.
 //!
 //! All but the measures and some refusals need an adapter, software will do. The variables of `tests/common` choose
-//! it. Where cargo runs programs through a runner, so do these tests.
+//! it.
+
+#[path = "common/command.rs"]
+mod command;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
+use command::{fails, on_adapter, stderr, succeeds};
 use serde_json::Value;
 
 #[path = "../src/cli/bench/quality/metrics.rs"]
@@ -120,27 +124,10 @@ fn the_distance_of_latents_is_relative_to_the_second() {
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/flux-a/model");
 
-/// `ralu bench` as cargo would run it.
+/// `ralu bench` on the adapter under test.
 fn bench(what: &str) -> Command {
-    let host = match (std::env::consts::ARCH, std::env::consts::OS) {
-        (arch, "linux") => format!("{arch}-unknown-linux-gnu"),
-        (arch, "macos") => format!("{arch}-apple-darwin"),
-        (arch, _) => format!("{arch}-pc-windows-msvc"),
-    };
-    let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
-    let runner = std::env::var(variable).unwrap_or_default();
-    let mut words = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_ralu")]);
-    let mut command = Command::new(words.next().expect("a program"));
-    command.args(words).args(["bench", what, "--model", MODEL]);
-    for (variable, option) in [
-        ("RALU_TEST_ADAPTER", "--adapter"),
-        ("RALU_TEST_BACKEND", "--backend"),
-        ("RALU_TEST_LIMITS", "--limits"),
-    ] {
-        if let Some(value) = std::env::var(variable).ok().filter(|value| !value.is_empty()) {
-            command.args([option, &value]);
-        }
-    }
+    let mut command = on_adapter("bench");
+    command.args([what, "--model", MODEL]);
     command
 }
 
@@ -165,38 +152,9 @@ fn quality(folder: &Path, settings: &[&str]) -> Command {
     command
 }
 
-fn run(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).output().expect("the program starts")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 #[track_caller]
-fn succeeds(command: &mut Command) -> Output {
-    let output = run(command);
-    assert!(output.status.success(), "{command:?}: {:?}\n{}", output.status, stderr(&output));
-    output
-}
-
-#[track_caller]
-fn json(command: &mut Command) -> Value {
-    let output = succeeds(command.arg("--json"));
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
-
-/// Checks that a command fails with that exit code and one message that has all of `parts` in it.
-#[track_caller]
-fn fails(command: &mut Command, code: i32, parts: &[&str]) {
-    let output = run(command);
-    let message = stderr(&output);
-    assert_eq!(output.status.code(), Some(code), "{command:?}\n{message}");
-    assert!(!message.contains("panicked"), "{command:?}\n{message}");
-    assert_eq!(message.matches("error:").count(), 1, "one message: {command:?}\n{message}");
-    for part in parts {
-        assert!(message.contains(part), "no {part:?} in: {message}\n{command:?}");
-    }
+fn json(bench: &mut Command) -> Value {
+    command::json(bench.arg("--json"))
 }
 
 /// The entries of a list with that setting.

@@ -1,57 +1,23 @@
 //! The command line from outside: the built program with its arguments, files and exit codes.
 //!
-//! Needs an adapter, software will do. The variables of `tests/common` choose it. Where cargo runs programs
-//! through a runner (a loader, an emulator), so do these tests.
+//! Needs an adapter, software will do. The variables of `tests/common` choose it.
+
+#[path = "common/command.rs"]
+mod command;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use command::{command_for, fails, json, on_adapter, ralu, run, stderr, stdout, succeeds};
 use serde_json::Value;
 
 // ---- the program -------------------------------------------------------------------------------
 
-/// A command that runs `program` as cargo would.
-fn command_for(program: &Path) -> Command {
-    let host = match (std::env::consts::ARCH, std::env::consts::OS) {
-        (arch, "linux") => format!("{arch}-unknown-linux-gnu"),
-        (arch, "macos") => format!("{arch}-apple-darwin"),
-        (arch, _) => format!("{arch}-pc-windows-msvc"),
-    };
-    let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
-    let runner = std::env::var(variable).unwrap_or_default();
-    let mut words = runner.split_whitespace();
-    match words.next() {
-        None => Command::new(program),
-        Some(first) => {
-            let mut command = Command::new(first);
-            command.args(words).arg(program);
-            command
-        }
-    }
-}
-
-fn ralu() -> Command {
-    let mut command = command_for(Path::new(env!("CARGO_BIN_EXE_ralu")));
-    command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command
-}
-
 /// `ralu generate` on the adapter under test.
 fn ralu_generate() -> Command {
-    let mut command = ralu();
-    command.arg("generate");
-    for (variable, option) in [
-        ("RALU_TEST_ADAPTER", "--adapter"),
-        ("RALU_TEST_BACKEND", "--backend"),
-        ("RALU_TEST_LIMITS", "--limits"),
-    ] {
-        if let Some(value) = std::env::var(variable).ok().filter(|value| !value.is_empty()) {
-            command.args([option, &value]);
-        }
-    }
-    command
+    on_adapter("generate")
 }
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/flux-a/model");
@@ -86,41 +52,6 @@ fn plain(prompt: &str, output: &Path) -> Command {
     let mut command = small(prompt, output);
     command.args(["--steps", "1"]);
     command
-}
-
-fn run(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).output().expect("the program starts")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-#[track_caller]
-fn succeeds(command: &mut Command) -> Output {
-    let output = run(command);
-    assert!(output.status.success(), "{command:?}: {:?}\n{}", output.status, stderr(&output));
-    output
-}
-
-/// Checks that a command fails with that exit code and one message that has all of `parts` in it.
-#[track_caller]
-fn fails(command: &mut Command, code: i32, parts: &[&str]) -> String {
-    let output = run(command);
-    let message = stderr(&output);
-    // Prompts may be long.
-    let shown: String = format!("{command:?}").chars().take(400).collect();
-    assert_eq!(output.status.code(), Some(code), "{shown}\n{message}");
-    assert!(!message.contains("panicked"), "{shown}\n{message}");
-    assert_eq!(message.matches("error:").count(), 1, "one message: {shown}\n{message}");
-    for part in parts {
-        assert!(message.contains(part), "no {part:?} in: {message}\n{shown}");
-    }
-    message
 }
 
 // ---- files -------------------------------------------------------------------------------------
@@ -822,11 +753,6 @@ fn files_have_ordinary_permissions() {
 
 // ---- the other commands ------------------------------------------------------------------------
 
-fn json(command: &mut Command) -> Value {
-    let output = succeeds(command);
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
-
 #[test]
 fn devices_lists_what_can_be_used() {
     let list = json(ralu().args(["devices", "--json"]));
@@ -890,29 +816,4 @@ fn the_bundled_model_is_found_from_inside_the_repository_only() {
     let mut command = command_for(&copy);
     command.args(["generate", "a fox"]).current_dir(elsewhere.path());
     fails(&mut command, 1, &["models/tiny-flux", "--model"]);
-}
-
-#[test]
-fn bench_reports_what_it_measured_and_where() {
-    let bench = |what: &str| {
-        let mut command = ralu();
-        command.args(["bench", what, "--json", "--quiet", "--runs", "1", "--model", MODEL]);
-        command.args(SMALL).args(["--steps", "1"]);
-        let report = json(&mut command);
-        assert!(report["adapter"].as_str().is_some_and(|name| !name.is_empty()), "{report}");
-        report
-    };
-    let ops = bench("ops");
-    for op in ["linear", "attention", "norm", "qk_norm_rope", "conv2d", "group_norm"] {
-        let list = ops["ops"].as_array().expect("ops");
-        let one = list.iter().find(|one| one["op"] == op).unwrap_or_else(|| panic!("no {op}"));
-        assert!(one["median_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{one}");
-    }
-    let run = bench("run");
-    assert_eq!((&run["plain"]["steps"], &run["ralu"]["steps"]), (&1.into(), &10.into()));
-    let number = |field: &str| run[field].as_f64().expect("a number");
-    let ratio = number("measured_speedup") / number("predicted_speedup");
-    assert!((ratio - number("ratio")).abs() < 1e-9);
-    // Plain, and RALU's first and last: a tenth of 4 coarse tokens is no region.
-    assert_eq!(bench("step")["stages"].as_array().map(Vec::len), Some(3));
 }

@@ -64,6 +64,10 @@ pub struct GenerateArgs {
     /// Reports everything that happens on stdout, one JSON object a line.
     #[arg(long, value_name = "FORMAT", help_heading = "Output")]
     pub events: Option<EventFormat>,
+    /// Times every kernel by the GPU's clock and shows the times at the end, on stderr. With a file name,
+    /// writes a trace that Perfetto and chrome://tracing show.
+    #[arg(long, value_name = "TRACE.json", num_args = 0..=1, require_equals = true, help_heading = "Output")]
+    pub profile: Option<Option<PathBuf>>,
     /// Repeats the request that a picture of this program carries; other options win over it.
     #[arg(long, value_name = "PICTURE.png", help_heading = "Request")]
     pub from: Option<PathBuf>,
@@ -242,9 +246,13 @@ pub struct BenchArgs {
     /// How often to measure; medians are shown. [default: 3, ops: 10]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub runs: Option<usize>,
-    /// Also times every kernel on the GPU (step and run).
-    #[arg(long)]
-    pub profile: bool,
+    /// The JSON report of an earlier run of the same bench, to print ratios to it.
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+    /// Also times every kernel by the GPU's clock (step and run). With a file name, writes a trace that
+    /// Perfetto and chrome://tracing show.
+    #[arg(long, value_name = "TRACE.json", num_args = 0..=1, require_equals = true)]
+    pub profile: Option<Option<PathBuf>>,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

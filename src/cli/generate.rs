@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use super::args::GenerateArgs;
 use super::error::{Error, Result};
 use super::events::{self, Files};
+use super::place::Place;
+use super::profile::{Profile, Profiles, TraceFile};
 use super::progress::{Progress, human_time};
 use super::request::{self, Asked, Origin, Saved};
 use super::{files, memory, model, output, png_file, signals};
@@ -45,6 +47,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     let schedule = RunSchedule::new(&settings, &config)?;
     let targets = Targets::new(args, &settings)?;
     targets.check()?;
+    let trace = TraceFile::new(args.profile.as_ref())?;
     signals::check()?;
 
     let mut progress = Progress::new(quiet, settings.count);
@@ -84,6 +87,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     let pipeline = Pipeline::open(gpu, Box::new(model.folder), Options { precision })?;
     let started = Instant::now();
     let mut run = pipeline.start(request)?;
+    let mut profile = Profile::default();
     let last_stage = schedule.stages.len();
     loop {
         let next = block_on_while(pipeline.gpu(), run.next(), || signals::check().is_ok());
@@ -94,6 +98,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
             None => break,
         };
         progress.event(&event);
+        profile.event(&event);
         let written = write_files(&event, &targets, &settings, &origin, last_stage)
             .inspect_err(|_| progress.clear())?;
         let paths =
@@ -121,6 +126,15 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         }
     }
     progress.clear();
+    if args.profile.is_some() {
+        let mut profiles = Profiles::default();
+        profiles.add(&settings.ralu_name, profile);
+        output::diagnostic(profiles.text().trim_end());
+        let place = Place::new(pipeline.gpu().report(), pipeline.model_name(), &settings);
+        if let Some(path) = trace.write(&profiles, &place)? {
+            progress.say(&format!("trace: {}", path.display()));
+        }
+    }
     let (seconds, peak) = (started.elapsed().as_secs_f64(), pipeline.gpu().counters().bytes_peak);
     progress.say(&format!("done in {seconds:.1} s, {} GPU memory", human_bytes(peak)));
     reporter.emit(&json!({

@@ -15,6 +15,7 @@ mod inspect;
 mod memory;
 mod model;
 mod output;
+mod place;
 mod plan;
 mod png_file;
 mod profile;

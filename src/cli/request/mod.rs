@@ -69,6 +69,7 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<Asked> {
     }
     request.stage_pictures = args.stages.is_some();
     request.collect_tensors = args.save_tensors.is_some();
+    request.profile = args.profile.is_some();
     let precision = args.request.precision.map(Precision::from).or(precision).unwrap_or_default();
     Ok(Asked { request, model, precision, warnings })
 }

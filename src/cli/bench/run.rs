@@ -1,0 +1,211 @@
+//! `ralu bench run`: whole pictures, plain and with RALU.
+
+use std::fmt::Write;
+
+use ralu::pipeline::{Event, Request, RunSchedule, Settings, plan::plan};
+use serde::{Deserialize, Serialize};
+
+use super::super::error::Result;
+use super::super::place::Place;
+use super::super::profile::{Profile, Profiles};
+use super::report::{Report, Row};
+use super::stopwatch::{Medians, Spent};
+use super::{Bench, median};
+
+#[derive(Serialize, Deserialize)]
+pub struct RunReport {
+    #[serde(flatten)]
+    place: Place,
+    plain: Measured,
+    ralu: Measured,
+    /// Median seconds of the plain runs over those of RALU's.
+    measured_speedup: f64,
+    /// The same by processor time, where the adapter is a processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured_cpu_speedup: Option<f64>,
+    /// What `ralu plan` says, attention included.
+    predicted_speedup: f64,
+    /// Measured over predicted.
+    ratio: f64,
+    /// Of a run under RALU, choosing regions: decoding the estimate, edges, ranking.
+    region_seconds: f64,
+    /// Of each request, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    profiles: Option<Profiles>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Measured {
+    /// The preset's name, `custom` or `off`.
+    ralu: String,
+    steps: usize,
+    seconds: Vec<f64>,
+    #[serde(flatten)]
+    took: Medians,
+}
+
+/// What a picture took.
+#[derive(Default)]
+struct Cost {
+    spent: Vec<Spent>,
+    region_seconds: Vec<f64>,
+    /// Operations of the GPU's programs, by estimate.
+    flops: f64,
+}
+
+/// Measures plain runs and RALU's in turn, so that a machine that slows down slows both down.
+pub fn measure(bench: &Bench, profile: bool) -> Result<RunReport> {
+    let (plain, ralu) = (bench.settings(&bench.plain)?, bench.settings(&bench.ralu)?);
+    bench.warm_up(&ralu)?;
+    let mut costs = [Cost::default(), Cost::default()];
+    for i in 0..bench.runs {
+        let requests = [("plain", &plain, &bench.plain), ("RALU", &ralu, &bench.ralu)];
+        for (cost, (name, settings, request)) in costs.iter_mut().zip(requests) {
+            cost.add_run(bench, request)?;
+            let seconds = cost.spent[i].seconds;
+            let name =
+                if name == "RALU" { format!("RALU {}", settings.ralu_name) } else { name.into() };
+            bench.say(&format!("run {} of {}: {name} {seconds:.2} s", i + 1, bench.runs));
+        }
+    }
+    let [plain_cost, ralu_cost] = costs;
+    let predicted_speedup = predicted(bench, [&plain, &ralu], [plain_cost.flops, ralu_cost.flops])?;
+    let region_seconds = median(ralu_cost.region_seconds);
+    let plain_runs = Measured::new(bench, "off", &plain, &plain_cost.spent)?;
+    let ralu_runs = Measured::new(bench, &ralu.ralu_name, &ralu, &ralu_cost.spent)?;
+    let measured_speedup = plain_runs.took.median_seconds / ralu_runs.took.median_seconds;
+    let cpu = plain_runs.took.median_cpu_seconds.zip(ralu_runs.took.median_cpu_seconds);
+    let mut profiles = Profiles::default();
+    if profile {
+        for (name, request) in [("off", &bench.plain), (ralu.ralu_name.as_str(), &bench.ralu)] {
+            bench.say("timing kernels");
+            let request = Request { profile: true, ..request.clone() };
+            let mut profile = Profile::default();
+            bench.events(&request, |event, _| profile.event(event))?;
+            profiles.add(name, profile);
+        }
+    }
+    Ok(RunReport {
+        place: bench.place(&ralu),
+        plain: plain_runs,
+        ralu: ralu_runs,
+        measured_speedup,
+        measured_cpu_speedup: cpu.map(|(plain, ralu)| plain / ralu),
+        predicted_speedup,
+        ratio: measured_speedup / predicted_speedup,
+        region_seconds,
+        profiles: profile.then_some(profiles),
+    })
+}
+
+/// The speed-up by `ralu plan`'s operations. With the family's full number of plain steps, this is what it prints.
+fn predicted(bench: &Bench, settings: [&Settings; 2], done: [f64; 2]) -> Result<f64> {
+    // No plan knows which steps a cache reuses that looks at values: what was done counts.
+    if settings[1].cache.as_ref().is_some_and(|cache| cache.probe().is_some()) {
+        return Ok(done[0] / done[1]);
+    }
+    let tflops = |settings: &Settings| {
+        let caps = bench.pipeline.gpu().caps();
+        let plan = plan(&bench.config, None, settings, caps, bench.options.precision);
+        plan.map(|plan| plan.tflops.with_attention)
+    };
+    Ok(tflops(settings[0])? / tflops(settings[1])?)
+}
+
+impl Cost {
+    fn add_run(&mut self, bench: &Bench, request: &Request) -> Result<()> {
+        let (mut cpu, mut regions) = (None, 0.0);
+        bench.events(request, |event, spent| match event {
+            // The picture begins: what loaded and compiled before does not count.
+            Event::Stage(stage) if stage.stage == 1 => cpu = spent.cpu_seconds.map(|_| 0.0),
+            Event::Image { seconds, report, .. } => {
+                let cpu_seconds = cpu.zip(spent.cpu_seconds).map(|(before, last)| before + last);
+                self.spent.push(Spent { seconds: *seconds, cpu_seconds });
+                self.flops = report.flops;
+            }
+            event => {
+                if let Event::Regions { seconds, .. } = event {
+                    regions += seconds;
+                }
+                cpu = cpu.zip(spent.cpu_seconds).map(|(before, more)| before + more);
+            }
+        })?;
+        self.region_seconds.push(regions);
+        Ok(())
+    }
+}
+
+impl Measured {
+    fn new(bench: &Bench, ralu: &str, settings: &Settings, spent: &[Spent]) -> Result<Self> {
+        Ok(Measured {
+            ralu: ralu.to_owned(),
+            steps: RunSchedule::new(settings, &bench.config)?.steps(),
+            seconds: spent.iter().map(|spent| spent.seconds).collect(),
+            took: Medians::of(spent),
+        })
+    }
+}
+
+impl RunReport {
+    /// The kernels' times, if they were asked for.
+    pub fn profiles(&self) -> Option<&Profiles> {
+        self.profiles.as_ref()
+    }
+}
+
+impl Report for RunReport {
+    const BENCH: &'static str = "run";
+
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn conditions(&self) -> Vec<(&'static str, String)> {
+        let steps = |measured: &Measured| format!("{} ({} steps)", measured.ralu, measured.steps);
+        vec![("plain", steps(&self.plain)), ("RALU", steps(&self.ralu))]
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        [("plain", &self.plain), ("RALU", &self.ralu)]
+            .map(|(name, measured)| Row { name: name.to_owned(), took: measured.took })
+            .into()
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, one) in [("plain", &self.plain), ("RALU", &self.ralu)] {
+            let preset = if one.ralu == "off" { "" } else { &one.ralu };
+            let cpu = one.took.median_cpu_seconds;
+            let cpu = cpu.map_or(String::new(), |seconds| format!(", {seconds:.3} s of CPU time"));
+            let _ = writeln!(
+                text,
+                "{:<10} {:>3} steps  {:>9.3} s{cpu} (median of {})",
+                format!("{name} {preset}"),
+                one.steps,
+                one.took.median_seconds,
+                one.seconds.len()
+            );
+        }
+        let cpu = self.measured_cpu_speedup;
+        let cpu = cpu.map_or(String::new(), |ratio| format!(" ({ratio:.2}x by CPU time)"));
+        let _ = writeln!(
+            text,
+            "speed-up   measured {:.2}x{cpu}, predicted {:.2}x, {:.0} %",
+            self.measured_speedup,
+            self.predicted_speedup,
+            100.0 * self.ratio
+        );
+        if self.region_seconds > 0.0 {
+            let share = 100.0 * self.region_seconds / self.ralu.took.median_seconds;
+            let _ = writeln!(
+                text,
+                "regions    {:.3} s to choose them, {share:.1} % of RALU's run",
+                self.region_seconds
+            );
+        }
+        if let Some(profiles) = &self.profiles {
+            let _ = write!(text, "\n{}", profiles.text());
+        }
+        text
+    }
+}

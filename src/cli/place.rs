@@ -1,0 +1,72 @@
+//! Where something was measured. A number without it is not a result.
+
+use std::fmt;
+
+use ralu::gpu::AdapterReport;
+use ralu::pipeline::Settings;
+use serde::{Deserialize, Serialize};
+
+/// An adapter, a model and a size.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Place {
+    /// Of this program.
+    pub version: String,
+    pub adapter: String,
+    pub backend: String,
+    /// Driver and its version.
+    pub driver: String,
+    pub adapter_type: String,
+    pub model: String,
+    pub width: usize,
+    pub height: usize,
+}
+
+impl Default for Place {
+    /// What a report that does not say it is taken to have.
+    fn default() -> Self {
+        let unknown = || "unknown".to_owned();
+        Place {
+            version: unknown(),
+            adapter: unknown(),
+            backend: unknown(),
+            driver: unknown(),
+            adapter_type: unknown(),
+            model: unknown(),
+            width: 0,
+            height: 0,
+        }
+    }
+}
+
+impl Place {
+    pub fn new(adapter: &AdapterReport, model: &str, settings: &Settings) -> Self {
+        Place {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            adapter: adapter.name.clone(),
+            backend: adapter.backend.to_owned(),
+            driver: adapter.driver.clone(),
+            adapter_type: adapter.kind.to_owned(),
+            model: model.to_owned(),
+            width: settings.width,
+            height: settings.height,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} ({}, {}, driver {}), {}, {} x {}, ralu {}",
+            self.adapter,
+            self.backend,
+            self.adapter_type,
+            self.driver,
+            self.model,
+            self.width,
+            self.height,
+            self.version
+        )
+    }
+}

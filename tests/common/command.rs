@@ -1,0 +1,92 @@
+//! The built program from outside. Where cargo runs programs through a runner (a loader, an emulator), so do we.
+
+#![allow(dead_code, reason = "every test binary uses another part of it")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A command that runs `program` as cargo would.
+pub fn command_for(program: &Path) -> Command {
+    let host = match (std::env::consts::ARCH, std::env::consts::OS) {
+        (arch, "linux") => format!("{arch}-unknown-linux-gnu"),
+        (arch, "macos") => format!("{arch}-apple-darwin"),
+        (arch, _) => format!("{arch}-pc-windows-msvc"),
+    };
+    let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
+    let runner = std::env::var(variable).unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    match words.next() {
+        None => Command::new(program),
+        Some(first) => {
+            let mut command = Command::new(first);
+            command.args(words).arg(program);
+            command
+        }
+    }
+}
+
+/// The program, in the repository's folder.
+pub fn ralu() -> Command {
+    let mut command = command_for(Path::new(env!("CARGO_BIN_EXE_ralu")));
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
+/// One of its commands on the adapter under test.
+pub fn on_adapter(name: &str) -> Command {
+    let mut command = ralu();
+    command.arg(name);
+    for (variable, option) in [
+        ("RALU_TEST_ADAPTER", "--adapter"),
+        ("RALU_TEST_BACKEND", "--backend"),
+        ("RALU_TEST_LIMITS", "--limits"),
+    ] {
+        if let Some(value) = std::env::var(variable).ok().filter(|value| !value.is_empty()) {
+            command.args([option, &value]);
+        }
+    }
+    command
+}
+
+pub fn run(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().expect("the program starts")
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[track_caller]
+pub fn succeeds(command: &mut Command) -> Output {
+    let output = run(command);
+    assert!(output.status.success(), "{command:?}: {:?}\n{}", output.status, stderr(&output));
+    output
+}
+
+/// Checks that a command fails with that exit code and one message that has all of `parts` in it.
+#[track_caller]
+pub fn fails(command: &mut Command, code: i32, parts: &[&str]) -> String {
+    let output = run(command);
+    let message = stderr(&output);
+    // Prompts may be long.
+    let shown: String = format!("{command:?}").chars().take(400).collect();
+    assert_eq!(output.status.code(), Some(code), "{shown}\n{message}");
+    assert!(!message.contains("panicked"), "{shown}\n{message}");
+    assert_eq!(message.matches("error:").count(), 1, "one message: {shown}\n{message}");
+    for part in parts {
+        assert!(message.contains(part), "no {part:?} in: {message}\n{shown}");
+    }
+    message
+}
+
+#[track_caller]
+pub fn json(command: &mut Command) -> Value {
+    let output = succeeds(command);
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
