@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::{Error, Gpu, store::map_read};
+use crate::tensor::{BufferRef, Dispatch, Recording};
 
 /// One dispatch, as the GPU's clock saw it.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +19,7 @@ pub struct KernelTime {
     pub kernel: Arc<str>,
     /// Estimated floating-point operations.
     pub flops: f64,
-    /// Estimated bytes read and written.
+    /// Bytes of the buffers that it binds, each counted once.
     pub bytes: f64,
     /// When it began, in seconds after the first dispatch that the profiler saw.
     pub start: f64,
@@ -148,10 +149,37 @@ async fn staging(gpu: &Gpu, bytes: u64) -> Result<wgpu::Buffer, Error> {
 
 /// A dispatch as its program knows it before it runs.
 pub(super) struct Kernel {
-    pub(super) label: Arc<str>,
-    pub(super) name: Arc<str>,
-    pub(super) flops: f64,
-    pub(super) bytes: f64,
+    label: Arc<str>,
+    name: Arc<str>,
+    flops: f64,
+    bytes: f64,
+}
+
+impl Kernel {
+    /// `buffers` are those that the bindings became. Its bytes are theirs, each counted once: more than it touches
+    /// where it works on a part of one.
+    pub(super) fn new(
+        recording: &Recording,
+        dispatch: &Dispatch,
+        buffers: &[wgpu::Buffer],
+    ) -> Self {
+        let bindings = &dispatch.bindings;
+        let bytes = bindings.iter().zip(buffers).enumerate().map(|(i, (binding, buffer))| {
+            let again = bindings[..i].iter().any(|other| other.buffer == binding.buffer);
+            match binding.buffer {
+                _ if again => 0,
+                // The slot that it lives in may be larger.
+                BufferRef::Temp(id) => recording.temp_bytes[id.0 as usize],
+                BufferRef::Resident(..) => buffer.size(),
+            }
+        });
+        Kernel {
+            label: dispatch.label.as_str().into(),
+            name: format!("{}.{}", dispatch.pipeline.shader, dispatch.pipeline.entry).into(),
+            flops: dispatch.flops,
+            bytes: bytes.sum::<u64>() as f64,
+        }
+    }
 }
 
 /// The timing of one run of a program.

@@ -1,16 +1,13 @@
 //! Compiled recordings: bind groups and pipelines made once, replayed every step.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::profile::{Kernel, Timing};
 use super::{Buffer, Error, Gpu, Store, signal};
-use crate::tensor::{
-    Access, BufferRef, Command, Dispatch, MemoryPlan, PipelineKey, Recording, ResidentId,
-    plan_memory,
-};
+use crate::tensor::{Access, BufferRef, Command, MemoryPlan, Recording, ResidentId, plan_memory};
 
 /// Buffers that programs share for their temporaries, largest first.
 ///
@@ -125,20 +122,6 @@ async fn bind(
     Ok(group)
 }
 
-/// Bytes of the buffers that a dispatch binds, each once: more than it touches where it works on a part of one.
-fn bound_bytes(recording: &Recording, dispatch: &Dispatch, buffers: &[wgpu::Buffer]) -> f64 {
-    let mut seen = HashSet::new();
-    let bytes = dispatch.bindings.iter().zip(buffers).map(|(binding, buffer)| {
-        match (seen.insert(binding.buffer), binding.buffer) {
-            (false, _) => 0,
-            // The slot that it lives in may be larger.
-            (true, BufferRef::Temp(id)) => recording.temp_bytes[id.0 as usize],
-            (true, BufferRef::Resident(..)) => buffer.size(),
-        }
-    });
-    bytes.sum::<u64>() as f64
-}
-
 impl Program {
     /// Compiles a recording. Residents must exist in `store`; temporaries live in `pool`, which grows if it
     /// is too small.
@@ -207,7 +190,7 @@ impl Program {
                         .unzip();
                     let pipeline = gpu.pipeline(&dispatch.pipeline, &accesses).await?;
                     let buffers: Vec<_> = places.iter().map(|place| hold(*place)).collect();
-                    let bytes = bound_bytes(recording, dispatch, &buffers);
+                    kernels.push(Kernel::new(recording, dispatch, &buffers));
                     let key = (accesses, places);
                     let bind_group = match (bind_groups.get(&key), &params_buffer) {
                         (Some(bind_group), _) => bind_group.clone(),
@@ -220,13 +203,6 @@ impl Program {
                             group
                         }
                     };
-                    let PipelineKey { shader, entry, .. } = &dispatch.pipeline;
-                    kernels.push(Kernel {
-                        label: dispatch.label.as_str().into(),
-                        name: format!("{shader}.{entry}").into(),
-                        flops: dispatch.flops,
-                        bytes,
-                    });
                     steps.push(Step::Dispatch {
                         pipeline,
                         bind_group,
