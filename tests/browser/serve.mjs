@@ -1,9 +1,11 @@
-// A static file server on 127.0.0.1 with ranges, for tests: it remembers requests and can misbehave on demand.
+// A static file server on 127.0.0.1 with ranges. `node serve.mjs PORT =FOLDER NAME=FOLDER …` serves the first folder, and
+// others under their names. For tests it remembers requests and can misbehave on demand.
 
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
 
 const types = {
   ".css": "text/css",
@@ -26,7 +28,7 @@ const types = {
  *
  * `server.requests` lists `{ path, range, bytes }`.
  */
-export async function serve(folders) {
+export async function serve(folders, port = 0) {
   const server = createServer((request, response) => {
     answer(server, folders, request, response).catch((error) => {
       if (!response.headersSent) response.writeHead(500);
@@ -35,7 +37,7 @@ export async function serve(folders) {
   });
   server.faults = {};
   server.requests = [];
-  await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  await new Promise((done, refused) => server.once("error", refused).listen(port, "127.0.0.1", done));
   server.url = `http://127.0.0.1:${server.address().port}/`;
   return server;
 }
@@ -79,4 +81,10 @@ async function answer(server, folders, request, response) {
   response.writeHead(status, { ...headers, "content-length": to - from });
   if (request.method === "HEAD" || to === from) return response.end();
   createReadStream(file, { start: from, end: to - 1 }).pipe(response);
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const [port, ...folders] = process.argv.slice(2);
+  const server = await serve(Object.fromEntries(folders.map((folder) => folder.split("="))), Number(port));
+  console.log(server.url);
 }
