@@ -301,12 +301,13 @@ fn every_kernel_belongs_to_an_op_and_every_op_has_a_reference() {
     ops.remove("mod");
     assert_eq!(recorded, ops, "ops of tests/common/recordings.rs, and files of src/ops");
     let list = fs::read_to_string("src/ops/mod.rs").unwrap();
-    let cases = fs::read_to_string("tests/ops.rs").unwrap();
     for op in ops {
         let source = fs::read_to_string(format!("src/ops/{op}.rs")).unwrap();
         assert!(source.contains("\npub fn reference("), "src/ops/{op}.rs has no reference");
         assert!(list.contains(&format!("pub use super::{op}::reference as")), "{op} is not listed");
-        assert!(cases.contains(&format!("fn check_{op}(")), "tests/ops.rs has no cases of {op}");
+        let table = format!("tests/ops/tables/{op}.rs");
+        let cases = fs::read_to_string(&table).unwrap_or_else(|error| panic!("{table}: {error}"));
+        assert!(cases.contains(&format!("fn check_{op}(")), "{table} has no cases of {op}");
     }
 }
 

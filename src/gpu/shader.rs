@@ -59,7 +59,11 @@ pub enum ShaderError {
     },
 }
 
-/// The whole text of a kernel, with `roles` filled in.
+/// Directives that WebGPU demands of a kernel and that naga 30 refuses, although it takes what they allow.
+const ONLY_IN_BROWSERS: &[&str] = &["enable subgroups;"];
+
+/// The whole text of a kernel, with `roles` filled in, for the compiler that will read it: natively naga, in a page the
+/// browser's. Lines keep their numbers up to the first import.
 pub fn resolve(kernel: &str, roles: &[(&str, &str)]) -> Result<String, ShaderError> {
     let find = |files: &[(&str, &'static str)], name: &str| {
         files.iter().find(|(stem, _)| *stem == name).map(|(_, text)| *text)
@@ -79,6 +83,8 @@ pub fn resolve(kernel: &str, roles: &[(&str, &str)]) -> Result<String, ShaderErr
                 })?;
                 resolved.push_str(part);
             }
+            None if cfg!(not(target_arch = "wasm32"))
+                && ONLY_IN_BROWSERS.contains(&line.trim_end()) => {}
             None => resolved.push_str(line),
         }
         resolved.push('\n');

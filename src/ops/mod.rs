@@ -5,7 +5,7 @@
 //! at the caller's line), and records one dispatch for every run of rows that lies in one buffer.
 //! Nothing here knows the device; what differs between adapters comes from [`crate::tensor::Caps`].
 //!
-//! Adding an op touches the shader, the op's file, the list here and the case table in `tests/ops.rs`.
+//! Adding an op touches the shader, the op's file, the list here and the case table in `tests/ops/tables`.
 
 mod activation;
 mod attention;

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Installs what builds for the browser and this machine lacks: Rust's wasm target and the node packages of tests/browser
+# (there, nowhere else); with --browser also Chromium. Debian and Ubuntu; elsewhere it says what is missing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() {
+  echo "setup: $*" >&2
+  exit 1
+}
+command -v cargo >/dev/null || fail "cargo is missing; get it from https://rustup.rs"
+if ! [ -d "$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown" ]; then
+  command -v rustup >/dev/null || fail "this Rust has no wasm32-unknown-unknown target and no rustup to get it with"
+  rustup target add wasm32-unknown-unknown
+fi
+
+missing=()
+command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
+if [ "${1:-}" = --browser ] && [ -z "${CHROMIUM:-}" ]; then
+  command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ||
+    missing+=(chromium)
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || fail "missing: ${missing[*]}; install them with this system's package manager"
+  as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || fail "run as root: apt-get install ${missing[*]}"
+    as_root=(sudo)
+  fi
+  echo "setup: installing ${missing[*]}" >&2
+  "${as_root[@]}" apt-get update -qq >&2
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+fi
+
+# Again only when the lock file has changed.
+if ! cmp -s tests/browser/package-lock.json tests/browser/node_modules/.installed; then
+  (cd tests/browser && npm ci --silent >&2)
+  cp tests/browser/package-lock.json tests/browser/node_modules/.installed
+fi

@@ -1,0 +1,44 @@
+// Debian's Chromium with its software WebGPU, driven by playwright-core.
+
+import { existsSync } from "node:fs";
+import { chromium } from "playwright-core";
+
+const quiet = [
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+// Without the last three, the first canvas that WebGPU draws to ends the GPU process.
+const webgpu = [
+  "--enable-unsafe-webgpu",
+  "--enable-features=Vulkan",
+  "--use-vulkan=swiftshader",
+  "--use-angle=swiftshader",
+];
+
+/** A browser with a new, empty profile; without WebGPU if `gpu` is false. */
+export async function openChromium({ gpu = true } = {}) {
+  const executablePath = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
+    .find((path) => path && existsSync(path));
+  if (!executablePath) throw new Error("no Chromium was found: install it, or say where it is with CHROMIUM=path");
+  return chromium.launch({
+    executablePath,
+    chromiumSandbox: false,
+    args: [...quiet, ...(gpu ? webgpu : [])],
+  });
+}
+
+/** Fails as soon as the page throws, or its tab dies. */
+export function failures(page) {
+  const said = [];
+  const failure = new Promise((_, reject) => {
+    page.on("console", (message) => message.type() === "error" && said.push(message.text()));
+    page.on("pageerror", (error) => reject(new Error([...said, error.message].join("\n"))));
+    page.on("crash", () => reject(new Error([...said, "the tab crashed"].join("\n"))));
+  });
+  failure.catch(() => {});
+  return failure;
+}

@@ -1,0 +1,90 @@
+// A static file server on 127.0.0.1 with ranges. `node serve.mjs PORT =FOLDER NAME=FOLDER …` serves the first folder, and
+// others under their names. For tests it remembers requests and can misbehave on demand.
+
+import { createReadStream } from "node:fs";
+import { stat } from "node:fs/promises";
+import { createServer } from "node:http";
+import { extname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const types = {
+  ".css": "text/css",
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript",
+  ".json": "application/json",
+  ".mjs": "text/javascript",
+  ".png": "image/png",
+  ".svg": "image/svg+xml",
+  ".ts": "text/plain; charset=utf-8",
+  ".wasm": "application/wasm",
+};
+
+/**
+ * Serves `folders`, a map from the first part of a path to a folder (`""` for everything else).
+ *
+ * What `server.faults` holds applies to later requests: `ranges: false` answers every request with the whole file, as
+ * some servers do; `truncated: { "/model/x.safetensors": 1000 }` pretends that a file ends there; `status: { path: 500 }`
+ * refuses; `delay: ms` waits before each answer.
+ *
+ * `server.requests` lists `{ path, range, bytes }`.
+ */
+export async function serve(folders, port = 0) {
+  const server = createServer((request, response) => {
+    answer(server, folders, request, response).catch((error) => {
+      if (!response.headersSent) response.writeHead(500);
+      response.end(String(error));
+    });
+  });
+  server.faults = {};
+  server.requests = [];
+  await new Promise((done, refused) => server.once("error", refused).listen(port, "127.0.0.1", done));
+  server.url = `http://127.0.0.1:${server.address().port}/`;
+  return server;
+}
+
+async function answer(server, folders, request, response) {
+  const { faults } = server;
+  const path = normalize(decodeURIComponent(new URL(request.url, server.url).pathname));
+  if (faults.delay) await new Promise((done) => setTimeout(done, faults.delay));
+  const entry = { path, range: request.headers.range, bytes: 0 };
+  server.requests.push(entry);
+  const refuse = (status) => {
+    response.writeHead(status);
+    response.end();
+  };
+  if (faults.status?.[path]) return refuse(faults.status[path]);
+  const first = path.split("/")[1];
+  const mapped = first in folders ? join(folders[first], path.slice(first.length + 1)) : undefined;
+  const file = mapped ?? (folders[""] && join(folders[""], path));
+  const found = file && (await stat(file).catch(() => undefined));
+  if (!found?.isFile()) return refuse(404);
+
+  const size = Math.min(found.size, faults.truncated?.[path] ?? Infinity);
+  const headers = { "content-type": types[extname(file)] ?? "application/octet-stream", "cache-control": "no-store" };
+  let [from, to] = [0, size];
+  let status = 200;
+  const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
+  if (faults.ranges !== false) {
+    headers["accept-ranges"] = "bytes";
+    if (range) {
+      from = Number(range[1]);
+      to = Math.min(range[2] === "" ? size : Number(range[2]) + 1, size);
+      if (from >= to) {
+        response.writeHead(416, { "content-range": `bytes */${size}` });
+        return response.end();
+      }
+      status = 206;
+      headers["content-range"] = `bytes ${from}-${to - 1}/${size}`;
+    }
+  }
+  entry.bytes = to - from;
+  response.writeHead(status, { ...headers, "content-length": to - from });
+  if (request.method === "HEAD" || to === from) return response.end();
+  createReadStream(file, { start: from, end: to - 1 }).pipe(response);
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const [port, ...folders] = process.argv.slice(2);
+  const server = await serve(Object.fromEntries(folders.map((folder) => folder.split("="))), Number(port));
+  console.log(server.url);
+}
