@@ -94,6 +94,16 @@ pub fn values(case: &Case, positions: &[usize]) -> Option<Vec<f64>> {
     positions.iter().map(value).collect()
 }
 
+/// A relative error beyond this is no rounding. In f16 some peers also add in f16.
+pub fn tolerance(case: &Case) -> f64 {
+    match case {
+        Case::Matmul { weights: Weights::F16, .. } => 3e-2,
+        // Rounded to whole numbers of 255, after many steps.
+        Case::Picture { .. } => 2e-2,
+        _ => 5e-3,
+    }
+}
+
 /// Distance of `found` from `expected`, relative to the latter's length. A number that is none is as wrong as can be.
 pub fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
     if found.len() != expected.len() || found.iter().any(|value| !value.is_finite()) {

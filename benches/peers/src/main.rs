@@ -170,5 +170,11 @@ fn race_case(
             entry.relative_error = Some(expected::relative_error(values, expected));
         }
     }
-    CaseReport { group: case.group().into(), label: case.label(), flops: case.flops(), entries }
+    CaseReport {
+        group: case.group().into(),
+        label: case.label(),
+        flops: case.flops(),
+        tolerance: expected::tolerance(case),
+        entries,
+    }
 }

@@ -10,9 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::peer::{Kind, Peer, SPECS};
 
-/// A relative error beyond this is no rounding, not even in f16.
-const WRONG: f64 = 2e-2;
-
 /// Everything that was measured.
 #[derive(Serialize, Deserialize)]
 pub struct Report {
@@ -42,6 +39,8 @@ pub struct CaseReport {
     pub group: String,
     pub label: String,
     pub flops: Option<f64>,
+    /// A relative error beyond this is wrong.
+    pub tolerance: f64,
     pub entries: Vec<Entry>,
 }
 
@@ -76,16 +75,10 @@ impl Entry {
         }
     }
 
-    fn is_wrong(&self) -> bool {
-        self.relative_error.is_some_and(|error| error > WRONG)
-    }
-
-    /// Median seconds, if it was measured and right.
+    /// Median seconds, if it was measured.
     fn seconds(&self, clock: Clock) -> Option<f64> {
-        if self.error.is_some() || self.is_wrong() {
-            return None;
-        }
         let mut seconds = match clock {
+            _ if self.error.is_some() => return None,
             Clock::Cpu => self.cpu.clone(),
             Clock::Wall => self.wall.clone(),
         };
@@ -110,9 +103,19 @@ impl CaseReport {
         self.entries.iter().find(|entry| entry.peer == peer)
     }
 
+    /// Whether its result is not what it should be.
+    fn is_wrong(&self, entry: &Entry) -> bool {
+        entry.relative_error.is_some_and(|error| error > self.tolerance)
+    }
+
+    /// Median seconds of what was measured and right.
+    fn seconds(&self, entry: &Entry, clock: Clock) -> Option<f64> {
+        entry.seconds(clock).filter(|_| !self.is_wrong(entry))
+    }
+
     /// How many times longer `peer` takes than ralu.
     fn ratio(&self, peer: &str, clock: Clock) -> Option<f64> {
-        let seconds = |name| self.entry(name)?.seconds(clock);
+        let seconds = |name| self.seconds(self.entry(name)?, clock);
         Some(seconds(peer)? / seconds("ralu")?)
     }
 
@@ -125,7 +128,7 @@ impl CaseReport {
 
     /// For the terminal.
     pub fn shown(&self, entry: &Entry) -> String {
-        let (Some(cpu), Some(wall)) = (entry.seconds(Clock::Cpu), entry.seconds(Clock::Wall))
+        let (Some(cpu), Some(wall)) = (self.seconds(entry, Clock::Cpu), self.seconds(entry, Clock::Wall))
         else {
             return entry.error.clone().unwrap_or_else(|| {
                 format!("wrong: relative error {:.1e}", entry.relative_error.unwrap_or_default())
@@ -356,12 +359,12 @@ fn table(
         for peer in &columns {
             let text = match case.entry(&peer.name) {
                 None => "-".into(),
-                Some(entry) => match (entry.seconds(clock), case.ratio(&peer.name, clock)) {
+                Some(entry) => match (case.seconds(entry, clock), case.ratio(&peer.name, clock)) {
                     (Some(seconds), Some(ratio)) if peer.name != "ralu" => {
                         format!("{} ({ratio:.2})", case.rate(seconds))
                     }
                     (Some(seconds), _) => case.rate(seconds),
-                    (None, _) if entry.is_wrong() => {
+                    (None, _) if case.is_wrong(entry) => {
                         let error = entry.relative_error.unwrap_or_default();
                         format!("wrong {}", noted(notes, format!("{}: relative error {error:.1e}", peer.name)))
                     }
@@ -390,9 +393,10 @@ fn table(
 /// Notes how each peer did the group, and how far its results were off at most.
 fn methods(cases: &[&CaseReport], peers: &[PeerReport], notes: &mut Vec<String>) {
     for peer in peers {
-        let entries: Vec<&Entry> =
-            cases.iter().filter_map(|case| case.entry(&peer.name)).collect();
-        let right = || entries.iter().filter(|entry| entry.seconds(Clock::Cpu).is_some());
+        let entries: Vec<&Entry> = (cases.iter())
+            .filter_map(|case| case.entry(&peer.name).filter(|e| case.seconds(e, Clock::Cpu).is_some()))
+            .collect();
+        let right = || entries.iter();
         let mut ways: BTreeMap<&str, usize> = BTreeMap::new();
         for entry in right().filter(|entry| !entry.note.is_empty()) {
             *ways.entry(&entry.note).or_default() += 1;
