@@ -3,6 +3,7 @@
 
 #import exp
 #import activation
+#import place
 
 struct Params {
     rows: u32,
@@ -20,6 +21,8 @@ struct Params {
 override ACTIVATION: u32 = 0u;
 
 const LANES: u32 = 64u;
+// Of a workgroup: software drivers take longer to tell a lane its number than it takes for one item.
+const ITEMS: u32 = 256u;
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -27,12 +30,15 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = (group.x + group.y * groups.x) * LANES + lane;
-    let row = index / params.c4;
-    let c = index % params.c4;
-    if (row >= params.rows) {
-        return;
+    let first = (group.x + group.y * groups.x) * ITEMS;
+    for (var i = 0u; i < ITEMS; i += LANES) {
+        let own = place(first + i, lane, params.c4);
+        let row = own.x;
+        let c = own.y;
+        if (row >= params.rows) {
+            return;
+        }
+        y[params.y_offset + row * params.y_stride + c] =
+            activate4(x[params.x_offset + row * params.x_stride + c], ACTIVATION);
     }
-    y[params.y_offset + row * params.y_stride + c] =
-        activate4(x[params.x_offset + row * params.x_stride + c], ACTIVATION);
 }

@@ -9,6 +9,8 @@
 // matmul.wgsl, so that a layer that adds by itself and one that adds here give the same bits.
 // One invocation, four numbers. Offsets and strides count groups of four, `first_weight` single numbers.
 
+#import place
+
 struct Params {
     rows: u32,
     c4: u32,
@@ -41,6 +43,8 @@ override HAS_GATE: bool = false;
 override ADD: bool = false;
 
 const LANES: u32 = 64u;
+// Of a workgroup: software drivers take longer to tell a lane its number than it takes for one item.
+const ITEMS: u32 = 256u;
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -48,36 +52,39 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = (group.x + group.y * groups.x) * LANES + lane;
-    let row = index / params.c4;
-    let c = index % params.c4;
-    if (row >= params.rows) {
-        return;
-    }
-    var w = vec3<f32>(params.w0, params.w1, params.w2);
-    if (DYNAMIC) {
-        let at = params.first_weight;
-        w.x = weights[at];
+    let first = (group.x + group.y * groups.x) * ITEMS;
+    for (var i = 0u; i < ITEMS; i += LANES) {
+        let own = place(first + i, lane, params.c4);
+        let row = own.x;
+        let c = own.y;
+        if (row >= params.rows) {
+            return;
+        }
+        var w = vec3<f32>(params.w0, params.w1, params.w2);
+        if (DYNAMIC) {
+            let at = params.first_weight;
+            w.x = weights[at];
+            if (COUNT > 1u) {
+                w.y = weights[at + 1u];
+            }
+            if (COUNT > 2u) {
+                w.z = weights[at + 2u];
+            }
+        }
+        var v = w.x * x0[params.x0_offset + row * params.x0_stride + c];
         if (COUNT > 1u) {
-            w.y = weights[at + 1u];
+            v += w.y * x1[params.x1_offset + row * params.x1_stride + c];
         }
         if (COUNT > 2u) {
-            w.z = weights[at + 2u];
+            v += w.z * x2[params.x2_offset + row * params.x2_stride + c];
         }
+        if (HAS_GATE) {
+            v *= gate[params.gate_offset + c];
+        }
+        let at = params.y_offset + row * params.y_stride + c;
+        if (ADD) {
+            v += y[at];
+        }
+        y[at] = v;
     }
-    var v = w.x * x0[params.x0_offset + row * params.x0_stride + c];
-    if (COUNT > 1u) {
-        v += w.y * x1[params.x1_offset + row * params.x1_stride + c];
-    }
-    if (COUNT > 2u) {
-        v += w.z * x2[params.x2_offset + row * params.x2_stride + c];
-    }
-    if (HAS_GATE) {
-        v *= gate[params.gate_offset + c];
-    }
-    let at = params.y_offset + row * params.y_stride + c;
-    if (ADD) {
-        v += y[at];
-    }
-    y[at] = v;
 }

@@ -21,6 +21,8 @@ struct Params {
 override GUIDED: bool = false;
 
 const LANES: u32 = 64u;
+// Of a workgroup: software drivers take longer to tell a lane its number than it takes for one item.
+const ITEMS: u32 = 256u;
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -28,15 +30,18 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = (group.x + group.y * groups.x) * LANES + lane;
-    if (i >= params.count4) {
-        return;
+    let first = (group.x + group.y * groups.x) * ITEMS;
+    for (var item = 0u; item < ITEMS; item += LANES) {
+        let i = first + item + lane;
+        if (i >= params.count4) {
+            return;
+        }
+        var v = conditional[i];
+        if (GUIDED) {
+            let u = unconditional[i];
+            v = u + step[0].y * (v - u);
+        }
+        velocity[i] = v;
+        x[i] += step[0].x * v;
     }
-    var v = conditional[i];
-    if (GUIDED) {
-        let u = unconditional[i];
-        v = u + step[0].y * (v - u);
-    }
-    velocity[i] = v;
-    x[i] += step[0].x * v;
 }

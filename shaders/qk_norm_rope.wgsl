@@ -9,6 +9,8 @@
 // (x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin). FLUX reference code, `apply_rope`.
 // Offsets and strides count groups of four numbers.
 
+#import place
+
 struct Params {
     rows: u32,
     heads: u32,
@@ -34,12 +36,12 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = (group.x + group.y * groups.x) * LANES + lane;
-    if (index >= params.rows * params.heads) {
+    let own = place((group.x + group.y * groups.x) * LANES, lane, params.heads);
+    let row = own.x;
+    let head = own.y;
+    if (row >= params.rows) {
         return;
     }
-    let row = index / params.heads;
-    let head = index % params.heads;
     let at = params.x_offset + row * params.x_stride + head * params.d4;
     let angles = (row + params.table_row) * params.d4;
     var squares = vec4<f32>();

@@ -10,6 +10,8 @@
 // With noise_gain 0 and gain 1 it only views a mixed layout on another grid. One invocation, one channel
 // (four numbers) of one token.
 
+#import place
+
 struct Params {
     tokens: u32,
     c4: u32,
@@ -24,6 +26,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
 
 const LANES: u32 = 64u;
+// Of a workgroup: software drivers take longer to tell a lane its number than it takes for one item.
+const ITEMS: u32 = 256u;
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -31,21 +35,24 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = (group.x + group.y * groups.x) * LANES + lane;
-    let token = index / params.c4;
-    let c = index % params.c4;
-    if (token >= params.tokens) {
-        return;
+    let first = (group.x + group.y * groups.x) * ITEMS;
+    for (var i = 0u; i < ITEMS; i += LANES) {
+        let own = place(first + i, lane, params.c4);
+        let token = own.x;
+        let c = own.y;
+        if (token >= params.tokens) {
+            return;
+        }
+        let code = source[token] & 7u;
+        let old = x[(source[token] >> 3u) * params.c4 + c];
+        var v = old;
+        switch code {
+            case 0u: { v = old.xxxx; }
+            case 1u: { v = old.yyyy; }
+            case 2u: { v = old.zzzz; }
+            case 3u: { v = old.wwww; }
+            default: {}
+        }
+        y[first + i + lane] = params.gain * v + params.noise_gain * noise[first + i + lane];
     }
-    let code = source[token] & 7u;
-    let old = x[(source[token] >> 3u) * params.c4 + c];
-    var v = old;
-    switch code {
-        case 0u: { v = old.xxxx; }
-        case 1u: { v = old.yyyy; }
-        case 2u: { v = old.zzzz; }
-        case 3u: { v = old.wwww; }
-        default: {}
-    }
-    y[index] = params.gain * v + params.noise_gain * noise[index];
 }

@@ -7,9 +7,10 @@ const QUICK_GELU: u32 = 3u;
 const GELU_ERF: u32 = 4u;
 
 // exp(-x) overflows to infinity below x = -88; x / (1 + inf) is the right limit, 0, but some drivers give
-// NaN for inf, so the exponent is held at 80, where sigmoid is 2e-35 anyway.
+// NaN for inf, so the exponent is held at 80, where sigmoid is 2e-35 anyway. The sigmoid of NaN is some number: whoever
+// multiplies by x has his NaN.
 fn sigmoid4(x: vec4<f32>) -> vec4<f32> {
-    return 1.0 / (1.0 + exp4(min(-x, vec4<f32>(80.0))));
+    return 1.0 / (1.0 + exp4_within(clamp(-x, vec4<f32>(-87.0), vec4<f32>(80.0))));
 }
 
 // gelu_tanh(x) = x / 2 * (1 + tanh(u)) = x * sigmoid(2 u): tanh itself misbehaves for large arguments on

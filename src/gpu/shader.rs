@@ -36,6 +36,7 @@ pub const LIBRARY_FILES: &[(&str, &str)] = &[
     ("head_256", include_str!("../../shaders/lib/head_256.wgsl")),
     ("head_512", include_str!("../../shaders/lib/head_512.wgsl")),
     ("linear_layer", include_str!("../../shaders/lib/linear_layer.wgsl")),
+    ("place", include_str!("../../shaders/lib/place.wgsl")),
     ("weight_bf16", include_str!("../../shaders/lib/weight_bf16.wgsl")),
     ("weight_f16", include_str!("../../shaders/lib/weight_f16.wgsl")),
     ("weight_f32", include_str!("../../shaders/lib/weight_f32.wgsl")),

@@ -1,6 +1,6 @@
 //! Activation functions, on their own and as epilogues.
 
-use super::{LANES, quads, read, read_write};
+use super::{ITEMS, quads, read, read_write};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
 
 /// What is applied to each number. The discriminants are those of `shaders/lib/activation.wgsl`.
@@ -62,7 +62,7 @@ pub fn activate_into<'r>(name: &str, x: Tensor<'r>, activation: Activation, y: T
             },
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings: vec![read(x_buffer), read_write(y_buffer)],
-            groups: fold_groups((piece.rows * x.cols() / 4).div_ceil(LANES)),
+            groups: fold_groups((piece.rows * x.cols() / 4).div_ceil(ITEMS)),
             flops: (piece.rows * x.cols()) as f64 * 8.0,
             label: name.to_owned(),
         });

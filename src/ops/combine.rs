@@ -1,6 +1,6 @@
 //! Weighted sums of matrices: the arithmetic of the temporal caches.
 
-use super::{LANES, Write, quads, read, read_write};
+use super::{ITEMS, Write, quads, read, read_write};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
 
 /// The factors of [`combine`]'s inputs.
@@ -115,7 +115,7 @@ pub fn combine<'r>(
                 read(gate.map_or(x0.0, |(buffer, _)| buffer)),
                 read_write(y_buffer),
             ],
-            groups: fold_groups((piece.rows * y.cols() / 4).div_ceil(LANES)),
+            groups: fold_groups((piece.rows * y.cols() / 4).div_ceil(ITEMS)),
             flops: (piece.rows * y.cols() * 2 * inputs.len()) as f64,
             label: name.to_owned(),
         });

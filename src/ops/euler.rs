@@ -1,6 +1,6 @@
 //! One Euler step along the predicted velocity.
 
-use super::{LANES, quads, read, read_write, whole};
+use super::{ITEMS, quads, read, read_write, whole};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups};
 
 #[repr(C)]
@@ -51,7 +51,7 @@ pub fn euler_step<'r>(
             read_write(like_x(velocity, "velocity")),
             read_write(like_x(x, "x")),
         ],
-        groups: fold_groups((count4 as usize).div_ceil(LANES)),
+        groups: fold_groups((count4 as usize).div_ceil(ITEMS)),
         flops: f64::from(count4) * 20.0,
         label: name.to_owned(),
     });

@@ -1,6 +1,6 @@
 //! Group norm of a picture, followed by SiLU.
 
-use super::{LANES, quads, read, read_write, whole};
+use super::{ITEMS, LANES, quads, read, read_write, whole};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
 
 #[repr(C)]
@@ -144,7 +144,7 @@ pub fn group_affine_apply<'r>(
             pipeline: key("apply", vec![c4(channels), ("SILU_AFTER", f64::from(u8::from(silu)))]),
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings: vec![read(x_buffer), read(affine), read_write(y_buffer)],
-            groups: fold_groups((piece.rows * channels / 4).div_ceil(LANES)),
+            groups: fold_groups((piece.rows * channels / 4).div_ceil(ITEMS)),
             flops: (piece.rows * channels) as f64 * 8.0,
             label: format!("{name}.apply"),
         });

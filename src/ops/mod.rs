@@ -74,5 +74,7 @@ fn quads(elements: usize) -> u32 {
     (elements / 4) as u32
 }
 
-/// Invocations in a workgroup of the elementwise kernels.
+/// Invocations in a workgroup of the kernels with one item an invocation.
 const LANES: usize = 64;
+/// Items of a workgroup of the elementwise kernels.
+const ITEMS: usize = 256;

@@ -1,6 +1,6 @@
 //! The jump between two RALU stages.
 
-use super::{LANES, quads, read, read_write, whole};
+use super::{ITEMS, quads, read, read_write, whole};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups};
 
 #[repr(C)]
@@ -47,7 +47,7 @@ pub fn renoise<'r>(
             read(whole(name, "noise", noise)),
             read_write(whole(name, "y", y)),
         ],
-        groups: fold_groups((y.rows() * y.cols() / 4).div_ceil(LANES)),
+        groups: fold_groups((y.rows() * y.cols() / 4).div_ceil(ITEMS)),
         flops: (y.rows() * y.cols()) as f64 * 4.0,
         label: name.to_owned(),
     });
