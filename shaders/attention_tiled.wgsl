@@ -16,7 +16,7 @@
 
 override ROWS: u32 = 16u;       // queries of a block, at most 32
 override BLOCKS: u32 = 1u;
-override COLUMNS: u32 = 1u;     // ceil(D4 / 16); ROWS * COLUMNS is at most 64
+override COLUMNS: u32 = 1u;     // ceil(D4 / 16); ROWS * COLUMNS is at most 48
 
 const LANES: u32 = 16u;
 const KEYS: u32 = 64u;
@@ -65,7 +65,7 @@ fn main(
     if (index == 0u) {
         must_renew = 0u;
     }
-    var output: array<vec4<f32>, 64>;   // [COLUMNS][ROWS]
+    var output: array<vec4<f32>, 48>;   // [COLUMNS][ROWS]
     var total: array<f32, 32>;          // of this lane's keys
     for (var r = 0u; r < ROWS; r++) {
         total[r] = 0.0;

@@ -6,6 +6,9 @@
 // wide. Its pixels and those around them pass through workgroup memory, 64 channels at a time, so the prologue is
 // done twice for each number rather than nine times, and a number of W serves 32 pixels (see matmul_panel.wgsl).
 // Loops over PIXELS are unrolled by drivers, which keeps the sums in registers.
+//
+// UPSAMPLE: of the four pixels that an input pixel becomes, each is a sum over 2 x 2 input pixels, as taps that meet the
+// same one share it: 4 products instead of 9. A workgroup does one of the four, its phase, for 8 x 4 input pixels.
 
 #import exp
 #import activation
@@ -25,31 +28,54 @@ const C4: u32 = 16u;            // groups of four channels in workgroup memory
 
 var<workgroup> pixels: array<vec4<f32>, PATCH_PIXELS * C4>;
 
-// Four channels of the pixel `column`, `row` of the patch of workgroup `group`; zero outside the picture.
-fn source(group: vec3<u32>, column: u32, row: u32, c: u32) -> vec4<f32> {
+// Rows of the output for one of the input, 2 with UPSAMPLE.
+override SCALE: u32 = 1u;
+
+// Four channels of the pixel `column`, `row` of the workgroup's pixels; zero outside the picture. `first` is the input
+// pixel of the workgroup's first one.
+fn source(first: vec2<u32>, column: u32, row: u32, c: u32) -> vec4<f32> {
     // One more than the true place, so that it stays unsigned.
-    let image_row = params.y_row0 + group.y * ROWS + row;
-    let image_column = group.x * COLUMNS + column;
-    let inside = image_row >= 1u && image_row <= params.height
-        && image_column >= 1u && image_column <= params.width
+    let at = first + vec2<u32>(column, row);
+    let width = params.width / SCALE;
+    let inside = at.x >= 1u && at.x <= width && at.y >= 1u && at.y <= params.height / SCALE
         // Rows that nobody here needs may lie outside the band.
-        && group.y * ROWS + row <= params.y_rows + 1u
+        && at.y <= (params.y_row0 + params.y_rows - 1u) / SCALE + 2u
         && c < params.c4;
     if (!inside) {
         return vec4<f32>();
     }
-    var at = vec2<u32>(image_column - 1u, image_row - 1u);
-    var width = params.width;
-    if (UPSAMPLE) {
-        at /= vec2<u32>(2u);
-        width /= 2u;
-    }
-    var v = x[params.x_offset + ((at.y - params.x_row0) * width + at.x) * params.x_stride + c];
+    let pixel = (at.y - 1u - params.x_row0) * width + at.x - 1u;
+    var v = x[params.x_offset + pixel * params.x_stride + c];
     if (PROLOGUE) {
         v = v * affine[c] + affine[params.c4 + c];
         v = activate4(v, SILU);
     }
     return v;
+}
+
+// Which of the three taps along an axis meet input pixel `t` (0 or 1) of a phase (0 or 1): the first, and how many.
+fn taps(phase: u32, t: u32) -> vec2<u32> {
+    return select(vec2<u32>(0u, 1u + phase), vec2<u32>(1u + phase, 2u - phase), t == 1u);
+}
+
+struct Weights {
+    w0: vec4<f32>,
+    w1: vec4<f32>,
+    w2: vec4<f32>,
+    w3: vec4<f32>,
+}
+
+// Four rows of the packed weight.
+fn weights_at(w: u32) -> Weights {
+    return Weights(weight4(w), weight4(w + LANES_X), weight4(w + 2u * LANES_X), weight4(w + 3u * LANES_X));
+}
+
+fn add(a: Weights, b: Weights) -> Weights {
+    return Weights(a.w0 + b.w0, a.w1 + b.w1, a.w2 + b.w2, a.w3 + b.w3);
+}
+
+fn accumulate(sum: vec4<f32>, a: vec4<f32>, w: Weights) -> vec4<f32> {
+    return dot_columns(sum, a, w.w0, w.w1, w.w2, w.w3);
 }
 
 @compute @workgroup_size(LANES_X, TILES)
@@ -58,10 +84,13 @@ fn main(
     @builtin(local_invocation_id) local: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
+    let phases = SCALE * SCALE;
+    let phase = vec2<u32>(group.z % phases % SCALE, group.z % phases / SCALE);
     // Past the last tile the last one is repeated, as all lanes must meet at barriers.
     let tiles = (params.n4 + LANES_X - 1u) / LANES_X;
-    let own_tile = group.z * TILES + local.y;
+    let own_tile = group.z / phases * TILES + local.y;
     let tile = min(own_tile, tiles - 1u);
+    let first = vec2<u32>(group.x * COLUMNS, params.y_row0 / SCALE + group.y * ROWS);
     var sums: array<vec4<f32>, PIXELS>;
     for (var p = 0u; p < PIXELS; p++) {
         sums[p] = vec4<f32>();
@@ -70,29 +99,40 @@ fn main(
         workgroupBarrier();
         for (var i = index; i < PATCH_PIXELS * C4; i += LANES_X * TILES) {
             let pixel = i / C4;
-            pixels[i] = source(group, pixel % PATCH_COLUMNS, pixel / PATCH_COLUMNS, c0 + i % C4);
+            pixels[i] = source(first, pixel % PATCH_COLUMNS, pixel / PATCH_COLUMNS, c0 + i % C4);
         }
         workgroupBarrier();
         let count = min(C4, params.c4 - c0);
-        for (var tap = 0u; tap < 9u; tap++) {
-            let first = ((tap / 3u) * PATCH_COLUMNS + tap % 3u) * C4;
-            var w = ((tile * 9u + tap) * params.c4 + c0) * 4u * LANES_X + local.x;
+        // Of the weight, one tap and this chunk of channels.
+        let w_tap = params.c4 * 4u * LANES_X;
+        let w_first = tile * 9u * w_tap + c0 * 4u * LANES_X + local.x;
+        for (var t = 0u; t < select(9u, 4u, UPSAMPLE); t++) {
+            let place = select(vec2<u32>(t % 3u, t / 3u), vec2<u32>(t % 2u, t / 2u) + phase, UPSAMPLE);
+            let from_ = (place.y * PATCH_COLUMNS + place.x) * C4;
+            let across = taps(phase.x, t % 2u);
+            let down = taps(phase.y, t / 2u);
             for (var c = 0u; c < count; c += 2u) {
-                let w0 = weight4(w);
-                let w1 = weight4(w + LANES_X);
-                let w2 = weight4(w + 2u * LANES_X);
-                let w3 = weight4(w + 3u * LANES_X);
                 // The second four channels of an odd end meet zeros; the first four are read again for them.
-                w += select(0u, 4u * LANES_X, c + 1u < count);
-                let w4 = weight4(w);
-                let w5 = weight4(w + LANES_X);
-                let w6 = weight4(w + 2u * LANES_X);
-                let w7 = weight4(w + 3u * LANES_X);
-                w += 4u * LANES_X;
+                let second = select(0u, 4u * LANES_X, c + 1u < count);
+                var w = w_first + c * 4u * LANES_X;
+                var a: Weights;
+                var b: Weights;
+                if (UPSAMPLE) {
+                    for (var ky = down.x; ky < down.x + down.y; ky++) {
+                        for (var kx = across.x; kx < across.x + across.y; kx++) {
+                            let at = w + (ky * 3u + kx) * w_tap;
+                            a = add(a, weights_at(at));
+                            b = add(b, weights_at(at + second));
+                        }
+                    }
+                } else {
+                    w += t * w_tap;
+                    a = weights_at(w);
+                    b = weights_at(w + second);
+                }
                 for (var p = 0u; p < PIXELS; p++) {
-                    let at = first + c + (p / COLUMNS * PATCH_COLUMNS + p % COLUMNS) * C4;
-                    let half = dot_columns(sums[p], pixels[at], w0, w1, w2, w3);
-                    sums[p] = dot_columns(half, pixels[at + 1u], w4, w5, w6, w7);
+                    let at = from_ + c + (p / COLUMNS * PATCH_COLUMNS + p % COLUMNS) * C4;
+                    sums[p] = accumulate(accumulate(sums[p], pixels[at], a), pixels[at + 1u], b);
                 }
             }
         }
@@ -102,6 +142,10 @@ fn main(
         return;
     }
     for (var p = 0u; p < PIXELS; p++) {
-        put(group.y * ROWS + p / COLUMNS, group.x * COLUMNS + p % COLUMNS, column4, sums[p]);
+        let at = (first + vec2<u32>(p % COLUMNS, p / COLUMNS)) * SCALE + phase;
+        // An odd first row leaves the one above to another dispatch.
+        if (at.y >= params.y_row0) {
+            put(at.y - params.y_row0, at.x, column4, sums[p]);
+        }
     }
 }

@@ -91,14 +91,15 @@ pub(super) fn attention_tile(caps: &Caps, d: usize) -> Option<AttentionTile> {
     // A processor's registers spill into its first cache at little cost; a graphics chip wants few registers and
     // many lanes.
     let shapes: &[(usize, usize)] = match caps.is_cpu {
-        true => &[(32, 1), (16, 1), (8, 1), (4, 1)],
+        true => &[(32, 1), (24, 1), (16, 1), (12, 1), (8, 1), (6, 1), (4, 1)],
         false => &[(8, 8), (8, 4), (8, 2), (4, 4), (4, 2), (4, 1)],
     };
     let fits = |&(rows, blocks): &(usize, usize)| {
         let queries = rows * blocks;
         // Queries, weights of 64 keys, two numbers a row, and a flag.
         let bytes = queries * (4 * d + 4 * 64 + 8) + 4;
-        rows * columns <= 64
+        // More sums than these and software drivers run at half speed.
+        rows * columns <= 48
             && 16 * blocks <= caps.max_workgroup_invocations as usize
             && bytes <= caps.max_workgroup_bytes as usize
     };

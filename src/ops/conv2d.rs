@@ -46,15 +46,25 @@ pub struct Conv2dOptions<'r> {
 /// How a kernel divides the picture and the channels.
 struct Geometry {
     shader: &'static str,
-    /// Pixels that a workgroup computes, across and down.
+    /// Output pixels that a workgroup covers, across and down.
     pixels: [usize; 2],
+    /// Workgroups that share these pixels.
+    phases: usize,
+    /// Products for each output, of 9 taps.
+    taps: usize,
     /// Tiles of the weight in a workgroup.
     tiles: usize,
     /// `override` constants beside those of all convolutions.
     overrides: Vec<(&'static str, f64)>,
 }
 
-fn geometry(kernel: Conv2dKernel, is_cpu: bool, lanes_x: usize, tiles: usize) -> Geometry {
+fn geometry(
+    kernel: Conv2dKernel,
+    is_cpu: bool,
+    upsample: bool,
+    lanes_x: usize,
+    tiles: usize,
+) -> Geometry {
     match kernel {
         Conv2dKernel::Direct => {
             // On a processor a second row of lanes would make the reads of pixels differ within a vector.
@@ -66,6 +76,8 @@ fn geometry(kernel: Conv2dKernel, is_cpu: bool, lanes_x: usize, tiles: usize) ->
             Geometry {
                 shader: "conv2d",
                 pixels: [8 * lanes_y, 1],
+                phases: 1,
+                taps: 9,
                 tiles: 1,
                 overrides: vec![("LANES_Y", lanes_y as f64)],
             }
@@ -75,9 +87,14 @@ fn geometry(kernel: Conv2dKernel, is_cpu: bool, lanes_x: usize, tiles: usize) ->
             let per_group = tiles.div_ceil(tiles.div_ceil(8));
             Geometry {
                 shader: "conv2d_tiled",
-                pixels: [8, 4],
+                pixels: if upsample { [16, 8] } else { [8, 4] },
+                phases: if upsample { 4 } else { 1 },
+                taps: if upsample { 4 } else { 9 },
                 tiles: per_group,
-                overrides: vec![("TILES", per_group as f64)],
+                overrides: vec![
+                    ("TILES", per_group as f64),
+                    ("SCALE", if upsample { 2.0 } else { 1.0 }),
+                ],
             }
         }
     }
@@ -129,8 +146,10 @@ pub fn conv2d<'r>(
         if shard_n == 0 {
             continue;
         }
-        let geometry = geometry(kernel, caps.is_cpu, lanes_x, shard_n.div_ceil(weight.tile));
-        let flops_per_row = 2.0 * weight.k as f64 * shard_n as f64 * y_width as f64;
+        let geometry =
+            geometry(kernel, caps.is_cpu, upsample, lanes_x, shard_n.div_ceil(weight.tile));
+        let products = (x.cols() * geometry.taps * shard_n * y_width) as f64;
+        let flops_per_row = 2.0 * products;
         let blocks = (caps.max_dispatch_flops / flops_per_row) as usize / geometry.pixels[1];
         let max_rows = geometry.pixels[1] * blocks.clamp(1, MAX_WORKGROUPS as usize);
         let mut row = 0;
@@ -192,8 +211,9 @@ pub fn conv2d<'r>(
                 bindings,
                 groups: [
                     y_width.div_ceil(geometry.pixels[0]) as u32,
-                    (end - row).div_ceil(geometry.pixels[1]) as u32,
-                    shard_n.div_ceil(weight.tile * geometry.tiles) as u32,
+                    // One more where the first row is in the middle of a workgroup's.
+                    (row % up + end - row).div_ceil(geometry.pixels[1]) as u32,
+                    (shard_n.div_ceil(weight.tile * geometry.tiles) * geometry.phases) as u32,
                 ],
                 flops: flops_per_row * (end - row) as f64,
                 label: name.to_owned(),
