@@ -143,7 +143,7 @@ fn a_pass_for_each_dispatch_makes_the_same_bits() {
 /// `n` dispatches, more than one set of queries can time if that is more than 2048.
 fn long(lab: &Lab, n: usize) -> Recording {
     let recorder = Recorder::new(lab.caps());
-    let step = lab.vector("step", &[0.5, 1.0, 0.0, 0.0]);
+    let step = common::block_on(lab.vector("step", &[0.5, 1.0, 0.0, 0.0]));
     let [v, velocity, x] = ["v", "velocity", "x"].map(|name| recorder.temp(name, 4, 64));
     for i in 0..n {
         let name = format!("euler.{i}");
@@ -154,7 +154,7 @@ fn long(lab: &Lab, n: usize) -> Recording {
 
 #[test]
 fn programs_may_be_longer_than_a_set_of_queries() {
-    let lab = Lab::new();
+    let lab = common::block_on(Lab::new());
     let pool = SlotPool::default();
     let compile = |n| {
         block_on(&lab.gpu, Program::compile(&lab.gpu, &lab.store, &pool, &long(&lab, n))).unwrap()
@@ -186,7 +186,7 @@ fn programs_may_be_longer_than_a_set_of_queries() {
 
 #[test]
 fn a_run_that_is_given_up_does_not_spoil_the_next() {
-    let lab = Lab::new();
+    let lab = common::block_on(Lab::new());
     let pool = SlotPool::default();
     let recording = long(&lab, 100);
     let program = block_on(&lab.gpu, Program::compile(&lab.gpu, &lab.store, &pool, &recording));
