@@ -1,4 +1,4 @@
-//! ralu beside its peers: what the harness (`src/main.rs`) and the racers (`src/bin/`, `python/`) share.
+//! ralu beside its peers: what the harness (`src/main.rs`) and the racers (`ralu/`, `burn/`, `candle/`, `python/`) share.
 //!
 //! A racer is a process of its own that speaks [`protocol`] on its standard input and output. So every peer's
 //! processor time is its own, and one that crashes or hangs ends only itself.

@@ -24,7 +24,7 @@ pub enum Kind {
 pub struct Spec {
     pub name: &'static str,
     pub kind: Kind,
-    /// A binary of this crate, or a file in `python/`.
+    /// A binary of this workspace, or a file in `python/`.
     program: Program,
 }
 

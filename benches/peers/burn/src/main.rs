@@ -28,7 +28,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 
 /// How this build hands its kernels to Vulkan.
 fn compiler() -> &'static str {
-    if cfg!(feature = "burn-spirv") { "SPIR-V" } else { "WGSL" }
+    if cfg!(feature = "spirv") { "SPIR-V" } else { "WGSL" }
 }
 
 struct Burn {
