@@ -29,7 +29,7 @@ const LAYERS: &[Layer] = &[
         crates: &["safetensors", "serde", "serde_json", "memmap2"],
     },
     Layer { name: "sampling", may_use: &[], crates: &[] },
-    Layer { name: "gpu", may_use: &["tensor"], crates: &["wgpu"] },
+    Layer { name: "gpu", may_use: &["tensor"], crates: &["wgpu", "web_time"] },
     Layer {
         name: "pipeline",
         may_use: &["tensor", "ops", "models", "sampling", "gpu"],

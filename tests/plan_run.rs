@@ -1,15 +1,14 @@
 //! What `ralu plan` says of a run, against the figures of RALU's paper and against a real run.
 
 use ralu::models::builtin;
-use ralu::models::layers::Precision;
-use ralu::pipeline::{Plan, RaluChoice, Request, Settings, plan::plan};
+use ralu::pipeline::{Options, Plan, RaluChoice, Request, Settings, plan::plan};
 use ralu::sampling::Preset;
 use ralu::tensor::Caps;
 
 fn planned(model: &str, request: Request) -> Plan {
     let config = builtin::get(model).unwrap();
     let settings = Settings::resolve(&request, &config).unwrap();
-    plan(&config, None, &settings, Caps::default(), Precision::Auto).unwrap()
+    plan(&config, None, &settings, Caps::default(), Options::default()).unwrap()
 }
 
 /// RALU paper v3, table 1 and 2, as computed by the cost model (linear operations, 10^12), at 1024 x 1024.
@@ -98,7 +97,7 @@ fn sd3_pictures_are_not_larger_than_the_table_of_positions() {
         let config = builtin::get(model).unwrap();
         let request = Request::new("").ralu(RaluChoice::Off).size(width, 16);
         let settings = Settings::resolve(&request, &config).unwrap();
-        plan(&config, None, &settings, Caps::default(), Precision::Auto)
+        plan(&config, None, &settings, Caps::default(), Options::default())
     };
     assert!(resolve("sd3-medium", 192 * 16).is_ok());
     assert!(resolve("sd3.5-medium", 192 * 16 + 1).is_ok());

@@ -267,6 +267,8 @@ pub enum BenchArg {
     Step,
     /// Seconds of 50 plain steps and of RALU, beside what `ralu plan` predicts.
     Run,
+    /// GB/s from disk to the GPU, beside a plain read of the same files.
+    Load,
     /// How far each of several settings is from the model's own plain picture, and how much faster.
     Quality,
 }

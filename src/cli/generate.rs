@@ -83,8 +83,9 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         precision,
         given: request.given.0.keys().cloned().collect(),
     };
-    memory::check(&gpu, &config, &model.folder, &settings, precision)?;
-    let pipeline = Pipeline::open(gpu, Box::new(model.folder), Options { precision })?;
+    let options = Options { precision, ..Default::default() };
+    memory::check(&gpu, &config, &model.folder, &settings, options)?;
+    let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
     let started = Instant::now();
     let mut run = pipeline.start(request)?;
     let mut profile = Profile::default();

@@ -3,10 +3,9 @@
 
 use ralu::gpu::{Gpu, human_bytes};
 use ralu::models::config::ModelConfig;
-use ralu::models::layers::Precision;
 use ralu::models::source::Source;
-use ralu::pipeline::Settings;
 use ralu::pipeline::plan::plan;
+use ralu::pipeline::{Options, Settings};
 
 use super::error::{Error, Result};
 
@@ -17,13 +16,13 @@ pub fn check(
     config: &ModelConfig,
     source: &dyn Source,
     settings: &Settings,
-    precision: Precision,
+    options: Options,
 ) -> Result<()> {
     if gpu.report().kind != "CPU" {
         return Ok(());
     }
     let Some(free) = available_bytes() else { return Ok(()) };
-    let need = plan(config, Some(source), settings, gpu.caps(), precision)?.memory.peak_bytes;
+    let need = plan(config, Some(source), settings, gpu.caps(), options)?.memory.peak_bytes;
     if need <= free {
         return Ok(());
     }

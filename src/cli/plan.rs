@@ -1,8 +1,8 @@
 //! `ralu plan`: what a run would do.
 
 use ralu::models::source::Source;
-use ralu::pipeline::Settings;
 use ralu::pipeline::plan::{Caps, plan};
+use ralu::pipeline::{Options, Settings};
 
 use super::args::PlanArgs;
 use super::error::Result;
@@ -14,7 +14,8 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let planned = model::planned(asked.model.as_deref())?;
     let settings = Settings::resolve(&asked.request, &planned.config)?;
     let source = planned.folder.as_ref().map(|folder| folder as &dyn Source);
-    let plan = plan(&planned.config, source, &settings, Caps::default(), asked.precision)?;
+    let options = Options { precision: asked.precision, ..Default::default() };
+    let plan = plan(&planned.config, source, &settings, Caps::default(), options)?;
     for warning in asked.warnings.iter().chain(&settings.warnings) {
         output::diagnostic(&format!("warning: {warning}"));
     }

@@ -11,20 +11,24 @@
 
 mod adapters;
 mod error;
+mod in_flight;
 mod profile;
 mod program;
 mod shader;
 mod signal;
 mod store;
+mod uploads;
 
 pub use adapters::{AdapterChoice, AdapterReport, LimitsPolicy, describe, list_adapters};
 pub use error::{Error, human_bytes};
+pub use in_flight::Ticket;
 pub use profile::{KernelTime, Profiler, ProgramTimes};
 pub use program::{Program, SlotPool};
 pub use shader::{LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
 #[cfg(not(target_arch = "wasm32"))]
 pub use signal::{block_on, block_on_while};
 pub use store::Store;
+pub use uploads::Uploads;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -47,7 +51,22 @@ pub struct Counters {
     pub bytes_peak: u64,
     /// Submissions.
     pub submissions: u64,
+    /// Bytes of weights that were uploaded.
+    pub uploaded_bytes: u64,
 }
+
+/// How kernels of one signature are bound. They share it, so that a bind group stays valid from one to the next.
+#[derive(Clone)]
+pub(crate) struct Layout {
+    pub(crate) bind_group: wgpu::BindGroupLayout,
+    pipeline: wgpu::PipelineLayout,
+}
+
+/// Bytes of a dispatch's parameters in their program's buffer: WebGPU's alignment of uniform offsets, and more than
+/// any kernel has.
+pub(crate) const PARAMS_BYTES: u64 = 256;
+/// Bytes of the smallest storage buffer: no kernel reads less at a time.
+const LEAST_BUFFER_BYTES: u64 = 16;
 
 /// An open device.
 pub struct Gpu {
@@ -55,8 +74,9 @@ pub struct Gpu {
     pub(crate) queue: wgpu::Queue,
     report: AdapterReport,
     caps: Caps,
-    submit_flops: f64,
-    layouts: RefCell<HashMap<Vec<Access>, wgpu::BindGroupLayout>>,
+    first_slice_flops: f64,
+    in_flight: in_flight::InFlight,
+    layouts: RefCell<HashMap<Vec<Access>, Layout>>,
     pipelines: RefCell<HashMap<String, Arc<wgpu::ComputePipeline>>>,
     lost: Arc<Mutex<Option<String>>>,
     uncaptured: Arc<Mutex<Option<String>>>,
@@ -167,7 +187,8 @@ impl Gpu {
             queue,
             report,
             caps,
-            submit_flops: if discrete { 400e9 } else { 20e9 },
+            first_slice_flops: if discrete { 400e9 } else { 20e9 },
+            in_flight: Default::default(),
             layouts: RefCell::default(),
             pipelines: RefCell::default(),
             lost,
@@ -194,6 +215,12 @@ impl Gpu {
         self
     }
 
+    /// Says how fast this device is, where that is known from an earlier run: its first steps are then already cut
+    /// into submissions of the right length.
+    pub fn assume_speed(&self, flops_per_second: f64) {
+        self.in_flight.assume_speed(flops_per_second);
+    }
+
     /// How many objects were created so far.
     pub fn counters(&self) -> Counters {
         self.counters.0.lock().map(|c| *c).unwrap_or_default()
@@ -213,14 +240,30 @@ impl Gpu {
 
     /// Runs `body` inside error scopes and turns what they catch into an [`Error`] about `what`.
     pub(crate) async fn scoped<T>(&self, what: &str, body: impl FnOnce() -> T) -> Result<T, Error> {
+        let (result, caught) = self.scoped_later(body);
+        self.judge(what, caught.await)?;
+        Ok(result)
+    }
+
+    /// Runs `body` inside error scopes. What they catch is for [`Gpu::judge`]; in a browser it takes a round trip to
+    /// the GPU's process to learn it, for which nothing need wait.
+    fn scoped_later<T>(&self, body: impl FnOnce() -> T) -> (T, in_flight::Caught) {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let result = body();
-        let caught = [validation.pop().await, internal.pop().await, memory.pop().await];
+        let (validation, internal, memory) = (validation.pop(), internal.pop(), memory.pop());
+        let caught = async move {
+            [validation.await, internal.await, memory.await].into_iter().flatten().next()
+        };
+        (result, Box::pin(caught))
+    }
+
+    /// Turns what error scopes caught into an [`Error`] about `what`.
+    fn judge(&self, what: &str, caught: Option<wgpu::Error>) -> Result<(), Error> {
         self.check()?;
-        match caught.into_iter().flatten().next() {
-            None => Ok(result),
+        match caught {
+            None => Ok(()),
             Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory {
                 what: what.to_owned(),
                 allocated: human_bytes(self.counters().bytes_alive),
@@ -233,7 +276,7 @@ impl Gpu {
 
     /// A zeroed storage buffer.
     pub(crate) async fn buffer(&self, label: &str, bytes: u64) -> Result<Buffer, Error> {
-        let bytes = bytes.max(16).next_multiple_of(16);
+        let bytes = bytes.max(LEAST_BUFFER_BYTES).next_multiple_of(16);
         if bytes > self.report.max_buffer_bytes || bytes > self.report.max_binding_bytes {
             return Err(Error::Limit {
                 what: label.to_owned(),
@@ -269,29 +312,41 @@ impl Gpu {
     ///
     /// Dispatches that differ only in their parameters share a bind group, and kernels of the same signature a
     /// layout: a picture of 8192 x 8192 has 65,000 dispatches, more bind groups than some drivers survive.
-    pub(crate) async fn layout(&self, accesses: &[Access]) -> Result<wgpu::BindGroupLayout, Error> {
+    pub(crate) async fn layout(&self, accesses: &[Access]) -> Result<Layout, Error> {
         if let Some(layout) = self.layouts.borrow().get(accesses) {
             return Ok(layout.clone());
         }
-        let entry = |binding: usize, ty, has_dynamic_offset| wgpu::BindGroupLayoutEntry {
+        // With the sizes known here, wgpu need not compare them at every dispatch.
+        let entry = |binding: usize, ty, has_dynamic_offset, least| wgpu::BindGroupLayoutEntry {
             binding: binding as u32,
             visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+            ty: wgpu::BindingType::Buffer {
+                ty,
+                has_dynamic_offset,
+                min_binding_size: std::num::NonZero::new(least),
+            },
             count: None,
         };
-        let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform, true)];
+        let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform, true, PARAMS_BYTES)];
         for (i, access) in accesses.iter().enumerate() {
             let read_only = *access == Access::Read;
-            entries.push(entry(i + 1, wgpu::BufferBindingType::Storage { read_only }, false));
+            let ty = wgpu::BufferBindingType::Storage { read_only };
+            entries.push(entry(i + 1, ty, false, LEAST_BUFFER_BYTES));
         }
-        let layout = self
-            .scoped("a bind group layout", || {
+        let create = || {
+            let bind_group =
                 self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
                     label: None,
                     entries: &entries,
-                })
-            })
-            .await?;
+                });
+            let pipeline = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: None,
+                bind_group_layouts: &[Some(&bind_group)],
+                immediate_size: 0,
+            });
+            Layout { bind_group, pipeline }
+        };
+        let layout = self.scoped("a bind group layout", create).await?;
         self.layouts.borrow_mut().insert(accesses.to_vec(), layout.clone());
         Ok(layout)
     }
@@ -330,14 +385,9 @@ impl Gpu {
                         wgpu::ShaderRuntimeChecks::unchecked(),
                     )
                 };
-                let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                    label: Some(key.shader),
-                    bind_group_layouts: &[Some(&layout)],
-                    immediate_size: 0,
-                });
                 self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                     label: Some(&what),
-                    layout: Some(&layout),
+                    layout: Some(&layout.pipeline),
                     module: &module,
                     entry_point: Some(key.entry),
                     compilation_options: wgpu::PipelineCompilationOptions {
@@ -373,9 +423,5 @@ impl Gpu {
 
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.counters
-    }
-
-    pub(crate) fn submit_flops(&self) -> f64 {
-        self.submit_flops
     }
 }

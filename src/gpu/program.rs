@@ -6,8 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::profile::{Kernel, Timing};
-use super::{Buffer, Error, Gpu, Store, signal};
-use crate::tensor::{Access, BufferRef, Command, MemoryPlan, Recording, ResidentId, plan_memory};
+use super::{Buffer, Error, Gpu, PARAMS_BYTES, Store, Ticket};
+use crate::tensor::{
+    Access, BufferRef, Command, Dispatch, MemoryPlan, Recording, ResidentId, plan_memory,
+};
 
 /// Buffers that programs share for their temporaries, largest first.
 ///
@@ -59,8 +61,10 @@ impl SlotPool {
 
 enum Step {
     Dispatch {
-        pipeline: Arc<wgpu::ComputePipeline>,
-        bind_group: wgpu::BindGroup,
+        /// Index among the program's pipelines.
+        pipeline: u32,
+        /// Index among its bind groups.
+        bind_group: u32,
         params_offset: u32,
         groups: [u32; 3],
         flops: f64,
@@ -76,20 +80,18 @@ enum Step {
 
 /// A recording that is ready to run, any number of times.
 pub struct Program {
-    label: String,
+    label: Rc<str>,
     steps: Vec<Step>,
     /// Of each dispatch, what a profiler wants to know.
     kernels: Vec<Kernel>,
+    pipelines: Vec<Arc<wgpu::ComputePipeline>>,
+    bind_groups: Vec<wgpu::BindGroup>,
     // Bind groups refer to these; dropping a buffer destroys it.
     _buffers: Vec<Rc<Buffer>>,
-    _params: Option<wgpu::Buffer>,
+    params: Option<wgpu::Buffer>,
     flops: f64,
     slot_bytes: u64,
 }
-
-/// Bytes of a dispatch's parameters in the program's buffer: WebGPU's alignment of uniform offsets, and more than
-/// any kernel has.
-const PARAMS_BYTES: u64 = 256;
 
 /// A buffer that a program uses, after the memory plan.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,14 +100,43 @@ enum Place {
     Resident(ResidentId, u32),
 }
 
+/// The parameters of all dispatches, which share a buffer.
+fn all_params(recording: &Recording) -> Vec<u8> {
+    let mut params = Vec::new();
+    for command in &recording.commands {
+        if let Command::Dispatch(dispatch) = command {
+            params.extend_from_slice(&dispatch.params);
+            params.resize(params.len().next_multiple_of(PARAMS_BYTES as usize), 0);
+        }
+    }
+    params
+}
+
+/// Whether two commands run the same kernel on the same buffers, whatever its parameters.
+fn differ_only_in_params(a: &Command, b: &Command) -> bool {
+    match (a, b) {
+        (Command::Dispatch(a), Command::Dispatch(b)) => {
+            let bound = |dispatch: &Dispatch| -> Vec<_> {
+                dispatch.bindings.iter().map(|b| (b.buffer, b.access)).collect()
+            };
+            a.pipeline == b.pipeline && a.groups == b.groups && bound(a) == bound(b)
+        }
+        (
+            Command::Copy { src, src_offset, dst, dst_offset, bytes },
+            Command::Copy { src: s, src_offset: so, dst: d, dst_offset: d_o, bytes: n },
+        ) => (src, src_offset, dst, dst_offset, bytes) == (s, so, d, d_o, n),
+        _ => false,
+    }
+}
+
 /// Binds parameters (at an offset that each dispatch gives) and storage buffers.
-async fn bind(
+fn bind(
     gpu: &Gpu,
     label: &str,
     layout: &wgpu::BindGroupLayout,
     params: &wgpu::Buffer,
     buffers: &[wgpu::Buffer],
-) -> Result<wgpu::BindGroup, Error> {
+) -> wgpu::BindGroup {
     let params = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
         buffer: params,
         offset: 0,
@@ -117,9 +148,8 @@ async fn bind(
         entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
     }
     let descriptor = wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries };
-    let group = gpu.scoped(label, || gpu.device.create_bind_group(&descriptor)).await?;
     gpu.ledger().update(|c| c.bind_groups += 1);
-    Ok(group)
+    gpu.device.create_bind_group(&descriptor)
 }
 
 impl Program {
@@ -146,14 +176,7 @@ impl Program {
             BufferRef::Resident(id, index) => Place::Resident(id, index),
         };
 
-        // All parameters in one buffer, written once.
-        let mut params = Vec::new();
-        for command in &recording.commands {
-            if let Command::Dispatch(dispatch) = command {
-                params.extend_from_slice(&dispatch.params);
-                params.resize(params.len().next_multiple_of(PARAMS_BYTES as usize), 0);
-            }
-        }
+        let params = all_params(recording);
         let params_buffer = if params.is_empty() {
             None
         } else {
@@ -178,7 +201,11 @@ impl Program {
         let mut held: HashMap<Place, Rc<Buffer>> = HashMap::new();
         let mut hold =
             |place: Place| held.entry(place).or_insert_with(|| buffer_of(place)).raw.clone();
-        let mut bind_groups: HashMap<(Vec<Access>, Vec<Place>), wgpu::BindGroup> = HashMap::new();
+        let mut pipelines: Vec<Arc<wgpu::ComputePipeline>> = Vec::new();
+        let mut bind_groups = Vec::new();
+        let mut bind_group_of: HashMap<(Vec<Access>, Vec<Place>), u32> = HashMap::new();
+        // Looked at in the end: in a browser the answer to each takes a round trip.
+        let mut unjudged = Vec::new();
         let mut offset = 0;
         for command in &recording.commands {
             match command {
@@ -189,22 +216,31 @@ impl Program {
                         .map(|binding| (binding.access, place_of(binding.buffer)))
                         .unzip();
                     let pipeline = gpu.pipeline(&dispatch.pipeline, &accesses).await?;
+                    let known = pipelines.iter().position(|known| Arc::ptr_eq(known, &pipeline));
+                    let pipeline = known.unwrap_or_else(|| {
+                        pipelines.push(pipeline);
+                        pipelines.len() - 1
+                    });
                     let buffers: Vec<_> = places.iter().map(|place| hold(*place)).collect();
                     kernels.push(Kernel::new(recording, dispatch, &buffers));
                     let key = (accesses, places);
-                    let bind_group = match (bind_groups.get(&key), &params_buffer) {
-                        (Some(bind_group), _) => bind_group.clone(),
+                    let bind_group = match (bind_group_of.get(&key), &params_buffer) {
+                        (Some(bind_group), _) => *bind_group,
                         (None, None) => unreachable!("a dispatch has parameters"),
                         (None, Some(params)) => {
                             let layout = gpu.layout(&key.0).await?;
-                            let group =
-                                bind(gpu, &dispatch.label, &layout, params, &buffers).await?;
-                            bind_groups.insert(key, group.clone());
-                            group
+                            let (label, layout) = (&dispatch.label, &layout.bind_group);
+                            let create = || bind(gpu, label, layout, params, &buffers);
+                            let (group, caught) = gpu.scoped_later(create);
+                            bind_groups.push(group);
+                            unjudged.push((label, caught));
+                            let index = bind_groups.len() as u32 - 1;
+                            bind_group_of.insert(key, index);
+                            index
                         }
                     };
                     steps.push(Step::Dispatch {
-                        pipeline,
+                        pipeline: pipeline as u32,
                         bind_group,
                         params_offset: offset,
                         groups: dispatch.groups,
@@ -223,15 +259,32 @@ impl Program {
                 }
             }
         }
+        for (label, caught) in unjudged {
+            gpu.judge(label, caught.await)?;
+        }
         Ok(Program {
-            label: recording.label.clone(),
+            label: recording.label.as_str().into(),
             steps,
             kernels,
+            pipelines,
+            bind_groups,
             _buffers: held.into_values().collect(),
-            _params: params_buffer,
+            params: params_buffer,
             flops: recording.flops(),
             slot_bytes: plan.total_bytes(),
         })
+    }
+
+    /// Makes this program, compiled from `old`, one of `new`: if they differ in nothing but parameters, which are then
+    /// written anew. False, and unchanged, if they differ in more.
+    pub fn update(&self, gpu: &Gpu, old: &Recording, new: &Recording) -> bool {
+        let same = old.temp_bytes == new.temp_bytes
+            && old.commands.len() == new.commands.len()
+            && old.commands.iter().zip(&new.commands).all(|(a, b)| differ_only_in_params(a, b));
+        if same && let Some(params) = &self.params {
+            gpu.queue.write_buffer(params, 0, &all_params(new));
+        }
+        same
     }
 
     /// Estimated floating-point operations of one run.
@@ -245,19 +298,29 @@ impl Program {
     }
 
     /// Runs the program once and waits for its end.
+    pub async fn run(&self, gpu: &Gpu) -> Result<(), Error> {
+        let ticket = self.start(gpu).await?;
+        gpu.finish(ticket).await
+    }
+
+    /// Submits one run. Whatever is submitted or written to the queue later comes after it; [`Gpu::finish`] waits for
+    /// its end.
     ///
     /// Work is submitted in slices of bounded estimated FLOPs, with at most two of them queued: a slow GPU
     /// meets no driver time-out, and a dropped run leaves little behind.
-    pub async fn run(&self, gpu: &Gpu) -> Result<(), Error> {
+    ///
+    /// While somebody profiles, it waits for the end itself.
+    pub async fn start(&self, gpu: &Gpu) -> Result<Ticket, Error> {
         let timing = Timing::begin(gpu, self.kernels.len()).await?;
         let max_commands = timing.as_ref().map_or(usize::MAX, |_| Timing::MAX_COMMANDS);
-        let mut queued = std::collections::VecDeque::new();
+        let mut ticket = Ticket::default();
         let mut from = 0;
         while from < self.steps.len() {
+            let limit = gpu.slice_flops();
             let mut flops = 0.0;
             let mut to = from;
             while to < self.steps.len().min(from.saturating_add(max_commands))
-                && (to == from || flops < gpu.submit_flops())
+                && (to == from || flops < limit)
             {
                 if let Step::Dispatch { flops: more, .. } = &self.steps[to] {
                     flops += more;
@@ -265,26 +328,18 @@ impl Program {
                 to += 1;
             }
             let steps = &self.steps[from..to];
-            gpu.scoped(&self.label, || self.submit(gpu, steps, timing.as_ref())).await?;
-            queued.push_back(gpu.submitted());
-            if queued.len() > 2
-                && let Some(oldest) = queued.pop_front()
-            {
-                oldest.await?;
-            }
-            signal::yield_now().await;
+            let encode = || self.encode(gpu, steps, timing.as_ref());
+            ticket = gpu.enqueue(&self.label, flops, encode).await?;
             from = to;
         }
-        for slice in queued {
-            slice.await?;
-        }
         if let Some(timing) = timing {
+            gpu.finish(ticket).await?;
             timing.finish(gpu, &self.label, &self.kernels).await?;
         }
-        Ok(())
+        Ok(ticket)
     }
 
-    fn submit(&self, gpu: &Gpu, steps: &[Step], timing: Option<&Timing>) {
+    fn encode(&self, gpu: &Gpu, steps: &[Step], timing: Option<&Timing>) -> wgpu::CommandBuffer {
         let mut encoder = gpu
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(&self.label) });
@@ -300,11 +355,15 @@ impl Program {
                 label: Some(&self.label),
                 timestamp_writes: timing.and_then(Timing::pass),
             });
+            let mut current = None;
             while let Some(Step::Dispatch { pipeline, bind_group, params_offset, groups, .. }) =
                 steps.get(at)
             {
-                pass.set_pipeline(pipeline);
-                pass.set_bind_group(0, bind_group, &[*params_offset]);
+                if current != Some(*pipeline) {
+                    pass.set_pipeline(&self.pipelines[*pipeline as usize]);
+                    current = Some(*pipeline);
+                }
+                pass.set_bind_group(0, &self.bind_groups[*bind_group as usize], &[*params_offset]);
                 at += 1;
                 let Some(timing) = timing else {
                     pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
@@ -318,7 +377,6 @@ impl Program {
         if let Some(timing) = timing {
             timing.resolve(&mut encoder);
         }
-        gpu.queue.submit([encoder.finish()]);
-        gpu.ledger().update(|c| c.submissions += 1);
+        encoder.finish()
     }
 }

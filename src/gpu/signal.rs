@@ -29,6 +29,11 @@ impl Signal {
         }
     }
 
+    pub(super) fn is_set(&self) -> bool {
+        // After a panic in a callback there is nothing to wait for.
+        self.0.lock().map_or(true, |state| state.set)
+    }
+
     pub(super) fn wait<'a>(&self, gpu: &'a Gpu) -> impl Future<Output = ()> + 'a {
         Wait { signal: self.clone(), gpu }
     }
@@ -92,7 +97,10 @@ pub fn block_on_while<T>(
         if woken.0.swap(false, Ordering::AcqRel) {
             continue;
         }
-        if gpu.device.poll(wgpu::PollType::wait_indefinitely()).is_err() {
+        // Not for everything that is queued: the GPU would run dry while the host is still asleep.
+        let submission_index = gpu.oldest_pending();
+        let wait = wgpu::PollType::Wait { submission_index, timeout: None };
+        if gpu.device.poll(wait).is_err() {
             std::thread::yield_now();
         }
     }

@@ -7,14 +7,10 @@ use std::rc::Rc;
 use super::{Buffer, Error, Gpu, signal::Signal};
 use crate::tensor::{PackedWeight, Resident, ResidentId};
 
-/// Bytes handed to the queue before it is flushed: wgpu keeps a copy of each until then.
-const FLUSH_BYTES: u64 = 32 << 20;
-
 /// Buffers of weights, inputs and states.
 #[derive(Default)]
 pub struct Store {
     buffers: RefCell<HashMap<ResidentId, Vec<Rc<Buffer>>>>,
-    unflushed: std::cell::Cell<u64>,
 }
 
 impl Store {
@@ -43,7 +39,10 @@ impl Store {
         self.buffers.borrow_mut().remove(&id);
     }
 
-    /// Writes raw bytes into one buffer of a resident. Large uploads are flushed as they go.
+    /// Writes raw bytes into one buffer of a resident, before whatever is submitted next. For much, [`Uploads`] is
+    /// faster.
+    ///
+    /// [`Uploads`]: super::Uploads
     pub async fn write_bytes(
         &self,
         gpu: &Gpu,
@@ -53,19 +52,7 @@ impl Store {
         bytes: &[u8],
     ) -> Result<(), Error> {
         let target = self.buffer(id, buffer);
-        gpu.scoped("an upload", || gpu.queue.write_buffer(&target.raw, offset, bytes)).await?;
-        self.unflushed.set(self.unflushed.get() + bytes.len() as u64);
-        if self.unflushed.get() >= FLUSH_BYTES {
-            self.flush(gpu).await?;
-        }
-        Ok(())
-    }
-
-    /// Hands pending uploads to the device and waits for them.
-    pub async fn flush(&self, gpu: &Gpu) -> Result<(), Error> {
-        self.unflushed.set(0);
-        gpu.queue.submit([]);
-        gpu.idle().await
+        gpu.scoped("an upload", || gpu.queue.write_buffer(&target.raw, offset, bytes)).await
     }
 
     /// Writes a whole matrix, row-major `[rows, cols]`.

@@ -1,11 +1,10 @@
-//! What networks are built from: loading of layers, and the packing of their weights.
+//! What networks are built from, and how layers are loaded.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::rc::Rc;
 
-use super::weights::{StoredDType, TensorInfo, WeightError, WeightPath, Weights, append_f32};
+use super::weights::{StoredDType, TensorInfo, WeightPath};
 use crate::ops::{Activation, Conv2d, Epilogue, LinearLayer, Write, linear, linear_into};
 use crate::tensor::{PackedWeight, Resident, ResidentIds, Storage, Tensor};
 
@@ -179,81 +178,6 @@ impl<'m> Loader<'m> {
         context.uploads.borrow_mut().push(upload);
         weight
     }
-}
-
-/// Packs outputs `first..first + tile` of a weight as [`PackedWeight`] describes: `[K][tile]`.
-///
-/// Reads only those rows of the checkpoint, or, with `order`, the rows that it names for these outputs. Fails on NaN
-/// and infinity.
-pub fn pack_tile(
-    weights: &Weights,
-    tensor: &TensorInfo,
-    weight: &PackedWeight,
-    first: usize,
-    order: Option<&[usize]>,
-) -> Result<Vec<u8>, WeightError> {
-    let (k, tile) = (weight.k, weight.tile);
-    let rows = tile.min(weight.n.saturating_sub(first));
-    let unit = tensor.dtype.bytes().unwrap_or(4);
-    let bytes_of =
-        |row: usize, rows: usize| (row * k * unit) as u64..((row + rows) * k * unit) as u64;
-    let ranges: Vec<_> = match order {
-        None => vec![bytes_of(first, rows)],
-        Some(order) => order[first..first + rows].iter().map(|row| bytes_of(*row, 1)).collect(),
-    };
-    let mut raw = Cow::Borrowed(&[][..]);
-    for range in &ranges {
-        let bytes = weights.bytes(tensor, range.clone())?;
-        weights.check_finite(tensor, range.start, &bytes)?;
-        match ranges.len() {
-            1 => raw = bytes,
-            _ => raw.to_mut().extend_from_slice(&bytes),
-        }
-    }
-    // A 3x3 kernel is stored [N, C, 3, 3] and wanted as (ky, kx, c).
-    let taps = if tensor.shape.len() == 4 { tensor.shape[2] * tensor.shape[3] } else { 1 };
-    let channels = k / taps;
-    let source_index = |k_index: usize| k_index % channels * taps + k_index / channels;
-
-    let same = matches!(
-        (&tensor.dtype, weight.storage),
-        (StoredDType::F32, Storage::F32)
-            | (StoredDType::F16, Storage::F16)
-            | (StoredDType::BF16, Storage::Bf16)
-    );
-    let width = weight.storage.bytes() as usize;
-    let mut packed = vec![0; k * tile * width];
-    if same {
-        for row in 0..rows {
-            let row_bytes = &raw[row * k * width..(row + 1) * k * width];
-            for k_index in 0..k {
-                let from = source_index(k_index) * width;
-                let to = (k_index * tile + row) * width;
-                packed[to..to + width].copy_from_slice(&row_bytes[from..from + width]);
-            }
-        }
-    } else {
-        let mut values = Vec::with_capacity(rows * k);
-        append_f32(&tensor.dtype, &raw, &mut values);
-        for row in 0..rows {
-            for k_index in 0..k {
-                let value = values[row * k + source_index(k_index)];
-                let to = (k_index * tile + row) * width;
-                match weight.storage {
-                    Storage::F32 => packed[to..to + 4].copy_from_slice(&value.to_le_bytes()),
-                    Storage::F16 => {
-                        // 65504 is the largest f16: a weight beyond it would become infinite.
-                        let value = half::f16::from_f32(value.clamp(-65504.0, 65504.0));
-                        packed[to..to + 2].copy_from_slice(&value.to_le_bytes());
-                    }
-                    Storage::Bf16 => packed[to..to + 2]
-                        .copy_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
-                }
-            }
-        }
-    }
-    ranges.into_iter().for_each(|range| weights.release(tensor, range));
-    Ok(packed)
 }
 
 /// Two linear layers with SiLU between them: FLUX's `MLPEmbedder`, diffusers' `TimestepEmbedding`.

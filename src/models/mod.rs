@@ -12,6 +12,7 @@ pub mod cost;
 pub mod denoiser;
 pub mod flux;
 pub mod layers;
+pub mod pack;
 pub mod position_table;
 pub mod sd3;
 pub mod source;

@@ -269,6 +269,11 @@ mod folder {
             }
         }
 
+        /// Where it lies.
+        pub fn path(&self) -> &Path {
+            &self.root
+        }
+
         fn resolve(&self, path: &str) -> Result<PathBuf, SourceError> {
             let mut full = self.root.clone();
             full.extend(names(path)?);

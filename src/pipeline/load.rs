@@ -2,13 +2,15 @@
 
 use std::cell::Cell;
 
-use super::{Error, Request, Run, Settings, tokens};
+use super::kept::Kept;
+use super::loading::Loading;
+use super::{Error, Event, Part, Request, Run, Settings, tokens};
 use crate::gpu::{Gpu, SlotPool, Store};
 use crate::models::clip::Clip;
 use crate::models::config::{ModelConfig, TransformerConfig, stem};
 use crate::models::denoiser::Denoiser;
 use crate::models::flux::Flux;
-use crate::models::layers::{LoadContext, Loader, Precision, Upload, pack_tile};
+use crate::models::layers::{LoadContext, Loader, Precision, Upload};
 use crate::models::position_table::Between;
 use crate::models::sd3::Sd3;
 use crate::models::source::Source;
@@ -23,6 +25,21 @@ use crate::tensor::{ResidentId, ResidentIds};
 pub struct Options {
     /// How weights are kept on the GPU.
     pub precision: Precision,
+    /// Bytes that the adapter's memory can hold, if the host knows. With enough of it the text encoders stay on the GPU
+    /// between prompts, and the denoiser is loaded while they work.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What an adapter is taken to hold if nobody says: the least that is sold for drawing.
+const ASSUMED_MEMORY_BYTES: u64 = 4 << 30;
+
+impl Options {
+    /// Whether text encoders may stay beside the other weights: if all of them take no more than half of the memory.
+    /// The other half is for temporaries, latents, and whoever else draws on the screen.
+    pub(super) fn keeps_text_encoders(&self, parts: &Parts) -> bool {
+        let weights = parts.text_encoder_bytes() + parts.denoiser_bytes();
+        weights <= self.memory_bytes.unwrap_or(ASSUMED_MEMORY_BYTES) / 2
+    }
 }
 
 /// A part of a model: its structure, and the weights that belong to it.
@@ -66,35 +83,6 @@ impl<M> ModelPart<M> {
             Upload::Vector { resident, .. } => resident.id,
         })
     }
-
-    /// Uploads one tensor. Reads, packs and hands over one tile of outputs at a time, so that no second copy
-    /// of a weight is ever in host memory.
-    pub async fn upload(&self, gpu: &Gpu, store: &Store, upload: &Upload) -> Result<(), Error> {
-        match upload {
-            Upload::Vector { resident, tensor, rows } => {
-                let mut values = self.weights.tensor_f32(tensor)?;
-                if let Some(rows) = rows {
-                    values = rows.iter().map(|row| values[*row]).collect();
-                }
-                values.resize(resident.cols, 0.0);
-                store.create(gpu, resident).await?;
-                store.write(gpu, resident, &values).await?;
-            }
-            Upload::Packed { weight, tensor, rows } => {
-                store.create_packed(gpu, weight).await?;
-                for (i, shard) in weight.shards.iter().enumerate() {
-                    let mut offset = 0;
-                    for first in (shard.row0..shard.row0 + shard.rows).step_by(weight.tile) {
-                        let bytes =
-                            pack_tile(&self.weights, tensor, weight, first, rows.as_deref())?;
-                        store.write_bytes(gpu, weight.id, i, offset, &bytes).await?;
-                        offset += bytes.len() as u64;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A model, ready to draw. Opened once, it serves any number of requests.
@@ -107,7 +95,12 @@ pub struct Pipeline {
     pub(super) tokenizers: Tokenizers,
     pub(super) parts: Parts,
     /// Whether denoiser and decoder are on the GPU.
-    pub(super) denoiser_loaded: Cell<bool>,
+    denoiser_loaded: Cell<bool>,
+    text_encoders_loaded: Cell<bool>,
+    /// Whether they stay there.
+    pub(super) keeps_text_encoders: bool,
+    /// What the next run may use again.
+    pub(super) kept: Kept,
     /// SD3: how positions between two entries of the table are found; `None` until it was checked.
     pub(super) between: Cell<Option<Between>>,
     model_name: String,
@@ -313,6 +306,7 @@ impl Pipeline {
         let context = LoadContext::new(&ids, options.precision, gpu.caps().max_binding_bytes);
         let parts = Parts::open(&*source, &config, &context)?;
         drop(context);
+        let keeps_text_encoders = options.keeps_text_encoders(&parts);
         Ok(Pipeline {
             gpu,
             config,
@@ -322,6 +316,9 @@ impl Pipeline {
             tokenizers,
             parts,
             denoiser_loaded: Cell::new(false),
+            text_encoders_loaded: Cell::new(false),
+            keeps_text_encoders,
+            kept: Kept::default(),
             between: Cell::new(None),
             model_name: source.name(),
         })
@@ -351,6 +348,43 @@ impl Pipeline {
     /// cancels it.
     pub fn start(&self, request: Request) -> Result<Run<'_>, Error> {
         Run::new(self, request)
+    }
+
+    /// Uploads a part now rather than in the first run that needs it. Text encoders that do not stay on the GPU are
+    /// still there when the next prompt is encoded. `progress` gets [`Event::Loading`]s.
+    pub async fn load(&self, part: Part, mut progress: impl FnMut(Event)) -> Result<(), Error> {
+        let mut loading = Loading::new(self, part);
+        while let Some(event) = loading.some().await? {
+            progress(event);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_loaded(&self, part: Part) -> bool {
+        self.loaded(part).get()
+    }
+
+    pub(super) fn set_loaded(&self, part: Part, loaded: bool) {
+        self.loaded(part).set(loaded);
+    }
+
+    fn loaded(&self, part: Part) -> &Cell<bool> {
+        match part {
+            Part::TextEncoders => &self.text_encoders_loaded,
+            Part::Denoiser => &self.denoiser_loaded,
+        }
+    }
+
+    /// Frees the text encoders' memory, unless there is enough for them to stay.
+    pub(super) fn release_text_encoders(&self) {
+        if self.keeps_text_encoders {
+            return;
+        }
+        let Pipeline { parts, store, kept, .. } = self;
+        kept.encoders.clear(store);
+        self.set_loaded(Part::TextEncoders, false);
+        parts.clips.iter().flat_map(ModelPart::residents).for_each(|id| store.free(id));
+        parts.t5.iter().flat_map(ModelPart::residents).for_each(|id| store.free(id));
     }
 
     /// Names in the checkpoints that nothing uses: harmless, but perhaps a sign of the wrong file.

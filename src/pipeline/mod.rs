@@ -23,13 +23,17 @@
 //! # }
 //! ```
 
+mod encoders;
 mod error;
 mod event;
+mod kept;
 mod load;
+mod loading;
 mod picture;
 pub mod plan;
 mod programs;
 mod prompt;
+pub mod rehearsal;
 mod request;
 mod run;
 mod schedule;

@@ -12,7 +12,7 @@ use super::load::{Parts, check_widths};
 use super::programs::{
     CacheMemory, Layout, Models, RunMemory, RunRecordings, record_clip, record_t5,
 };
-use super::{Error, RunSchedule, Settings, StageKind};
+use super::{Error, Options, RunSchedule, Settings, StageKind};
 use crate::gpu::human_bytes;
 use crate::models::config::{Family, ModelConfig};
 use crate::models::cost::{self, Flops};
@@ -62,8 +62,10 @@ pub struct PlannedStage {
 /// Bytes on the GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PlannedMemory {
-    /// Weights of CLIP and T5; freed before denoising.
+    /// Weights of CLIP and T5.
     pub text_encoder_weights_bytes: u64,
+    /// Whether they stay on the GPU; else they are freed before denoising.
+    pub keeps_text_encoders: bool,
     /// Weights of the transformer and the VAE's decoder.
     pub denoiser_weights_bytes: u64,
     /// The most that is needed while the prompt is encoded.
@@ -160,13 +162,14 @@ fn static_decisions(
 
 /// Plans a run of `config` with `settings` on an adapter with `caps`.
 ///
-/// With `source`, weights count in the types they are stored in; without, in 16 bits, as FLUX.1 is published.
+/// With `source`, weights count in the types they are stored in; without, in 16 bits, as FLUX.1 is published. `options`
+/// are those the pipeline is opened with.
 pub fn plan(
     config: &ModelConfig,
     source: Option<&dyn Source>,
     settings: &Settings,
     caps: Caps,
-    precision: Precision,
+    options: Options,
 ) -> Result<Plan, Error> {
     check_widths(config)?;
     let schedule = RunSchedule::new(settings, config)?;
@@ -245,7 +248,7 @@ pub fn plan(
         baseline: Baseline { steps: baseline_steps, tflops: baseline.into() },
         speedup: baseline.linear / run.linear,
         speedup_with_attention: baseline.total() / run.total(),
-        memory: memory(config, source, settings, &schedule, caps, precision)?,
+        memory: memory(config, source, settings, &schedule, caps, options)?,
     })
 }
 
@@ -263,12 +266,12 @@ fn memory(
     settings: &Settings,
     schedule: &RunSchedule,
     caps: Caps,
-    precision: Precision,
+    options: Options,
 ) -> Result<PlannedMemory, Error> {
     let ids = ResidentIds::default();
     let limit = caps.max_binding_bytes;
     // Without a checkpoint every weight would count as f32; FLUX.1 is published in 16 bits.
-    let precision = if source.is_none() { Precision::F16 } else { precision };
+    let precision = if source.is_none() { Precision::F16 } else { options.precision };
     let context = LoadContext::new(&ids, precision, limit);
     let parts = Parts::plan(source, config, &context)?;
 
@@ -303,14 +306,20 @@ fn memory(
     let temporaries_bytes = pool_bytes(&plans);
     let denoiser_weights_bytes = parts.denoiser_bytes();
     let states_bytes = states.bytes();
+    let keeps_text_encoders = options.keeps_text_encoders(&parts);
+    let denoising_bytes = denoiser_weights_bytes + temporaries_bytes + states_bytes;
     Ok(PlannedMemory {
         text_encoder_weights_bytes,
+        keeps_text_encoders,
         denoiser_weights_bytes,
         encoding_bytes,
         temporaries_bytes,
         states_bytes,
         cache_bytes: states.cache.as_ref().map_or(0, CacheMemory::bytes),
-        peak_bytes: encoding_bytes.max(denoiser_weights_bytes + temporaries_bytes + states_bytes),
+        peak_bytes: match keeps_text_encoders {
+            true => encoding_bytes + denoising_bytes,
+            false => encoding_bytes.max(denoising_bytes),
+        },
     })
 }
 

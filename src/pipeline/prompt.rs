@@ -1,14 +1,15 @@
-//! From text to embeddings: tokenise, run CLIP and T5, and let them go.
+//! From text to embeddings: tokenise, run CLIP and T5.
 
+use std::rc::Rc;
+
+use super::encoders::Shape;
+use super::kept::TextKey;
 use super::load::ModelPart;
 use super::programs::{record_clip, record_t5};
-use super::{Error, Event, NamedTensors, Part, Pipeline, Settings};
-use crate::gpu::{Program, SlotPool};
+use super::{Error, NamedTensors, Pipeline, Settings};
 use crate::models::clip::Clip;
 use crate::models::config::Family;
-use crate::models::layers::Upload;
 use crate::models::t5::T5;
-use crate::tensor::Resident;
 
 /// A text as the denoiser wants it.
 #[derive(Clone, Debug, Default)]
@@ -25,9 +26,9 @@ pub(super) struct Embedding {
 
 /// The encoded prompts of a run.
 pub(super) struct Encoded {
-    pub positive: Embedding,
+    pub positive: Rc<Embedding>,
     /// Present under classifier-free guidance.
-    pub negative: Option<Embedding>,
+    pub negative: Option<Rc<Embedding>>,
 }
 
 /// What one CLIP makes of a text.
@@ -38,100 +39,63 @@ struct ClipOutput {
     tokens: Vec<f32>,
 }
 
-/// Encoding in progress: uploads one tensor at a time, so that progress can be shown.
-pub(super) struct Encoder<'p> {
+/// The tokenised texts of a run.
+pub(super) struct Prompts<'p> {
     pipeline: &'p Pipeline,
-    next_upload: usize,
-    bytes: u64,
+    positive: Text,
+    negative: Option<Text>,
 }
 
-impl<'p> Encoder<'p> {
-    pub fn new(pipeline: &'p Pipeline) -> Self {
-        Encoder { pipeline, next_upload: 0, bytes: 0 }
-    }
+/// A tokenised text, and what is known of its encoding.
+struct Text {
+    key: TextKey,
+    given_txt: Option<Vec<f32>>,
+    given_pooled: Option<Vec<f32>>,
+    /// From an earlier run.
+    known: Option<Rc<Embedding>>,
+}
 
-    /// Uploads some weights; `None` when all are there.
-    pub async fn upload_some(&mut self) -> Result<Option<Event>, Error> {
-        let Pipeline { parts, gpu, store, .. } = self.pipeline;
-        let of = parts.text_encoder_bytes();
-        let start = self.bytes;
-        while self.bytes - start < UPLOADS_PER_EVENT {
-            let mut i = self.next_upload;
-            // Which part upload number `i` belongs to.
-            let mut find = |uploads: &'p [Upload]| {
-                let found = uploads.get(i);
-                i = i.saturating_sub(uploads.len());
-                found
-            };
-            let mut done = None;
-            for clip in &parts.clips {
-                if let Some(upload) = find(&clip.uploads) {
-                    clip.upload(gpu, store, upload).await?;
-                    done = Some(upload.bytes());
-                    break;
-                }
-            }
-            if let (None, Some(t5)) = (done, &parts.t5)
-                && let Some(upload) = find(&t5.uploads)
-            {
-                t5.upload(gpu, store, upload).await?;
-                done = Some(upload.bytes());
-            }
-            match done {
-                Some(bytes) => self.bytes += bytes,
-                None if self.bytes > start => break,
-                None => {
-                    store.flush(gpu).await?;
-                    return Ok(None);
-                }
-            }
-            self.next_upload += 1;
-        }
-        Ok(Some(Event::Loading { part: Part::TextEncoders, bytes: self.bytes, of }))
+impl Text {
+    fn is_given(&self) -> bool {
+        self.given_txt.is_some() && self.given_pooled.is_some()
     }
+}
 
-    /// Encodes the prompts of `settings`, then frees the encoders' memory.
-    pub async fn encode(
-        &self,
+impl<'p> Prompts<'p> {
+    /// Tokenises the texts of `settings`.
+    pub fn new(
+        pipeline: &'p Pipeline,
         settings: &Settings,
         given: &NamedTensors,
         warnings: &mut Vec<String>,
-    ) -> Result<Encoded, Error> {
-        let pool = SlotPool::default();
-        let positive = self.embed(&settings.prompt, "", settings, given, &pool, warnings).await?;
+    ) -> Result<Self, Error> {
+        let mut text = |text: &str, prefix| {
+            Prompts::tokenise(pipeline, text, prefix, settings, given, warnings)
+        };
+        let positive = text(&settings.prompt, "")?;
         let negative = match &settings.negative_prompt {
             None => None,
-            Some(text) => {
-                Some(self.embed(text, "negative_", settings, given, &pool, warnings).await?)
-            }
+            Some(negative) => Some(text(negative, "negative_")?),
         };
-        Ok(Encoded { positive, negative })
+        Ok(Prompts { pipeline, positive, negative })
     }
 
-    /// Frees the encoders' memory.
-    pub fn release(&self) {
-        let Pipeline { parts, store, .. } = self.pipeline;
-        parts.clips.iter().flat_map(ModelPart::residents).for_each(|id| store.free(id));
-        parts.t5.iter().flat_map(ModelPart::residents).for_each(|id| store.free(id));
-    }
-
-    async fn embed(
-        &self,
+    fn tokenise(
+        pipeline: &Pipeline,
         text: &str,
         prefix: &str,
         settings: &Settings,
         given: &NamedTensors,
-        pool: &SlotPool,
         warnings: &mut Vec<String>,
-    ) -> Result<Embedding, Error> {
-        let Pipeline { tokenizers, config, parts, .. } = self.pipeline;
+    ) -> Result<Text, Error> {
+        let Pipeline { tokenizers, config, kept, .. } = pipeline;
         let network = &config.transformer;
         let n_t5 = settings.max_sequence_length;
-        let mut clip_ids = Vec::new();
+        let mut clips = Vec::new();
         for tokenizer in &tokenizers.clips {
-            clip_ids.push(tokenizer.encode(text)?.ids);
+            clips.push(tokenizer.encode(text)?.ids);
         }
-        let t5_ids = match &tokenizers.t5 {
+        let t5 = match &tokenizers.t5 {
             None => vec![],
             Some(tokenizer) => {
                 let encoded = tokenizer.encode(text, n_t5)?;
@@ -144,45 +108,80 @@ impl<'p> Encoder<'p> {
                 encoded.ids
             }
         };
-
-        let txt_shape = [1, config.text_tokens(n_t5), network.text_dim()];
+        let key = TextKey { clips, t5, n_text: config.text_tokens(n_t5) };
+        let txt_shape = [1, key.n_text, network.text_dim()];
         let given_txt = given.numbers(&format!("{prefix}prompt_embeds"), &txt_shape)?;
         let pooled_shape = [1, network.pooled_dim()];
         let given_pooled =
             given.numbers(&format!("{prefix}pooled_prompt_embeds"), &pooled_shape)?;
+        let nothing_given = given_txt.is_none() && given_pooled.is_none();
+        Ok(Text {
+            known: if nothing_given { kept.text(&key) } else { None },
+            key,
+            given_txt: given_txt.map(<[f32]>::to_vec),
+            given_pooled: given_pooled.map(<[f32]>::to_vec),
+        })
+    }
 
+    /// Whether any text has yet to be encoded.
+    pub fn need_encoders(&self) -> bool {
+        let needs = |text: &Text| text.known.is_none() && !text.is_given();
+        needs(&self.positive) || self.negative.as_ref().is_some_and(needs)
+    }
+
+    /// Encodes the texts; the encoders' weights must be on the GPU if they are needed.
+    pub async fn encode(&self) -> Result<Encoded, Error> {
+        let positive = self.embed(&self.positive).await?;
+        let negative = match &self.negative {
+            None => None,
+            Some(text) => Some(self.embed(text).await?),
+        };
+        Ok(Encoded { positive, negative })
+    }
+
+    async fn embed(&self, text: &Text) -> Result<Rc<Embedding>, Error> {
+        let Text { key, given_txt, given_pooled, known } = text;
+        if let Some(known) = known {
+            return Ok(known.clone());
+        }
+        let Pipeline { config, parts, kept, .. } = self.pipeline;
         // SD3 has CLIP's tokens in front of T5's.
         let wants_tokens = given_txt.is_none() && config.family() == Family::Sd3;
         let mut clips = Vec::new();
         if given_pooled.is_none() || wants_tokens {
-            for (i, (clip, ids)) in parts.clips.iter().zip(&clip_ids).enumerate() {
-                let output = self.run_clip(i, clip, ids, wants_tokens, pool).await?;
+            for (i, (clip, ids)) in parts.clips.iter().zip(&key.clips).enumerate() {
+                let output = self.run_clip(i, clip, ids, wants_tokens).await?;
                 check_finite("CLIP's encoding of the prompt", &output.pooled)?;
                 clips.push(output);
             }
         }
         let pooled = match given_pooled {
-            Some(pooled) => pooled.to_vec(),
+            Some(pooled) => pooled.clone(),
             None => clips.iter().flat_map(|clip| clip.pooled.iter().copied()).collect(),
         };
         let txt = match given_txt {
-            Some(txt) => txt.to_vec(),
+            Some(txt) => txt.clone(),
             None => {
-                let mut txt = Vec::with_capacity(txt_shape.iter().product());
+                let size = key.n_text * config.transformer.text_dim();
+                let mut txt = Vec::with_capacity(size);
                 if wants_tokens {
                     txt.extend(self.clip_tokens(&clips));
                 }
                 if let Some(t5) = &parts.t5 {
-                    txt.extend(self.run_t5(t5, &t5_ids, pool).await?);
+                    txt.extend(self.run_t5(t5, &key.t5).await?);
                 }
                 // diffusers has zeros in place of a T5 that is not there.
-                txt.resize(txt_shape.iter().product(), 0.0);
+                txt.resize(size, 0.0);
                 txt
             }
         };
         check_finite("the encoding of the prompt", &txt)?;
-        let clip_ids = clip_ids.into_iter().next().unwrap_or_default();
-        Ok(Embedding { clip_ids, t5_ids, txt, pooled })
+        let clip_ids = key.clips.first().cloned().unwrap_or_default();
+        let embedding = Rc::new(Embedding { clip_ids, t5_ids: key.t5.clone(), txt, pooled });
+        if given_txt.is_none() && given_pooled.is_none() {
+            kept.keep_text(key.clone(), embedding.clone());
+        }
+        Ok(embedding)
     }
 
     /// The CLIPs' tokens side by side, padded with zeros: `[77, text_dim]`. SD3 paper, figure 2.
@@ -202,21 +201,22 @@ impl<'p> Encoder<'p> {
         tokens
     }
 
-    async fn run_t5(
-        &self,
-        t5: &ModelPart<T5>,
-        ids: &[u32],
-        pool: &SlotPool,
-    ) -> Result<Vec<f32>, Error> {
-        let Pipeline { gpu, config, .. } = self.pipeline;
-        let d = config.transformer.text_dim();
-        let bias = t5.model.relative_bias(&t5.weights, ids.len())?;
-        let scratch = Scratch::new(self.pipeline);
-        let x = scratch.matrix("t5.x", ids.len(), d, &t5.model.embed(&t5.weights, ids)?).await?;
-        let bias = scratch.matrix("t5.bias", 1, bias.len(), &bias).await?;
-        let out = scratch.matrix("t5.out", ids.len(), d, &[]).await?;
-        scratch.run(&record_t5(gpu.caps(), &t5.model, &x, &bias, &out), pool).await?;
-        scratch.read(&out).await
+    async fn run_t5(&self, t5: &ModelPart<T5>, ids: &[u32]) -> Result<Vec<f32>, Error> {
+        let Pipeline { gpu, config, kept, .. } = self.pipeline;
+        let (n, d) = (ids.len(), config.transformer.text_dim());
+        let bias = t5.model.relative_bias(&t5.weights, n)?;
+        let embedded = t5.model.embed(&t5.weights, ids)?;
+        let inputs =
+            [(("t5.x", n, d), embedded.as_slice()), (("t5.bias", 1, bias.len()), bias.as_slice())];
+        // Its number is the one behind the CLIPs'.
+        let which = config.clips.len();
+        let mut outputs = kept
+            .encoders
+            .run(self.pipeline, which, &inputs, &[("t5.out", n, d)], |residents| {
+                record_t5(gpu.caps(), &t5.model, &residents[0], &residents[1], &residents[2])
+            })
+            .await?;
+        Ok(outputs.pop().unwrap_or_default())
     }
 
     async fn run_clip(
@@ -225,83 +225,28 @@ impl<'p> Encoder<'p> {
         clip: &ModelPart<Clip>,
         ids: &[u32],
         wants_tokens: bool,
-        pool: &SlotPool,
     ) -> Result<ClipOutput, Error> {
-        let Pipeline { gpu, config, .. } = self.pipeline;
+        let Pipeline { gpu, config, kept, .. } = self.pipeline;
         let own = &config.clips[i];
-        let scratch = Scratch::new(self.pipeline);
-        let embedded = clip.model.embed(&clip.weights, ids)?;
-        let x = scratch.matrix("clip.x", ids.len(), own.hidden_size, &embedded).await?;
-        let pooled = scratch.matrix("clip.pooled", 1, own.pooled_dim(), &[]).await?;
-        let tokens = match wants_tokens {
-            true => Some(scratch.matrix("clip.tokens", ids.len(), own.hidden_size, &[]).await?),
-            false => None,
-        };
         let at = own.pooled_position(ids);
-        let recording = record_clip(gpu.caps(), &clip.model, &x, at, &pooled, tokens.as_ref());
-        scratch.run(&recording, pool).await?;
+        let embedded = clip.model.embed(&clip.weights, ids)?;
+        let inputs = [(("clip.x", ids.len(), own.hidden_size), embedded.as_slice())];
+        let mut outputs: Vec<Shape> = vec![("clip.pooled", 1, own.pooled_dim())];
+        if wants_tokens {
+            outputs.push(("clip.tokens", ids.len(), own.hidden_size));
+        }
+        let mut outputs = kept
+            .encoders
+            .run(self.pipeline, i, &inputs, &outputs, |residents| {
+                let (x, pooled, tokens) = (&residents[0], &residents[1], residents.get(2));
+                record_clip(gpu.caps(), &clip.model, x, at, pooled, tokens)
+            })
+            .await?
+            .into_iter();
         Ok(ClipOutput {
-            pooled: scratch.read(&pooled).await?,
-            tokens: match &tokens {
-                Some(tokens) => scratch.read(tokens).await?,
-                None => vec![],
-            },
+            pooled: outputs.next().unwrap_or_default(),
+            tokens: outputs.next().unwrap_or_default(),
         })
-    }
-}
-
-/// Bytes uploaded between two progress events.
-pub(super) const UPLOADS_PER_EVENT: u64 = 64 << 20;
-
-/// Residents that live for one program; freed when dropped.
-struct Scratch<'p> {
-    pipeline: &'p Pipeline,
-    residents: std::cell::RefCell<Vec<Resident>>,
-}
-
-impl<'p> Scratch<'p> {
-    fn new(pipeline: &'p Pipeline) -> Self {
-        Scratch { pipeline, residents: Default::default() }
-    }
-
-    async fn matrix(
-        &self,
-        label: &str,
-        rows: usize,
-        cols: usize,
-        values: &[f32],
-    ) -> Result<Resident, Error> {
-        let Pipeline { ids, gpu, store, .. } = self.pipeline;
-        let resident = ids.matrix(label, rows, cols, gpu.caps().max_binding_bytes);
-        store.create(gpu, &resident).await?;
-        self.residents.borrow_mut().push(resident.clone());
-        if !values.is_empty() {
-            store.write(gpu, &resident, values).await?;
-        }
-        Ok(resident)
-    }
-
-    async fn run(
-        &self,
-        recording: &crate::tensor::Recording,
-        pool: &SlotPool,
-    ) -> Result<(), Error> {
-        let Pipeline { gpu, store, .. } = self.pipeline;
-        let program = Program::compile(gpu, store, pool, recording).await?;
-        Ok(program.run(gpu).await?)
-    }
-
-    async fn read(&self, resident: &Resident) -> Result<Vec<f32>, Error> {
-        let Pipeline { gpu, store, .. } = self.pipeline;
-        Ok(store.read(gpu, resident).await?)
-    }
-}
-
-impl Drop for Scratch<'_> {
-    fn drop(&mut self) {
-        for resident in self.residents.borrow().iter() {
-            self.pipeline.store.free(resident.id);
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `ralu bench`: measurements. A number without the adapter's name is not a result, so that comes with each.
 
 mod compare;
+mod load;
 mod op;
 mod ops;
 mod quality;
@@ -35,13 +36,15 @@ const RUNS: usize = 3;
 /// Runs the command.
 pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
     signals::listen()?;
-    if args.what == BenchArg::Quality {
+    if matches!(args.what, BenchArg::Quality | BenchArg::Load) {
         if args.compare.is_some() || args.profile.is_some() {
             return Err(Error::usage(
                 "--compare and --profile belong to `ralu bench ops`, `step` and `run`; leave them out or measure \
                  one of those",
             ));
         }
+    }
+    if args.what == BenchArg::Quality {
         return quality::run(args, quiet);
     }
     if args.quality != QualityArgs::default() {
@@ -55,6 +58,7 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         BenchArg::Ops if profile => Err(Error::usage(
             "--profile belongs to `ralu bench step` and `run`: `ops` measures one kernel at a time as it is",
         )),
+        BenchArg::Load => load::run(args, quiet),
         BenchArg::Ops => show(args, quiet, |args, quiet| ops::measure(args, quiet), |_| None),
         BenchArg::Step => {
             let measure =
@@ -136,7 +140,7 @@ impl Bench {
             RunSchedule::new(&Settings::resolve(request, &config)?, &config)?;
         }
         let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
-        let options = Options { precision };
+        let options = Options { precision, ..Default::default() };
         let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
         let runs = args.runs.unwrap_or(RUNS);
         Ok(Bench { pipeline, config, plain, ralu, options, name: model.name, runs, quiet })

@@ -106,7 +106,7 @@ fn predicted(bench: &Bench, settings: [&Settings; 2], done: [f64; 2]) -> Result<
     }
     let tflops = |settings: &Settings| {
         let caps = bench.pipeline.gpu().caps();
-        let plan = plan(&bench.config, None, settings, caps, bench.options.precision);
+        let plan = plan(&bench.config, None, settings, caps, bench.options);
         plan.map(|plan| plan.tflops.with_attention)
     };
     Ok(tflops(settings[0])? / tflops(settings[1])?)

@@ -88,24 +88,28 @@ pub fn append_f32(dtype: &StoredDType, bytes: &[u8], out: &mut Vec<f32>) {
     }
 }
 
-/// Index of the first NaN or infinity among little-endian numbers. Looks at exponents only, so it is fast enough
-/// to run over a whole checkpoint while it is uploaded.
+/// Index of the first NaN or infinity among little-endian numbers.
+///
+/// Looks at exponents only, and at whole blocks before it looks for a single number, so that compilers can take many
+/// numbers at a time: it runs over whole checkpoints while they are uploaded.
 pub fn first_not_finite(dtype: &StoredDType, bytes: &[u8]) -> Option<usize> {
     match dtype {
-        StoredDType::F32 => bytes
-            .as_chunks_ref::<4>()
-            .position(|b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
-        StoredDType::F16 => {
-            bytes.as_chunks_ref::<2>().position(|b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00)
-        }
-        StoredDType::BF16 => {
-            bytes.as_chunks_ref::<2>().position(|b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80)
-        }
-        StoredDType::F64 => {
-            bytes.as_chunks_ref::<8>().position(|b| !(f64::from_le_bytes(b) as f32).is_finite())
-        }
+        StoredDType::F32 => first(bytes, |b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
+        StoredDType::F16 => first(bytes, |b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
+        StoredDType::BF16 => first(bytes, |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
+        StoredDType::F64 => first(bytes, |b| !(f64::from_le_bytes(b) as f32).is_finite()),
         StoredDType::Other(_) => None,
     }
+}
+
+/// Index of the first number of `N` bytes that is bad.
+fn first<const N: usize>(bytes: &[u8], is_bad: impl Fn([u8; N]) -> bool) -> Option<usize> {
+    const BLOCK: usize = 1024;
+    let blocks = bytes.chunks(BLOCK * N);
+    let has_bad = |block: &[u8]| block.as_chunks_ref::<N>().fold(false, |bad, b| bad | is_bad(b));
+    let at = blocks.clone().position(has_bad)?;
+    let within = bytes[at * BLOCK * N..].as_chunks_ref::<N>().position(is_bad)?;
+    Some(at * BLOCK + within)
 }
 
 /// `slice::as_chunks`, which is younger than our oldest supported compiler.

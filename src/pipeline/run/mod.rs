@@ -4,6 +4,7 @@
 //! [`regions`] and [`jump`] say what is done.
 
 mod jump;
+mod meanwhile;
 mod positions;
 mod prepare;
 mod regions;
@@ -13,14 +14,16 @@ use std::collections::VecDeque;
 
 use web_time::Instant;
 
-use super::event::{Event, ImageReport};
+use super::event::{Event, ImageReport, Part, StepDone};
+use super::loading::Loading;
 use super::programs::RunMemory;
-use super::prompt::{Encoded, Encoder};
+use super::prompt::{Encoded, Prompts};
 use super::{Error, NamedTensors, Pipeline, Request, RunSchedule, Settings};
-use crate::gpu::{Counters, Profiler};
+use crate::gpu::{Counters, Profiler, Ticket};
 use crate::sampling::cache::CacheRule;
 use crate::tensor::Resident;
-use prepare::Programs;
+use meanwhile::meanwhile;
+pub(super) use prepare::Programs;
 
 /// A request in progress. Pull events with [`Run::next`]; drop it to cancel.
 pub struct Run<'p> {
@@ -35,15 +38,16 @@ pub struct Run<'p> {
     events: VecDeque<Event>,
     phase: Phase<'p>,
     encoded: Option<Encoded>,
-    programs: Option<Programs<'p>>,
+    programs: Option<Programs>,
     image: ImageState,
 }
 
 /// What happens at the next pull.
 enum Phase<'p> {
     Start,
-    Encode(Encoder<'p>, Instant),
-    Load { next: usize, bytes: u64 },
+    LoadEncoders(Loading<'p>, Prompts<'p>, Instant),
+    Encode(Prompts<'p>, Instant),
+    Load(Loading<'p>),
     Prepare,
     BeginImage(usize),
     BeginStage(usize),
@@ -60,6 +64,10 @@ struct ImageState {
     seed: u64,
     started: Option<Instant>,
     stage_seconds: f64,
+    /// The step that is on its way.
+    submitted: Option<SubmittedStep>,
+    /// When the last step was seen to end.
+    step_end: Option<Instant>,
     counters: Option<Counters>,
     selected: Vec<u32>,
     tensors: NamedTensors,
@@ -71,6 +79,13 @@ struct ImageState {
     /// The temporal cache's decisions.
     cache: Option<CacheRule>,
     report: ImageReport,
+}
+
+/// A step that is on its way, and what will be told of it.
+struct SubmittedStep {
+    event: StepDone,
+    ticket: Ticket,
+    started: Instant,
 }
 
 impl<'p> Run<'p> {
@@ -140,32 +155,48 @@ impl<'p> Run<'p> {
                 if self.profile {
                     self.profiler = Some(self.pipeline.gpu.profile().await?);
                 }
-                Phase::Encode(Encoder::new(self.pipeline), Instant::now())
-            }
-            Phase::Encode(mut encoder, started) => {
-                if let Some(event) = encoder.upload_some().await? {
-                    self.events.push_back(event);
-                    return Ok(Phase::Encode(encoder, started));
-                }
+                let started = Instant::now();
                 let mut warnings = Vec::new();
-                let encoded = encoder.encode(&self.settings, &self.given, &mut warnings).await;
-                encoder.release();
-                self.encoded = Some(encoded?);
+                let prompts =
+                    Prompts::new(self.pipeline, &self.settings, &self.given, &mut warnings)?;
                 self.events.extend(warnings.into_iter().map(Event::Warning));
+                match prompts.need_encoders() {
+                    true => {
+                        let loading = Loading::new(self.pipeline, Part::TextEncoders);
+                        Phase::LoadEncoders(loading, prompts, started)
+                    }
+                    false => Phase::Encode(prompts, started),
+                }
+            }
+            Phase::LoadEncoders(mut loading, prompts, started) => match loading.some().await? {
+                Some(event) => {
+                    self.events.push_back(event);
+                    Phase::LoadEncoders(loading, prompts, started)
+                }
+                None => Phase::Encode(prompts, started),
+            },
+            Phase::Encode(prompts, started) => {
+                let loading = self.encode(prompts).await?;
                 self.events.push_back(Event::Encoded {
                     n_tokens: self.settings.max_sequence_length,
                     seconds: started.elapsed().as_secs_f64(),
                 });
-                Phase::Load { next: 0, bytes: 0 }
+                Phase::Load(loading)
             }
-            Phase::Load { next, bytes } => self.load_some(next, bytes).await?,
+            Phase::Load(mut loading) => match loading.some().await? {
+                Some(event) => {
+                    self.events.push_back(event);
+                    Phase::Load(loading)
+                }
+                None => Phase::Prepare,
+            },
             Phase::Prepare => {
                 self.programs = Some(self.prepare().await?);
                 self.write_conditioning().await?;
                 Phase::BeginImage(0)
             }
             Phase::BeginImage(number) if number >= self.settings.count => {
-                self.programs = None;
+                self.keep_programs();
                 Phase::Done
             }
             Phase::BeginImage(number) => {
@@ -200,8 +231,29 @@ impl<'p> Run<'p> {
         })
     }
 
+    /// Encodes the prompts. Where the text encoders stay on the GPU anyway, the denoiser is loaded while they work.
+    async fn encode(&mut self, prompts: Prompts<'p>) -> Result<Loading<'p>, Error> {
+        let mut loading = Loading::new(self.pipeline, Part::Denoiser);
+        let encoded = if self.pipeline.keeps_text_encoders {
+            let events = &mut self.events;
+            meanwhile(prompts.encode(), async || {
+                let event = loading.some().await?;
+                let more = event.is_some();
+                events.extend(event);
+                Ok::<_, Error>(more)
+            })
+            .await?
+        } else {
+            let encoded = prompts.encode().await;
+            self.pipeline.release_text_encoders();
+            encoded
+        };
+        self.encoded = Some(encoded?);
+        Ok(loading)
+    }
+
     #[track_caller]
-    fn programs(&self) -> Result<&Programs<'p>, Error> {
+    fn programs(&self) -> Result<&Programs, Error> {
         match &self.programs {
             Some(programs) => Ok(programs),
             None => unreachable!("a phase after Prepare runs without programs"),
@@ -220,5 +272,11 @@ impl<'p> Run<'p> {
     async fn read(&self, resident: &Resident) -> Result<Vec<f32>, Error> {
         let Pipeline { gpu, store, .. } = self.pipeline;
         Ok(store.read(gpu, resident).await?)
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.keep_programs();
     }
 }

@@ -1,19 +1,17 @@
-//! Before the first step: the denoiser's weights, the programs and their memory, the embeddings.
+//! Before the first step: the programs and their memory, the embeddings.
 
 use std::rc::Rc;
 
-use super::{Phase, Run};
-use crate::gpu::Program;
+use super::Run;
+use crate::gpu::{Program, Store};
 use crate::models::layers::{TIME_CHANNELS, timestep_embedding};
-use crate::pipeline::event::{Event, Part};
+use crate::pipeline::kept::ProgramsKey;
 use crate::pipeline::programs::{Layout, Models, RunMemory, RunRecordings, StepRecordings};
-use crate::pipeline::prompt::UPLOADS_PER_EVENT;
 use crate::pipeline::{Error, Pipeline};
 use crate::tensor::{Recording, Resident, plan_memory};
 
 /// The compiled programs of a run and the memory they work on.
-pub(super) struct Programs<'p> {
-    pipeline: &'p Pipeline,
+pub(in crate::pipeline) struct Programs {
     pub(super) memory: RunMemory,
     pub(super) steps: Vec<StepRecordings<Rc<Program>>>,
     pub(super) jumps: Vec<Program>,
@@ -24,56 +22,47 @@ pub(super) struct Programs<'p> {
     pub(super) allocated_bytes: u64,
 }
 
-impl Drop for Programs<'_> {
-    fn drop(&mut self) {
-        for resident in self.memory.residents() {
-            self.pipeline.store.free(resident.id);
-        }
+impl Programs {
+    /// Frees the memory that only they use.
+    pub(in crate::pipeline) fn free(self, store: &Store) {
+        self.memory.residents().iter().for_each(|resident| store.free(resident.id));
     }
 }
 
 impl<'p> Run<'p> {
-    /// Uploads some of the denoiser's and decoder's weights, if they are not there yet.
-    pub(super) async fn load_some(
-        &mut self,
-        mut next: usize,
-        mut bytes: u64,
-    ) -> Result<Phase<'p>, Error> {
-        let Pipeline { parts, gpu, store, denoiser_loaded, .. } = self.pipeline;
-        if denoiser_loaded.get() {
-            return Ok(Phase::Prepare);
+    /// Records and compiles everything, and allocates all memory of the run; or takes what an earlier run has left.
+    pub(super) async fn prepare(&self) -> Result<Programs, Error> {
+        let Pipeline { gpu, store, config, parts, ids, kept, .. } = self.pipeline;
+        if let Some(programs) = kept.take_programs(&self.programs_key(), store) {
+            return Ok(Programs { allocated_bytes: 0, ..programs });
         }
-        let (denoiser, vae) = (&parts.denoiser, &parts.vae);
-        let of = parts.denoiser_bytes();
-        let start = bytes;
-        while bytes - start < UPLOADS_PER_EVENT {
-            if let Some(upload) = denoiser.uploads.get(next) {
-                denoiser.upload(gpu, store, upload).await?;
-                bytes += upload.bytes();
-            } else if let Some(upload) = vae.uploads.get(next - denoiser.uploads.len()) {
-                vae.upload(gpu, store, upload).await?;
-                bytes += upload.bytes();
-            } else {
-                store.flush(gpu).await?;
-                denoiser_loaded.set(true);
-                self.events.push_back(Event::Loading { part: Part::Denoiser, bytes, of });
-                return Ok(Phase::Prepare);
-            }
-            next += 1;
+        let models = Models { config, denoiser: &parts.denoiser.model, vae: &parts.vae.model };
+        let layout = Layout { ids, caps: gpu.caps(), config, settings: &self.settings };
+        let memory = RunMemory::new(&layout, &self.schedule, models.denoiser, self.stage_pictures);
+        let residents: Vec<_> = memory.residents().into_iter().cloned().collect();
+        let programs = self.compile(models, memory).await;
+        if programs.is_err() {
+            residents.iter().for_each(|resident| store.free(resident.id));
         }
-        self.events.push_back(Event::Loading { part: Part::Denoiser, bytes, of });
-        Ok(Phase::Load { next, bytes })
+        programs
     }
 
-    /// Records and compiles everything, and allocates all memory of the run.
-    pub(super) async fn prepare(&self) -> Result<Programs<'p>, Error> {
-        let pipeline = self.pipeline;
-        let Pipeline { gpu, store, pool, config, parts, ids, .. } = pipeline;
-        let settings = &self.settings;
-        let models = Models { config, denoiser: &parts.denoiser.model, vae: &parts.vae.model };
-        let layout = Layout { ids, caps: gpu.caps(), config, settings };
-        let memory = RunMemory::new(&layout, &self.schedule, models.denoiser, self.stage_pictures);
-        let recordings = RunRecordings::new(gpu.caps(), models, settings, &self.schedule, &memory);
+    fn programs_key(&self) -> ProgramsKey {
+        ProgramsKey::new(&self.settings, &self.schedule, self.stage_pictures)
+    }
+
+    /// Leaves the programs to the next run.
+    pub(super) fn keep_programs(&mut self) {
+        if let Some(programs) = self.programs.take() {
+            let Pipeline { kept, store, .. } = self.pipeline;
+            kept.keep_programs(self.programs_key(), programs, store);
+        }
+    }
+
+    async fn compile(&self, models: Models<'_>, memory: RunMemory) -> Result<Programs, Error> {
+        let Pipeline { gpu, store, pool, .. } = self.pipeline;
+        let (settings, schedule) = (&self.settings, &self.schedule);
+        let recordings = RunRecordings::new(gpu.caps(), models, settings, schedule, &memory);
         for resident in memory.residents() {
             store.create(gpu, resident).await?;
         }
@@ -108,16 +97,7 @@ impl<'p> Run<'p> {
         }
         let [decode_low, decode_mixed] = optional;
         let decode = Program::compile(gpu, store, pool, &recordings.decode).await?;
-        Ok(Programs {
-            pipeline,
-            memory,
-            steps,
-            jumps,
-            decode_low,
-            decode,
-            decode_mixed,
-            allocated_bytes,
-        })
+        Ok(Programs { memory, steps, jumps, decode_low, decode, decode_mixed, allocated_bytes })
     }
 
     pub(super) async fn write_conditioning(&self) -> Result<(), Error> {
@@ -145,7 +125,9 @@ impl<'p> Run<'p> {
     pub(super) async fn replan(&mut self) -> Result<(), Error> {
         let x = self.read(&self.memory()?.stages[0].x).await?;
         let velocity = self.read(&self.memory()?.stages[0].velocity).await?;
-        self.programs = None;
+        if let Some(programs) = self.programs.take() {
+            programs.free(&self.pipeline.store);
+        }
         self.programs = Some(self.prepare().await?);
         self.write_conditioning().await?;
         self.write(&self.memory()?.stages[0].x, &x).await?;

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use web_time::Instant;
 
-use super::{ImageState, Run};
-use crate::gpu::Program;
+use super::{ImageState, Run, SubmittedStep};
+use crate::gpu::{Program, Ticket};
 use crate::models::config::Family;
 use crate::ops::{change_rows, relative_change};
 use crate::pipeline::event::{Event, StageEnd, StageStart, StepDone};
@@ -125,7 +125,7 @@ impl<'p> Run<'p> {
         Ok(())
     }
 
-    /// One evaluation of the network and one Euler step.
+    /// Submits one evaluation of the network and one Euler step, and reports the step before.
     pub(super) async fn step(&mut self, stage: usize, i: usize) -> Result<(), Error> {
         let started = Instant::now();
         let sigmas = &self.schedule.stages[stage].sigmas;
@@ -141,7 +141,7 @@ impl<'p> Run<'p> {
         // After the step the latents are at the next noise level.
         scalars[step::SIGMA] = next as f32;
         self.write(&shared.step, &scalars).await?;
-        let decision = self.evaluate(stage, i).await?;
+        let (decision, ticket) = self.evaluate(stage, i).await?;
         self.keep_estimate(stage, next).await?;
 
         if i == 0 {
@@ -155,34 +155,52 @@ impl<'p> Run<'p> {
                 self.image.counters = Some(self.pipeline.gpu.counters());
             }
         }
-        let seconds = started.elapsed().as_secs_f64();
-        self.image.stage_seconds += seconds;
-        self.image.report.step_seconds += seconds;
         if let Some(stage) = self.image.report.computed.last_mut() {
             stage.push(decision == Decision::Full);
         }
         let done = self.done(stage, i)?;
-        self.events.push_back(Event::Step(StepDone {
+        let event = StepDone {
             image: self.image.number,
             stage: stage + 1,
             step: i + 1,
             of: steps,
             sigma,
-            seconds,
+            seconds: 0.0,
             done,
             reused: decision == Decision::Reuse,
-        }));
+        };
+        let before = self.image.submitted.replace(SubmittedStep { event, ticket, started });
+        self.report_step(before).await?;
+        if self.pipeline.gpu.has_run(ticket) {
+            let this = self.image.submitted.take();
+            self.report_step(this).await?;
+        }
         Ok(())
     }
 
-    /// Runs what the temporal cache asks for, or the whole network without one. Gives what became of the step.
-    async fn evaluate(&mut self, stage: usize, i: usize) -> Result<Decision, Error> {
+    /// Waits for a submitted step and reports it. The step after it is already queued, so the GPU does not wait.
+    async fn report_step(&mut self, step: Option<SubmittedStep>) -> Result<(), Error> {
+        let Some(SubmittedStep { mut event, ticket, started }) = step else { return Ok(()) };
+        self.pipeline.gpu.finish(ticket).await?;
+        let now = Instant::now();
+        // It was submitted before the step in front of it had ended.
+        let started = self.image.step_end.map_or(started, |end| end.max(started));
+        self.image.step_end = Some(now);
+        event.seconds = (now - started).as_secs_f64();
+        self.image.stage_seconds += event.seconds;
+        self.image.report.step_seconds += event.seconds;
+        self.events.push_back(Event::Step(event));
+        Ok(())
+    }
+
+    /// Submits what the temporal cache asks for, or the whole network without one. Gives what becomes of the step.
+    async fn evaluate(&mut self, stage: usize, i: usize) -> Result<(Decision, Ticket), Error> {
         let mut decision = match &mut self.image.cache {
             Some(rule) => rule.next(i),
             None => Decision::Full,
         };
         if let Some(probe) = self.programs()?.steps[stage].probe.clone() {
-            self.run_program(&probe).await?;
+            self.submit(&probe).await?;
             if decision == Decision::Probe {
                 let change = self.change(stage).await?;
                 if let Some(rule) = &mut self.image.cache {
@@ -196,14 +214,12 @@ impl<'p> Run<'p> {
             (Decision::Reuse, Some(reuse)) => reuse.clone(),
             _ => programs.full.clone(),
         };
-        self.run_program(&program).await?;
-        Ok(decision)
+        Ok((decision, self.submit(&program).await?))
     }
 
-    pub(super) async fn run_program(&mut self, program: &Program) -> Result<(), Error> {
-        program.run(&self.pipeline.gpu).await?;
+    async fn submit(&mut self, program: &Program) -> Result<Ticket, Error> {
         self.image.flops_done += program.flops();
-        Ok(())
+        Ok(program.start(&self.pipeline.gpu).await?)
     }
 
     /// The change that a probe measured.
@@ -286,6 +302,8 @@ impl<'p> Run<'p> {
 
     /// Reports a stage, and jumps to the next one.
     pub(super) async fn end_stage(&mut self, stage: usize) -> Result<(), Error> {
+        let last = self.image.submitted.take();
+        self.report_step(last).await?;
         let now = self.pipeline.gpu.counters();
         let then = self.image.counters.unwrap_or(now);
         self.events.push_back(Event::StageEnd(StageEnd {

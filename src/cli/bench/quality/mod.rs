@@ -116,11 +116,12 @@ impl Bench {
         if let Some(store) = &store {
             results.resume(store.folder())?;
         }
+        let options = Options { precision, ..Default::default() };
         for case in std::iter::once(&reference).chain(&settings) {
-            memory::check(&gpu, &config, &model.folder, &case.settings, precision)
+            memory::check(&gpu, &config, &model.folder, &case.settings, options)
                 .map_err(|error| case.named(error))?;
         }
-        let pipeline = Pipeline::open(gpu, Box::new(model.folder), Options { precision })?;
+        let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
         let work = work_left(&results, &reference, &settings);
         let progress = Progress::new(quiet, work);
         let warned = BTreeSet::new();

@@ -1,0 +1,182 @@
+//! `ralu bench load`: how fast weights get from disk to the GPU, beside a plain read of the same files.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use ralu::gpu::{Gpu, block_on};
+use ralu::pipeline::{Options, Part, Pipeline};
+use serde::Serialize;
+
+use super::super::args::BenchArgs;
+use super::super::error::{Error, Result};
+use super::super::request::{self, Asked};
+use super::super::{model, output, signals};
+use super::stopwatch::{Spent, Stopwatch};
+use super::{RUNS, median};
+
+/// A plain read goes through a buffer of this size, which stays in a processor's cache.
+const READ_BYTES: usize = 1 << 20;
+
+#[derive(Serialize)]
+struct Speed {
+    bytes: u64,
+    median_seconds: f64,
+    best_seconds: f64,
+    /// By the best run.
+    gb_per_second: f64,
+    /// Per second of processor time, by the best run; where the system says so (Linux).
+    gb_per_cpu_second: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    bench: &'static str,
+    adapter: String,
+    backend: &'static str,
+    driver: String,
+    model: String,
+    /// Of all weight files, from the system's cache.
+    read: Speed,
+    /// Of all weights that the model needs: text encoders, denoiser and decoder.
+    load: Speed,
+    /// Speed of loading over that of reading.
+    ratio: f64,
+    /// The same per second of processor time.
+    cpu_ratio: Option<f64>,
+}
+
+/// Runs the benchmark.
+pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
+    let Asked { model: given, precision, .. } = request::plain(&args.request)?;
+    let path = model::open(given.as_deref())?.folder.path().to_path_buf();
+    let files = weight_files(&path)?;
+    let runs = args.runs.unwrap_or(RUNS);
+    let (mut reads, mut loads) = (Vec::new(), Vec::new());
+    let (mut read_bytes, mut load_bytes) = (0, 0);
+    let mut place = None;
+    // The first pass brings the files into the system's cache.
+    for i in 0..=runs {
+        let read = timed(|| {
+            read_bytes = files.iter().map(|file| read(file)).sum::<Result<u64>>()?;
+            Ok(())
+        })?;
+        let model = model::open(given.as_deref())?;
+        let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
+        let options = Options { precision, ..Default::default() };
+        let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
+        let gpu = pipeline.gpu();
+        let load = timed(|| {
+            for part in [Part::TextEncoders, Part::Denoiser] {
+                block_on(gpu, pipeline.load(part, |_| {}))?;
+            }
+            Ok(())
+        })?;
+        signals::check()?;
+        load_bytes = gpu.counters().uploaded_bytes;
+        let report = gpu.report();
+        place = Some((report.name.clone(), report.backend, report.driver.clone(), model.name));
+        if i > 0 {
+            if !quiet {
+                let (read, load) = (read.seconds, load.seconds);
+                output::diagnostic(&format!(
+                    "run {i} of {runs}: read {read:.2} s, load {load:.2} s"
+                ));
+            }
+            reads.push(read);
+            loads.push(load);
+        }
+    }
+    let Some((adapter, backend, driver, model)) = place else { return Ok(()) };
+    let (read, load) = (Speed::new(read_bytes, &reads), Speed::new(load_bytes, &loads));
+    let report = Report {
+        bench: "load",
+        adapter,
+        backend,
+        driver,
+        model,
+        ratio: load.gb_per_second / read.gb_per_second,
+        cpu_ratio: load
+            .gb_per_cpu_second
+            .zip(read.gb_per_cpu_second)
+            .map(|(load, read)| load / read),
+        read,
+        load,
+    };
+    if args.json {
+        return output::json(&report);
+    }
+    output::line(format!("{} ({}), {}", report.adapter, report.backend, report.model))?;
+    for (name, speed) in [("read", &report.read), ("load", &report.load)] {
+        let cpu = speed
+            .gb_per_cpu_second
+            .map_or(String::new(), |gb| format!(", {gb:.2} GB per second of processor time"));
+        output::line(format!(
+            "{name}  {:>7.3} GB  {:>7.3} s (median {:.3})  {:>6.2} GB/s{cpu}",
+            speed.bytes as f64 / 1e9,
+            speed.best_seconds,
+            speed.median_seconds,
+            speed.gb_per_second
+        ))?;
+    }
+    let cpu = report.cpu_ratio.map_or(String::new(), |ratio| {
+        format!(", {:.0} % per second of processor time", 100.0 * ratio)
+    });
+    output::line(format!("loading reaches {:.0} % of a plain read{cpu}", 100.0 * report.ratio))
+}
+
+impl Speed {
+    fn new(bytes: u64, runs: &[Spent]) -> Speed {
+        let least =
+            |of: &dyn Fn(&Spent) -> Option<f64>| runs.iter().filter_map(of).min_by(f64::total_cmp);
+        let best_seconds = least(&|took| Some(took.seconds)).unwrap_or(f64::NAN);
+        let per_second = |seconds: f64| bytes as f64 / 1e9 / seconds;
+        Speed {
+            bytes,
+            median_seconds: median(runs.iter().map(|took| took.seconds).collect()),
+            best_seconds,
+            gb_per_second: per_second(best_seconds),
+            gb_per_cpu_second: least(&|took| took.cpu_seconds).map(per_second),
+        }
+    }
+}
+
+fn timed(body: impl FnOnce() -> Result<()>) -> Result<Spent> {
+    let stopwatch = Stopwatch::start(true);
+    body()?;
+    Ok(stopwatch.spent())
+}
+
+/// The weight files of a model's parts. Files beside the parts' folders belong to other programs.
+fn weight_files(model: &Path) -> Result<Vec<PathBuf>> {
+    let list = |folder: &Path| -> Result<Vec<PathBuf>> {
+        let failed =
+            |error| Error::failed(format!("{}: cannot be listed: {error}", folder.display()));
+        let entries = fs::read_dir(folder).map_err(failed)?;
+        entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
+    };
+    let mut files = Vec::new();
+    for part in list(model)?.iter().filter(|path| path.is_dir()) {
+        files.extend(
+            list(part)?.into_iter().filter(|path| {
+                path.extension().is_some_and(|extension| extension == "safetensors")
+            }),
+        );
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Reads a file and forgets it.
+fn read(path: &Path) -> Result<u64> {
+    let failed = |error| Error::failed(format!("{}: cannot be read: {error}", path.display()));
+    let mut file = File::open(path).map_err(failed)?;
+    let mut buffer = vec![0; READ_BYTES];
+    let mut bytes = 0;
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(bytes),
+            n => bytes += n as u64,
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Submissions on their way: how many are queued, how long each may be, and what became of them.
+//!
+//! The queue is the device's, not a program's: the first slice of a step is submitted while the last ones of the step
+//! before still run. What a slice's error scopes caught is looked at when the slice has ended, so that no submission
+//! waits for an answer.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use web_time::Instant;
+
+use super::signal::{Signal, yield_now};
+use super::{Error, Gpu};
+
+/// What error scopes have caught, as soon as it is known.
+pub(super) type Caught = Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
+
+/// Slices that may be queued while the host prepares the next: enough for the GPU never to wait, and few enough that
+/// a dropped run leaves little behind.
+const QUEUED: usize = 2;
+/// Seconds that a slice should take where the GPU's speed is known.
+const SLICE_SECONDS: f64 = 0.2;
+/// How many times the cautious first slice a slice may become.
+const MAX_GROWTH: f64 = 64.0;
+
+/// Names a submission; see [`Gpu::finish`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// Slices whose end was not yet seen, oldest first.
+#[derive(Default)]
+pub(super) struct InFlight {
+    slices: RefCell<VecDeque<Slice>>,
+    last: Cell<Ticket>,
+    pace: Cell<Pace>,
+}
+
+struct Slice {
+    ticket: Ticket,
+    label: Rc<str>,
+    flops: f64,
+    submitted: Instant,
+    index: wgpu::SubmissionIndex,
+    done: Signal,
+    caught: Caught,
+}
+
+/// How fast this GPU was found to be.
+#[derive(Clone, Copy, Default)]
+struct Pace {
+    flops_per_second: Option<f64>,
+    /// When the last slice ended, if the host saw it end.
+    last_end: Option<Instant>,
+}
+
+impl Gpu {
+    /// Estimated FLOPs that one slice should hold. Cautious at first; where the host can watch slices end, as many as
+    /// take a fifth of a second: that is far from any driver's time-out, quick to cancel, and costs few submissions.
+    pub(super) fn slice_flops(&self) -> f64 {
+        let first = self.first_slice_flops;
+        match self.in_flight.pace.get().flops_per_second {
+            None => first,
+            Some(rate) => (rate * SLICE_SECONDS).clamp(first, MAX_GROWTH * first),
+        }
+    }
+
+    /// Submits a slice, and waits until few enough are queued.
+    pub(super) async fn enqueue(
+        &self,
+        label: &Rc<str>,
+        flops: f64,
+        encode: impl FnOnce() -> wgpu::CommandBuffer,
+    ) -> Result<Ticket, Error> {
+        let submitted = Instant::now();
+        let (index, caught) = self.scoped_later(|| self.queue.submit([encode()]));
+        self.ledger().update(|c| c.submissions += 1);
+        let done = Signal::default();
+        let set = done.clone();
+        self.queue.on_submitted_work_done(move || set.set());
+        let ticket = Ticket(self.in_flight.last.get().0 + 1);
+        self.in_flight.last.set(ticket);
+        let label = label.clone();
+        let slice = Slice { ticket, label, flops, submitted, index, done, caught };
+        self.in_flight.slices.borrow_mut().push_back(slice);
+        while self.in_flight.slices.borrow().len() > QUEUED {
+            self.retire_oldest().await?;
+        }
+        // Some drivers block in `submit` instead of queueing, and then nothing else ever pends.
+        yield_now().await;
+        Ok(ticket)
+    }
+
+    /// Waits until the submission that `ticket` names, and all before it, have run, and reports what went wrong in
+    /// them.
+    pub async fn finish(&self, ticket: Ticket) -> Result<(), Error> {
+        let is_due = || self.in_flight.slices.borrow().front().is_some_and(|s| s.ticket <= ticket);
+        while is_due() {
+            self.retire_oldest().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the submission that `ticket` names has run, as far as can be said without waiting. Where a driver runs
+    /// commands as they are submitted, it always has.
+    pub fn has_run(&self, ticket: Ticket) -> bool {
+        // Natively, callbacks run inside `poll`.
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        let slices = self.in_flight.slices.borrow();
+        slices.iter().take_while(|slice| slice.ticket <= ticket).all(|slice| slice.done.is_set())
+    }
+
+    /// Waits for the oldest slice.
+    async fn retire_oldest(&self) -> Result<(), Error> {
+        let oldest = self.in_flight.slices.borrow().front().map(|s| (s.ticket, s.done.clone()));
+        let Some((ticket, done)) = oldest else { return Ok(()) };
+        let watched = !self.has_run(ticket);
+        done.wait(self).await;
+        let slice = {
+            let mut slices = self.in_flight.slices.borrow_mut();
+            // Another run on this device may have taken it meanwhile.
+            let is_first = slices.front().is_some_and(|slice| slice.ticket == ticket);
+            if is_first { slices.pop_front() } else { None }
+        };
+        let Some(slice) = slice else { return Ok(()) };
+        self.in_flight.pace.set(self.in_flight.pace.get().after(&slice, watched));
+        self.judge(&slice.label, slice.caught.await)
+    }
+
+    /// The submission to sleep for: the oldest that has not ended. `None` if there is none.
+    pub(super) fn oldest_pending(&self) -> Option<wgpu::SubmissionIndex> {
+        let slices = self.in_flight.slices.borrow();
+        slices.iter().find(|slice| !slice.done.is_set()).map(|slice| slice.index.clone())
+    }
+}
+
+impl InFlight {
+    pub(super) fn assume_speed(&self, flops_per_second: f64) {
+        let flops_per_second = Some(flops_per_second);
+        self.pace.set(Pace { flops_per_second, ..self.pace.get() });
+    }
+}
+
+impl Pace {
+    /// A slice has just been seen to end, or, if not `watched`, had ended some time ago.
+    fn after(self, slice: &Slice, watched: bool) -> Pace {
+        if !watched {
+            return Pace { last_end: None, ..self };
+        }
+        let now = Instant::now();
+        let Some(last_end) = self.last_end else { return Pace { last_end: Some(now), ..self } };
+        let seconds = (now - last_end.max(slice.submitted)).as_secs_f64();
+        let rate = slice.flops / seconds.max(1e-4);
+        // Slices differ in how their estimate fits: no single one may lengthen the next ones by much.
+        let blended = self.flops_per_second.map_or(rate, |old| (old + rate.min(2.0 * old)) / 2.0);
+        Pace { flops_per_second: Some(blended), last_end: Some(now) }
+    }
+}

@@ -1,0 +1,164 @@
+//! Large uploads: bytes travel through a few small staging buffers that are used again and again.
+//!
+//! `queue.write_buffer` takes fresh memory for every call, which the system has to clear first, and keeps it until the
+//! next submission has run. That is right for a step's few numbers and wrong for a model's gigabytes.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use super::signal::Signal;
+use super::{Error, Gpu, Store};
+use crate::tensor::ResidentId;
+
+/// Bytes of a staging buffer: large enough that a transfer costs more than its submission, small enough that a
+/// processor's cache still holds it when a software adapter copies it on.
+const CHUNK_BYTES: u64 = 4 << 20;
+/// Staging buffers: one is filled while the others are on their way.
+const CHUNKS: usize = 4;
+/// Mapped ranges start on multiples of this (WebGPU).
+const MAP_ALIGNMENT: u64 = 8;
+
+/// Uploads in progress. Nothing of them can be relied on before [`Uploads::finish`]; what was not finished when this
+/// is dropped is not uploaded.
+#[derive(Default)]
+pub struct Uploads {
+    open: RefCell<Option<Chunk>>,
+    /// Handed to the GPU, oldest first, to be mapped again when it is done with them.
+    returning: RefCell<VecDeque<Returning>>,
+}
+
+/// A mapped staging buffer that is being filled.
+struct Chunk {
+    staging: wgpu::Buffer,
+    used: u64,
+    copies: Vec<Copy>,
+}
+
+struct Copy {
+    from: u64,
+    target: wgpu::Buffer,
+    to: u64,
+    bytes: u64,
+}
+
+struct Returning {
+    staging: wgpu::Buffer,
+    mapped: Signal,
+    outcome: Arc<Mutex<Option<Result<(), wgpu::BufferAsyncError>>>>,
+}
+
+fn failed(message: impl ToString) -> Error {
+    Error::Rejected { what: "an upload".into(), message: message.to_string() }
+}
+
+impl Uploads {
+    /// Uploads bytes, a multiple of 4, into buffer number `index` of a resident. They are copied before this ends.
+    pub async fn write(
+        &self,
+        gpu: &Gpu,
+        store: &Store,
+        id: ResidentId,
+        index: usize,
+        mut offset: u64,
+        mut bytes: &[u8],
+    ) -> Result<(), Error> {
+        let target = store.buffer(id, index);
+        gpu.ledger().update(|c| c.uploaded_bytes += bytes.len() as u64);
+        while !bytes.is_empty() {
+            let open = self.open.borrow_mut().take();
+            let mut chunk = match open {
+                Some(chunk) => chunk,
+                None => self.chunk(gpu).await?,
+            };
+            let now = bytes.len().min((CHUNK_BYTES - chunk.used) as usize);
+            let (part, rest) = bytes.split_at(now);
+            let n = part.len() as u64;
+            chunk
+                .staging
+                .get_mapped_range_mut(chunk.used..chunk.used + n)
+                .map_err(failed)?
+                .copy_from_slice(part);
+            chunk.copies.push(Copy {
+                from: chunk.used,
+                target: target.raw.clone(),
+                to: offset,
+                bytes: n,
+            });
+            chunk.used = (chunk.used + n).next_multiple_of(MAP_ALIGNMENT);
+            (offset, bytes) = (offset + n, rest);
+            if chunk.used == CHUNK_BYTES {
+                self.submit(gpu, chunk).await?;
+            } else {
+                *self.open.borrow_mut() = Some(chunk);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands everything to the device and waits for its end. Frees the staging memory.
+    pub async fn finish(&self, gpu: &Gpu) -> Result<(), Error> {
+        let open = self.open.borrow_mut().take();
+        if let Some(chunk) = open {
+            self.submit(gpu, chunk).await?;
+        }
+        gpu.idle().await?;
+        self.returning.borrow_mut().clear();
+        Ok(())
+    }
+
+    /// A mapped staging buffer: a new one, or the one that was handed over first.
+    async fn chunk(&self, gpu: &Gpu) -> Result<Chunk, Error> {
+        let returning = {
+            let mut returning = self.returning.borrow_mut();
+            if returning.len() < CHUNKS { None } else { returning.pop_front() }
+        };
+        let staging = match returning {
+            Some(Returning { staging, mapped, outcome }) => {
+                mapped.wait(gpu).await;
+                gpu.check()?;
+                match outcome.lock().ok().and_then(|mut outcome| outcome.take()) {
+                    Some(Ok(())) => staging,
+                    Some(Err(error)) => return Err(failed(error)),
+                    None => return Err(failed("no answer from the device")),
+                }
+            }
+            None => {
+                let create = || {
+                    gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                        label: Some("upload"),
+                        size: CHUNK_BYTES,
+                        usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+                        mapped_at_creation: true,
+                    })
+                };
+                gpu.scoped("an upload", create).await?
+            }
+        };
+        Ok(Chunk { staging, used: 0, copies: vec![] })
+    }
+
+    /// Starts a chunk's copies, and asks for its memory back.
+    async fn submit(&self, gpu: &Gpu, chunk: Chunk) -> Result<(), Error> {
+        let Chunk { staging, copies, .. } = chunk;
+        let copy = || {
+            staging.unmap();
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            for Copy { from, target, to, bytes } in &copies {
+                encoder.copy_buffer_to_buffer(&staging, *from, target, *to, *bytes);
+            }
+            gpu.queue.submit([encoder.finish()]);
+        };
+        gpu.scoped("an upload", copy).await?;
+        let (mapped, outcome) = (Signal::default(), Arc::new(Mutex::new(None)));
+        let (set, slot) = (mapped.clone(), outcome.clone());
+        staging.map_async(wgpu::MapMode::Write, .., move |result| {
+            if let Ok(mut slot) = slot.lock() {
+                *slot = Some(result);
+            }
+            set.set();
+        });
+        self.returning.borrow_mut().push_back(Returning { staging, mapped, outcome });
+        Ok(())
+    }
+}

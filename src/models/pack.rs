@@ -1,0 +1,193 @@
+//! Packing: from a checkpoint's rows to the order that kernels read, `[N / tile][K][tile]`.
+//!
+//! The bytes of a whole model pass through here on their way to the GPU, so this is written for memory, not for the
+//! eye: sixteen numbers at a time, in blocks that stay in the first-level cache.
+
+use std::borrow::Cow;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use super::weights::{StoredDType, TensorInfo, WeightError, Weights, append_f32};
+use crate::tensor::{PackedWeight, Storage};
+
+/// Numbers of a row that are transposed together: two cache lines of 16-bit numbers.
+const BLOCK: usize = 64;
+
+/// Packs the tiles of weights, one after the other, in memory of its own.
+#[derive(Default)]
+pub struct Packer {
+    packed: Vec<u8>,
+    converted: Vec<u8>,
+    values: Vec<f32>,
+}
+
+impl Packer {
+    /// Packs outputs `first..first + weight.tile` of a weight as [`PackedWeight`] describes: `[K][tile]`.
+    ///
+    /// Reads only those rows of the checkpoint, or, with `order`, the rows that it names for these outputs. Fails on
+    /// NaN and infinity. Outputs past `N` are zero.
+    pub fn tile(
+        &mut self,
+        weights: &Weights,
+        tensor: &TensorInfo,
+        weight: &PackedWeight,
+        first: usize,
+        order: Option<&[usize]>,
+    ) -> Result<&[u8], WeightError> {
+        let (k, tile) = (weight.k, weight.tile);
+        let n_rows = tile.min(weight.n.saturating_sub(first));
+        let row_bytes = k * tensor.dtype.bytes().unwrap_or(4);
+        let bytes_of =
+            |row: usize, rows: usize| (row * row_bytes) as u64..((row + rows) * row_bytes) as u64;
+        let ranges: Vec<_> = match order {
+            None => vec![bytes_of(first, n_rows)],
+            Some(order) => {
+                order[first..first + n_rows].iter().map(|row| bytes_of(*row, 1)).collect()
+            }
+        };
+        let mut pieces: Vec<Cow<'_, [u8]>> = Vec::with_capacity(ranges.len());
+        for range in &ranges {
+            let bytes = weights.bytes(tensor, range.clone())?;
+            weights.check_finite(tensor, range.start, &bytes)?;
+            pieces.push(bytes);
+        }
+        let mut rows: Vec<&[u8]> = pieces.iter().flat_map(|p| p.chunks_exact(row_bytes)).collect();
+
+        // A 3x3 kernel is stored [N, C, 3, 3] and wanted as (ky, kx, c).
+        let taps = if tensor.shape.len() == 4 { tensor.shape[2] * tensor.shape[3] } else { 1 };
+        let width = weight.storage.bytes() as usize;
+        if taps > 1 || !is_stored_as(&tensor.dtype, weight.storage) {
+            self.converted.clear();
+            for row in rows {
+                self.convert(&tensor.dtype, row, taps, weight.storage);
+            }
+            rows = self.converted.chunks_exact(k * width).collect();
+        }
+        self.packed.resize(k * tile * width, 0);
+        if rows.len() < tile {
+            self.packed.fill(0);
+        }
+        match width {
+            2 => transpose_16(&rows, tile, &mut self.packed),
+            _ => transpose_32(&rows, tile, &mut self.packed),
+        }
+        ranges.into_iter().for_each(|range| weights.release(tensor, range));
+        Ok(&self.packed)
+    }
+
+    /// Appends a row to `converted`: in another type, and with a kernel's taps in front of its channels.
+    fn convert(&mut self, dtype: &StoredDType, row: &[u8], taps: usize, storage: Storage) {
+        self.values.clear();
+        append_f32(dtype, row, &mut self.values);
+        if taps > 1 {
+            let channels = self.values.len() / taps;
+            let stored = self.values.clone();
+            for (i, value) in self.values.iter_mut().enumerate() {
+                *value = stored[i % channels * taps + i / channels];
+            }
+        }
+        match storage {
+            Storage::F32 => self.converted.extend(self.values.iter().flat_map(|v| v.to_le_bytes())),
+            Storage::F16 => {
+                // 65504 is the largest f16: a weight beyond it would become infinite.
+                self.values.iter_mut().for_each(|v| *v = v.clamp(-65504.0, 65504.0));
+                let mut halves = vec![f16::ZERO; self.values.len()];
+                halves.convert_from_f32_slice(&self.values);
+                self.converted.extend(halves.iter().flat_map(|v| v.to_le_bytes()));
+            }
+            Storage::Bf16 => {
+                let halves = self.values.iter().map(|v| bf16::from_f32(*v));
+                self.converted.extend(halves.flat_map(|v| v.to_le_bytes()));
+            }
+        }
+    }
+}
+
+fn is_stored_as(dtype: &StoredDType, storage: Storage) -> bool {
+    matches!(
+        (dtype, storage),
+        (StoredDType::F32, Storage::F32)
+            | (StoredDType::F16, Storage::F16)
+            | (StoredDType::BF16, Storage::Bf16)
+    )
+}
+
+/// Rows of 16-bit numbers `[rows][K]` to `[K][tile]`.
+fn transpose_16(rows: &[&[u8]], tile: usize, packed: &mut [u8]) {
+    let k = rows.first().map_or(0, |row| row.len() / 2);
+    let whole = k - k % 4;
+    for block in (0..whole).step_by(BLOCK) {
+        let columns = 2 * block..2 * (block + BLOCK).min(whole);
+        let packed = &mut packed[block * tile * 2..];
+        for (i, four) in rows.chunks_exact(4).enumerate() {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|row| four[row][columns.clone()].chunks_exact(8));
+            let quads = a.zip(b).zip(c.zip(d));
+            for (((a, b), (c, d)), packed) in quads.zip(packed.chunks_mut(4 * tile * 2)) {
+                let columns = transpose_4x4([a, b, c, d].map(word));
+                for (column, packed) in columns.iter().zip(packed.chunks_exact_mut(tile * 2)) {
+                    packed[8 * i..8 * i + 8].copy_from_slice(&column.to_le_bytes());
+                }
+            }
+        }
+    }
+    // What is left when neither is a multiple of 4.
+    let rest = rows.len() - rows.len() % 4;
+    for (r, row) in rows.iter().enumerate() {
+        for i in if r < rest { whole } else { 0 }..k {
+            let at = (i * tile + r) * 2;
+            packed[at..at + 2].copy_from_slice(&row[2 * i..2 * i + 2]);
+        }
+    }
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(bytes);
+    u64::from_le_bytes(word)
+}
+
+/// Four rows of four 16-bit numbers, as columns. Two rounds of swaps: single numbers, then pairs.
+fn transpose_4x4([a, b, c, d]: [u64; 4]) -> [u64; 4] {
+    const EVEN: u64 = 0x0000_ffff_0000_ffff;
+    const LOW: u64 = 0x0000_0000_ffff_ffff;
+    // [a0 b0 a2 b2], [a1 b1 a3 b3] and the same of c and d.
+    let (ab_even, ab_odd) = ((a & EVEN) | ((b & EVEN) << 16), ((a >> 16) & EVEN) | (b & !EVEN));
+    let (cd_even, cd_odd) = ((c & EVEN) | ((d & EVEN) << 16), ((c >> 16) & EVEN) | (d & !EVEN));
+    [
+        (ab_even & LOW) | (cd_even << 32),
+        (ab_odd & LOW) | (cd_odd << 32),
+        (ab_even >> 32) | (cd_even & !LOW),
+        (ab_odd >> 32) | (cd_odd & !LOW),
+    ]
+}
+
+/// Rows of 32-bit numbers `[rows][K]` to `[K][tile]`.
+fn transpose_32(rows: &[&[u8]], tile: usize, packed: &mut [u8]) {
+    let k = rows.first().map_or(0, |row| row.len() / 4);
+    for block in (0..k).step_by(BLOCK / 2) {
+        let columns = 4 * block..4 * (block + BLOCK / 2).min(k);
+        let packed = &mut packed[block * tile * 4..];
+        for (i, four) in rows.chunks(4).enumerate() {
+            let at = 16 * i;
+            if let [a, b, c, d] = four {
+                let [a, b, c, d] = [a, b, c, d].map(|row| row[columns.clone()].chunks_exact(4));
+                let quads = a.zip(b).zip(c.zip(d));
+                for (((a, b), (c, d)), packed) in quads.zip(packed.chunks_exact_mut(tile * 4)) {
+                    let packed = &mut packed[at..at + 16];
+                    packed[0..4].copy_from_slice(a);
+                    packed[4..8].copy_from_slice(b);
+                    packed[8..12].copy_from_slice(c);
+                    packed[12..16].copy_from_slice(d);
+                }
+                continue;
+            }
+            for (r, row) in four.iter().enumerate() {
+                let values = row[columns.clone()].chunks_exact(4);
+                for (value, packed) in values.zip(packed.chunks_exact_mut(tile * 4)) {
+                    packed[at + 4 * r..at + 4 * r + 4].copy_from_slice(value);
+                }
+            }
+        }
+    }
+}

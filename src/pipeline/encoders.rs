@@ -1,0 +1,105 @@
+//! The text encoders' programs and their memory, used again for every text.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::Error;
+use super::load::Pipeline;
+use crate::gpu::{Program, SlotPool, Store};
+use crate::tensor::{Recording, Resident};
+
+/// One program for each text encoder.
+#[derive(Default)]
+pub(super) struct EncoderMemory {
+    pool: SlotPool,
+    programs: RefCell<BTreeMap<usize, EncoderProgram>>,
+}
+
+struct EncoderProgram {
+    residents: Vec<Resident>,
+    compiled: Option<Rc<(Recording, Program)>>,
+}
+
+/// A matrix that a program reads or writes: its name, rows and columns.
+pub(super) type Shape = (&'static str, usize, usize);
+
+impl EncoderMemory {
+    /// Frees everything.
+    pub fn clear(&self, store: &Store) {
+        for program in std::mem::take(&mut *self.programs.borrow_mut()).into_values() {
+            program.residents.iter().for_each(|resident| store.free(resident.id));
+        }
+        self.pool.clear();
+    }
+
+    /// Runs encoder number `which`, as `record` records it on matrices of the shapes of `inputs` and `outputs`. Gives
+    /// the outputs. Whatever an earlier text has left is used again.
+    pub async fn run(
+        &self,
+        pipeline: &Pipeline,
+        which: usize,
+        inputs: &[(Shape, &[f32])],
+        outputs: &[Shape],
+        record: impl FnOnce(&[Resident]) -> Recording,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let Pipeline { gpu, store, .. } = pipeline;
+        let shapes: Vec<Shape> =
+            inputs.iter().map(|(shape, _)| *shape).chain(outputs.iter().copied()).collect();
+        let residents = self.residents(pipeline, which, &shapes).await?;
+        for (resident, (_, values)) in residents.iter().zip(inputs) {
+            store.write(gpu, resident, values).await?;
+        }
+        let recording = record(&residents);
+        let compiled = self.programs.borrow_mut().get_mut(&which).and_then(|p| p.compiled.take());
+        let compiled = match compiled {
+            Some(compiled) if compiled.1.update(gpu, &compiled.0, &recording) => compiled,
+            _ => {
+                let program = Program::compile(gpu, store, &self.pool, &recording).await?;
+                Rc::new((recording, program))
+            }
+        };
+        if let Some(program) = self.programs.borrow_mut().get_mut(&which) {
+            program.compiled = Some(compiled.clone());
+        }
+        compiled.1.run(gpu).await?;
+        let mut results = Vec::new();
+        for resident in &residents[inputs.len()..] {
+            results.push(store.read(gpu, resident).await?);
+        }
+        Ok(results)
+    }
+
+    /// The matrices of encoder number `which`.
+    async fn residents(
+        &self,
+        pipeline: &Pipeline,
+        which: usize,
+        shapes: &[Shape],
+    ) -> Result<Vec<Resident>, Error> {
+        let Pipeline { ids, gpu, store, .. } = pipeline;
+        let before = self.programs.borrow_mut().remove(&which);
+        if let Some(program) = before {
+            let fits = |(resident, shape): (&Resident, &Shape)| {
+                (resident.rows, resident.cols) == (shape.1, shape.2)
+            };
+            let kept = &program.residents;
+            if kept.len() == shapes.len() && kept.iter().zip(shapes).all(fits) {
+                let residents = kept.clone();
+                self.programs.borrow_mut().insert(which, program);
+                return Ok(residents);
+            }
+            kept.iter().for_each(|resident| store.free(resident.id));
+        }
+        let matrix = |(label, rows, cols): &Shape| {
+            ids.matrix(label, *rows, *cols, gpu.caps().max_binding_bytes)
+        };
+        let residents: Vec<Resident> = shapes.iter().map(matrix).collect();
+        let program = EncoderProgram { residents: residents.clone(), compiled: None };
+        self.programs.borrow_mut().insert(which, program);
+        for resident in &residents {
+            store.create(gpu, resident).await?;
+        }
+        Ok(residents)
+    }
+}

@@ -1,0 +1,36 @@
+//! The steps of a run as recordings, without weights and without a device: what they cost the host can be measured,
+//! and what they dispatch can be counted, for models that do not fit on the machine at hand.
+
+use super::load::{Parts, check_widths};
+use super::programs::{Layout, Models, RunMemory, RunRecordings};
+use super::{Error, RunSchedule, Settings};
+use crate::models::config::ModelConfig;
+use crate::models::layers::{LoadContext, Precision};
+use crate::tensor::{Caps, Recording, Resident, ResidentIds};
+
+/// One step of every stage of a run, recorded.
+pub struct Rehearsal {
+    /// A whole evaluation of the network and an Euler step, for each stage.
+    pub steps: Vec<Recording>,
+    /// What the host writes before each step: the timestep's sinusoid and the step's scalars.
+    pub inputs: [Resident; 2],
+}
+
+impl Rehearsal {
+    /// Records what `settings` ask of `config`, with weights in 16 bits.
+    pub fn new(config: &ModelConfig, settings: &Settings, caps: Caps) -> Result<Self, Error> {
+        check_widths(config)?;
+        let schedule = RunSchedule::new(settings, config)?;
+        let ids = ResidentIds::default();
+        let context = LoadContext::new(&ids, Precision::F16, caps.max_binding_bytes);
+        let parts = Parts::plan(None, config, &context)?;
+        let models = Models { config, denoiser: &parts.denoiser.model, vae: &parts.vae.model };
+        let layout = Layout { ids: &ids, caps, config, settings };
+        let memory = RunMemory::new(&layout, &schedule, models.denoiser, false);
+        let recordings = RunRecordings::new(caps, models, settings, &schedule, &memory);
+        Ok(Rehearsal {
+            steps: recordings.steps.into_iter().map(|step| step.full).collect(),
+            inputs: [memory.shared.time, memory.shared.step],
+        })
+    }
+}
