@@ -3,7 +3,6 @@
 //   x    [H * W, C]            NHWC; this dispatch's buffer starts at image row `x_row0`
 //   W    [tiles][9 * C][4 * LANES_X]   k = (ky * 3 + kx) * C + c, packed, see `PackedWeight`
 //   bias [N]
-//   affine [2, C]        see conv2d_tiled.wgsl; not read here
 //   y    [H' * W', N]          H' = H, W' = W, or twice that with UPSAMPLE
 //
 // Implicit GEMM. One invocation computes 8 neighbouring pixels x 4 channels in registers; lanes in x share the

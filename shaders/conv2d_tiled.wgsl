@@ -15,7 +15,9 @@
 #import weight
 #import conv2d_interface
 
-override TILES: u32 = 1u;
+@group(0) @binding(5) var<storage, read> affine: array<vec4<f32>>;
+
+override TILES: u32 = 1u;       // tiles of the weight in a workgroup
 override PROLOGUE: bool = false;
 
 const COLUMNS: u32 = 8u;

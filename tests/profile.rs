@@ -83,13 +83,11 @@ fn check_order(times: &ProgramTimes, mut now: f64) -> f64 {
 #[track_caller]
 fn check_profile(gpu: Gpu) {
     let pipeline = pipeline(gpu);
+    // The first one, as later runs find the prompt encoded.
+    let profiled = events(&pipeline, Request { profile: true, ..request() });
     let plain = events(&pipeline, request());
     assert!(!plain.iter().any(|event| matches!(event, Event::Profile(_))), "nobody asked");
-    let profiled = events(&pipeline, Request { profile: true, ..request() });
     assert_eq!(made(&plain), made(&profiled));
-    // A later run is not profiled any more.
-    let later = events(&pipeline, request());
-    assert!(!later.iter().any(|event| matches!(event, Event::Profile(_))), "nobody asked again");
 
     let (mut now, mut since, mut names) = (0.0, vec![], vec![]);
     let mut steps = 0;

@@ -181,14 +181,16 @@ pub fn conv2d<'r>(
                 x_stride: quads(x_base.cols),
                 column4: quads(shard.row0),
             };
-            let bindings = vec![
+            let mut bindings = vec![
                 read(x_band.buffer),
                 read(recorder.shard(weight, index)),
                 read(bias),
-                // The bias stands in for an absent prologue: a binding must not be empty.
-                read(affine.unwrap_or(bias)),
                 read_write(y_band.buffer),
             ];
+            if kernel == Conv2dKernel::Tiled {
+                // The bias stands in for an absent prologue: a binding must not be empty.
+                bindings.push(read(affine.unwrap_or(bias)));
+            }
             drop((x_base, y_base));
             let flag = |on: bool| f64::from(u8::from(on));
             let mut overrides = vec![

@@ -111,7 +111,9 @@ fn convolutions(caps: Caps) -> Vec<(&'static str, Recording)> {
     for storage in STORAGES {
         for n in [4, 8, 16, 32, 64] {
             for i in 0..8 {
-                let [upsample, add, prologue] = [1, 2, 4].map(|bit| i & bit > 0);
+                let [upsample, add, mut prologue] = [1, 2, 4].map(|bit| i & bit > 0);
+                // Elsewhere it is a dispatch of group_norm.
+                prologue &= ops::choice::conv2d(&caps, n / 4) == Conv2dKernel::Tiled;
                 all.push(record("conv2d", caps, |r, ids| {
                     let limit = caps.max_binding_bytes;
                     let layer = Conv2d {
