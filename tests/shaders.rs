@@ -11,11 +11,12 @@ use naga::back::pipeline_constants::process_overrides;
 use naga::back::{PipelineConstants, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ScalarKind, ShaderStage, StorageAccess, TypeInner};
-use ralu::gpu::{LIBRARY_FILES, SHADER_FILES, resolve_shader};
-use ralu::tensor::{Access, Command, Dispatch};
+use ralu::gpu::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve_shader};
+use ralu::tensor::{Access, Command, Dispatch, PipelineKey};
 
 /// What an `#import` may stand for, where there is a choice. The first is what a bare file is checked with.
-const ROLES: [(&str, &[&str]); 2] = [
+const ROLES: [(&str, &[&str]); 3] = [
+    ("coop", &["coop_8", "coop_16"]),
     ("weight", &["weight_f32", "weight_f16", "weight_bf16"]),
     ("head", &["head_64", "head_16", "head_32", "head_128", "head_256", "head_512"]),
 ];
@@ -28,23 +29,49 @@ const WORKGROUP_BYTES: u32 = 16 << 10;
 /// What WebGPU's core has beyond naga's: `unpack2x16float`, which takes no f16 arithmetic.
 const CORE: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
 
-/// Parses and validates with nothing beyond WebGPU's core.
-fn validate(what: &str, source: &str) -> (Module, ModuleInfo) {
+/// What a kernel's `enable` directives name: optional features, asked of the adapter before the kernel is chosen.
+fn enabled(kernel: &str) -> Vec<&'static str> {
+    let (_, text) = SHADER_FILES.iter().find(|(name, _)| *name == kernel).unwrap();
+    text.lines().filter_map(|line| line.strip_prefix("enable ")?.strip_suffix(';')).collect()
+}
+
+/// Parses and validates with nothing beyond WebGPU's core and what the kernel enables.
+fn validate(what: &str, kernel: &str, source: &str) -> (Module, ModuleInfo) {
     let module = naga::front::wgsl::parse_str(source)
         .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(source)));
-    let info = Validator::new(ValidationFlags::all(), CORE)
+    let optional = enabled(kernel).into_iter().map(|feature| match feature {
+        "f16" => Capabilities::SHADER_FLOAT16,
+        "subgroups" => Capabilities::SUBGROUP,
+        // It brings `subgroup_id` along.
+        "wgpu_cooperative_matrix" => Capabilities::COOPERATIVE_MATRIX | Capabilities::SUBGROUP,
+        other => panic!("{what}: no capability is known for {other:?}"),
+    });
+    let capabilities = optional.fold(CORE, |all, one| all | one);
+    let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(source)));
     (module, info)
 }
 
-/// Every pipeline that an op asks for, once, with one dispatch that asks for it and the op's file.
+/// Resolves and validates the kernel that a pipeline is made of.
+fn module_of(what: &str, key: &PipelineKey) -> (Module, ModuleInfo) {
+    let source = resolve_shader(key.shader, &key.roles, Dialect::Naga).unwrap();
+    validate(what, key.shader, &source)
+}
+
+/// Every pipeline that an op asks for, once, with one dispatch that asks for it and the op's file. What an op has another
+/// op do is left to that op.
 fn every_pipeline() -> Vec<(&'static str, Dispatch)> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
+    let mut sources = BTreeMap::new();
     for (op, recording) in every_op() {
+        let source = sources
+            .entry(op)
+            .or_insert_with(|| fs::read_to_string(format!("src/ops/{op}.rs")).unwrap());
         for command in recording.commands {
             if let Command::Dispatch(dispatch) = command
+                && source.contains(&format!("{:?}", dispatch.pipeline.shader))
                 && seen.insert(format!("{:?}", dispatch.pipeline))
             {
                 all.push((op, dispatch));
@@ -100,8 +127,9 @@ fn every_kernel_is_valid_with_every_part() {
         }
         for roles in choices {
             let what = format!("shaders/{kernel}.wgsl with {roles:?}");
-            let source = resolve_shader(kernel, &roles).unwrap_or_else(|error| panic!("{error}"));
-            validate(&what, &source);
+            let source = resolve_shader(kernel, &roles, Dialect::Naga)
+                .unwrap_or_else(|error| panic!("{error}"));
+            validate(&what, kernel, &source);
         }
     }
     // Every part that is a choice is in the table above, and the others are imported by name.
@@ -120,37 +148,53 @@ fn every_pipeline_translates_to_every_backend() {
     for (_, dispatch) in &pipelines {
         let key = &dispatch.pipeline;
         let what = format!("{key:?}");
-        let (module, info) = modules.entry((key.shader, key.roles.clone())).or_insert_with(|| {
-            let source = resolve_shader(key.shader, &key.roles).unwrap();
-            validate(&what, &source)
-        });
+        let (module, info) =
+            modules.entry((key.shader, key.roles.clone())).or_insert_with(|| module_of(&what, key));
         let constants: PipelineConstants =
             key.overrides.iter().map(|(name, value)| (name.to_string(), *value)).collect();
         let entry = Some((ShaderStage::Compute, key.entry));
         let (module, info) = process_overrides(module, info, entry, &constants)
-            .unwrap_or_else(|error| panic!("{what}: {error}"));
-        translate(&what, key.entry, &module, &info);
+            .unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        translate(&what, key, &module, &info);
         check_limits(&what, key.entry, &module);
     }
     println!("{} pipelines", pipelines.len());
 }
 
-fn translate(what: &str, entry: &str, module: &Module, info: &ModuleInfo) {
-    let owned = (ShaderStage::Compute, entry.to_owned());
+/// To every backend that has what the kernel enables: SPIR-V has subgroups from 1.3 on and HLSL from shader model 6.0,
+/// f16 is in HLSL from 6.2; cooperative matrices are not in HLSL at all, and in MSL from 2.3 on those of 8 x 8.
+fn translate(what: &str, key: &PipelineKey, module: &Module, info: &ModuleInfo) {
+    let owned = (ShaderStage::Compute, key.entry.to_owned());
+    let features = enabled(key.shader);
+    let subgroups = features.contains(&"subgroups");
+    let cooperative = features.contains(&"wgpu_cooperative_matrix");
+
     let options = spv::PipelineOptions { shader_stage: owned.0, entry_point: owned.1.clone() };
-    let words = spv::write_vec(module, info, &spv::Options::default(), Some(&options))
+    let lang_version =
+        if subgroups || cooperative { (1, 3) } else { spv::Options::default().lang_version };
+    let spirv = spv::Options { lang_version, ..Default::default() };
+    let words = spv::write_vec(module, info, &spirv, Some(&options))
         .unwrap_or_else(|error| panic!("{what}: SPIR-V: {error}"));
     assert!(!words.is_empty(), "{what}: no SPIR-V");
 
-    let options = msl::Options { lang_version: (2, 0), ..Default::default() };
-    let pipeline = msl::PipelineOptions { entry_point: Some(owned.clone()), ..Default::default() };
-    let (_, written) = msl::write_string(module, info, &options, &pipeline)
-        .unwrap_or_else(|error| panic!("{what}: MSL: {error}"));
-    for name in &written.entry_point_names {
-        assert!(name.is_ok(), "{what}: MSL: {name:?}");
+    if !key.roles.contains(&("coop", "coop_16")) {
+        let lang_version = if cooperative { (2, 3) } else { (2, 0) };
+        let options = msl::Options { lang_version, ..Default::default() };
+        let pipeline =
+            msl::PipelineOptions { entry_point: Some(owned.clone()), ..Default::default() };
+        let (_, written) = msl::write_string(module, info, &options, &pipeline)
+            .unwrap_or_else(|error| panic!("{what}: MSL: {error}"));
+        for name in &written.entry_point_names {
+            assert!(name.is_ok(), "{what}: MSL: {name:?}");
+        }
     }
 
-    for shader_model in [hlsl::ShaderModel::V5_1, hlsl::ShaderModel::V6_0] {
+    let shader_models: &[_] = match (cooperative, subgroups) {
+        (true, _) => &[],
+        (false, true) => &[hlsl::ShaderModel::V6_0],
+        (false, false) => &[hlsl::ShaderModel::V5_1, hlsl::ShaderModel::V6_0],
+    };
+    for &shader_model in shader_models {
         let options = hlsl::Options { shader_model, ..Default::default() };
         let pipeline = hlsl::PipelineOptions { entry_point: Some(owned.clone()) };
         let mut text = String::new();
@@ -177,21 +221,26 @@ fn check_limits(what: &str, entry: &str, module: &Module) {
     assert!(shared <= WORKGROUP_BYTES, "{what}: {shared} bytes of workgroup memory");
 }
 
-/// The buffers that an op binds are those that the kernel declares and uses: `layout: None` makes the layout
-/// from the kernel, so one too many or too few is an error on the device.
+/// The buffers that an op binds are those that the kernel declares, with the same access, and all that it uses are bound.
+/// Parts that kernels share may declare one that only some of them use.
 #[test]
 fn bindings_are_those_of_the_kernel() {
     for (op, dispatch) in every_pipeline() {
         let key = &dispatch.pipeline;
         let what = format!("src/ops/{op}.rs, {}.{}", key.shader, key.entry);
-        let (module, info) = validate(&what, &resolve_shader(key.shader, &key.roles).unwrap());
+        let (module, info) = module_of(&what, key);
         let index = module.entry_points.iter().position(|e| e.name == key.entry).unwrap();
         let uses = info.get_entry_point(index);
+        let bound: BTreeMap<u32, Option<Access>> = std::iter::once(None)
+            .chain(dispatch.bindings.iter().map(|binding| Some(binding.access)))
+            .enumerate()
+            .map(|(i, access)| (i as u32, access))
+            .collect();
         let mut declared = BTreeMap::new();
         for (handle, variable) in module.global_variables.iter() {
             let Some(binding) = &variable.binding else { continue };
             assert_eq!(binding.group, 0, "{what}: only group 0 is used");
-            if uses[handle].is_empty() {
+            if uses[handle].is_empty() && !bound.contains_key(&binding.binding) {
                 continue;
             }
             let access = match variable.space {
@@ -201,13 +250,15 @@ fn bindings_are_those_of_the_kernel() {
                 }
                 _ => Some(Access::Read),
             };
-            assert!(declared.insert(binding.binding, access).is_none(), "{what}: a binding twice");
+            // Entry points of one file may number their buffers alike.
+            let before = declared.insert(binding.binding, (access, !uses[handle].is_empty()));
+            if let Some((access, true)) = before {
+                assert!(uses[handle].is_empty(), "{what}: binding {} twice", binding.binding);
+                declared.insert(binding.binding, (access, true));
+            }
         }
-        let bound: BTreeMap<u32, Option<Access>> = std::iter::once(None)
-            .chain(dispatch.bindings.iter().map(|binding| Some(binding.access)))
-            .enumerate()
-            .map(|(i, access)| (i as u32, access))
-            .collect();
+        let declared: BTreeMap<_, _> =
+            declared.into_iter().map(|(binding, (access, _))| (binding, access)).collect();
         assert_eq!(declared, bound, "{what}: what the kernel declares, and what the op binds");
         assert!(dispatch.bindings.len() <= STORAGE_BUFFERS, "{what}: too many storage buffers");
         for constant in &key.overrides {
@@ -217,7 +268,7 @@ fn bindings_are_those_of_the_kernel() {
     }
 }
 
-/// What an adapter is asked for before it is opened is what the largest kernel needs.
+/// What an adapter is asked for before it is opened is what the largest kernel needs, of those that every adapter runs.
 #[test]
 fn adapters_are_asked_for_what_kernels_need() {
     let source = fs::read_to_string("src/gpu/adapters.rs").unwrap();
@@ -228,9 +279,12 @@ fn adapters_are_asked_for_what_kernels_need() {
     let (mut buffers, mut invocations) = (0, 0);
     for (_, dispatch) in every_pipeline() {
         let key = &dispatch.pipeline;
+        if !enabled(key.shader).is_empty() {
+            continue;
+        }
         let what = format!("{key:?}");
         buffers = buffers.max(dispatch.bindings.len() as u32);
-        let (module, info) = validate(&what, &resolve_shader(key.shader, &key.roles).unwrap());
+        let (module, info) = module_of(&what, key);
         let constants: PipelineConstants =
             key.overrides.iter().map(|(name, value)| (name.to_string(), *value)).collect();
         let entry = Some((ShaderStage::Compute, key.entry));
@@ -249,7 +303,7 @@ fn params_are_those_of_the_kernel() {
     for (op, dispatch) in every_pipeline() {
         let key = &dispatch.pipeline;
         let what = format!("src/ops/{op}.rs and shaders/{}.wgsl", key.shader);
-        let (module, _) = validate(&what, &resolve_shader(key.shader, &key.roles).unwrap());
+        let (module, _) = module_of(&what, key);
         let params = module
             .global_variables
             .iter()
@@ -298,7 +352,8 @@ fn every_kernel_belongs_to_an_op_and_every_op_has_a_reference() {
 
     let recorded: BTreeSet<String> = every_op().iter().map(|(op, _)| op.to_string()).collect();
     let mut ops = names_in("src/ops", "rs");
-    ops.remove("mod");
+    // Not ops: the list of them, and the choice of kernels.
+    ops.retain(|op| op != "mod" && op != "choice");
     assert_eq!(recorded, ops, "ops of tests/common/recordings.rs, and files of src/ops");
     let list = fs::read_to_string("src/ops/mod.rs").unwrap();
     for op in ops {
@@ -311,13 +366,48 @@ fn every_kernel_belongs_to_an_op_and_every_op_has_a_reference() {
     }
 }
 
+/// Directives stand before all declarations, each dialect gets those that it wants, and nothing else differs. Cooperative
+/// matrices are naga's alone.
+#[test]
+fn dialects_differ_in_directives_alone() {
+    let mut with_subgroups = 0;
+    for (kernel, _) in SHADER_FILES {
+        let roles: Vec<_> = ROLES.iter().map(|(role, files)| (*role, files[0])).collect();
+        let naga = resolve_shader(kernel, &roles, Dialect::Naga).unwrap();
+        let left = naga.lines().find(|line| line.starts_with('#'));
+        assert_eq!(left, None, "shaders/{kernel}.wgsl");
+        let features = enabled(kernel);
+        let browser = match resolve_shader(kernel, &roles, Dialect::Browser) {
+            Err(ShaderError::NotInBrowsers { directive, .. }) => {
+                assert_eq!(directive, "enable wgpu_cooperative_matrix;", "shaders/{kernel}.wgsl");
+                continue;
+            }
+            other => other.unwrap(),
+        };
+        assert!(!features.contains(&"wgpu_cooperative_matrix"), "shaders/{kernel}.wgsl");
+        for feature in &features {
+            let directive = format!("enable {feature};");
+            let before = browser.split_once(&directive).unwrap().0;
+            let declared = before
+                .lines()
+                .find(|l| !l.is_empty() && !l.starts_with("//") && !l.starts_with("enable "));
+            assert_eq!(declared, None, "shaders/{kernel}.wgsl: {directive} stands after it");
+        }
+        with_subgroups += usize::from(features.contains(&"subgroups"));
+        assert_eq!(browser.replace("enable subgroups;", ""), naga, "shaders/{kernel}.wgsl");
+    }
+    assert!(with_subgroups > 0, "no kernel uses subgroups: this tests nothing");
+}
+
 /// Roles and names that do not exist are errors that say where.
 #[test]
 fn unknown_names_are_errors() {
-    let error = resolve_shader("no_such_kernel", &[]).unwrap_err().to_string();
+    let error = resolve_shader("no_such_kernel", &[], Dialect::Naga).unwrap_err().to_string();
     assert!(error.contains("shaders/no_such_kernel.wgsl"), "{error}");
-    let error = resolve_shader("matmul", &[]).unwrap_err().to_string();
+    let error = resolve_shader("matmul", &[], Dialect::Naga).unwrap_err().to_string();
     assert!(error.contains("weight"), "{error}");
-    let error = resolve_shader("matmul", &[("weight", "weight_f8")]).unwrap_err().to_string();
+    let error = resolve_shader("matmul", &[("weight", "weight_f8")], Dialect::Naga)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("weight_f8"), "{error}");
 }

@@ -198,6 +198,7 @@ impl AdapterArgs {
                 LimitsArg::Adapter => LimitsPolicy::Adapter,
                 LimitsArg::Webgpu => LimitsPolicy::WebGpuDefaults,
             },
+            ..Default::default()
         }
     }
 }

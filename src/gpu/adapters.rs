@@ -12,6 +12,16 @@ pub enum LimitsPolicy {
     WebGpuDefaults,
 }
 
+/// Which of the adapter's optional features to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FeaturesPolicy {
+    /// Those that kernels have a use for.
+    #[default]
+    Adapter,
+    /// None, as on an adapter that offers none.
+    None,
+}
+
 /// Which adapter to open.
 #[derive(Clone, Debug, Default)]
 pub struct AdapterChoice {
@@ -21,6 +31,8 @@ pub struct AdapterChoice {
     pub backend: Option<String>,
     /// How far to trust its limits.
     pub limits: LimitsPolicy,
+    /// Which of its optional features to use.
+    pub features: FeaturesPolicy,
 }
 
 /// What is known about an adapter before it is opened.
@@ -48,14 +60,46 @@ pub struct AdapterReport {
     pub max_workgroup_invocations: u32,
     /// Storage buffers that a kernel may use.
     pub max_storage_buffers: u32,
+    /// Smallest and largest number of lanes in a subgroup, if kernels can use subgroup operations.
+    pub subgroup_sizes: Option<(u32, u32)>,
+    /// The side of the cooperative matrices (f16 factors, f32 sums) that kernels can use, if any.
+    pub cooperative_matrix: Option<u32>,
     /// Why it cannot be used, if so.
     pub unusable: Option<String>,
 }
 
 /// Storage buffers that our largest kernel binds.
 const STORAGE_BUFFERS: u32 = 6;
-/// Invocations in our largest workgroup.
-const INVOCATIONS: u32 = 64;
+/// Invocations in our largest workgroup, but for kernels that `ops::choice` leaves out where theirs do not fit.
+const INVOCATIONS: u32 = 128;
+
+/// The optional features that kernels have a use for, as far as an adapter offers them.
+pub(super) fn kernel_features(adapter: &wgpu::Adapter) -> wgpu::Features {
+    let offered = adapter.features();
+    let mut wanted = offered & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
+    if cooperative_matrix(adapter).is_some() {
+        wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+    }
+    wanted
+}
+
+/// The side of the largest square cooperative matrices with f16 factors and f32 sums.
+fn cooperative_matrix(adapter: &wgpu::Adapter) -> Option<u32> {
+    let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+        | wgpu::Features::SHADER_F16
+        | wgpu::Features::SUBGROUP;
+    if !adapter.features().contains(needed) {
+        return None;
+    }
+    let square = |side: u32| {
+        adapter.cooperative_matrix_properties().iter().any(|p| {
+            [p.m_size, p.n_size, p.k_size] == [side; 3]
+                && p.ab_type == wgpu::CooperativeScalarType::F16
+                && p.cr_type == wgpu::CooperativeScalarType::F32
+        })
+    };
+    [16, 8].into_iter().find(|side| square(*side))
+}
 
 pub(super) struct Candidate {
     pub(super) adapter: wgpu::Adapter,
@@ -185,6 +229,7 @@ pub fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
     let known = [
         (wgpu::Features::SHADER_F16, "shader-f16"),
         (wgpu::Features::SUBGROUP, "subgroups"),
+        (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, "cooperative-matrix"),
         (wgpu::Features::TIMESTAMP_QUERY, "timestamp-query"),
         (wgpu::Features::PIPELINE_CACHE, "pipeline-cache"),
         (wgpu::Features::MAPPABLE_PRIMARY_BUFFERS, "mappable-primary-buffers"),
@@ -228,6 +273,10 @@ pub fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         max_workgroup_storage_bytes: limits.max_compute_workgroup_storage_size,
         max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        subgroup_sizes: features
+            .contains(wgpu::Features::SUBGROUP)
+            .then_some((info.subgroup_min_size, info.subgroup_max_size)),
+        cooperative_matrix: cooperative_matrix(adapter),
         unusable,
     }
 }

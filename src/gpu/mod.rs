@@ -19,12 +19,14 @@ mod signal;
 mod store;
 mod uploads;
 
-pub use adapters::{AdapterChoice, AdapterReport, LimitsPolicy, describe, list_adapters};
+pub use adapters::{
+    AdapterChoice, AdapterReport, FeaturesPolicy, LimitsPolicy, describe, list_adapters,
+};
 pub use error::{Error, human_bytes};
 pub use in_flight::Ticket;
 pub use profile::{KernelTime, Profiler, ProgramTimes};
 pub use program::{Program, SlotPool};
-pub use shader::{LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
+pub use shader::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
 #[cfg(not(target_arch = "wasm32"))]
 pub use signal::{block_on, block_on_while};
 pub use store::Store;
@@ -127,18 +129,32 @@ impl Gpu {
         }
         report.max_buffer_bytes = limits.max_buffer_size;
         report.max_binding_bytes = limits.max_storage_buffer_binding_size;
-        // The kernels need no optional feature. Timestamps cost nothing until a profiler writes them; a browser has
-        // none inside passes.
+        // No kernel that we cannot do without needs an optional feature. Timestamps cost nothing until a profiler writes
+        // them; a browser has none inside passes.
         let mut features = profile::features(candidate.adapter.features());
         if choice.limits == LimitsPolicy::WebGpuDefaults {
             features &= wgpu::Features::TIMESTAMP_QUERY;
         }
+        if choice.features == FeaturesPolicy::Adapter && choice.limits == LimitsPolicy::Adapter {
+            features |= adapters::kernel_features(&candidate.adapter);
+        }
+        let experimental_features = if features.intersects(wgpu::Features::all_experimental_mask())
+        {
+            // SAFETY: the only experimental feature asked for is cooperative matrices, and wgpu's promise for such a feature
+            // is that it may have bugs that break the rules of memory. One kernel uses it, `matmul_cooperative.wgsl`, only
+            // where the user allows f16 products: its matrices lie wholly inside arrays of workgroup memory whose sizes
+            // are multiples of theirs, it uses them in uniform control flow, and the op tests check its results.
+            unsafe { wgpu::ExperimentalFeatures::enabled() }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
+        };
         let (device, queue) = candidate
             .adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("ralu"),
                 required_features: features,
                 required_limits: limits,
+                experimental_features,
                 memory_hints: wgpu::MemoryHints::MemoryUsage,
                 ..Default::default()
             })
@@ -173,6 +189,7 @@ impl Gpu {
         let is_cpu = report.kind == "CPU";
         let discrete = report.kind == "discrete GPU";
         let limits = device.limits();
+        let features = device.features();
         let caps = Caps {
             max_binding_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
             // A tenth of a second on a processor, a fiftieth on a small GPU.
@@ -180,6 +197,12 @@ impl Gpu {
             is_cpu,
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
             max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+            subgroup_sizes: report
+                .subgroup_sizes
+                .filter(|_| features.contains(wgpu::Features::SUBGROUP)),
+            cooperative_matrix: report
+                .cooperative_matrix
+                .filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
             ..Caps::default()
         };
         Gpu {
@@ -364,7 +387,7 @@ impl Gpu {
         }
         let layout = self.layout(accesses).await?;
         let what = format!("kernel {}.{}", key.shader, key.entry);
-        let source = shader::resolve(key.shader, &key.roles)
+        let source = shader::resolve(key.shader, &key.roles, Dialect::HERE)
             .map_err(|error| Error::Rejected { what: what.clone(), message: error.to_string() })?;
         let pipeline = self
             .scoped(&what, || {

@@ -1,7 +1,8 @@
 //! Puts a kernel's text together: `shaders/*.wgsl` and the parts they import.
 //!
 //! `#import name` on a line of its own stands for `shaders/lib/name.wgsl`, or, if the dispatch gives a file
-//! for the role `name`, for that file. Text, once each, no conditions: that is the whole language.
+//! for the role `name`, for that file. Text, once each, no conditions: that is the
+//! whole language. The rest is WGSL, but for directives that not every [`Dialect`] takes.
 
 /// The kernels: file stem and text.
 pub const SHADER_FILES: &[(&str, &str)] = &[
@@ -15,7 +16,10 @@ pub const SHADER_FILES: &[(&str, &str)] = &[
     ("euler", include_str!("../../shaders/euler.wgsl")),
     ("group_norm", include_str!("../../shaders/group_norm.wgsl")),
     ("matmul", include_str!("../../shaders/matmul.wgsl")),
+    ("matmul_cooperative", include_str!("../../shaders/matmul_cooperative.wgsl")),
     ("matmul_panel", include_str!("../../shaders/matmul_panel.wgsl")),
+    ("matmul_subgroup", include_str!("../../shaders/matmul_subgroup.wgsl")),
+    ("matmul_tiled", include_str!("../../shaders/matmul_tiled.wgsl")),
     ("matvec", include_str!("../../shaders/matvec.wgsl")),
     ("norm", include_str!("../../shaders/norm.wgsl")),
     ("qk_norm_rope", include_str!("../../shaders/qk_norm_rope.wgsl")),
@@ -28,6 +32,8 @@ pub const LIBRARY_FILES: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/lib/activation.wgsl")),
     ("attention_interface", include_str!("../../shaders/lib/attention_interface.wgsl")),
     ("conv2d_interface", include_str!("../../shaders/lib/conv2d_interface.wgsl")),
+    ("coop_8", include_str!("../../shaders/lib/coop_8.wgsl")),
+    ("coop_16", include_str!("../../shaders/lib/coop_16.wgsl")),
     ("exp", include_str!("../../shaders/lib/exp.wgsl")),
     ("head_16", include_str!("../../shaders/lib/head_16.wgsl")),
     ("head_32", include_str!("../../shaders/lib/head_32.wgsl")),
@@ -41,6 +47,26 @@ pub const LIBRARY_FILES: &[(&str, &str)] = &[
     ("weight_f16", include_str!("../../shaders/lib/weight_f16.wgsl")),
     ("weight_f32", include_str!("../../shaders/lib/weight_f32.wgsl")),
 ];
+
+/// Whose WGSL it is: compilers differ in how optional features are switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// naga's: native adapters.
+    Naga,
+    /// The standard's: browsers.
+    Browser,
+}
+
+impl Dialect {
+    /// The one that this build's adapters compile.
+    pub const HERE: Dialect =
+        if cfg!(target_arch = "wasm32") { Dialect::Browser } else { Dialect::Naga };
+}
+
+/// Directives that the standard demands of a kernel and that naga 30 refuses, although it takes what they allow.
+const NOT_FOR_NAGA: &[&str] = &["enable subgroups;"];
+/// Directives of naga's own.
+const NOT_FOR_BROWSERS: &[&str] = &["enable wgpu_cooperative_matrix;"];
 
 /// A kernel that names something that does not exist.
 #[derive(Debug, thiserror::Error)]
@@ -58,14 +84,23 @@ pub enum ShaderError {
         /// What it imports.
         name: String,
     },
+    /// A feature of native adapters, in a browser.
+    #[error("shaders/{kernel}.wgsl says {directive:?}, which browsers do not have")]
+    NotInBrowsers {
+        /// The kernel.
+        kernel: String,
+        /// What it enables.
+        directive: String,
+    },
 }
 
-/// Directives that WebGPU demands of a kernel and that naga 30 refuses, although it takes what they allow.
-const ONLY_IN_BROWSERS: &[&str] = &["enable subgroups;"];
-
-/// The whole text of a kernel, with `roles` filled in, for the compiler that will read it: natively naga, in a page the
-/// browser's. Lines keep their numbers up to the first import.
-pub fn resolve(kernel: &str, roles: &[(&str, &str)]) -> Result<String, ShaderError> {
+/// The whole text of a kernel, with `roles` filled in, for the compiler that will read it. Lines keep their numbers up
+/// to the first import.
+pub fn resolve(
+    kernel: &str,
+    roles: &[(&str, &str)],
+    dialect: Dialect,
+) -> Result<String, ShaderError> {
     let find = |files: &[(&str, &'static str)], name: &str| {
         files.iter().find(|(stem, _)| *stem == name).map(|(_, text)| *text)
     };
@@ -73,20 +108,22 @@ pub fn resolve(kernel: &str, roles: &[(&str, &str)]) -> Result<String, ShaderErr
         find(SHADER_FILES, kernel).ok_or_else(|| ShaderError::NoKernel(kernel.to_owned()))?;
     let mut resolved = String::with_capacity(text.len() * 2);
     for line in text.lines() {
-        match line.strip_prefix("#import ") {
-            Some(name) => {
-                let name = name.trim();
-                let file =
-                    roles.iter().find(|(role, _)| *role == name).map_or(name, |(_, file)| file);
-                let part = find(LIBRARY_FILES, file).ok_or_else(|| ShaderError::NoPart {
-                    kernel: kernel.to_owned(),
-                    name: file.to_owned(),
-                })?;
-                resolved.push_str(part);
-            }
-            None if cfg!(not(target_arch = "wasm32"))
-                && ONLY_IN_BROWSERS.contains(&line.trim_end()) => {}
-            None => resolved.push_str(line),
+        if let Some(name) = line.strip_prefix("#import ").map(str::trim) {
+            let file = roles.iter().find(|(role, _)| *role == name).map_or(name, |(_, file)| file);
+            let part = find(LIBRARY_FILES, file).ok_or_else(|| ShaderError::NoPart {
+                kernel: kernel.to_owned(),
+                name: file.to_owned(),
+            })?;
+            resolved.push_str(part);
+        } else if dialect == Dialect::Naga && NOT_FOR_NAGA.contains(&line) {
+            // An empty line, so that numbers in messages stay right up to the first import.
+        } else if dialect == Dialect::Browser && NOT_FOR_BROWSERS.contains(&line) {
+            return Err(ShaderError::NotInBrowsers {
+                kernel: kernel.to_owned(),
+                directive: line.to_owned(),
+            });
+        } else {
+            resolved.push_str(line);
         }
         resolved.push('\n');
     }

@@ -10,6 +10,9 @@ use crate::tensor::{
 };
 
 /// The kernel of a product of `rows` rows with a weight stored as `storage`.
+///
+/// Graphics chips get tiles in workgroup memory, the design of every engine with a WGSL matmul. Whether subgroup
+/// operations or cooperative matrices are faster than that differs from chip to chip, so only a measurement chooses them.
 pub fn matmul(caps: &Caps, rows: usize, storage: Storage) -> MatmulKernel {
     let class = RowClass::of(rows);
     let valid = |kernel: &MatmulKernel| can_matmul(caps, *kernel, rows, storage);
@@ -21,7 +24,7 @@ pub fn matmul(caps: &Caps, rows: usize, storage: Storage) -> MatmulKernel {
         // A block of 32 rows would be mostly padding.
         RowClass::Some if rows <= 16 => &[],
         _ if caps.is_cpu => &[MatmulKernel::Panel],
-        _ => &[],
+        _ => &[MatmulKernel::Tiled],
     };
     preferred.iter().copied().find(|kernel| valid(kernel)).unwrap_or(MatmulKernel::Direct)
 }
@@ -31,11 +34,58 @@ pub fn can_matmul(caps: &Caps, kernel: MatmulKernel, rows: usize, storage: Stora
     match kernel {
         // One workgroup a row, in the second dimension.
         MatmulKernel::Row => rows <= MAX_WORKGROUPS as usize,
-        MatmulKernel::Direct | MatmulKernel::Panel => true,
-        MatmulKernel::Tiled => false,
-        MatmulKernel::Subgroup => false,
-        MatmulKernel::Cooperative => caps.cooperative_matrix && storage == Storage::F16 && false,
+        MatmulKernel::Direct | MatmulKernel::Panel | MatmulKernel::Tiled => true,
+        // Four lanes hand rows round, and a workgroup of 64 is full subgroups.
+        MatmulKernel::Subgroup => {
+            caps.subgroup_sizes.is_some_and(|(min, max)| min >= 4 && max <= 64)
+        }
+        MatmulKernel::Cooperative => {
+            caps.f16 && storage == Storage::F16 && cooperative(caps).is_some()
+        }
     }
+}
+
+/// The tiles of `matmul_tiled.wgsl`.
+pub struct Tile {
+    /// Invocations along the rows, 8 rows each.
+    pub group_rows: usize,
+    /// Groups of four columns an invocation computes.
+    pub quads: usize,
+}
+
+/// The tile for a product of `rows` rows, whose weight's tiles are `lanes` groups of four columns wide.
+///
+/// Taller tiles read the weight fewer times, but leave fewer workgroups and more padding.
+pub fn tile(rows: usize, lanes: usize) -> Tile {
+    let group_rows = match rows {
+        0..=32 => 4,
+        33..=1024 => 8,
+        _ => 16,
+    };
+    // 8 x 8 numbers an invocation; half of that where a workgroup would be too few invocations.
+    Tile { group_rows, quads: if lanes == 16 && group_rows > 4 { 2 } else { 1 } }
+}
+
+/// The workgroups of `matmul_cooperative.wgsl`.
+pub struct Cooperative {
+    /// Side of a matrix.
+    pub side: usize,
+    /// Lanes of the largest subgroup.
+    pub subgroup_size: usize,
+    /// Subgroups along the rows, `4 * side` rows each.
+    pub row_groups: usize,
+}
+
+/// Those for this adapter, if it has cooperative matrices and its workgroups are large enough.
+pub fn cooperative(caps: &Caps) -> Option<Cooperative> {
+    let (side, (_, max)) = (caps.cooperative_matrix? as usize, caps.subgroup_sizes?);
+    let subgroup_size = max as usize;
+    // `32 / side` subgroups lie side by side.
+    let fits = |row_groups: &usize| {
+        row_groups * 32 / side * subgroup_size <= caps.max_workgroup_invocations as usize
+    };
+    let row_groups = [2, 1].into_iter().find(fits)?;
+    Some(Cooperative { side, subgroup_size, row_groups })
 }
 
 /// The kernel of attention with heads of `d` numbers.

@@ -56,7 +56,9 @@ struct Params {
 /// The shape of a kernel's work: how its dispatches are cut and counted.
 struct Geometry {
     shader: &'static str,
-    /// Rows that an invocation computes.
+    /// Files for roles beside the weight's.
+    roles: Vec<(&'static str, &'static str)>,
+    /// Rows in a block: those that an invocation computes, or a workgroup where it shares them.
     rows: usize,
     /// `override` constants beside those of all linear layers.
     overrides: Vec<(&'static str, f64)>,
@@ -67,47 +69,78 @@ struct Geometry {
 /// Workgroups that keep a processor's cores busy to the end.
 const BUSY: usize = 16;
 
-fn geometry(kernel: MatmulKernel, caps: &Caps, rows: usize, tiles: usize) -> Geometry {
+/// For `rows` rows and `tiles` tiles of a weight, `lanes` groups of four columns each.
+fn geometry(
+    kernel: MatmulKernel,
+    caps: &Caps,
+    rows: usize,
+    tiles: usize,
+    lanes: usize,
+) -> Geometry {
     // Blocks of rows run fastest: a tile of the weight stays in the cache while all rows pass by.
     let blocks_by_tiles = |blocks: usize, tiles: usize| {
         let z = blocks.div_ceil(MAX_WORKGROUPS as usize);
         [blocks.div_ceil(z) as u32, tiles as u32, z as u32]
     };
+    let plain = |shader, block: usize, overrides, groups| Geometry {
+        shader,
+        roles: vec![],
+        rows: block,
+        overrides,
+        groups,
+    };
     match kernel {
-        MatmulKernel::Row => Geometry {
-            shader: "matvec",
-            rows: 1,
-            overrides: vec![],
-            groups: [tiles as u32, rows as u32, 1],
-        },
+        MatmulKernel::Row => plain("matvec", 1, vec![], [tiles as u32, rows as u32, 1]),
         MatmulKernel::Panel => {
             let blocks = rows.div_ceil(32);
             // Wide groups share their rows of x among more lanes; enough of them must be left.
             let wide = (BUSY / blocks).clamp(1, tiles);
             let per_group = tiles.div_ceil(wide).clamp(1, 8);
             let per_group = tiles.div_ceil(tiles.div_ceil(per_group));
-            Geometry {
-                shader: "matmul_panel",
-                rows: 32,
-                overrides: vec![("TILES", per_group as f64)],
-                groups: blocks_by_tiles(blocks, tiles.div_ceil(per_group)),
-            }
+            let groups = blocks_by_tiles(blocks, tiles.div_ceil(per_group));
+            plain("matmul_panel", 32, vec![("TILES", per_group as f64)], groups)
         }
-        _ => {
+        MatmulKernel::Direct => {
             // Four blocks of rows fill a graphics chip's lanes; a processor wants uniform rows.
             let row_groups = if caps.is_cpu { 1 } else { 4 };
+            let groups = blocks_by_tiles(rows.div_ceil(16 * row_groups), tiles);
+            plain("matmul", 16, vec![("ROW_GROUPS", row_groups as f64)], groups)
+        }
+        MatmulKernel::Tiled => {
+            let choice::Tile { group_rows, quads } = choice::tile(rows, lanes);
+            let overrides = vec![("GROUP_ROWS", group_rows as f64), ("QUADS", quads as f64)];
+            let block = 8 * group_rows;
+            plain("matmul_tiled", block, overrides, blocks_by_tiles(rows.div_ceil(block), tiles))
+        }
+        MatmulKernel::Subgroup => {
+            // Always 64 invocations: full subgroups, whatever their size.
+            let per_group = 64 / lanes;
+            let groups = blocks_by_tiles(rows.div_ceil(16), tiles.div_ceil(per_group));
+            plain("matmul_subgroup", 16, vec![("TILES", per_group as f64)], groups)
+        }
+        MatmulKernel::Cooperative => {
+            let Some(choice::Cooperative { side, subgroup_size, row_groups }) =
+                choice::cooperative(caps)
+            else {
+                return geometry(MatmulKernel::Direct, caps, rows, tiles, lanes);
+            };
+            let block = row_groups * 4 * side;
             Geometry {
-                shader: "matmul",
-                rows: 16,
-                overrides: vec![("ROW_GROUPS", row_groups as f64)],
-                groups: blocks_by_tiles(rows.div_ceil(16 * row_groups), tiles),
+                shader: "matmul_cooperative",
+                roles: vec![("coop", if side == 16 { "coop_16" } else { "coop_8" })],
+                rows: block,
+                overrides: vec![
+                    ("SUBGROUP_SIZE", subgroup_size as f64),
+                    ("ROW_GROUPS", row_groups as f64),
+                ],
+                groups: blocks_by_tiles(rows.div_ceil(block), tiles),
             }
         }
     }
 }
 
 /// Dispatches are cut at multiples of this many rows, those of the tallest kernel's block.
-const ROWS: usize = 64;
+const ROWS: usize = 128;
 
 /// A new matrix `[M, N]` from `x` `[M, K]`.
 #[track_caller]
@@ -160,8 +193,9 @@ pub fn linear_into<'r>(
             let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
             let kernel = choice::matmul(&caps, piece.rows, weight.storage);
             let tiles = shard_n.div_ceil(weight.tile);
-            let Geometry { shader, rows, overrides: own, groups } =
-                geometry(kernel, &caps, piece.rows, tiles);
+            let lanes = weight.tile / 4;
+            let Geometry { shader, roles: other_roles, rows, overrides: own, groups } =
+                geometry(kernel, &caps, piece.rows, tiles, lanes);
             let params = Params {
                 m: piece.rows as u32,
                 n4: quads(shard_n),
@@ -175,20 +209,17 @@ pub fn linear_into<'r>(
                 row_blocks: piece.rows.div_ceil(rows) as u32,
             };
             let mut overrides = vec![
-                ("LANES", (weight.tile / 4) as f64),
+                ("LANES", lanes as f64),
                 ("ACTIVATION", f64::from(epilogue.activation as u32)),
                 ("HAS_BIAS", f64::from(u8::from(bias.is_some()))),
                 ("HAS_GATE", f64::from(u8::from(gate.is_some()))),
                 ("MODE", f64::from(epilogue.write as u32)),
             ];
             overrides.extend(own);
+            let mut roles = vec![("weight", weight.storage.accessor())];
+            roles.extend(other_roles);
             recorder.dispatch(Dispatch {
-                pipeline: PipelineKey {
-                    shader,
-                    entry: "main",
-                    roles: vec![("weight", weight.storage.accessor())],
-                    overrides,
-                },
+                pipeline: PipelineKey { shader, entry: "main", roles, overrides },
                 params: bytemuck::bytes_of(&params).to_vec(),
                 // x stands in for an absent bias or gate: a binding must not be empty.
                 bindings: vec![

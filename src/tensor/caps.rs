@@ -16,9 +16,10 @@ pub struct Caps {
     pub max_workgroup_invocations: u32,
     /// Smallest and largest number of lanes in a subgroup, if kernels may use subgroup operations.
     pub subgroup_sizes: Option<(u32, u32)>,
-    /// Kernels may use cooperative matrices of 8 x 8: f16 factors, f32 sums.
-    pub cooperative_matrix: bool,
-    /// Kernels may compute in f16.
+    /// The side of the cooperative matrices (f16 factors, f32 sums) that kernels may use, 8 or 16, if there are any.
+    pub cooperative_matrix: Option<u32>,
+    /// Products may round both factors to f16. No adapter sets it: results change beyond f32's roundings, so the user
+    /// asks for it.
     pub f16: bool,
     /// Kernels that were found to be fastest, or are to be tried: see `ops::choice`.
     pub tuning: Tuning,
@@ -34,7 +35,7 @@ impl Default for Caps {
             max_workgroup_bytes: 16 << 10,
             max_workgroup_invocations: 256,
             subgroup_sizes: None,
-            cooperative_matrix: false,
+            cooperative_matrix: None,
             f16: false,
             tuning: Tuning::default(),
         }
@@ -90,7 +91,7 @@ pub enum MatmulKernel {
     Panel,
     /// `matmul_tiled.wgsl`: both factors in workgroup memory, for graphics chips.
     Tiled,
-    /// `matmul_subgroup.wgsl`: rows of x spread over the lanes of a subgroup.
+    /// `matmul_subgroup.wgsl`: rows of x handed round by the lanes of a subgroup.
     Subgroup,
     /// `matmul_cooperative.wgsl`: cooperative matrices; f16 weights, x rounded to f16.
     Cooperative,

@@ -7,6 +7,7 @@
 //! | `RALU_TEST_ADAPTER` | a number or a part of a name, as `ralu devices` lists them |
 //! | `RALU_TEST_BACKEND` | `vulkan`, `metal`, `dx12` or `gl` |
 //! | `RALU_TEST_LIMITS=webgpu` | no more than WebGPU guarantees |
+//! | `RALU_TEST_FEATURES=none` | no optional features |
 //!
 //! Tests of single ops also run in a browser (`scripts/browser-test`), so a [`Lab`] awaits, as the library does.
 //! Natively [`block_on`] drives them.
@@ -19,7 +20,7 @@ use std::cell::RefCell;
 use std::sync::Once;
 
 use half::{bf16, f16};
-use ralu::gpu::{AdapterChoice, Gpu, LimitsPolicy, Program, SlotPool, Store};
+use ralu::gpu::{AdapterChoice, FeaturesPolicy, Gpu, LimitsPolicy, Program, SlotPool, Store};
 use ralu::tensor::{
     Caps, Command, PackedWeight, Recorder, Recording, Resident, ResidentIds, Storage, Tensor,
     row_pieces,
@@ -45,18 +46,29 @@ async fn open() -> Gpu {
         Some("webgpu") => LimitsPolicy::WebGpuDefaults,
         Some(other) => panic!("RALU_TEST_LIMITS={other}: only `webgpu` is known"),
     };
+    let features = match variable("RALU_TEST_FEATURES").as_deref() {
+        None => FeaturesPolicy::Adapter,
+        Some("none") => FeaturesPolicy::None,
+        Some(other) => panic!("RALU_TEST_FEATURES={other}: only `none` is known"),
+    };
     let choice = AdapterChoice {
         adapter: variable("RALU_TEST_ADAPTER"),
         backend: variable("RALU_TEST_BACKEND"),
         limits,
+        features,
     };
     match Gpu::open(&choice).await {
         Ok(gpu) => {
             let report = gpu.report();
             ONCE.call_once(|| {
                 say(&format!(
-                    "adapter: {} ({}, {}, {}), {limits:?} limits",
-                    report.name, report.backend, report.kind, report.driver
+                    "adapter: {} ({}, {}, {}), {limits:?} limits, subgroups {:?}, cooperative matrices {:?}",
+                    report.name,
+                    report.backend,
+                    report.kind,
+                    report.driver,
+                    gpu.caps().subgroup_sizes,
+                    gpu.caps().cooperative_matrix
                 ));
             });
             gpu

@@ -34,23 +34,21 @@ fn record(
 /// op's file in `src/ops`.
 pub fn every_op() -> Vec<(&'static str, Recording)> {
     let mut all = Vec::new();
-    let first = Tuning {
-        matmul: [Some(MatmulKernel::Direct); 3],
-        attention: Some(AttentionKernel::Rows),
-        conv2d: Some(Conv2dKernel::Direct),
-    };
-    let panels = Tuning { matmul: [Some(MatmulKernel::Panel); 3], ..Tuning::default() };
-    for (is_cpu, tuning) in [
-        (false, Tuning::default()),
-        (true, Tuning::default()),
-        (false, first),
-        (true, first),
-        (true, panels),
-    ] {
-        let caps = Caps { is_cpu, tuning, ..Caps::default() };
-        all.extend(linears(caps));
-        all.extend(convolutions(caps));
-        all.extend(attentions(caps));
+    for is_cpu in [false, true] {
+        for caps in matmul_caps(Caps { is_cpu, ..Caps::default() }) {
+            all.extend(linears(caps));
+        }
+        let plain = Tuning {
+            attention: Some(AttentionKernel::Rows),
+            conv2d: Some(Conv2dKernel::Direct),
+            ..Tuning::default()
+        };
+        for tuning in [Tuning::default(), plain] {
+            let caps = Caps { is_cpu, tuning, ..Caps::default() };
+            all.extend(convolutions(caps));
+            all.extend(attentions(caps));
+        }
+        let caps = Caps { is_cpu, ..Caps::default() };
         all.extend(norms(caps));
         all.extend(elementwise(caps));
         all.extend(combinations(caps));
@@ -72,16 +70,38 @@ pub fn linear_layer(
     }
 }
 
+/// What leads to each kernel of a matrix product, and to each of its shapes.
+fn matmul_caps(caps: Caps) -> Vec<Caps> {
+    let with =
+        |kernel| Caps { tuning: Tuning { matmul: [Some(kernel); 3], ..caps.tuning }, ..caps };
+    let mut all = vec![caps];
+    all.extend([MatmulKernel::Direct, MatmulKernel::Panel, MatmulKernel::Tiled].map(with));
+    all.push(Caps { subgroup_sizes: Some((8, 32)), ..with(MatmulKernel::Subgroup) });
+    for (size, side) in [(8, 8), (32, 8), (64, 8), (32, 16), (64, 16)] {
+        all.push(Caps {
+            subgroup_sizes: Some((size, size)),
+            cooperative_matrix: Some(side),
+            f16: true,
+            ..with(MatmulKernel::Cooperative)
+        });
+    }
+    all
+}
+
 /// Epilogues in full for one storage and tile, storages and tiles in full for one epilogue: they do not
 /// meet in a kernel.
 fn linears(caps: Caps) -> Vec<(&'static str, Recording)> {
     let mut cases = Vec::new();
-    for rows in [1, 33] {
+    for rows in [1, 17, 33, 1025] {
         for storage in STORAGES {
             for n in [4, 8, 16, 32, 64] {
                 cases.push((rows, n, storage, Activation::Silu, Write::Add, true, true));
             }
         }
+        // Wide workgroups, where a kernel has them.
+        cases.push((rows, 64 * 128, Storage::F16, Activation::Silu, Write::Add, true, true));
+    }
+    for rows in [1, 33] {
         for activation in ACTIVATIONS {
             for write in WRITES {
                 for (bias, gate) in [(false, false), (true, false), (false, true), (true, true)] {

@@ -1,9 +1,9 @@
-//! Linear layers: `matvec` and `matmul`.
+//! Linear layers: `matvec` and the kernels of `matmul`.
 
-use super::{SIGMOID, activation_tolerance, check_all, largest};
+use super::{SIGMOID, activation_tolerance, check_all, largest, variants};
 use crate::common::{Bands, EPSILON, Frame, Lab, Random, Tolerance, assert_close, round};
 use ralu::ops::{self, Activation, Epilogue, LinearLayer, Write, reference};
-use ralu::tensor::Storage;
+use ralu::tensor::{Command, MatmulKernel, Recording, Storage};
 
 #[derive(Clone, Copy, Debug)]
 struct LinearCase {
@@ -43,7 +43,16 @@ const LINEAR_CASES: &[LinearCase] = &[
     LinearCase { m: 63, ..LINEAR },
     LinearCase { m: 64, ..LINEAR },
     LinearCase { m: 65, ..LINEAR },
+    LinearCase { m: 127, ..LINEAR },
     LinearCase { m: 129, ..LINEAR },
+    // The tallest tiles, with every edge at once.
+    LinearCase { m: 1155, k: 28, n: 84, ..LINEAR },
+    LinearCase { m: 1155, k: 28, n: 84, storage: Storage::F32, ..LINEAR },
+    // Ends of K inside a tile of 16 and of 32.
+    LinearCase { m: 50, k: 4, n: 68, ..LINEAR },
+    LinearCase { m: 50, k: 12, n: 68, ..LINEAR },
+    LinearCase { m: 50, k: 36, n: 68, storage: Storage::Bf16, ..LINEAR },
+    LinearCase { m: 130, k: 44, n: 36, ..LINEAR },
     // Widths: every size of tile, one past a tile, not a multiple of 4.
     LinearCase { n: 1, ..LINEAR },
     LinearCase { n: 3, ..LINEAR },
@@ -103,11 +112,42 @@ pub async fn linear() {
     .await;
 }
 
+/// The kernel that a recording of one layer uses.
+fn kernel_of(recording: &Recording) -> MatmulKernel {
+    let mut shaders = recording.commands.iter().filter_map(|command| match command {
+        Command::Dispatch(dispatch) => Some(dispatch.pipeline.shader),
+        _ => None,
+    });
+    match shaders.next().expect("a dispatch") {
+        "matvec" => MatmulKernel::Row,
+        "matmul" => MatmulKernel::Direct,
+        "matmul_panel" => MatmulKernel::Panel,
+        "matmul_tiled" => MatmulKernel::Tiled,
+        "matmul_subgroup" => MatmulKernel::Subgroup,
+        "matmul_cooperative" => MatmulKernel::Cooperative,
+        other => panic!("shaders/{other}.wgsl is no kernel of a matrix product"),
+    }
+}
+
+/// What x in f16 costs a sum whose largest is `largest`, with weights up to `weight`.
+///
+/// A number keeps 11 bits, so it is off by 2^-11 of itself where a conversion rounds and by 2^-10 where it cuts off, as
+/// both are allowed. Cut off, all numbers are too small, by half of that in the mean, and so is their sum; rounded,
+/// errors are random and so smaller than the sum's own spread by that factor. Four times the former covers the spread
+/// of the latter, too. Numbers below 2^-14 may be flushed to zero.
+fn f16_tolerance(x: &[f32], k: usize, weight: f64, largest: f64) -> Tolerance {
+    let tiny = |row: &[f32]| -> f64 {
+        row.iter().map(|v| f64::from(v.abs())).filter(|v| *v < 2f64.powi(-14)).sum()
+    };
+    let flushed = x.chunks_exact(k).map(tiny).fold(0.0, f64::max);
+    Tolerance::absolute(2f64.powi(-9) * largest + flushed * weight)
+}
+
 async fn check_linear(lab: &Lab, label: &str, case: &LinearCase) {
     let &LinearCase { m, k, n, storage, activation, write, magnitude, .. } = case;
     let n4 = n.next_multiple_of(4);
     let mut random = Random::named(label);
-    let x = random.numbers(m * k, magnitude);
+    let mut x = random.numbers(m * k, magnitude);
     let mut weight = round(&random.numbers(n * k, 1.7 / (k as f32).sqrt()), storage);
     let mut bias = random.numbers(n, magnitude);
     let gate = random.numbers(n4, 2.0);
@@ -123,12 +163,28 @@ async fn check_linear(lab: &Lab, label: &str, case: &LinearCase) {
             false => None,
         },
     };
-    lab.run(|r, _| {
-        let gate = case.gate.then(|| gates.on(r));
-        ops::linear_into("y", xs.on(r), &layer, ys.on(r), Epilogue { activation, gate, write });
-    })
-    .await;
+    let recording = lab
+        .run(|r, _| {
+            let gate = case.gate.then(|| gates.on(r));
+            let epilogue = Epilogue { activation, gate, write };
+            ops::linear_into("y", xs.on(r), &layer, ys.on(r), epilogue);
+        })
+        .await;
+    let kernel = kernel_of(&recording);
+    // A variant that falls back would test the wrong kernel.
+    if let Some(wanted) = lab.caps().tuning.matmul[0] {
+        let expected = match (wanted, storage) {
+            (MatmulKernel::Cooperative, Storage::F32 | Storage::Bf16) => None,
+            _ => Some(wanted),
+        };
+        assert!(expected.is_none_or(|expected| expected == kernel), "{label}: {kernel:?} ran");
+    }
 
+    let in_f16 = kernel == MatmulKernel::Cooperative;
+    if in_f16 {
+        // f16's largest number.
+        x.iter_mut().for_each(|v| *v = v.clamp(-65504.0, 65504.0));
+    }
     // Columns past N are outputs of a zero weight.
     weight.resize(n4 * k, 0.0);
     bias.resize(n4, 0.0);
@@ -140,7 +196,14 @@ async fn check_linear(lab: &Lab, label: &str, case: &LinearCase) {
     let gain = if case.gate { 2.0 } else { 1.0 }
         * if write == Write::Multiply { f64::from(magnitude) } else { 1.0 };
     let activated = activation_tolerance(activation, largest(&sums));
-    let tolerance = Tolerance::absolute(1.13 * Tolerance::sum(k).scale * largest(&sums) * gain)
+    let rounded = if in_f16 {
+        let largest_weight = weight.iter().fold(0.0f64, |max, w| max.max(f64::from(w.abs())));
+        f16_tolerance(&x, k, largest_weight, largest(&sums)).absolute
+    } else {
+        0.0
+    };
+    let sum_error = Tolerance::sum(k).scale * largest(&sums) + rounded;
+    let tolerance = Tolerance::absolute(1.13 * sum_error * gain)
         .plus(Tolerance::relative(activated.relative))
         // What is added to may cancel the activation, but not its error.
         .plus(Tolerance::absolute(
@@ -160,36 +223,54 @@ async fn check_linear(lab: &Lab, label: &str, case: &LinearCase) {
 
 /// NaN, infinity and denormals in one row of x stay in that row.
 pub async fn linear_keeps_poison_in_its_row() {
-    for m in [3, 40] {
-        for poison in [f32::NAN, f32::INFINITY, 1e-42] {
-            let lab = Lab::new().await;
-            let (k, n, row) = (64, 68, m / 2);
-            let mut random = Random::new(7);
-            let mut x = random.numbers(m * k, 1.0);
-            let weight = round(&random.numbers(n * k, 0.2), Storage::F16);
-            let old = vec![0.0; m * n];
-            let expected =
-                reference::linear(&x, &weight, None, None, &old, k, Activation::Silu, Write::Store);
-            x[row * k + 5] = poison;
-            let xs = lab.view("x", [m, k], &x, Frame::NONE, Bands::One).await;
-            let ys = lab.view("y", [m, n], &old, Frame::WIDE, Bands::One).await;
-            let weight = lab.weight("weight", &weight, n, k, Storage::F16).await;
-            let layer = LinearLayer { weight, bias: None };
-            let epilogue = Epilogue { activation: Activation::Silu, ..Default::default() };
-            lab.run(|r, _| ops::linear_into("y", xs.on(r), &layer, ys.on(r), epilogue)).await;
-            let y = lab.read_view(&ys).await;
-            let poisoned = &y[row * n..(row + 1) * n];
-            assert_eq!(
-                poisoned.iter().any(|v| !v.is_finite()),
-                !poison.is_finite(),
-                "row {row} of {m} with {poison}: {poisoned:?}"
-            );
-            for other in (0..m).filter(|i| *i != row) {
-                let range = other * n..(other + 1) * n;
-                let label = format!("row {other} of {m}, with {poison} in row {row}");
-                let tolerance = Tolerance::sum(k).plus(Tolerance::relative(SIGMOID));
-                assert_close(&label, [1, n], &y[range.clone()], &expected[range], tolerance);
+    let mut lab = Lab::new().await;
+    let base = lab.caps();
+    for variant in variants::<LinearCase>(&base) {
+        lab = lab.with_caps(|caps| {
+            *caps = base;
+            (variant.change)(caps);
+        });
+        for m in [3, 40] {
+            for poison in [f32::NAN, f32::INFINITY, 1e-42] {
+                check_poison(&lab, variant.name, m, poison).await;
+                lab.clear();
             }
         }
+    }
+}
+
+async fn check_poison(lab: &Lab, variant: &str, m: usize, poison: f32) {
+    let (k, n, row) = (64, 68, m / 2);
+    let mut random = Random::new(7);
+    let mut x = random.numbers(m * k, 1.0);
+    let weight = round(&random.numbers(n * k, 0.2), Storage::F16);
+    let old = vec![0.0; m * n];
+    let expected =
+        reference::linear(&x, &weight, None, None, &old, k, Activation::Silu, Write::Store);
+    x[row * k + 5] = poison;
+    let xs = lab.view("x", [m, k], &x, Frame::NONE, Bands::AsNeeded).await;
+    let ys = lab.view("y", [m, n], &old, Frame::WIDE, Bands::AsNeeded).await;
+    let packed = lab.weight("weight", &weight, n, k, Storage::F16).await;
+    let layer = LinearLayer { weight: packed, bias: None };
+    let epilogue = Epilogue { activation: Activation::Silu, ..Default::default() };
+    let recording =
+        lab.run(|r, _| ops::linear_into("y", xs.on(r), &layer, ys.on(r), epilogue)).await;
+    let y = lab.read_view(&ys).await;
+    let poisoned = &y[row * n..(row + 1) * n];
+    assert_eq!(
+        poisoned.iter().any(|v| !v.is_finite()),
+        !poison.is_finite(),
+        "row {row} of {m} with {poison} and {variant}: {poisoned:?}"
+    );
+    let mut tolerance = Tolerance::sum(k).plus(Tolerance::relative(SIGMOID));
+    if kernel_of(&recording) == MatmulKernel::Cooperative {
+        let clean: Vec<f32> = x.iter().map(|v| if v.is_finite() { *v } else { 0.0 }).collect();
+        // SiLU leaves large sums as they are, so its largest is theirs.
+        tolerance = tolerance.plus(f16_tolerance(&clean, k, 0.2, 1.13 * largest(&expected)));
+    }
+    for other in (0..m).filter(|i| *i != row) {
+        let range = other * n..(other + 1) * n;
+        let label = format!("row {other} of {m}, with {poison} in row {row} and {variant}");
+        assert_close(&label, [1, n], &y[range.clone()], &expected[range], tolerance);
     }
 }

@@ -49,44 +49,92 @@ macro_rules! every_test {
 }
 pub(crate) use every_test;
 
-/// Capabilities that every table of cases is run with.
-struct Variant {
-    name: &'static str,
-    change: fn(&mut Caps),
+/// Capabilities that tables of cases are run with.
+pub struct Variant {
+    pub name: &'static str,
+    pub change: fn(&mut Caps),
+    /// What an adapter may lack for it.
+    needs: &'static str,
+    offered: fn(&Caps) -> bool,
+    /// The case type of the only table that it concerns, or all tables.
+    only: Option<&'static str>,
 }
 
-const VARIANTS: [Variant; 9] = [
-    Variant { name: "graphics kernels", change: |caps| caps.is_cpu = false },
-    Variant { name: "processor kernels", change: |caps| caps.is_cpu = true },
+impl Variant {
+    const EVERYWHERE: Variant =
+        Variant { name: "", change: |_| {}, needs: "", offered: |_| true, only: None };
+
+    /// One of the kernels of a matrix product, for any number of rows.
+    const fn matmul(name: &'static str, change: fn(&mut Caps)) -> Variant {
+        Variant { name, change, only: Some("LinearCase"), ..Variant::EVERYWHERE }
+    }
+}
+
+pub static VARIANTS: [Variant; 12] = [
+    Variant { name: "graphics kernels", change: |caps| caps.is_cpu = false, ..Variant::EVERYWHERE },
+    Variant { name: "processor kernels", change: |caps| caps.is_cpu = true, ..Variant::EVERYWHERE },
+    Variant::matmul("direct matmul", |caps| {
+        caps.tuning.matmul = [Some(MatmulKernel::Direct); 3];
+    }),
+    Variant::matmul("matmul panels", |caps| {
+        caps.tuning.matmul = [Some(MatmulKernel::Panel); 3];
+    }),
+    Variant::matmul("matmul tiles", |caps| {
+        caps.tuning.matmul = [Some(MatmulKernel::Tiled); 3];
+    }),
     Variant {
-        name: "direct matmul",
-        change: |caps| caps.tuning.matmul = [Some(MatmulKernel::Direct); 3],
+        needs: "subgroups",
+        offered: |caps| caps.subgroup_sizes.is_some(),
+        ..Variant::matmul("subgroup matmul", |caps| {
+            caps.tuning.matmul = [Some(MatmulKernel::Subgroup); 3];
+        })
     },
     Variant {
-        name: "matmul panels",
-        change: |caps| caps.tuning.matmul = [Some(MatmulKernel::Panel); 3],
+        needs: "cooperative matrices",
+        offered: |caps| caps.cooperative_matrix.is_some(),
+        ..Variant::matmul("cooperative matmul", |caps| {
+            caps.f16 = true;
+            caps.tuning.matmul = [Some(MatmulKernel::Cooperative); 3];
+        })
     },
     Variant {
         name: "attention by rows",
         change: |caps| caps.tuning.attention = Some(AttentionKernel::Rows),
+        ..Variant::EVERYWHERE
     },
     Variant {
         name: "direct convolution",
         change: |caps| caps.tuning.conv2d = Some(Conv2dKernel::Direct),
+        ..Variant::EVERYWHERE
     },
     Variant {
         name: "4 KiB bindings",
         change: |caps| (caps.is_cpu, caps.max_binding_bytes) = (false, 4096),
+        ..Variant::EVERYWHERE
     },
     Variant {
         name: "20 KiB bindings",
         change: |caps| (caps.is_cpu, caps.max_binding_bytes) = (true, 20 << 10),
+        ..Variant::EVERYWHERE
     },
     Variant {
         name: "small dispatches",
         change: |caps| (caps.is_cpu, caps.max_dispatch_flops) = (true, 1e4),
+        ..Variant::EVERYWHERE
     },
 ];
+
+/// The variants that a table of `Case`s is run with on an adapter. Those that it cannot run are said.
+pub fn variants<Case>(caps: &Caps) -> Vec<&'static Variant> {
+    let table = std::any::type_name::<Case>().rsplit("::").next().unwrap_or_default();
+    let concerns = |variant: &&Variant| variant.only.is_none_or(|only| only == table);
+    let (run, left): (Vec<_>, Vec<_>) =
+        VARIANTS.iter().filter(concerns).partition(|variant| (variant.offered)(caps));
+    for Variant { name, needs, .. } in left {
+        say(&format!("{table} with {name}: NOT RUN, the adapter has no {needs}"));
+    }
+    run
+}
 
 /// Cases whose largest matrix would fall into more pieces than this are left to the other variants.
 const MANY_PIECES: u64 = 100;
@@ -101,7 +149,7 @@ pub async fn check_all<Case>(
 {
     let mut lab = Lab::new().await;
     let base = lab.caps();
-    for variant in &VARIANTS {
+    for variant in variants::<Case>(&base) {
         lab = lab.with_caps(|caps| {
             *caps = base;
             (variant.change)(caps);
