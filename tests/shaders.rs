@@ -15,7 +15,8 @@ use ralu::gpu::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve_shade
 use ralu::tensor::{Access, Command, Dispatch, PipelineKey};
 
 /// What an `#import` may stand for, where there is a choice. The first is what a bare file is checked with.
-const ROLES: [(&str, &[&str]); 3] = [
+const ROLES: [(&str, &[&str]); 4] = [
+    ("held", &["held_4", "held_8"]),
     ("coop", &["coop_8", "coop_16"]),
     ("weight", &["weight_f32", "weight_f16", "weight_bf16"]),
     ("head", &["head_64", "head_16", "head_32", "head_128", "head_256", "head_512"]),

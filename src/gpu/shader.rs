@@ -41,6 +41,8 @@ pub const LIBRARY_FILES: &[(&str, &str)] = &[
     ("head_128", include_str!("../../shaders/lib/head_128.wgsl")),
     ("head_256", include_str!("../../shaders/lib/head_256.wgsl")),
     ("head_512", include_str!("../../shaders/lib/head_512.wgsl")),
+    ("held_4", include_str!("../../shaders/lib/held_4.wgsl")),
+    ("held_8", include_str!("../../shaders/lib/held_8.wgsl")),
     ("linear_layer", include_str!("../../shaders/lib/linear_layer.wgsl")),
     ("place", include_str!("../../shaders/lib/place.wgsl")),
     ("weight_bf16", include_str!("../../shaders/lib/weight_bf16.wgsl")),

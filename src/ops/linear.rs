@@ -113,10 +113,20 @@ fn geometry(
             plain("matmul_tiled", block, overrides, blocks_by_tiles(rows.div_ceil(block), tiles))
         }
         MatmulKernel::Subgroup => {
-            // Always 64 invocations: full subgroups, whatever their size.
-            let per_group = 64 / lanes;
-            let groups = blocks_by_tiles(rows.div_ceil(16), tiles.div_ceil(per_group));
-            plain("matmul_subgroup", 16, vec![("TILES", per_group as f64)], groups)
+            // Full subgroups: on graphics chips 64 invocations, whatever the size; a processor has few lanes, and
+            // fewer tiles at once leave less padding.
+            let wanted = if caps.is_cpu { choice::lanes_that_hold(caps) } else { 64 };
+            let per_group = (wanted / lanes).max(1);
+            Geometry {
+                shader: "matmul_subgroup",
+                roles: vec![(
+                    "held",
+                    if choice::lanes_that_hold(caps) == 8 { "held_8" } else { "held_4" },
+                )],
+                rows: 32,
+                overrides: vec![("TILES", per_group as f64)],
+                groups: blocks_by_tiles(rows.div_ceil(32), tiles.div_ceil(per_group)),
+            }
         }
         MatmulKernel::Cooperative => {
             let Some(choice::Cooperative { side, subgroup_size, row_groups }) =

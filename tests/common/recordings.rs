@@ -76,7 +76,9 @@ fn matmul_caps(caps: Caps) -> Vec<Caps> {
         |kernel| Caps { tuning: Tuning { matmul: [Some(kernel); 3], ..caps.tuning }, ..caps };
     let mut all = vec![caps];
     all.extend([MatmulKernel::Direct, MatmulKernel::Panel, MatmulKernel::Tiled].map(with));
-    all.push(Caps { subgroup_sizes: Some((8, 32)), ..with(MatmulKernel::Subgroup) });
+    for sizes in [(4, 64), (8, 32)] {
+        all.push(Caps { subgroup_sizes: Some(sizes), ..with(MatmulKernel::Subgroup) });
+    }
     for (size, side) in [(8, 8), (32, 8), (64, 8), (32, 16), (64, 16)] {
         all.push(Caps {
             subgroup_sizes: Some((size, size)),
