@@ -3,7 +3,7 @@
 //   affine [2, C]   PROLOGUE: x is read as silu(x * factor + offset), a group norm's end; padding stays zero
 //
 // Implicit GEMM. An invocation computes 8 x 4 pixels x 4 channels in registers; a workgroup is TILES tiles of the weight
-// wide. Its pixels and those around them pass through workgroup memory, 64 channels at a time, so the prologue is
+// wide. Its pixels and those around them pass through workgroup memory, up to 64 channels at a time, so the prologue is
 // done twice for each number rather than nine times, and a number of W serves 32 pixels (see matmul_panel.wgsl).
 // Loops over PIXELS are unrolled by drivers, which keeps the sums in registers.
 //
@@ -26,9 +26,10 @@ const PIXELS: u32 = COLUMNS * ROWS;
 // With a border of one pixel.
 const PATCH_COLUMNS: u32 = COLUMNS + 2u;
 const PATCH_PIXELS: u32 = PATCH_COLUMNS * (ROWS + 2u);
-const C4: u32 = 16u;            // groups of four channels in workgroup memory
+override C4: u32 = 16u;         // groups of four channels in workgroup memory, an even number
+override PATCH_QUADS: u32 = PATCH_PIXELS * C4;
 
-var<workgroup> pixels: array<vec4<f32>, PATCH_PIXELS * C4>;
+var<workgroup> pixels: array<vec4<f32>, PATCH_QUADS>;
 
 // Rows of the output for one of the input, 2 with UPSAMPLE.
 override SCALE: u32 = 1u;
@@ -99,7 +100,7 @@ fn main(
     }
     for (var c0 = 0u; c0 < params.c4; c0 += C4) {
         workgroupBarrier();
-        for (var i = index; i < PATCH_PIXELS * C4; i += LANES_X * TILES) {
+        for (var i = index; i < PATCH_QUADS; i += LANES_X * TILES) {
             let pixel = i / C4;
             pixels[i] = source(first, pixel % PATCH_COLUMNS, pixel / PATCH_COLUMNS, c0 + i % C4);
         }

@@ -199,6 +199,8 @@ pub fn conv2d<'r>(
                 ("ACCUMULATE", flag(add)),
             ];
             if kernel == Conv2dKernel::Tiled {
+                let channels = quads(x.cols()).next_multiple_of(2).min(16);
+                overrides.push(("C4", f64::from(channels)));
                 overrides.push(("PROLOGUE", flag(prologue.is_some())));
             }
             overrides.extend(&geometry.overrides);
