@@ -15,6 +15,7 @@ use super::super::args::BenchArgs;
 use super::super::error::Result;
 use super::super::place::Place;
 use super::super::request::{self, Asked};
+use super::super::tune::{self, Subject};
 use super::super::{model, output, signals};
 use super::op::{Op, Operands, cases, record};
 use super::report::{Report, Row};
@@ -83,7 +84,9 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
         (_, Precision::F16) => Storage::F16,
         _ => Storage::F32,
     };
-    let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
+    let source = planned.folder.as_ref().map(|folder| folder as &dyn Source);
+    let subject = Subject { config, source, settings: &settings, precision };
+    let gpu = tune::open(&args.adapter.choice(), &args.tuning, &subject, quiet)?;
     let runs = args.runs.unwrap_or(RUNS);
     let mut ops = Vec::new();
     let n_text = config.text_tokens(settings.max_sequence_length);

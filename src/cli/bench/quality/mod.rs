@@ -96,7 +96,13 @@ impl Bench {
         let settings = cases::settings(args, &command_line, &reference, &config)?;
         let store = quality.output.as_deref().map(Store::open).transpose()?;
 
-        let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
+        let measured = tune::Subject {
+            config: &config,
+            source: Some(&model.folder as &dyn Source),
+            settings: &reference.settings,
+            precision,
+        };
+        let gpu = tune::open(&args.adapter.choice(), &args.tuning, &measured, quiet)?;
         let subject = Subject {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             adapter: gpu.report().name.clone(),
