@@ -17,7 +17,7 @@ mod table;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use ralu::gpu::{Gpu, block_on_while};
+use ralu::gpu::block_on_while;
 use ralu::models::config::ModelConfig;
 use ralu::models::source::Source;
 use ralu::pipeline::plan::Tflops;
@@ -29,7 +29,7 @@ use self::results::{Compared, Measures, Reference, Results, Subject, Work};
 use self::store::{Made, Store};
 use crate::cli::args::BenchArgs;
 use crate::cli::error::{Error, Result};
-use crate::cli::{files, memory, model, output, png_file, request, signals};
+use crate::cli::{files, memory, model, output, png_file, request, signals, tune};
 
 /// Plain steps of the reference if the user does not say: what FLUX.1-dev and RALU's paper take.
 const REFERENCE_STEPS: usize = 50;
