@@ -249,7 +249,7 @@ pub struct TuneArgs {
     pub adapter: AdapterArgs,
     #[command(flatten)]
     pub cache: CacheDirArgs,
-    /// How long measuring may take. [default: 4, on processors 2]
+    /// How long measuring may take. [default: 4, on processors 3]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub seconds: Option<f64>,
     /// As JSON.

@@ -4,13 +4,15 @@ use web_time::Instant;
 
 use super::record::{KernelSeconds, Measured};
 use super::sample::Sample;
-use crate::gpu::{Error, Gpu, Profiler, Program, SlotPool, Store};
+use crate::gpu::{Error, Gpu, Profiler, Program, ProgramTimes, SlotPool, Store};
 use crate::tensor::{Caps, Command, PipelineKey, Recording, Tuning};
 
-/// How often each kernel is timed, if there is time.
-const ROUNDS: usize = 5;
+/// How often all kernels are timed once more, if there is time.
+const ROUNDS: usize = 4;
 /// A kernel must be faster than the default one by this factor: noise must not choose.
 const CLEARLY: f64 = 0.95;
+/// The same where there was no time for a round, and each kernel was timed but once.
+const CLEARLY_AT_A_GLANCE: f64 = 0.8;
 /// Kernels slower than the fastest by this factor after a round are not run again.
 const HOPELESS: f64 = 2.0;
 
@@ -71,10 +73,6 @@ impl Entrant {
     fn new(kernel: String, asks: Tuning, recording: Recording) -> Self {
         Entrant { kernel, asks, recording, program: None, seconds: None, failure: None }
     }
-
-    fn is_in(&self) -> bool {
-        self.failure.is_none()
-    }
 }
 
 impl Contest {
@@ -110,7 +108,7 @@ impl Contest {
         }
     }
 
-    /// Compiles the next kernel and runs it once, or times all of them once. Fails only if the device is lost.
+    /// Compiles the next kernel and times it once, or times all of them once more. Fails only if the device is lost.
     pub async fn advance(
         &mut self,
         gpu: &Gpu,
@@ -123,35 +121,31 @@ impl Contest {
             }
             let i = self.warm;
             self.warm += 1;
-            let what = format!("{}: {}", self.name(), self.entrants[i].kernel);
-            let warmed = self.warm_up(gpu, i).await;
-            return self.judge(gpu, i, what, warmed);
+            let warmed = self.warm_up(gpu, i, profiler).await;
+            return self.judge(gpu, i, warmed);
         }
         if self.rounds == ROUNDS || !self.has_time(deadline) {
             return Ok(Advance::Over);
         }
         self.rounds += 1;
         for i in 0..self.entrants.len() {
-            let Some(program) = self.entrants[i].program.as_ref().filter(|_| self.has_hope(i)) else {
-                continue;
-            };
-            match time(gpu, program, profiler).await {
-                Ok(seconds) => {
-                    let best = &mut self.entrants[i].seconds;
-                    *best = Some(best.map_or(seconds, |best| best.min(seconds)));
-                }
-                Err(error) => {
-                    let what = format!("{}: {}", self.name(), self.entrants[i].kernel);
-                    return self.judge(gpu, i, what, Err(error));
+            if self.has_hope(i) {
+                let timed = self.time(gpu, i, profiler).await;
+                if timed.is_err() {
+                    return self.judge(gpu, i, timed);
                 }
             }
         }
-        let what = format!("{}: round {} of {ROUNDS}", self.name(), self.rounds);
-        Ok(Advance::Measured(what))
+        Ok(Advance::Measured(format!("{}, round {} of {ROUNDS}", self.name(), self.rounds)))
     }
 
-    /// The first run of a kernel: drivers compile then, and clocks rise.
-    async fn warm_up(&mut self, gpu: &Gpu, i: usize) -> Result<(), Error> {
+    /// Compiles a kernel and runs it for the first time, when drivers compile too and clocks rise; then times it.
+    async fn warm_up(
+        &mut self,
+        gpu: &Gpu,
+        i: usize,
+        profiler: Option<&Profiler<'_>>,
+    ) -> Result<(), Error> {
         if i == 0 {
             for weight in self.sample.weights() {
                 self.store.create_packed(gpu, weight).await?;
@@ -163,7 +157,30 @@ impl Contest {
         let recording = &self.entrants[i].recording;
         let program = Program::compile(gpu, &self.store, &self.pool, recording).await?;
         program.run(gpu).await?;
+        if let Some(profiler) = profiler {
+            profiler.take();
+        }
         self.entrants[i].program = Some(program);
+        self.time(gpu, i, profiler).await
+    }
+
+    /// Runs a kernel that has not failed, and keeps the least seconds: by the GPU's clock where it has one.
+    async fn time(
+        &mut self,
+        gpu: &Gpu,
+        i: usize,
+        profiler: Option<&Profiler<'_>>,
+    ) -> Result<(), Error> {
+        let entrant = &mut self.entrants[i];
+        let Some(program) = &entrant.program else { return Ok(()) };
+        let started = Instant::now();
+        program.run(gpu).await?;
+        let whole = started.elapsed().as_secs_f64();
+        let times = profiler.map(Profiler::take).unwrap_or_default();
+        let kernels: f64 = times.iter().map(ProgramTimes::kernel_seconds).sum();
+        // Some clocks stand still.
+        let seconds = if kernels > 0.0 { kernels } else { whole };
+        entrant.seconds = Some(entrant.seconds.map_or(seconds, |least| least.min(seconds)));
         Ok(())
     }
 
@@ -172,14 +189,13 @@ impl Contest {
         &mut self,
         gpu: &Gpu,
         i: usize,
-        what: String,
         outcome: Result<(), Error>,
     ) -> Result<Advance, Error> {
+        let what = format!("{}, {}", self.name(), self.entrants[i].kernel);
         let Err(error) = outcome else { return Ok(Advance::Measured(what)) };
         // Nothing runs on a lost device any more.
         gpu.check()?;
         let reason = error.to_string();
-        tracing::warn!("{what} failed and is left out: {reason}");
         let entrant = &mut self.entrants[i];
         entrant.program = None;
         entrant.seconds = None;
@@ -208,19 +224,16 @@ impl Contest {
 
     /// The kernel that won, if it is clearly better than the default one.
     fn winner(&self) -> usize {
-        let limit = match &self.entrants[0] {
-            // Time was up before all were compared.
-            default if default.is_in() && default.seconds.is_none() => return 0,
-            default => default.seconds.map_or(f64::INFINITY, |seconds| CLEARLY * seconds),
+        let clearly = if self.rounds == 0 { CLEARLY_AT_A_GLANCE } else { CLEARLY };
+        let limit = match (&self.entrants[0].failure, self.entrants[0].seconds) {
+            (_, Some(seconds)) => clearly * seconds,
+            (Some(_), None) => f64::INFINITY,
+            // Time was up.
+            (None, None) => return 0,
         };
-        let seconds = |i: &usize| self.entrants[*i].seconds.filter(|seconds| *seconds < limit);
-        (1..self.entrants.len())
-            .filter(|i| seconds(i).is_some())
-            .min_by(|a, b| {
-                let [a, b] = [a, b].map(|i| seconds(i).unwrap_or(f64::INFINITY));
-                a.total_cmp(&b)
-            })
-            .unwrap_or(0)
+        let seconds = |i: usize| self.entrants[i].seconds.unwrap_or(f64::INFINITY);
+        let better = (1..self.entrants.len()).filter(|i| seconds(*i) < limit);
+        better.min_by(|a, b| seconds(*a).total_cmp(&seconds(*b))).unwrap_or(0)
     }
 
     /// Ends it: the choice goes into `tuning`.
@@ -246,19 +259,4 @@ impl Contest {
                 .collect(),
         }
     }
-}
-
-/// Seconds of a run: by the GPU's clock where it has one.
-async fn time(
-    gpu: &Gpu,
-    program: &Program,
-    profiler: Option<&Profiler<'_>>,
-) -> Result<f64, Error> {
-    let started = Instant::now();
-    program.run(gpu).await?;
-    let seconds = started.elapsed().as_secs_f64();
-    let times = profiler.map(Profiler::take).unwrap_or_default();
-    let kernels: f64 = times.iter().map(|times| times.kernel_seconds()).sum();
-    // Some clocks stand still.
-    Ok(if kernels > 0.0 { kernels } else { seconds })
 }

@@ -38,12 +38,12 @@ pub enum TuningEvent {
         done: usize,
         /// Parts in all, at most.
         of: usize,
-        /// What it was: `matmul of many rows: tiled`.
+        /// What it was: `matmul of many rows, tiled`.
         what: String,
     },
     /// A kernel failed and takes no further part.
     Failed {
-        /// Which: `matmul of many rows: tiled`.
+        /// Which: `matmul of many rows, tiled`.
         what: String,
         /// Why.
         reason: String,
@@ -73,7 +73,7 @@ pub struct Tuner<'g> {
 ///
 /// On processors the kernels that are usually best are well known; a long look is not worth it.
 pub fn usual_seconds(gpu: &Gpu) -> f64 {
-    if gpu.caps().is_cpu { 2.0 } else { 4.0 }
+    if gpu.caps().is_cpu { 3.0 } else { 4.0 }
 }
 
 impl<'g> Tuner<'g> {

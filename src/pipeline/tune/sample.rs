@@ -6,7 +6,8 @@ use strum::VariantArray;
 
 use crate::models::config::ModelConfig;
 use crate::ops::{
-    Activation, Attention, Conv2d, Epilogue, LinearLayer, attention, conv2d, linear_into,
+    Activation, Attention, Conv2d, Conv2dOptions, Epilogue, LinearLayer, attention, conv2d,
+    linear_into,
 };
 use crate::pipeline::{RunSchedule, Settings};
 use crate::tensor::{
@@ -257,10 +258,14 @@ impl Sample {
                     }
                 }
                 Work::Conv2d { height, width, layer } => {
-                    let [x, y] = ["x", "y"]
-                        .map(|name| recorder.image(name, *height, *width, layer.weight.n));
+                    let channels = layer.weight.n;
+                    let [x, y] =
+                        ["x", "y"].map(|name| recorder.image(name, *height, *width, channels));
+                    // After a group norm, as most of a decoder's are.
+                    let prologue = Some(recorder.temp("affine", 2, channels));
+                    let options = Conv2dOptions { prologue, ..Default::default() };
                     for _ in 0..self.repeats {
-                        conv2d(name, x, *width, layer, y, false, false);
+                        conv2d(name, x, *width, layer, y, options);
                     }
                 }
             }
