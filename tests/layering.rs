@@ -33,7 +33,16 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "pipeline",
         may_use: &["tensor", "ops", "models", "sampling", "gpu"],
-        crates: &["tokenizers", "image", "png", "safetensors", "serde", "serde_json", "strum", "web_time"],
+        crates: &[
+            "tokenizers",
+            "image",
+            "png",
+            "safetensors",
+            "serde",
+            "serde_json",
+            "strum",
+            "web_time",
+        ],
     },
     // Faces see the library from outside; what they need of it is decided by `pub`.
     Layer { name: "cli", may_use: EVERYTHING, crates: FACE_CRATES },

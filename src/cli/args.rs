@@ -249,9 +249,9 @@ pub struct TuneArgs {
     pub adapter: AdapterArgs,
     #[command(flatten)]
     pub cache: CacheDirArgs,
-    /// How long measuring may take. [default: 4, on processors 3]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
-    pub seconds: Option<f64>,
+    /// How long measuring may take; what is not decided by then keeps the usual kernel.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "20", allow_negative_numbers = true)]
+    pub seconds: f64,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

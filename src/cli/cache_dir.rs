@@ -16,7 +16,9 @@ impl CacheDir {
     pub fn find(given: Option<&Path>) -> Option<CacheDir> {
         let path = match given {
             Some(given) => given.to_path_buf(),
-            None => etcetera::base_strategy::choose_native_strategy().ok()?.cache_dir().join("ralu"),
+            None => {
+                etcetera::base_strategy::choose_native_strategy().ok()?.cache_dir().join("ralu")
+            }
         };
         Some(CacheDir(path))
     }

@@ -87,8 +87,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     };
     memory::check(&gpu, &config, &model.folder, &settings, precision)?;
     let source: &dyn Source = &model.folder;
-    let subject =
-        Subject { config: &config, source: Some(source), settings: &settings, precision };
+    let subject = Subject { config: &config, source: Some(source), settings: &settings, precision };
     let gpu = tuned(gpu, args, &subject, &mut progress, reporter)?;
     let pipeline = Pipeline::open(gpu, Box::new(model.folder), Options { precision })?;
     let started = Instant::now();

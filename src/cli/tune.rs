@@ -172,7 +172,7 @@ pub fn run(args: &TuneArgs, quiet: bool) -> Result<()> {
     })?;
     let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
     let subject = Subject { config: &config, source: Some(source), settings: &settings, precision };
-    let tuner = subject.tuner(&gpu, args.seconds.unwrap_or_else(|| usual_seconds(&gpu)))?;
+    let tuner = subject.tuner(&gpu, args.seconds)?;
     let mut progress = Progress::new(quiet, 1);
     let record = measure(&gpu, tuner, &mut |event| {
         progress.tuning(event);
@@ -200,7 +200,9 @@ pub fn run(args: &TuneArgs, quiet: bool) -> Result<()> {
 /// A line for each kernel of each op that has a choice.
 fn table(record: &TuningRecord) -> String {
     let row = |[op, rows, kernel, shaders, ms, note]: [&str; 6]| {
-        format!("{op:<10} {rows:<5} {kernel:<12} {shaders:<20} {ms:>10}  {note}").trim_end().to_owned()
+        format!("{op:<10} {rows:<5} {kernel:<12} {shaders:<20} {ms:>10}  {note}")
+            .trim_end()
+            .to_owned()
     };
     let mut lines = vec![row(["op", "rows", "kernel", "shaders", "ms", ""])];
     if record.measured.is_empty() {

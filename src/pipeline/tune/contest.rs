@@ -11,8 +11,10 @@ use crate::tensor::{Caps, Command, PipelineKey, Recording, Tuning};
 const ROUNDS: usize = 4;
 /// A kernel must be faster than the default one by this factor: noise must not choose.
 const CLEARLY: f64 = 0.95;
-/// The same where there was no time for a round, and each kernel was timed but once.
-const CLEARLY_AT_A_GLANCE: f64 = 0.8;
+/// The same on a processor, which has other things to do as well, and whose default kernels are well known.
+const CLEARLY_ON_CPU: f64 = 0.75;
+/// The further factor where there was no time for a round, and each kernel was timed but once.
+const AT_A_GLANCE: f64 = 0.8;
 /// Kernels slower than the fastest by this factor after a round are not run again.
 const HOPELESS: f64 = 2.0;
 
@@ -29,6 +31,7 @@ struct Entrant {
 /// One op's kernels.
 pub(super) struct Contest {
     sample: Sample,
+    is_cpu: bool,
     /// The first is the one that runs without tuning.
     entrants: Vec<Entrant>,
     warm: usize,
@@ -90,7 +93,8 @@ impl Contest {
             }
         }
         let (store, pool) = Default::default();
-        let contest = Contest { sample, entrants, warm: 0, rounds: 0, store, pool };
+        let is_cpu = caps.is_cpu;
+        let contest = Contest { sample, is_cpu, entrants, warm: 0, rounds: 0, store, pool };
         (contest.entrants.len() > 1).then_some(contest)
     }
 
@@ -185,12 +189,7 @@ impl Contest {
     }
 
     /// What an error of a kernel means.
-    fn judge(
-        &mut self,
-        gpu: &Gpu,
-        i: usize,
-        outcome: Result<(), Error>,
-    ) -> Result<Advance, Error> {
+    fn judge(&mut self, gpu: &Gpu, i: usize, outcome: Result<(), Error>) -> Result<Advance, Error> {
         let what = format!("{}, {}", self.name(), self.entrants[i].kernel);
         let Err(error) = outcome else { return Ok(Advance::Measured(what)) };
         // Nothing runs on a lost device any more.
@@ -224,7 +223,8 @@ impl Contest {
 
     /// The kernel that won, if it is clearly better than the default one.
     fn winner(&self) -> usize {
-        let clearly = if self.rounds == 0 { CLEARLY_AT_A_GLANCE } else { CLEARLY };
+        let clearly = if self.is_cpu { CLEARLY_ON_CPU } else { CLEARLY }
+            * if self.rounds == 0 { AT_A_GLANCE } else { 1.0 };
         let limit = match (&self.entrants[0].failure, self.entrants[0].seconds) {
             (_, Some(seconds)) => clearly * seconds,
             (Some(_), None) => f64::INFINITY,

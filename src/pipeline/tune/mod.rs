@@ -69,9 +69,10 @@ pub struct Tuner<'g> {
     measured: Vec<Measured>,
 }
 
-/// Seconds that measuring may take on an adapter, where nobody says otherwise.
+/// Seconds that measuring may take in the first run on an adapter.
 ///
-/// On processors the kernels that are usually best are well known; a long look is not worth it.
+/// On processors the kernels that are usually best are well known, so samples are small there, and only a much faster
+/// kernel replaces them.
 pub fn usual_seconds(gpu: &Gpu) -> f64 {
     if gpu.caps().is_cpu { 3.0 } else { 4.0 }
 }
@@ -131,15 +132,15 @@ impl<'g> Tuner<'g> {
             }
         };
         loop {
-            let left = self.contests.len() as u32;
+            let parts = self.contests.len().min(2) as u32;
             let Some(contest) = self.contests.front_mut() else {
                 self.profiler = None;
                 return Ok(None);
             };
-            // Each may take an equal part of what is left.
+            // Each may take half of what is left: those that matter most come first.
             let deadline = *self.deadline.get_or_insert_with(|| {
                 let now = Instant::now();
-                now + end.saturating_duration_since(now) / left
+                now + end.saturating_duration_since(now) / parts
             });
             match contest.advance(self.gpu, self.profiler.as_ref(), deadline).await? {
                 Advance::Measured(what) => {

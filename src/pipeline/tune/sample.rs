@@ -52,10 +52,9 @@ impl Op {
                 attention: Some(kernel),
                 ..Tuning::default()
             }),
-            Op::Conv2d => each(|kernel: Conv2dKernel| Tuning {
-                conv2d: Some(kernel),
-                ..Tuning::default()
-            }),
+            Op::Conv2d => {
+                each(|kernel: Conv2dKernel| Tuning { conv2d: Some(kernel), ..Tuning::default() })
+            }
         }
     }
 
@@ -92,7 +91,7 @@ pub(super) struct Sample {
 
 /// Operations of a sample's recording: milliseconds on any adapter.
 fn enough(caps: &Caps) -> f64 {
-    caps.max_dispatch_flops / if caps.is_cpu { 10.0 } else { 2.0 }
+    caps.max_dispatch_flops / if caps.is_cpu { 20.0 } else { 2.0 }
 }
 
 /// Rows of the smallest sample of a picture's matrix products, still of that class.
