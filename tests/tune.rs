@@ -18,7 +18,7 @@ use ralu::models::layers::Precision;
 use ralu::models::source::{Folder, Source};
 use ralu::pipeline::tune::{Tuner, TuningEvent, TuningRecord};
 use ralu::pipeline::{Event, NamedTensor, Options, Pipeline, RaluChoice, Request, Settings};
-use ralu::tensor::{MatmulKernel, RowClass, Tuning};
+use ralu::tensor::{AttentionKernel, MatmulKernel, RowClass, Tuning};
 use serde_json::Value;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/flux-a/model");
@@ -114,7 +114,7 @@ fn without_time_the_usual_kernels_stay() {
 
 #[test]
 fn a_kernel_that_fails_is_left_out() {
-    // A device of WebGPU's limits that says it has more: tiles do not fit.
+    // A device of WebGPU's limits, 16 KiB, that says it has more: 64 queries and their weights do not fit.
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
     let choice = AdapterChoice {
         adapter: variable("RALU_TEST_ADAPTER"),
@@ -127,20 +127,18 @@ fn a_kernel_that_fails_is_left_out() {
         caps.max_workgroup_bytes = 1 << 30;
         caps.max_workgroup_invocations = 1 << 20;
     });
-    // Heads of 128: 64 queries and weights in workgroup memory are 49 KiB.
-    let config = ralu::models::builtin::get("flux.1-dev").unwrap();
-    let request = Request::new("").size(64, 64).ralu(RaluChoice::Off);
-    let settings = Settings::resolve(&request, &config).unwrap();
-    let mut tuner = Tuner::new(&gpu, &config, None, &settings, Precision::Auto, 30.0).unwrap();
-    let mut failed = None;
-    while let Some(event) = block_on(&gpu, tuner.next()).unwrap() {
-        if let TuningEvent::Failed { what, reason } = event {
-            failed = Some((what, reason));
-            break;
-        }
-    }
-    let (what, reason) = failed.expect("an event");
+    let (record, events) = tune(&gpu, 60.0);
+    let failed = |event: &TuningEvent| match event {
+        TuningEvent::Failed { what, reason } => Some((what.clone(), reason.clone())),
+        _ => None,
+    };
+    let failed: Vec<(String, String)> = events.iter().filter_map(failed).collect();
+    let [(what, reason)] = &failed[..] else { panic!("one kernel fails: {failed:?}") };
     assert!(what.contains("attention") && !reason.is_empty(), "{what}: {reason}");
+    let attention = record.measured.iter().find(|measured| measured.op == "attention").unwrap();
+    assert_eq!(attention.kernels[0].failure.as_ref(), Some(reason));
+    assert!(!attention.kernels[0].chosen, "the usual kernel cannot run: {attention:?}");
+    assert_eq!(record.tuning.attention, Some(AttentionKernel::Rows));
     gpu.check().expect("the device goes on");
 }
 
@@ -353,13 +351,11 @@ fn two_programs_that_measure_at_once_leave_a_whole_file() {
     serde_json::from_slice::<TuningRecord>(&fs::read(file).unwrap()).expect("a whole record");
 }
 
+/// Presses Ctrl-C while kernels are measured; gives the events that still came.
 #[cfg(unix)]
-#[test]
-fn ctrl_c_while_measuring_leaves_no_file() {
+fn interrupted(cache: &Path, picture: &Path) -> Vec<String> {
     use std::io::{BufRead, BufReader};
-    let folder = temporary();
-    let cache = folder.path().join("cache");
-    let mut child = generate(&cache, &folder.path().join("a.png"))
+    let mut child = generate(cache, picture)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -371,8 +367,27 @@ fn ctrl_c_while_measuring_leaves_no_file() {
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill runs").success());
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
-    assert_eq!(child.wait().expect("an end").code(), Some(130), "{rest:?}");
-    assert!(kept(&cache).is_empty(), "{:?}", kept(&cache));
+    child.wait().expect("an end");
+    rest
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_while_measuring_leaves_no_file() {
+    // On a machine that is busy the signal may come when the last kernel is already measured.
+    for _ in 0..10 {
+        let folder = temporary();
+        let cache = folder.path().join("cache");
+        let rest = interrupted(&cache, &folder.path().join("a.png"));
+        if rest.iter().any(|line| line.contains("\"tuned\"")) {
+            continue;
+        }
+        let last: Value = serde_json::from_str(rest.last().expect("a last line")).expect("JSON");
+        assert_eq!((&last["event"], &last["exit_code"]), (&"error".into(), &130.into()));
+        assert!(kept(&cache).is_empty(), "{:?}", kept(&cache));
+        return;
+    }
+    panic!("the signal always came too late");
 }
 
 #[test]
