@@ -134,6 +134,7 @@ fn a_pass_for_each_dispatch_makes_the_same_bits() {
         adapter: std::env::var("RALU_TEST_ADAPTER").ok().filter(|name| !name.is_empty()),
         backend: std::env::var("RALU_TEST_BACKEND").ok().filter(|name| !name.is_empty()),
         limits: LimitsPolicy::WebGpuDefaults,
+        ..AdapterChoice::default()
     };
     check_profile(pollster::block_on(Gpu::open(&choice)).unwrap());
 }
