@@ -136,7 +136,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         let mut profiles = Profiles::default();
         profiles.add(&settings.ralu_name, profile);
         output::diagnostic(profiles.text().trim_end());
-        let place = Place::new(pipeline.gpu().report(), pipeline.model_name(), &settings);
+        let place = Place::new(pipeline.gpu().report(), &pipeline.model_name(), &settings);
         if let Some(path) = trace.write(&profiles, &place)? {
             progress.say(&format!("trace: {}", path.display()));
         }

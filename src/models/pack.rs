@@ -76,6 +76,11 @@ impl Packer {
         Ok(&self.packed)
     }
 
+    /// The tile that was packed last.
+    pub fn packed(&self) -> &[u8] {
+        &self.packed
+    }
+
     /// Appends a row to `converted`: in another type, and with a kernel's taps in front of its channels.
     fn convert(&mut self, dtype: &StoredDType, row: &[u8], taps: usize, storage: Storage) {
         self.values.clear();

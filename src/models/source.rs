@@ -1,7 +1,8 @@
 //! Where a model's bytes come from.
 //!
-//! A [`Source`] is a tree of named files: a [`Folder`] on disk, memory-mapped, or a [`Memory`] map for tests and the
-//! browser. Paths are relative, `/`-separated and cannot leave the source. Nothing here knows what the bytes mean.
+//! A [`Source`] is a tree of named files: a [`Folder`] on disk, memory-mapped, a [`Memory`] map for tests, or a
+//! [`Remote`] whose bytes have to be fetched, as in a browser. Paths are relative, `/`-separated and cannot leave the
+//! source. Nothing here knows what the bytes mean.
 //!
 //! ```
 //! use ralu::models::source::{Memory, Source};
@@ -14,6 +15,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+
+mod remote;
+
+pub use remote::{LocalFuture, Origin, Remote};
 
 /// A tree of named files.
 pub trait Source {
@@ -34,10 +39,29 @@ pub trait Source {
 
     /// Opens a file for reading in ranges. A missing or zero-length file is an error.
     fn blob(&self, path: &str) -> Result<Box<dyn Blob>, SourceError>;
+
+    /// Fetches what reads, also those of blobs, could not have at once ([`SourceError::Absent`]); false if that was
+    /// nothing. Most sources lack nothing. See [`read`].
+    fn fetch(&self) -> LocalFuture<'_, Result<bool, SourceError>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+}
+
+/// Reads from `source`, again and again until all it asks for has been fetched. `read` has no other effects.
+pub async fn read<T, E: From<SourceError>>(
+    source: &dyn Source,
+    mut read: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    loop {
+        let result = read();
+        if !source.fetch().await? {
+            return result;
+        }
+    }
 }
 
 /// One file, readable in ranges.
-pub trait Blob: Send + Sync {
+pub trait Blob {
     /// Length in bytes; never 0.
     fn len(&self) -> u64;
 
@@ -97,13 +121,18 @@ pub enum SourceError {
         "{path:?}: file names inside a model are relative and without '..'; the model folder is damaged or not to be trusted"
     )]
     BadPath { path: String },
+    /// The bytes are elsewhere, and [`Source::fetch`] gets them.
+    #[error("{path}: not fetched yet")]
+    Absent { path: String },
+    /// The bytes could not be fetched.
+    #[error("{path}: cannot fetch the file: {reason}")]
+    Fetch { path: String, reason: String },
     /// The operating system said no.
     #[error("{path}: cannot {action}: {error}")]
     Io { path: String, action: &'static str, error: std::io::Error },
 }
 
 /// Larger "text" than this is a mistake (the largest real one, a tokenizer.json, has about 10 MiB).
-#[cfg(not(target_arch = "wasm32"))]
 const MAX_TEXT_BYTES: u64 = 256 << 20;
 
 /// Splits a path into its names; refuses what could leave the source.
@@ -129,7 +158,7 @@ fn to_text(path: &str, bytes: Vec<u8>) -> Result<String, SourceError> {
     })
 }
 
-/// The files of a model kept in memory: for tests, and for the browser, where they were fetched before.
+/// The files of a model kept in memory: for tests.
 #[derive(Clone, Default)]
 pub struct Memory {
     name: String,

@@ -87,6 +87,8 @@ impl<M> ModelPart<M> {
 
 /// A model, ready to draw. Opened once, it serves any number of requests.
 pub struct Pipeline {
+    /// Weights are read from it as they are needed.
+    pub(super) source: Box<dyn Source>,
     pub(super) gpu: Gpu,
     pub(super) config: ModelConfig,
     pub(super) ids: ResidentIds,
@@ -103,7 +105,6 @@ pub struct Pipeline {
     pub(super) kept: Kept,
     /// SD3: how positions between two entries of the table are found; `None` until it was checked.
     pub(super) between: Cell<Option<Between>>,
-    model_name: String,
 }
 
 /// Names in checkpoints that belong to parts we do not use.
@@ -320,7 +321,7 @@ impl Pipeline {
             keeps_text_encoders,
             kept: Kept::default(),
             between: Cell::new(None),
-            model_name: source.name(),
+            source,
         })
     }
 
@@ -335,8 +336,8 @@ impl Pipeline {
     }
 
     /// What the model is called: its folder.
-    pub fn model_name(&self) -> &str {
-        &self.model_name
+    pub fn model_name(&self) -> String {
+        self.source.name()
     }
 
     /// What `request` means for this model.

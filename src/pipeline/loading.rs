@@ -5,6 +5,7 @@ use super::{Error, Event, Part};
 use crate::gpu::Uploads;
 use crate::models::layers::Upload;
 use crate::models::pack::Packer;
+use crate::models::source::read;
 use crate::models::weights::Weights;
 
 /// Bytes uploaded between two progress events.
@@ -70,10 +71,10 @@ impl<'p> Loading<'p> {
     /// Uploads one tensor. Reads, packs and hands over one tile of outputs at a time, so that no second copy of a
     /// weight is ever in host memory.
     async fn upload(&mut self, weights: &Weights, upload: &Upload) -> Result<(), Error> {
-        let Pipeline { gpu, store, .. } = self.pipeline;
+        let Pipeline { source, gpu, store, .. } = self.pipeline;
         match upload {
             Upload::Vector { resident, tensor, rows } => {
-                let mut values = weights.tensor_f32(tensor)?;
+                let mut values = read(&**source, || weights.tensor_f32(tensor)).await?;
                 if let Some(rows) = rows {
                     values = rows.iter().map(|row| values[*row]).collect();
                 }
@@ -88,7 +89,10 @@ impl<'p> Loading<'p> {
                     let mut offset = 0;
                     for first in (shard.row0..shard.row0 + shard.rows).step_by(weight.tile) {
                         let rows = rows.as_deref();
-                        let bytes = self.packer.tile(weights, tensor, weight, first, rows)?;
+                        let packer = &mut self.packer;
+                        let pack = || packer.tile(weights, tensor, weight, first, rows).map(|_| ());
+                        read(&**source, pack).await?;
+                        let bytes = self.packer.packed();
                         self.uploads.write(gpu, store, weight.id, i, offset, bytes).await?;
                         offset += bytes.len() as u64;
                     }

@@ -9,6 +9,7 @@ use super::programs::{record_clip, record_t5};
 use super::{Error, NamedTensors, Pipeline, Settings};
 use crate::models::clip::Clip;
 use crate::models::config::Family;
+use crate::models::source::read;
 use crate::models::t5::T5;
 
 /// A text as the denoiser wants it.
@@ -202,10 +203,10 @@ impl<'p> Prompts<'p> {
     }
 
     async fn run_t5(&self, t5: &ModelPart<T5>, ids: &[u32]) -> Result<Vec<f32>, Error> {
-        let Pipeline { gpu, config, kept, .. } = self.pipeline;
+        let Pipeline { source, gpu, config, kept, .. } = self.pipeline;
         let (n, d) = (ids.len(), config.transformer.text_dim());
-        let bias = t5.model.relative_bias(&t5.weights, n)?;
-        let embedded = t5.model.embed(&t5.weights, ids)?;
+        let bias = read(&**source, || t5.model.relative_bias(&t5.weights, n)).await?;
+        let embedded = read(&**source, || t5.model.embed(&t5.weights, ids)).await?;
         let inputs =
             [(("t5.x", n, d), embedded.as_slice()), (("t5.bias", 1, bias.len()), bias.as_slice())];
         // Its number is the one behind the CLIPs'.
@@ -226,10 +227,10 @@ impl<'p> Prompts<'p> {
         ids: &[u32],
         wants_tokens: bool,
     ) -> Result<ClipOutput, Error> {
-        let Pipeline { gpu, config, kept, .. } = self.pipeline;
+        let Pipeline { source, gpu, config, kept, .. } = self.pipeline;
         let own = &config.clips[i];
         let at = own.pooled_position(ids);
-        let embedded = clip.model.embed(&clip.weights, ids)?;
+        let embedded = read(&**source, || clip.model.embed(&clip.weights, ids)).await?;
         let inputs = [(("clip.x", ids.len(), own.hidden_size), embedded.as_slice())];
         let mut outputs: Vec<Shape> = vec![("clip.pooled", 1, own.pooled_dim())];
         if wants_tokens {

@@ -9,6 +9,8 @@ const quiet = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  // On a busy machine the GPU process is slow, not hung.
+  "--disable-gpu-watchdog",
 ];
 
 // Without the last three, the first canvas that WebGPU draws to ends the GPU process.
@@ -24,8 +26,11 @@ export async function openChromium({ gpu = true } = {}) {
   const executablePath = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
     .find((path) => path && existsSync(path));
   if (!executablePath) throw new Error("no Chromium was found: install it, or say where it is with CHROMIUM=path");
+  // Chromium brings its own Vulkan driver, and finds none where another one is prescribed.
+  const { VK_DRIVER_FILES, VK_ICD_FILENAMES, ...env } = process.env;
   return chromium.launch({
     executablePath,
+    env,
     chromiumSandbox: false,
     args: [...quiet, ...(gpu ? webgpu : [])],
   });

@@ -23,8 +23,9 @@ const types = {
  * Serves `folders`, a map from the first part of a path to a folder (`""` for everything else).
  *
  * What `server.faults` holds applies to later requests: `ranges: false` answers every request with the whole file, as
- * some servers do; `truncated: { "/model/x.safetensors": 1000 }` pretends that a file ends there; `status: { path: 500 }`
- * refuses; `delay: ms` waits before each answer.
+ * some servers do; `truncated: { path: bytes }` pretends that a file is so short; `endsAt: { path: bytes }` says its true
+ * length but has no bytes from there on; `failAfter: { path: bytes }` breaks every connection that wants bytes behind
+ * that; `status: { path: 500 }` refuses, `refusedUnder: "/models/"` whatever lies there.
  *
  * `server.requests` lists `{ path, range, bytes }`.
  */
@@ -45,7 +46,6 @@ export async function serve(folders, port = 0) {
 async function answer(server, folders, request, response) {
   const { faults } = server;
   const path = normalize(decodeURIComponent(new URL(request.url, server.url).pathname));
-  if (faults.delay) await new Promise((done) => setTimeout(done, faults.delay));
   const entry = { path, range: request.headers.range, bytes: 0 };
   server.requests.push(entry);
   const refuse = (status) => {
@@ -53,6 +53,7 @@ async function answer(server, folders, request, response) {
     response.end();
   };
   if (faults.status?.[path]) return refuse(faults.status[path]);
+  if (faults.refusedUnder && path.startsWith(faults.refusedUnder)) return refuse(503);
   const first = path.split("/")[1];
   const mapped = first in folders ? join(folders[first], path.slice(first.length + 1)) : undefined;
   const file = mapped ?? (folders[""] && join(folders[""], path));
@@ -77,6 +78,8 @@ async function answer(server, folders, request, response) {
       headers["content-range"] = `bytes ${from}-${to - 1}/${size}`;
     }
   }
+  if (to > (faults.failAfter?.[path] ?? Infinity)) return response.destroy();
+  to = Math.max(from, Math.min(to, faults.endsAt?.[path] ?? Infinity));
   entry.bytes = to - from;
   response.writeHead(status, { ...headers, "content-length": to - from });
   if (request.method === "HEAD" || to === from) return response.end();

@@ -5,6 +5,7 @@ use crate::models::config::TransformerConfig;
 use crate::models::denoiser::Denoiser;
 use crate::models::flux::rope_table;
 use crate::models::position_table::Between;
+use crate::models::source::read;
 use crate::pipeline::event::Event;
 use crate::pipeline::programs::PositionMemory;
 use crate::pipeline::{Error, Pipeline, StageKind};
@@ -59,7 +60,7 @@ impl<'p> Run<'p> {
 
     /// SD3: the vectors of the table that belong to the stage's tokens.
     async fn write_table_rows(&mut self, stage: usize) -> Result<(), Error> {
-        let Pipeline { parts, between, .. } = self.pipeline;
+        let Pipeline { source, parts, between, .. } = self.pipeline;
         let Denoiser::Sd3(sd3) = &parts.denoiser.model else { return Ok(()) };
         let (table, weights) = (sd3.positions(), &parts.denoiser.weights);
         let positions = match self.layout(stage)? {
@@ -75,7 +76,7 @@ impl<'p> Run<'p> {
             // Nothing lies between two entries: the formula is not asked.
             None if !has_fractions => Between::Formula,
             None => {
-                let found = table.check(weights)?;
+                let found = read(&**source, || table.check(weights)).await?;
                 between.set(Some(found));
                 if found == Between::Interpolation {
                     self.events.push_back(Event::Warning(
@@ -87,7 +88,7 @@ impl<'p> Run<'p> {
                 found
             }
         };
-        let rows = table.rows(weights, &positions, found)?;
+        let rows = read(&**source, || table.rows(weights, &positions, found)).await?;
         match &self.memory()?.stages[stage].positions {
             PositionMemory::Added(memory) => self.write(memory, &rows).await,
             PositionMemory::Rotations(_) | PositionMemory::PerGrid { .. } => Ok(()),

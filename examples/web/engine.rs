@@ -1,0 +1,129 @@
+//! An open model on an open device.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use ralu::gpu::{AdapterChoice, Gpu, LimitsPolicy};
+use ralu::models::layers::Precision;
+use ralu::models::source::{Remote, read};
+use ralu::pipeline::{Options, Pipeline, check_model};
+use serde::Deserialize;
+use wasm_bindgen::prelude::*;
+
+use crate::error::{from_error, from_gpu, js_error};
+use crate::generation::Generation;
+use crate::object::Object;
+use crate::origin::JsOrigin;
+use crate::request;
+
+/// A model, ready to draw.
+#[wasm_bindgen]
+pub struct Engine {
+    pipeline: Rc<Pipeline>,
+    remote: Remote,
+    busy: Rc<Cell<bool>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PrecisionField {
+    #[default]
+    Auto,
+    F32,
+    F16,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LimitsField {
+    #[default]
+    Adapter,
+    WebGpu,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Settings {
+    #[serde(default)]
+    precision: PrecisionField,
+    #[serde(default)]
+    limits: LimitsField,
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Opens the adapter and reads everything of the model but the weights.
+    pub async fn open(
+        name: String,
+        origin: JsOrigin,
+        settings: JsValue,
+    ) -> Result<Engine, JsValue> {
+        let json = js_sys::JSON::stringify(&settings).ok().and_then(|json| json.as_string());
+        let settings: Settings =
+            serde_json::from_str(json.as_deref().unwrap_or("{}")).map_err(|error| {
+                js_error("bad-request", &format!("the options are not valid: {error}"))
+            })?;
+        let choice = AdapterChoice {
+            limits: match settings.limits {
+                LimitsField::Adapter => LimitsPolicy::Adapter,
+                LimitsField::WebGpu => LimitsPolicy::WebGpuDefaults,
+            },
+            ..AdapterChoice::default()
+        };
+        let gpu = Gpu::open(&choice).await.map_err(|error| from_gpu(&error))?;
+        let remote = Remote::new(name, Box::new(origin));
+        // What this reads is what opening reads.
+        read(&remote, || check_model(&remote)).await.map_err(|error| from_error(&error))?;
+        let options = Options {
+            precision: match settings.precision {
+                PrecisionField::Auto => Precision::Auto,
+                PrecisionField::F32 => Precision::F32,
+                PrecisionField::F16 => Precision::F16,
+            },
+        };
+        let pipeline = Pipeline::open(gpu, Box::new(remote.clone()), options)
+            .map_err(|error| from_error(&error))?;
+        Ok(Engine { pipeline: Rc::new(pipeline), remote, busy: Rc::default() })
+    }
+
+    /// Starts a request. Nothing happens until the first `next`.
+    pub fn start(&self, request: JsValue) -> Result<Generation, JsValue> {
+        if self.busy.get() {
+            return Err(js_error(
+                "busy",
+                "this engine is drawing already; wait for the end or cancel, or load another engine",
+            ));
+        }
+        let request =
+            request::parse(&request).map_err(|reason| js_error("bad-request", &reason))?;
+        // Checked here, so that a bad request fails at once.
+        self.pipeline.settings(&request).map_err(|error| from_error(&error))?;
+        Ok(Generation::new(self.pipeline.clone(), request, self.busy.clone()))
+    }
+
+    /// What draws: `AdapterInfo` in `package/ralu.d.ts`.
+    #[wasm_bindgen(getter)]
+    pub fn adapter(&self) -> JsValue {
+        let report = self.pipeline.gpu().report();
+        let features: js_sys::Array = report.features.iter().map(|f| JsValue::from(*f)).collect();
+        Object::new()
+            .with("name", &report.name)
+            .with("driver", &report.driver)
+            .with("kind", report.kind)
+            .with("features", features)
+            .number("maxBufferBytes", report.max_buffer_bytes)
+            .number("maxBindingBytes", report.max_binding_bytes)
+            .into()
+    }
+
+    /// Memory in use: `MemoryInfo` in `package/ralu.d.ts`.
+    #[wasm_bindgen(getter)]
+    pub fn memory(&self) -> JsValue {
+        let counters = self.pipeline.gpu().counters();
+        Object::new()
+            .number("gpuBytes", counters.bytes_alive)
+            .number("gpuPeakBytes", counters.bytes_peak)
+            .number("stagingBytes", self.remote.held_bytes())
+            .into()
+    }
+}

@@ -1,0 +1,57 @@
+//! Errors as JavaScript has them: an `Error` with a `code` that programs can ask for.
+
+use ralu::gpu;
+use ralu::models::source::SourceError;
+use ralu::models::weights::WeightError;
+use ralu::pipeline::Error;
+use ralu::pipeline::tokens::TokenError;
+use wasm_bindgen::JsValue;
+
+/// An `Error` called `RaluError`.
+pub fn js_error(code: &str, message: &str) -> JsValue {
+    let error = js_sys::Error::new(message);
+    error.set_name("RaluError");
+    // Setting a field of a new object cannot fail.
+    let _ = js_sys::Reflect::set(&error, &"code".into(), &code.into());
+    error.into()
+}
+
+pub fn from_gpu(error: &gpu::Error) -> JsValue {
+    js_error(gpu_code(error), &error.to_string())
+}
+
+pub fn from_error(error: &Error) -> JsValue {
+    js_error(code(error), &error.to_string())
+}
+
+fn gpu_code(error: &gpu::Error) -> &'static str {
+    match error {
+        gpu::Error::NoAdapter { .. } | gpu::Error::NoSuchAdapter { .. } => "no-adapter",
+        gpu::Error::Unusable { .. } | gpu::Error::Open { .. } => "adapter-unusable",
+        gpu::Error::Limit { .. } => "too-large",
+        gpu::Error::OutOfMemory { .. } => "out-of-memory",
+        gpu::Error::Lost { .. } => "device-lost",
+        _ => "gpu",
+    }
+}
+
+fn source_code(error: &SourceError) -> &'static str {
+    match error {
+        SourceError::Fetch { .. } => "fetch",
+        _ => "bad-model",
+    }
+}
+
+fn code(error: &Error) -> &'static str {
+    match error {
+        Error::Gpu(error) => gpu_code(error),
+        Error::Source(error)
+        | Error::Weights(WeightError::Source(error))
+        | Error::Tokens(TokenError::Source(error)) => source_code(error),
+        Error::Config(_) | Error::Weights(_) => "bad-model",
+        Error::Tokens(TokenError::Length { .. } | TokenError::Encode { .. }) => "bad-request",
+        Error::Tokens(_) => "bad-model",
+        Error::NotFinite { .. } => "not-finite",
+        _ => "bad-request",
+    }
+}

@@ -1,0 +1,161 @@
+// Pictures from text in a browser: FLUX and Stable Diffusion 3 under RALU, on WebGPU. Types are in ralu.d.ts.
+
+import { CachedOrigin, forget } from "./cache.js";
+import { FilesOrigin, HttpOrigin, isWeights } from "./origins.js";
+import init, { Engine } from "./web.js";
+
+export { CachedOrigin, FilesOrigin, HttpOrigin };
+
+/** What to do, by an error's code. */
+const ADVICE = {
+  "no-webgpu":
+    "This browser does not offer WebGPU to this page. Use a current Chrome, Edge, Firefox or Safari, and open the page over https or from localhost.",
+  "no-adapter":
+    "This browser has WebGPU but finds no graphics adapter for it. Check that hardware acceleration is on in the browser's settings and that the graphics driver is current; chrome://gpu says more.",
+  "adapter-unusable": "The graphics adapter cannot do what the engine needs. Another browser or a newer driver may help.",
+  "out-of-memory":
+    "The GPU's memory is full. Make the picture smaller, close other tabs that use the GPU, or load the model in 16 bits (precision: 'f16').",
+  "too-large": "This picture needs larger buffers than this adapter has. Make it smaller.",
+  "device-lost":
+    "The browser lost the GPU: a driver update, sleep, or too long a piece of work does that. Load the model again; if it happens again, make the picture smaller.",
+  "not-finite":
+    "The network's numbers overflowed, so there is no picture. Load the model with precision 'f32', or download it again.",
+  gpu: "The browser refused a piece of GPU work. This is a bug: please report it with the message below.",
+};
+
+/** An error with a `code`, and in `message` what happened and what to do. */
+export class RaluError extends Error {
+  constructor(code, message, options) {
+    super(message, options);
+    this.name = "RaluError";
+    this.code = code;
+  }
+}
+
+/** The module's errors, worded for a page; others as they are. */
+function worded(error) {
+  if (error?.name !== "RaluError" || error instanceof RaluError) return error;
+  const advice = ADVICE[error.code];
+  return new RaluError(error.code, advice ? `${advice} (${error.message})` : error.message);
+}
+
+let ready;
+
+export class Ralu {
+  #engine;
+  #origin;
+  #generation;
+  #wasm;
+
+  constructor(engine, origin, wasm) {
+    this.#engine = engine;
+    this.#origin = origin;
+    this.#wasm = wasm;
+  }
+
+  static async load(model, options = {}) {
+    const { onProgress = () => {}, onWarning = (text) => console.warn(text), signal } = options;
+    const { cache = true, prefetch = true, wasm, adapter = {}, precision = "auto" } = options;
+    if (!globalThis.navigator?.gpu) throw new RaluError("no-webgpu", ADVICE["no-webgpu"]);
+    signal?.throwIfAborted();
+    // Once for all engines: they share the module and its memory.
+    ready ??= init(wasm === undefined ? undefined : { module_or_path: wasm });
+    const exports = await ready.catch((error) => {
+      ready = undefined;
+      throw new RaluError("fetch", `The engine's module cannot be loaded: ${error.message}`);
+    });
+    let origin = await originOf(model, { warn: onWarning, signal });
+    if (cache && origin instanceof HttpOrigin) {
+      origin = await CachedOrigin.open(origin, { warn: onWarning, refresh: cache === "refresh" });
+    }
+    const asked = new Set();
+    const seen = {
+      size: async (path) => {
+        const size = await origin.size(path);
+        if (size !== undefined) asked.add(path);
+        return size;
+      },
+      read: (path, start, end) => origin.read(path, start, end),
+    };
+    try {
+      onProgress({ phase: "open" });
+      const engine = await Engine.open(origin.name, seen, { precision, limits: adapter.limits });
+      if (prefetch && origin instanceof CachedOrigin) {
+        const weights = [...asked].filter(isWeights);
+        const progress = (bytes, totalBytes) => onProgress({ phase: "download", bytes, totalBytes });
+        await origin.download(weights, progress, signal).catch((error) => {
+          throw new RaluError("fetch", `The model cannot be downloaded: ${error.message}`, { cause: error });
+        });
+      }
+      signal?.throwIfAborted();
+      onProgress({ phase: "ready" });
+      return new Ralu(engine, origin, exports);
+    } catch (error) {
+      if (signal?.aborted) throw signal.reason;
+      throw worded(error);
+    }
+  }
+
+  static forget(url) {
+    return forget(url === undefined ? undefined : new HttpOrigin(url).name);
+  }
+
+  get adapter() {
+    return this.#open().adapter;
+  }
+
+  get memory() {
+    return {
+      ...this.#open().memory,
+      heapBytes: this.#wasm.memory.buffer.byteLength,
+      fetchedBytes: this.#origin.fetchedBytes,
+    };
+  }
+
+  async *generate({ signal, ...request }) {
+    signal?.throwIfAborted();
+    let generation;
+    try {
+      generation = this.#open().start(request);
+    } catch (error) {
+      throw worded(error);
+    }
+    this.#generation = generation;
+    const abort = () => generation.cancel();
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      for (;;) {
+        const event = await generation.next();
+        signal?.throwIfAborted();
+        if (event === undefined) return;
+        yield event;
+        signal?.throwIfAborted();
+      }
+    } catch (error) {
+      throw worded(error);
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      // Ends the run if the loop was left early.
+      generation.cancel();
+      generation.free();
+      if (this.#generation === generation) this.#generation = undefined;
+    }
+  }
+
+  dispose() {
+    this.#generation?.cancel();
+    this.#engine?.free();
+    this.#engine = undefined;
+  }
+
+  #open() {
+    if (!this.#engine) throw new RaluError("disposed", "This engine was disposed of; load the model again.");
+    return this.#engine;
+  }
+}
+
+function originOf(model, options) {
+  if (typeof model === "string" || model instanceof URL) return new HttpOrigin(model, options);
+  if (typeof model?.read === "function" && typeof model?.size === "function") return model;
+  return FilesOrigin.open(model);
+}

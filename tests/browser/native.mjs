@@ -1,0 +1,92 @@
+// The native program's answers, and how far a browser's are from them.
+
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { inflateSync } from "node:zlib";
+
+/** Runs `ralu generate` in `folder`; gives its latents, pixels and seconds. `program` is the command and its arguments. */
+export function drawNatively(program, folder, name, args) {
+  const tensors = join(folder, `${name}.safetensors`);
+  const png = join(folder, `${name}.png`);
+  const [command, ...rest] = program;
+  const out = execFileSync(
+    command,
+    [...rest, "generate", ...args, "--save-tensors", tensors, "-o", png, "--events", "json", "--quiet"],
+    { encoding: "utf8", maxBuffer: 1 << 28, stdio: ["ignore", "pipe", "inherit"] },
+  );
+  const events = out.trim().split("\n").map((line) => JSON.parse(line));
+  return { latents: readTensor(readFileSync(tensors), "latents"), rgb: readPng(readFileSync(png)), events };
+}
+
+/** A tensor of a safetensors file in f32. */
+function readTensor(file, name) {
+  const length = Number(file.readBigUInt64LE(0));
+  const header = JSON.parse(file.subarray(8, 8 + length).toString("utf8"));
+  const { dtype, shape, data_offsets: [start, end] } = header[name];
+  if (dtype !== "F32") throw new Error(`${name} is ${dtype}`);
+  const bytes = file.subarray(8 + length + start, 8 + length + end);
+  return { shape, data: floats(bytes) };
+}
+
+/** Little-endian f32 numbers. */
+export function floats(bytes) {
+  return Float32Array.from({ length: bytes.length / 4 }, (_, i) => bytes.readFloatLE(4 * i));
+}
+
+/** The pixels of an 8-bit RGB PNG without interlacing, which is what ralu writes. */
+export function readPng(file) {
+  const parts = [];
+  let [width, height] = [0, 0];
+  for (let at = 8; at < file.length; ) {
+    const length = file.readUInt32BE(at);
+    const kind = file.toString("latin1", at + 4, at + 8);
+    const body = file.subarray(at + 8, at + 8 + length);
+    if (kind === "IHDR") {
+      [width, height] = [body.readUInt32BE(0), body.readUInt32BE(4)];
+      if (body[8] !== 8 || body[9] !== 2 || body[12] !== 0) throw new Error("not an 8-bit RGB PNG");
+    }
+    if (kind === "IDAT") parts.push(body);
+    at += 12 + length;
+  }
+  const raw = inflateSync(Buffer.concat(parts));
+  const stride = width * 3;
+  const pixels = Buffer.alloc(height * stride);
+  for (let y = 0; y < height; y += 1) {
+    const filter = raw[y * (stride + 1)];
+    for (let x = 0; x < stride; x += 1) {
+      const left = x >= 3 ? pixels[y * stride + x - 3] : 0;
+      const up = y > 0 ? pixels[(y - 1) * stride + x] : 0;
+      const corner = x >= 3 && y > 0 ? pixels[(y - 1) * stride + x - 3] : 0;
+      const paeth = () => {
+        const p = left + up - corner;
+        const [a, b, c] = [left, up, corner].map((v) => Math.abs(p - v));
+        return a <= b && a <= c ? left : b <= c ? up : corner;
+      };
+      const guess = [() => 0, () => left, () => up, () => (left + up) >> 1, paeth][filter]();
+      pixels[y * stride + x] = raw[y * (stride + 1) + 1 + x] + guess;
+    }
+  }
+  return { width, height, pixels };
+}
+
+/** `|a - b| / |b|`, Euclidean. */
+export function relativeL2(a, b) {
+  if (a.length !== b.length) return Infinity;
+  let [error, size] = [0, 0];
+  for (let i = 0; i < b.length; i += 1) {
+    error += (a[i] - b[i]) ** 2;
+    size += b[i] ** 2;
+  }
+  return Math.sqrt(error / size);
+}
+
+/** Peak signal-to-noise ratio in dB of RGBA pixels to RGB ones. */
+export function psnr(rgba, { pixels }) {
+  if ((rgba.length / 4) * 3 !== pixels.length) return -Infinity;
+  let error = 0;
+  for (let i = 0; i < pixels.length / 3; i += 1) {
+    for (let c = 0; c < 3; c += 1) error += (rgba[4 * i + c] - pixels[3 * i + c]) ** 2;
+  }
+  return error === 0 ? Infinity : 10 * Math.log10((255 ** 2 * pixels.length) / error);
+}

@@ -1,0 +1,375 @@
+// The package and the page in Chromium: `node web.mjs SITE MODELS OUT RALU…`, RALU… being the command of the native program.
+// Pictures are compared with its own; screenshots and figures go to OUT. RALU_WEB_TESTS=word runs only some.
+
+import { mkdirSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { failures, openChromium } from "./chromium.mjs";
+import { drawNatively, floats, psnr, relativeL2 } from "./native.mjs";
+import { serve } from "./serve.mjs";
+
+const [site, models, out, ...program] = process.argv.slice(2);
+const only = process.env.RALU_WEB_TESTS ?? "";
+const here = dirname(fileURLToPath(import.meta.url));
+mkdirSync(out, { recursive: true });
+
+const server = await serve({ "": site, models, tests: here });
+let browser = await openChromium();
+const weights = "/models/tiny-flux/transformer/diffusion_pytorch_model.safetensors";
+
+// ---- tools -----------------------------------------------------------------------------------
+
+function check(condition, message) {
+  if (!condition) throw new Error(message);
+}
+
+/** A page that uses the package; closed after `use`. */
+async function withPage(use, context) {
+  const own = context ?? (await browser.newContext());
+  const page = await own.newPage();
+  const failure = failures(page);
+  try {
+    await page.goto(`${server.url}tests/blank.html`);
+    await page.waitForFunction(() => window.ready);
+    const draw = (options) => Promise.race([page.evaluate((o) => window.draw(o), options), failure]);
+    return await use(draw, page);
+  } finally {
+    await page.close();
+    if (!context) await own.close();
+  }
+}
+
+const native = new Map();
+/** The native picture of a request, drawn once. */
+function reference(request) {
+  const key = JSON.stringify(request);
+  if (!native.has(key)) {
+    const { prompt, width, height, seed, ralu, steps } = request;
+    const args = [prompt, "--model", join(models, "tiny-flux"), "--width", width, "--height", height, "--seed", seed, "--ralu", ralu];
+    if (steps) args.push("--steps", steps);
+    args.push("--precision", "f32");
+    native.set(key, drawNatively(program, out, `native-${native.size}`, args.map(String)));
+  }
+  return native.get(key);
+}
+
+/** A result of `draw` without an error, as close to the native picture as the same numbers should be. */
+function compare(result, request, note = "") {
+  check(!result.error, `failed: ${JSON.stringify(result.error)}`);
+  const expected = reference(request);
+  const latents = floats(Buffer.from(result.latents.data, "base64"));
+  const distance = relativeL2(latents, expected.latents.data);
+  const decibels = psnr(Buffer.from(result.rgba, "base64"), expected.rgb);
+  console.log(`    latents ${distance.toExponential(2)} from the native run's (relative L2), picture ${decibels.toFixed(1)} dB, ${result.seconds.toFixed(1)} s${note}`);
+  check(distance <= 1e-3, `the latents are ${distance} from the native run's, more than 1e-3`);
+  check(decibels >= 45, `the picture has ${decibels} dB to the native one, less than 45`);
+  return distance;
+}
+
+const f32 = { load: { precision: "f32" } };
+const small = { prompt: "a red apple on a blue background", width: 128, height: 128, seed: 7, ralu: "off", steps: 3 };
+
+// ---- tests -----------------------------------------------------------------------------------
+
+const tests = {
+  async "a plain picture is the native one"() {
+    const request = { ...small, steps: 8 };
+    await withPage(async (draw) => {
+      const result = await draw({ ...f32, request });
+      compare(result, request);
+      console.log(`    ${JSON.stringify(result.adapter)}`);
+      console.log(`    ${JSON.stringify(result.memory)}; longest pause of the event loop ${result.longestPause.toFixed(0)} ms`);
+      check(result.memory.heapBytes < 128 << 20, `the heap grew to ${result.memory.heapBytes} bytes`);
+      const steps = result.events.filter((event) => event.type === "step");
+      check(steps.length === 8, `${steps.length} step events`);
+      // A second prompt on the same engine.
+      const other = { ...small, prompt: "a fox on a purple background" };
+      compare(await draw({ request: other }), other, ", second prompt");
+    });
+  },
+
+  async "RALU 7x is the native picture"() {
+    const request = { prompt: "a fox on a purple background", width: 256, height: 256, seed: 5, ralu: "7x" };
+    await withPage(async (draw) => {
+      const result = await draw({ ...f32, request: { ...request, stagePictures: true } });
+      compare(result, request);
+      const kinds = new Set(result.events.map((event) => event.type));
+      for (const kind of ["stage", "step", "stageEnd", "regions", "stagePicture", "image"]) {
+        check(kinds.has(kind), `no event ${kind}`);
+      }
+      const stages = result.events.filter((event) => event.type === "stage").map((event) => event.tokens);
+      check(stages.length === 3 && stages[0] < stages[1] && stages[1] < stages[2], `stages of ${stages} tokens`);
+      check(result.memory.heapBytes < 128 << 20, `the heap grew to ${result.memory.heapBytes} bytes`);
+    });
+  },
+
+  async "an aborted run ends within a step, and the engine draws again"() {
+    await withPage(async (draw) => {
+      const long = { ...small, steps: 28 };
+      for (const abortMs of [undefined, 30]) {
+        const result = await draw({ ...f32, request: long, abortAfter: 2, abortMs });
+        check(result.error?.name === "AbortError", `not aborted: ${JSON.stringify(result.error)}`);
+        console.log(`    ended ${result.afterAbort.toFixed(0)} ms after abort()`);
+        check(result.afterAbort < 1000, `it took ${result.afterAbort} ms to end`);
+      }
+      compare(await draw({ request: small }), small, ", after two aborted runs");
+    });
+  },
+
+  async "a second visit needs no network"() {
+    const context = await browser.newContext();
+    try {
+      server.requests.length = 0;
+      await withPage(async (draw) => compare(await draw({ ...f32, request: small }), small), context);
+      const bytes = server.requests.filter(({ path }) => path.startsWith("/models/")).reduce((sum, r) => sum + r.bytes, 0);
+      server.requests.length = 0;
+      server.faults = { refusedUnder: "/models/" };
+      await withPage(async (draw) => {
+        const result = await draw({ ...f32, request: small });
+        compare(result, small, ", from storage");
+        check(result.memory.fetchedBytes === 0, `${result.memory.fetchedBytes} bytes were fetched`);
+      }, context);
+      const again = server.requests.filter(({ path }) => path.startsWith("/models/"));
+      check(again.length === 0, `the second visit asked for ${again.map((r) => r.path)}`);
+      console.log(`    ${(bytes / 1e6).toFixed(1)} MB at the first visit, none at the second`);
+    } finally {
+      server.faults = {};
+      await context.close();
+    }
+  },
+
+  async "a broken download goes on where it ended"() {
+    const context = await browser.newContext();
+    try {
+      server.faults = { failAfter: { [weights]: 20_000_000 } };
+      await withPage(async (draw) => {
+        const { error } = await draw({ ...f32, request: small });
+        check(error?.code === "fetch", `expected a fetch error, got ${JSON.stringify(error)}`);
+        console.log(`    ${error.message}`);
+      }, context);
+      server.faults = {};
+      server.requests.length = 0;
+      await withPage(async (draw) => compare(await draw({ ...f32, request: small }), small), context);
+      const again = server.requests.filter(({ path }) => path === weights).reduce((sum, r) => sum + r.bytes, 0);
+      const whole = statSync(join(models, weights.slice("/models/".length))).size;
+      console.log(`    ${(again / 1e6).toFixed(1)} of ${(whole / 1e6).toFixed(1)} MB at the second try`);
+      check(again < whole - 15_000_000, "the download began anew");
+    } finally {
+      server.faults = {};
+      await context.close();
+    }
+  },
+
+  async "damaged storage is noticed and fetched again"() {
+    const context = await browser.newContext();
+    try {
+      await withPage(async (draw, page) => {
+        compare(await draw({ ...f32, request: small }), small);
+        const damaged = await page.evaluate(async () => {
+          const models = await (await navigator.storage.getDirectory()).getDirectoryHandle("ralu-models");
+          let count = 0;
+          for await (const model of models.values()) {
+            for await (const folder of model.values()) {
+              if (folder.kind !== "directory" || !folder.name.includes("transformer")) continue;
+              for await (const block of folder.values()) {
+                const writable = await block.createWritable({ keepExistingData: true });
+                await writable.write({ type: "write", position: 1000, data: new Uint8Array(64).fill(77) });
+                await writable.close();
+                count += 1;
+              }
+            }
+          }
+          return count;
+        });
+        check(damaged > 0, "nothing was stored");
+      }, context);
+      await withPage(async (draw) => {
+        const result = await draw({ ...f32, request: small });
+        compare(result, small, ", after damage");
+        check(result.memory.fetchedBytes > 1_000_000, `${result.memory.fetchedBytes} bytes were fetched again`);
+      }, context);
+    } finally {
+      await context.close();
+    }
+  },
+
+  async "a server without ranges"() {
+    server.faults = { ranges: false };
+    try {
+      await withPage(async (draw) => {
+        const result = await draw({ load: { precision: "f32", cache: false }, request: small });
+        compare(result, small);
+        check(result.warnings.some((text) => text.includes("does not serve parts of files")), `warnings: ${result.warnings}`);
+      });
+    } finally {
+      server.faults = {};
+    }
+  },
+
+  async "truncated and missing files, wrong addresses"() {
+    const cases = [
+      ["a truncated checkpoint", { truncated: { [weights]: 2_000_000 } }, {}, "bad-model", /truncated|ends/],
+      ["a file that ends while it is read", { endsAt: { [weights]: 2_000_000 } }, { cache: false }, "fetch", /shorter|broke/],
+      ["a missing checkpoint", { status: { [weights]: 404 } }, {}, "bad-model", /no weights/],
+      ["a server that fails", { status: { "/models/tiny-flux/model_index.json": 503 } }, {}, "fetch", /503/],
+      ["no model there", {}, {}, "bad-model", /model_index\.json/, "/nothing/here/"],
+      ["no server there", {}, {}, "fetch", /CORS/, "http://127.0.0.1:9/model/"],
+    ];
+    for (const [name, faults, load, code, message, model] of cases) {
+      server.faults = faults;
+      try {
+        await withPage(async (draw) => {
+          const { error } = await draw({ model, load, request: small });
+          check(error?.code === code && message.test(error.message), `${name}: ${JSON.stringify(error)}`);
+          console.log(`    ${name}: ${error.message.slice(0, 200)}`);
+        });
+      } finally {
+        server.faults = {};
+      }
+    }
+  },
+
+  async "bad requests, two runs at once, a disposed engine"() {
+    await withPage(async (draw, page) => {
+      const cases = [
+        [{ ...small, width: 100_000 }, /width/],
+        [{ ...small, ralu: "9x" }, /9x/],
+        [{ ...small, colour: "red" }, /colour/],
+        [{ width: 128 }, /prompt/],
+      ];
+      for (const [request, message] of cases) {
+        const { error } = await draw({ request });
+        check(error?.code === "bad-request" && message.test(error.message), JSON.stringify(error));
+      }
+      const codes = await page.evaluate(async (request) => {
+        const first = window.engine.generate(request);
+        await first.next();
+        const code = (run) => run.next().then(() => undefined, (error) => error.code);
+        const codes = [await code(window.engine.generate(request))];
+        await first.return();
+        const after = window.engine.generate(request);
+        codes.push(await code(after));
+        await after.return();
+        window.engine.dispose();
+        codes.push(await code(window.engine.generate(request)));
+        return codes;
+      }, small);
+      check(JSON.stringify(codes) === JSON.stringify(["busy", undefined, "disposed"]) || JSON.stringify(codes) === JSON.stringify(["busy", null, "disposed"]), JSON.stringify(codes));
+    });
+  },
+
+  async "in a worker, on a canvas that was handed over"() {
+    await withPage(async (draw, page) => {
+      const result = await page.evaluate(
+        (request) =>
+          new Promise((done) => {
+            const canvas = document.createElement("canvas");
+            document.body.append(canvas);
+            const offscreen = canvas.transferControlToOffscreen();
+            const worker = new Worker("/tests/worker.mjs", { type: "module" });
+            worker.onmessage = ({ data }) => done(data);
+            worker.onerror = (event) => done({ error: event.message });
+            worker.postMessage({ canvas: offscreen, request }, [offscreen]);
+          }),
+        small,
+      );
+      check(!result.error, result.error);
+      const decibels = psnr(result.rgba, reference(small).rgb);
+      console.log(`    the worker's canvas has ${decibels.toFixed(1)} dB to the native picture`);
+      check(decibels >= 45, `${decibels} dB`);
+    });
+  },
+
+  async "the page draws what is typed"() {
+    const context = await browser.newContext({ viewport: { width: 1180, height: 900 }, deviceScaleFactor: 1 });
+    const page = await context.newPage();
+    const failure = failures(page);
+    const state = (wanted) => Promise.race([page.waitForFunction((s) => document.body.dataset.state === s, wanted, { timeout: 600_000 }), failure]);
+    try {
+      await page.goto(server.url);
+      // The form is there before the model is.
+      await page.getByLabel("Prompt").fill("a fox on a purple background");
+      await page.getByLabel("Seed", { exact: true }).fill("5");
+      await page.getByLabel("Size").selectOption("256");
+      await page.getByLabel("Speed-up").selectOption("7x");
+      await page.getByLabel("Precision").selectOption("f32");
+      await state("done");
+      await page.getByRole("button", { name: "Draw" }).click();
+      await page.waitForFunction(() => document.querySelectorAll("#timeline li").length === 2, undefined, { timeout: 600_000 });
+      await page.screenshot({ path: join(out, "regions.png") });
+      await state("done");
+      await page.screenshot({ path: join(out, "desktop.png") });
+      const pixels = await page.evaluate(() => {
+        const canvas = document.getElementById("canvas");
+        return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
+      });
+      const request = { prompt: "a fox on a purple background", width: 256, height: 256, seed: 5, ralu: "7x" };
+      const decibels = psnr(pixels, reference(request).rgb);
+      console.log(`    ${decibels.toFixed(1)} dB to the native picture`);
+      check(decibels >= 45, `the page's picture has ${decibels} dB to the native one`);
+      check(page.url().includes("seed=5"), `the address is ${page.url()}`);
+      const download = page.waitForEvent("download");
+      await page.getByRole("button", { name: "Save PNG" }).click();
+      check((await download).suggestedFilename() === "ralu-5.png", "the PNG's name");
+      // Cancel and draw again, by keyboard.
+      await page.getByLabel("Size").selectOption("128");
+      await page.getByLabel("Speed-up").selectOption("off");
+      await page.getByLabel("Prompt").press("Enter");
+      await page.waitForFunction(() => /^Step [1-9]/.test(document.getElementById("status").textContent), undefined, { timeout: 600_000 });
+      await page.getByRole("button", { name: "Cancel" }).press("Enter");
+      await state("cancelled");
+      await page.setViewportSize({ width: 390, height: 844 });
+      await page.emulateMedia({ colorScheme: "dark" });
+      await page.getByLabel("Prompt").press("Enter");
+      await state("done");
+      await page.screenshot({ path: join(out, "phone.png"), fullPage: true });
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+      check(!wide, "the page is wider than a phone");
+    } finally {
+      await context.close();
+    }
+  },
+
+  async "a browser without WebGPU gets a sentence"() {
+    const other = await openChromium({ gpu: false });
+    try {
+      const page = await other.newPage();
+      const failure = failures(page);
+      await page.goto(server.url);
+      const shown = page.waitForFunction(() => document.body.dataset.state === "failed");
+      await Promise.race([shown, failure]);
+      const { code, text } = await page.evaluate(() => ({
+        code: document.getElementById("error").dataset.code,
+        text: document.getElementById("error").textContent,
+      }));
+      console.log(`    ${code}: ${text}`);
+      check(["no-webgpu", "no-adapter"].includes(code), `code ${code}`);
+    } finally {
+      await other.close();
+    }
+  },
+};
+
+// ---- the run ---------------------------------------------------------------------------------
+
+console.log(`Chromium ${browser.version()}`);
+let failed = 0;
+let ran = 0;
+for (const [name, test] of Object.entries(tests)) {
+  if (!name.includes(only)) continue;
+  const start = performance.now();
+  let error;
+  try {
+    await test();
+  } catch (caught) {
+    error = caught;
+  }
+  ran += 1;
+  failed += error ? 1 : 0;
+  console.log(`${error ? "FAILED" : "ok"} ${name} (${((performance.now() - start) / 1000).toFixed(1)} s)`);
+  if (error) console.log(error.message);
+}
+await browser.close();
+server.close();
+console.log(`${ran} tests of the package and the page in Chromium, ${failed} failed`);
+process.exit(ran > 0 && failed === 0 ? 0 : 1);
