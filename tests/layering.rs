@@ -52,6 +52,7 @@ const FACE_CRATES: &[&str] = &[
     "anstream",
     "clap",
     "ctrlc",
+    "etcetera",
     "font8x8",
     "image",
     "indicatif",

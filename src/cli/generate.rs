@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ralu::gpu::{Gpu, block_on_while, human_bytes};
+use ralu::gpu::{block_on_while, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::models::source::Source;
 use ralu::pipeline::{
@@ -19,7 +19,7 @@ use super::place::Place;
 use super::profile::{Profile, Profiles, TraceFile};
 use super::progress::{Progress, human_time};
 use super::request::{self, Asked, Origin, Saved};
-use super::{files, memory, model, output, png_file, signals};
+use super::{cache_dir, files, memory, model, output, png_file, signals};
 
 /// Runs the command. A failure is also the last event, if events are asked for.
 pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
@@ -51,7 +51,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     signals::check()?;
 
     let mut progress = Progress::new(quiet, settings.count);
-    let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
+    let gpu = cache_dir::open_gpu(&args.adapter.choice())?;
     signals::check()?;
     let adapter = gpu.report().name.clone();
     progress.say(&format!("adapter: {adapter} ({})", gpu.report().backend));
@@ -127,6 +127,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         }
     }
     progress.clear();
+    cache_dir::keep_pipelines(pipeline.gpu());
     if args.profile.is_some() {
         let mut profiles = Profiles::default();
         profiles.add(&settings.ralu_name, profile);

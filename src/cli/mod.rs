@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod cache_dir;
 mod devices;
 mod error;
 mod events;
