@@ -120,6 +120,7 @@ fn a_kernel_that_fails_is_left_out() {
         adapter: variable("RALU_TEST_ADAPTER"),
         backend: variable("RALU_TEST_BACKEND"),
         limits: LimitsPolicy::WebGpuDefaults,
+        ..AdapterChoice::default()
     };
     let gpu = pollster::block_on(Gpu::open(&choice)).unwrap();
     let gpu = gpu.with_caps(|caps| {

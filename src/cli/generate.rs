@@ -14,6 +14,7 @@ use ralu::pipeline::{
 use serde_json::{Value, json};
 
 use super::args::GenerateArgs;
+use super::cache_dir::CacheDir;
 use super::error::{Error, Result};
 use super::events::{self, Files};
 use super::place::Place;
@@ -21,7 +22,7 @@ use super::profile::{Profile, Profiles, TraceFile};
 use super::progress::{Progress, human_time};
 use super::request::{self, Asked, Origin, Saved};
 use super::tune::{self, Subject};
-use super::{files, memory, model, output, png_file, signals};
+use super::{files, memory, model, output, pipelines, png_file, signals};
 
 /// Runs the command. A failure is also the last event, if events are asked for.
 pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
@@ -53,7 +54,8 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     signals::check()?;
 
     let mut progress = Progress::new(quiet, settings.count);
-    let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
+    let cache = CacheDir::find(args.tuning.cache.cache_dir.as_deref());
+    let gpu = pipelines::open_gpu(&args.adapter.choice(), cache.as_ref())?;
     signals::check()?;
     let adapter = gpu.report().name.clone();
     progress.say(&format!("adapter: {adapter} ({})", gpu.report().backend));
@@ -132,6 +134,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         }
     }
     progress.clear();
+    pipelines::keep(pipeline.gpu(), cache.as_ref());
     if args.profile.is_some() {
         let mut profiles = Profiles::default();
         profiles.add(&settings.ralu_name, profile);

@@ -16,6 +16,7 @@ mod inspect;
 mod memory;
 mod model;
 mod output;
+mod pipelines;
 mod place;
 mod plan;
 mod png_file;

@@ -12,6 +12,7 @@
 mod adapters;
 mod error;
 mod in_flight;
+mod pipeline_cache;
 mod profile;
 mod program;
 mod shader;
@@ -78,6 +79,7 @@ pub struct Gpu {
     caps: Caps,
     first_slice_flops: f64,
     in_flight: in_flight::InFlight,
+    pipeline_cache: RefCell<Option<wgpu::PipelineCache>>,
     layouts: RefCell<HashMap<Vec<Access>, Layout>>,
     pipelines: RefCell<HashMap<String, Arc<wgpu::ComputePipeline>>>,
     lost: Arc<Mutex<Option<String>>>,
@@ -131,7 +133,8 @@ impl Gpu {
         report.max_binding_bytes = limits.max_storage_buffer_binding_size;
         // No kernel that we cannot do without needs an optional feature. Timestamps cost nothing until a profiler writes
         // them; a browser has none inside passes.
-        let mut features = profile::features(candidate.adapter.features());
+        let offered = candidate.adapter.features();
+        let mut features = profile::features(offered) | pipeline_cache::features(offered);
         if choice.limits == LimitsPolicy::WebGpuDefaults {
             features &= wgpu::Features::TIMESTAMP_QUERY;
         }
@@ -212,6 +215,7 @@ impl Gpu {
             caps,
             first_slice_flops: if discrete { 400e9 } else { 20e9 },
             in_flight: Default::default(),
+            pipeline_cache: RefCell::default(),
             layouts: RefCell::default(),
             pipelines: RefCell::default(),
             lost,
@@ -389,6 +393,7 @@ impl Gpu {
         let what = format!("kernel {}.{}", key.shader, key.entry);
         let source = shader::resolve(key.shader, &key.roles, Dialect::HERE)
             .map_err(|error| Error::Rejected { what: what.clone(), message: error.to_string() })?;
+        let cache = self.pipeline_cache.borrow().clone();
         let pipeline = self
             .scoped(&what, || {
                 let descriptor = wgpu::ShaderModuleDescriptor {
@@ -418,7 +423,7 @@ impl Gpu {
                         // Kernels write workgroup memory before they read it.
                         zero_initialize_workgroup_memory: false,
                     },
-                    cache: None,
+                    cache: cache.as_ref(),
                 })
             })
             .await?;

@@ -36,14 +36,20 @@ struct Report {
     backend: &'static str,
     driver: String,
     model: String,
-    /// Of all weight files, from the system's cache.
+    /// Of all weight files, from the system's cache, through a small buffer.
     read: Speed,
+    /// The same into memory that is new, as a GPU that shares the machine's memory needs it.
+    keep: Speed,
     /// Of all weights that the model needs: text encoders, denoiser and decoder.
     load: Speed,
     /// Speed of loading over that of reading.
     ratio: f64,
     /// The same per second of processor time.
     cpu_ratio: Option<f64>,
+    /// Speed of loading over that of reading into new memory.
+    keep_ratio: f64,
+    /// The same per second of processor time.
+    keep_cpu_ratio: Option<f64>,
 }
 
 /// Runs the benchmark.
@@ -52,7 +58,7 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
     let path = model::open(given.as_deref())?.folder.path().to_path_buf();
     let files = weight_files(&path)?;
     let runs = args.runs.unwrap_or(RUNS);
-    let (mut reads, mut loads) = (Vec::new(), Vec::new());
+    let (mut reads, mut keeps, mut loads) = (Vec::new(), Vec::new(), Vec::new());
     let (mut read_bytes, mut load_bytes) = (0, 0);
     let mut place = None;
     // The first pass brings the files into the system's cache.
@@ -60,6 +66,10 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         let read = timed(|| {
             read_bytes = files.iter().map(|file| read(file)).sum::<Result<u64>>()?;
             Ok(())
+        })?;
+        let keep = timed(|| {
+            let kept: Result<Vec<Vec<u8>>> = files.iter().map(|file| keep(file)).collect();
+            kept.map(drop)
         })?;
         let model = model::open(given.as_deref())?;
         let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
@@ -84,30 +94,34 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
                 ));
             }
             reads.push(read);
+            keeps.push(keep);
             loads.push(load);
         }
     }
     let Some((adapter, backend, driver, model)) = place else { return Ok(()) };
-    let (read, load) = (Speed::new(read_bytes, &reads), Speed::new(load_bytes, &loads));
+    let (read, keep) = (Speed::new(read_bytes, &reads), Speed::new(read_bytes, &keeps));
+    let load = Speed::new(load_bytes, &loads);
+    let (ratio, cpu_ratio) = load.over(&read);
+    let (keep_ratio, keep_cpu_ratio) = load.over(&keep);
     let report = Report {
         bench: "load",
         adapter,
         backend,
         driver,
         model,
-        ratio: load.gb_per_second / read.gb_per_second,
-        cpu_ratio: load
-            .gb_per_cpu_second
-            .zip(read.gb_per_cpu_second)
-            .map(|(load, read)| load / read),
+        ratio,
+        cpu_ratio,
+        keep_ratio,
+        keep_cpu_ratio,
         read,
+        keep,
         load,
     };
     if args.json {
         return output::json(&report);
     }
     output::line(format!("{} ({}), {}", report.adapter, report.backend, report.model))?;
-    for (name, speed) in [("read", &report.read), ("load", &report.load)] {
+    for (name, speed) in [("read", &report.read), ("keep", &report.keep), ("load", &report.load)] {
         let cpu = speed
             .gb_per_cpu_second
             .map_or(String::new(), |gb| format!(", {gb:.2} GB per second of processor time"));
@@ -119,13 +133,26 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
             speed.gb_per_second
         ))?;
     }
-    let cpu = report.cpu_ratio.map_or(String::new(), |ratio| {
-        format!(", {:.0} % per second of processor time", 100.0 * ratio)
-    });
-    output::line(format!("loading reaches {:.0} % of a plain read{cpu}", 100.0 * report.ratio))
+    let per_cent = |(ratio, cpu): (f64, Option<f64>)| {
+        let cpu = cpu.map_or(String::new(), |cpu| {
+            format!(" ({:.0} % per second of processor time)", 100.0 * cpu)
+        });
+        format!("{:.0} %{cpu}", 100.0 * ratio)
+    };
+    output::line(format!(
+        "loading reaches {} of a plain read, {} of a read into new memory",
+        per_cent((report.ratio, report.cpu_ratio)),
+        per_cent((report.keep_ratio, report.keep_cpu_ratio))
+    ))
 }
 
 impl Speed {
+    /// By how much this is faster: by the clock, and per second of processor time.
+    fn over(&self, other: &Speed) -> (f64, Option<f64>) {
+        let cpu = self.gb_per_cpu_second.zip(other.gb_per_cpu_second);
+        (self.gb_per_second / other.gb_per_second, cpu.map(|(this, other)| this / other))
+    }
+
     fn new(bytes: u64, runs: &[Spent]) -> Speed {
         let least =
             |of: &dyn Fn(&Spent) -> Option<f64>| runs.iter().filter_map(of).min_by(f64::total_cmp);
@@ -165,6 +192,12 @@ fn weight_files(model: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// Reads a file into memory of its own.
+fn keep(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path)
+        .map_err(|error| Error::failed(format!("{}: cannot be read: {error}", path.display())))
 }
 
 /// Reads a file and forgets it.

@@ -1,0 +1,170 @@
+//! Packing of weights, against the definition of the packed order.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use half::{bf16, f16};
+use ralu::models::layers::{LoadContext, Loader, Precision, Upload};
+use ralu::models::pack::Packer;
+use ralu::models::source::Memory;
+use ralu::models::weights::{Manifest, Weights, first_not_finite};
+use ralu::tensor::{ResidentIds, Storage};
+use safetensors::tensor::{Dtype, TensorView, serialize};
+
+use common::{Random, pack};
+
+/// How a checkpoint stores its numbers.
+#[derive(Clone, Copy, Debug)]
+enum Stored {
+    F32,
+    F16,
+    Bf16,
+    F64,
+}
+
+fn bytes(values: &[f32], stored: Stored) -> Vec<u8> {
+    match stored {
+        Stored::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        Stored::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        Stored::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+        Stored::F64 => values.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect(),
+    }
+}
+
+fn checkpoint(values: &[f32], shape: &[usize], stored: Stored) -> Weights {
+    let dtype = match stored {
+        Stored::F32 => Dtype::F32,
+        Stored::F16 => Dtype::F16,
+        Stored::Bf16 => Dtype::BF16,
+        Stored::F64 => Dtype::F64,
+    };
+    let bytes = bytes(values, stored);
+    let bias = vec![0; shape[0] * 4];
+    let views = BTreeMap::from([
+        ("a.weight", TensorView::new(dtype, shape.to_vec(), &bytes).unwrap()),
+        ("a.bias", TensorView::new(Dtype::F32, vec![shape[0]], &bias).unwrap()),
+    ]);
+    let file = serialize(views, None).unwrap();
+    Weights::open_file(&Memory::new("test").with("a.safetensors", file), "a.safetensors").unwrap()
+}
+
+/// Packs `a.weight`, loaded as `load` says, tile by tile.
+fn packed(
+    weights: &Weights,
+    precision: Precision,
+    load: impl FnOnce(&Loader<'_>),
+) -> Vec<(ralu::tensor::PackedWeight, Vec<u8>)> {
+    let ids = ResidentIds::default();
+    let context = LoadContext::new(&ids, precision, u64::MAX);
+    let manifest = Manifest::new(weights);
+    load(&Loader::new(manifest.root(), &context));
+    manifest.finish(&[]).unwrap();
+    // One for all, as it keeps memory from tile to tile.
+    let mut packer = Packer::default();
+    let mut all = Vec::new();
+    for upload in context.uploads.borrow().iter() {
+        let Upload::Packed { weight, tensor, rows } = upload else { continue };
+        let mut bytes = Vec::new();
+        for first in (0..weight.shards.iter().map(|s| s.rows).sum()).step_by(weight.tile) {
+            let rows = rows.as_deref();
+            bytes.extend(packer.tile(weights, tensor, weight, first, rows).unwrap());
+        }
+        all.push((weight.clone(), bytes));
+    }
+    all
+}
+
+const SHAPES: [(usize, usize); 9] =
+    [(64, 64), (64, 3072), (100, 36), (3, 8), (1, 4), (130, 200), (7, 132), (65, 4), (16, 260)];
+
+#[test]
+fn matrices_are_packed_as_defined() {
+    for stored in [Stored::F32, Stored::F16, Stored::Bf16, Stored::F64] {
+        for precision in [Precision::Auto, Precision::F16] {
+            for (n, k) in SHAPES {
+                let label = format!("{stored:?} {precision:?} [{n}, {k}]");
+                // Exact in every type.
+                let mut random = Random::named(&label);
+                let values: Vec<f32> =
+                    (0..n * k).map(|_| random.below(255) as f32 / 16.0 - 8.0).collect();
+                let weights = checkpoint(&values, &[n, k], stored);
+                let found = packed(&weights, precision, |loader| {
+                    loader.linear("a", n, k);
+                });
+                let (weight, bytes) = &found[0];
+                assert!(*bytes == pack(weight, &values).concat(), "{label}");
+                let reversed: Vec<f32> = values.chunks_exact(k).rev().flatten().copied().collect();
+                let found = packed(&weights, precision, |loader| {
+                    loader.linear_with_rows("a", n, k, |row| n - 1 - row);
+                });
+                let (weight, bytes) = &found[0];
+                assert!(*bytes == pack(weight, &reversed).concat(), "{label}, reversed rows");
+            }
+        }
+    }
+}
+
+#[test]
+fn kernels_have_their_taps_in_front() {
+    for stored in [Stored::F32, Stored::F16, Stored::Bf16] {
+        for (n, c) in [(8, 4), (70, 12), (3, 128)] {
+            let label = format!("{stored:?} [{n}, {c}, 3, 3]");
+            let mut random = Random::named(&label);
+            let values: Vec<f32> =
+                (0..n * c * 9).map(|_| random.below(255) as f32 / 16.0 - 8.0).collect();
+            let weights = checkpoint(&values, &[n, c, 3, 3], stored);
+            let found = packed(&weights, Precision::Auto, |loader| {
+                loader.conv3x3("a", n, c);
+            });
+            let mut wanted = Vec::new();
+            for row in values.chunks_exact(9 * c) {
+                wanted.extend((0..9 * c).map(|i| row[i % c * 9 + i / c]));
+            }
+            let (weight, bytes) = &found[0];
+            assert!(*bytes == pack(weight, &wanted).concat(), "{label}");
+        }
+    }
+}
+
+/// f16 has nothing between 65504 and infinity.
+#[test]
+fn large_numbers_become_the_largest_f16() {
+    let weights = checkpoint(&[1e9, -1e9, 65504.0, 1.0], &[1, 4], Stored::F32);
+    let found = packed(&weights, Precision::F16, |loader| {
+        loader.linear("a", 1, 4);
+    });
+    let (weight, bytes) = &found[0];
+    assert_eq!(weight.storage, Storage::F16);
+    assert!(*bytes == pack(weight, &[65504.0, -65504.0, 65504.0, 1.0]).concat());
+}
+
+/// Wherever it stands, in a block or at its end.
+#[test]
+fn numbers_that_are_not_finite_are_found() {
+    let n = 2500;
+    for stored in [Stored::F32, Stored::F16, Stored::Bf16, Stored::F64] {
+        let weights = checkpoint(&vec![1.0; n], &[1, n], stored);
+        let info = weights.info("a.weight").unwrap();
+        assert_eq!(first_not_finite(&info.dtype, &bytes(&vec![-3e4; n], stored)), None);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 1, 1023, 1024, 2047, 2048, n - 1] {
+                let mut values = vec![1.0; n];
+                values[at] = bad;
+                values[n - 1] = bad;
+                let found = first_not_finite(&info.dtype, &bytes(&values, stored));
+                assert_eq!(found, Some(at), "{stored:?} {bad}");
+                let weights = checkpoint(&values, &[1, n], stored);
+                let ids = ResidentIds::default();
+                let context = LoadContext::new(&ids, Precision::Auto, u64::MAX);
+                let manifest = Manifest::new(&weights);
+                Loader::new(manifest.root(), &context).linear("a", 1, n);
+                let uploads = context.uploads.borrow();
+                let Upload::Packed { weight, tensor, .. } = &uploads[0] else { panic!("a vector") };
+                let packed = Packer::default().tile(&weights, tensor, weight, 0, None).map(drop);
+                let message = packed.unwrap_err().to_string();
+                assert!(message.contains(&format!("element {at}")), "{message}");
+            }
+        }
+    }
+}
