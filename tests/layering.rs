@@ -21,7 +21,7 @@ struct Layer {
 const EVERYTHING: &[&str] = &["tensor", "ops", "models", "sampling", "gpu", "pipeline"];
 
 const LAYERS: &[Layer] = &[
-    Layer { name: "tensor", may_use: &[], crates: &[] },
+    Layer { name: "tensor", may_use: &[], crates: &["serde", "strum"] },
     Layer { name: "ops", may_use: &["tensor"], crates: &[] },
     Layer {
         name: "models",
@@ -33,7 +33,16 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "pipeline",
         may_use: &["tensor", "ops", "models", "sampling", "gpu"],
-        crates: &["tokenizers", "image", "png", "safetensors", "serde", "serde_json", "web_time"],
+        crates: &[
+            "tokenizers",
+            "image",
+            "png",
+            "safetensors",
+            "serde",
+            "serde_json",
+            "strum",
+            "web_time",
+        ],
     },
     // Faces see the library from outside; what they need of it is decided by `pub`.
     Layer { name: "cli", may_use: EVERYTHING, crates: FACE_CRATES },
@@ -52,6 +61,7 @@ const FACE_CRATES: &[&str] = &[
     "anstream",
     "clap",
     "ctrlc",
+    "etcetera",
     "font8x8",
     "image",
     "indicatif",

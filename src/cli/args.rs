@@ -40,6 +40,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Measures ops, steps or whole runs.
     Bench(Box<BenchArgs>),
+    /// Measures anew which kernels are fastest on an adapter, and keeps the result for later runs.
+    Tune(TuneArgs),
 }
 
 /// `ralu generate`.
@@ -52,6 +54,8 @@ pub struct GenerateArgs {
     pub request: RequestArgs,
     #[command(flatten)]
     pub adapter: AdapterArgs,
+    #[command(flatten)]
+    pub tuning: TuningArgs,
     /// Where the picture goes; with --count above 1, FILE-0.png, FILE-1.png, … [default: ralu-SEED.png]
     #[arg(short, long, value_name = "FILE.png", help_heading = "Output")]
     pub output: Option<PathBuf>,
@@ -203,6 +207,57 @@ impl AdapterArgs {
     }
 }
 
+/// Whether kernels are chosen by measuring.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Adapter")]
+pub struct TuningArgs {
+    /// Neither measures kernels, as the first run on an adapter does, nor uses what was measured: the same
+    /// kernels on all adapters of a kind. Whichever run, pictures are the same up to rounding.
+    #[arg(long)]
+    pub no_tune: bool,
+    #[command(flatten)]
+    pub cache: CacheDirArgs,
+}
+
+/// Where things are kept for later runs.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Adapter")]
+pub struct CacheDirArgs {
+    /// Where measurements of kernels are kept. [default: the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// `ralu tune`.
+#[derive(Clone, Debug, Args)]
+pub struct TuneArgs {
+    /// A diffusers model folder: its shapes are measured. [default: the bundled tiny-flux]
+    #[arg(short, long, value_name = "PATH")]
+    pub model: Option<String>,
+    /// Pixels. [default: the model's own]
+    #[arg(long, value_name = "W", value_parser = whole, allow_negative_numbers = true)]
+    pub width: Option<usize>,
+    /// Pixels. [default: the model's own]
+    #[arg(long, value_name = "H", value_parser = whole, allow_negative_numbers = true)]
+    pub height: Option<usize>,
+    /// T5 tokens. [default: the model's own]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
+    pub max_sequence_length: Option<usize>,
+    /// How weights are kept on the GPU. [default: auto]
+    #[arg(long)]
+    pub precision: Option<PrecisionArg>,
+    #[command(flatten)]
+    pub adapter: AdapterArgs,
+    #[command(flatten)]
+    pub cache: CacheDirArgs,
+    /// How long measuring may take; what is not decided by then keeps the usual kernel.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "20", allow_negative_numbers = true)]
+    pub seconds: f64,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `ralu devices`.
 #[derive(Clone, Debug, Args)]
 pub struct DevicesArgs {
@@ -242,6 +297,8 @@ pub struct BenchArgs {
     pub request: RequestArgs,
     #[command(flatten)]
     pub adapter: AdapterArgs,
+    #[command(flatten)]
+    pub tuning: TuningArgs,
     #[command(flatten)]
     pub quality: QualityArgs,
     /// How often to measure; medians are shown. [default: 3, ops: 10]
@@ -451,6 +508,13 @@ fn seed(text: &str) -> Result<u64, String> {
 fn number(text: &str) -> Result<f64, String> {
     let expected = || "expected a number, for example 3.5".to_owned();
     text.trim().parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(expected)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match number(text)? {
+        seconds if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected a number of seconds from 0 to 3600".to_owned()),
+    }
 }
 
 fn three<T>(

@@ -6,6 +6,8 @@
 //! | --- | --- |
 //! | `start` | `version`, `model`, `adapter`, `backend`, `width`, `height`, `ralu`, `stages`, `steps`, `seed`, `count` |
 //! | `warning` | `message` |
+//! | `tuning` | `done`, `of` (parts of the measuring of kernels), `what`; only in the first run on an adapter |
+//! | `tuned` | `seconds`, `choices` (for each op `op`, `class`, `kernel`, `shaders`), `file` (null if it could not be kept) |
 //! | `loading` | `part` (`text_encoders`, `denoiser`), `bytes`, `total_bytes` |
 //! | `encoded` | `tokens`, `seconds` |
 //! | `stage` | `image`, `stage`, `of`, `tokens`, `steps`, `bytes`, `reused_bytes`, `allocated_bytes`; so far in this process `buffers`, `bind_groups`, `pipelines`, `gpu_bytes`, `gpu_peak_bytes` |
@@ -20,6 +22,7 @@
 use std::path::Path;
 
 use ralu::gpu::Counters;
+use ralu::pipeline::tune::{Measured, TuningEvent, TuningRecord};
 use ralu::pipeline::{Event, Part, PictureKind};
 use serde_json::{Value, json};
 
@@ -110,6 +113,39 @@ pub fn value(event: &Event, files: &Files<'_>, counters: Counters) -> Option<Val
         }),
         // The library may learn to tell more; what is not documented above is not written.
         _ => return None,
+    })
+}
+
+/// The line of an event while kernels are measured.
+pub fn tuning_value(event: &TuningEvent) -> Option<Value> {
+    Some(match event {
+        TuningEvent::Measured { done, of, what } => {
+            json!({ "event": "tuning", "done": done, "of": of, "what": what })
+        }
+        TuningEvent::Failed { what, reason } => {
+            let message = format!("{what} failed and is left out: {reason}");
+            json!({ "event": "warning", "message": message })
+        }
+        _ => return None,
+    })
+}
+
+/// The line that says which kernels were found to be best.
+pub fn tuned_value(record: &TuningRecord, file: Option<&Path>) -> Value {
+    let choice = |measured: &Measured| {
+        let chosen = measured.kernels.iter().find(|kernel| kernel.chosen);
+        json!({
+            "op": measured.op,
+            "class": measured.class,
+            "kernel": chosen.map(|kernel| &kernel.kernel),
+            "shaders": chosen.map(|kernel| &kernel.shaders),
+        })
+    };
+    json!({
+        "event": "tuned",
+        "seconds": record.seconds,
+        "choices": record.measured.iter().map(choice).collect::<Vec<_>>(),
+        "file": file.map(shown),
     })
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use ralu::gpu::{Gpu, block_on_while, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::models::source::Source;
+use ralu::pipeline::tune::TuningEvent;
 use ralu::pipeline::{
     Event, ImageReport, NamedTensors, Options, Picture, PictureKind, Pipeline, RunSchedule,
     Settings,
@@ -19,6 +20,7 @@ use super::place::Place;
 use super::profile::{Profile, Profiles, TraceFile};
 use super::progress::{Progress, human_time};
 use super::request::{self, Asked, Origin, Saved};
+use super::tune::{self, Subject};
 use super::{files, memory, model, output, png_file, signals};
 
 /// Runs the command. A failure is also the last event, if events are asked for.
@@ -85,6 +87,9 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     };
     let options = Options { precision, ..Default::default() };
     memory::check(&gpu, &config, &model.folder, &settings, options)?;
+    let source: &dyn Source = &model.folder;
+    let subject = Subject { config: &config, source: Some(source), settings: &settings, precision };
+    let gpu = tuned(gpu, args, &subject, &mut progress, reporter)?;
     let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
     let started = Instant::now();
     let mut run = pipeline.start(request)?;
@@ -144,6 +149,31 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         "seconds": seconds,
         "gpu_peak_bytes": peak,
     }))
+}
+
+/// The device with the kernels that are best for this run: see [`tune::tuned`].
+fn tuned(
+    gpu: Gpu,
+    args: &GenerateArgs,
+    subject: &Subject<'_>,
+    progress: &mut Progress,
+    reporter: &mut Reporter,
+) -> Result<Gpu> {
+    let mut watch = |event: &TuningEvent| {
+        progress.tuning(event);
+        events::tuning_value(event).map_or(Ok(()), |line| reporter.emit(&line))
+    };
+    let tuned = tune::tuned(gpu, &args.adapter.choice(), &args.tuning, subject, &mut watch);
+    let tuned = tuned.inspect_err(|_| progress.clear())?;
+    for warning in &tuned.warnings {
+        progress.warn(warning);
+        reporter.emit(&json!({ "event": "warning", "message": warning }))?;
+    }
+    if let Some(record) = &tuned.measured {
+        progress.say(&tune::summary(record));
+        reporter.emit(&events::tuned_value(record, tuned.file.as_deref()))?;
+    }
+    Ok(tuned.gpu)
 }
 
 /// The steps of each stage, computed or reused: `FFrF FFrF`.

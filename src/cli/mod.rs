@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod cache_dir;
 mod devices;
 mod error;
 mod events;
@@ -22,6 +23,7 @@ mod profile;
 mod progress;
 mod request;
 mod signals;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -42,6 +44,7 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(args, cli.quiet),
+        Command::Tune(args) => tune::run(args, cli.quiet),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ralu::gpu::human_bytes;
+use ralu::pipeline::tune::TuningEvent;
 use ralu::pipeline::{Event, Part, StageStart};
 
 use super::output;
@@ -102,6 +103,20 @@ impl Progress {
             Event::StageEnd(_) => {}
             Event::Regions { selected, grid, .. } => {
                 self.say(&format!("regions: {} of {} tokens", selected.len(), grid.n_tokens()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Shows how measuring kernels goes on.
+    pub fn tuning(&mut self, event: &TuningEvent) {
+        match event {
+            TuningEvent::Measured { done, of, what } => {
+                let share = *done as f64 / *of as f64;
+                self.update("kernels", share, format!("measuring {what}"), *done == 1);
+            }
+            TuningEvent::Failed { what, reason } => {
+                self.warn(&format!("{what} failed and is left out: {reason}"));
             }
             _ => {}
         }

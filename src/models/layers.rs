@@ -20,6 +20,18 @@ pub enum Precision {
     F16,
 }
 
+impl Precision {
+    /// How a matrix of a checkpoint is kept.
+    pub fn storage(self, dtype: &StoredDType) -> Storage {
+        match (dtype, self) {
+            (StoredDType::F16, _) => Storage::F16,
+            (StoredDType::BF16, _) => Storage::Bf16,
+            (_, Precision::F16) => Storage::F16,
+            _ => Storage::F32,
+        }
+    }
+}
+
 /// A weight that has to get from the checkpoint to the GPU.
 #[derive(Clone, Debug)]
 pub enum Upload {
@@ -165,13 +177,8 @@ impl<'m> Loader<'m> {
     }
 
     fn packed_from(&self, tensor: TensorInfo, n: usize, k: usize) -> PackedWeight {
-        let storage = match (&tensor.dtype, self.context.precision) {
-            (StoredDType::F16, _) => Storage::F16,
-            (StoredDType::BF16, _) => Storage::Bf16,
-            (_, Precision::F16) => Storage::F16,
-            _ => Storage::F32,
-        };
         let context = self.context;
+        let storage = context.precision.storage(&tensor.dtype);
         let weight =
             PackedWeight::new(context.ids, &tensor.name, n, k, storage, context.max_binding_bytes);
         let upload = Upload::Packed { weight: weight.clone(), tensor, rows: None };

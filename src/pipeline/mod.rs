@@ -39,6 +39,7 @@ mod run;
 mod schedule;
 mod tensors;
 pub mod tokens;
+pub mod tune;
 
 pub use error::Error;
 pub use event::{Event, ImageReport, Part, PictureKind, StageEnd, StageStart, StepDone};

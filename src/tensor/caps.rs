@@ -1,5 +1,8 @@
 //! What the adapter can do and which kernels suit it, as far as a recording depends on it: plain data.
 
+use serde::{Deserialize, Serialize};
+use strum::{Display, VariantArray};
+
 /// What the adapter can do, as far as a recording depends on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Caps {
@@ -45,7 +48,7 @@ impl Default for Caps {
 /// Kernels to be preferred where they can do the job; `None` leaves the choice to `ops::choice`.
 ///
 /// All kernels of an op give the same results up to rounding, so this is about speed alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tuning {
     /// For each [`RowClass`].
     pub matmul: [Option<MatmulKernel>; RowClass::ALL.len()],
@@ -56,7 +59,8 @@ pub struct Tuning {
 }
 
 /// How many rows a matrix product has: the shape that decides most about which kernel is fast.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Display)]
+#[strum(serialize_all = "snake_case")]
 pub enum RowClass {
     /// Up to 4: modulation vectors.
     Few,
@@ -81,7 +85,11 @@ impl RowClass {
 }
 
 /// The kernels of a matrix product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Display, Serialize, Deserialize, VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum MatmulKernel {
     /// `matvec.wgsl`: one output row at a time.
     Row,
@@ -98,7 +106,11 @@ pub enum MatmulKernel {
 }
 
 /// The kernels of attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Display, Serialize, Deserialize, VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum AttentionKernel {
     /// `attention.wgsl`: one query an invocation, no workgroup memory.
     Rows,
@@ -107,7 +119,11 @@ pub enum AttentionKernel {
 }
 
 /// The kernels of convolutions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Display, Serialize, Deserialize, VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Conv2dKernel {
     /// `conv2d.wgsl`: blocks of 8 pixels x 4 channels in registers, no workgroup memory.
     Direct,

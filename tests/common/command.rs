@@ -34,8 +34,16 @@ pub fn ralu() -> Command {
     command
 }
 
-/// One of its commands on the adapter under test.
+/// One of its commands on the adapter under test, with the usual kernels.
 pub fn on_adapter(name: &str) -> Command {
+    let mut command = tuned_on_adapter(name);
+    command.arg("--no-tune");
+    command
+}
+
+/// One of its commands on the adapter under test. Reads and writes what is kept of measurements: give it a
+/// `--cache-dir`.
+pub fn tuned_on_adapter(name: &str) -> Command {
     let mut command = ralu();
     command.arg(name);
     for (variable, option) in [

@@ -10,7 +10,7 @@ mod run;
 mod step;
 mod stopwatch;
 
-use ralu::gpu::{Gpu, block_on};
+use ralu::gpu::block_on;
 use ralu::models::config::ModelConfig;
 use ralu::models::source::Source;
 use ralu::pipeline::{
@@ -23,6 +23,7 @@ use super::error::{Error, Result};
 use super::place::Place;
 use super::profile::{Profiles, TraceFile};
 use super::request::{self, Asked};
+use super::tune::{self, Subject};
 use super::{model, output, signals};
 use compare::Earlier;
 use report::Report;
@@ -139,7 +140,14 @@ impl Bench {
         for request in [&plain, &ralu] {
             RunSchedule::new(&Settings::resolve(request, &config)?, &config)?;
         }
-        let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
+        let settings = Settings::resolve(&plain, &config)?;
+        let subject = Subject {
+            config: &config,
+            source: Some(&model.folder as &dyn Source),
+            settings: &settings,
+            precision,
+        };
+        let gpu = tune::open(&args.adapter.choice(), &args.tuning, &subject, quiet)?;
         let options = Options { precision, ..Default::default() };
         let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
         let runs = args.runs.unwrap_or(RUNS);

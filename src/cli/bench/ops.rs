@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use ralu::gpu::{self, Gpu, Program, SlotPool, block_on};
 use ralu::models::config::stem;
-use ralu::models::layers::Precision;
 use ralu::models::source::Source;
 use ralu::models::weights::{StoredDType, Weights};
 use ralu::pipeline::{RunSchedule, Settings};
@@ -15,6 +14,7 @@ use super::super::args::BenchArgs;
 use super::super::error::Result;
 use super::super::place::Place;
 use super::super::request::{self, Asked};
+use super::super::tune::{self, Subject};
 use super::super::{model, output, signals};
 use super::op::{Op, Operands, cases, record};
 use super::report::{Report, Row};
@@ -77,13 +77,10 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
             first.map_or(StoredDType::F32, |info| info.dtype.clone())
         }
     };
-    let storage = match (dtype, precision) {
-        (StoredDType::F16, _) => Storage::F16,
-        (StoredDType::BF16, _) => Storage::Bf16,
-        (_, Precision::F16) => Storage::F16,
-        _ => Storage::F32,
-    };
-    let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
+    let storage = precision.storage(&dtype);
+    let source = planned.folder.as_ref().map(|folder| folder as &dyn Source);
+    let subject = Subject { config, source, settings: &settings, precision };
+    let gpu = tune::open(&args.adapter.choice(), &args.tuning, &subject, quiet)?;
     let runs = args.runs.unwrap_or(RUNS);
     let mut ops = Vec::new();
     let n_text = config.text_tokens(settings.max_sequence_length);

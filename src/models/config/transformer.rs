@@ -33,6 +33,14 @@ impl TransformerConfig {
         }
     }
 
+    /// Width of a token inside an MLP.
+    pub fn mlp(&self) -> usize {
+        match self {
+            TransformerConfig::Flux(flux) => flux.mlp(),
+            TransformerConfig::Sd3(sd3) => sd3.mlp(),
+        }
+    }
+
     /// Numbers per head.
     pub fn head_dim(&self) -> usize {
         match self {

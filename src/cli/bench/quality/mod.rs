@@ -17,7 +17,7 @@ mod table;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use ralu::gpu::{Gpu, block_on_while};
+use ralu::gpu::block_on_while;
 use ralu::models::config::ModelConfig;
 use ralu::models::source::Source;
 use ralu::pipeline::plan::Tflops;
@@ -29,7 +29,7 @@ use self::results::{Compared, Measures, Reference, Results, Subject, Work};
 use self::store::{Made, Store};
 use crate::cli::args::BenchArgs;
 use crate::cli::error::{Error, Result};
-use crate::cli::{files, memory, model, output, png_file, request, signals};
+use crate::cli::{files, memory, model, output, png_file, request, signals, tune};
 
 /// Plain steps of the reference if the user does not say: what FLUX.1-dev and RALU's paper take.
 const REFERENCE_STEPS: usize = 50;
@@ -96,7 +96,13 @@ impl Bench {
         let settings = cases::settings(args, &command_line, &reference, &config)?;
         let store = quality.output.as_deref().map(Store::open).transpose()?;
 
-        let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
+        let measured = tune::Subject {
+            config: &config,
+            source: Some(&model.folder as &dyn Source),
+            settings: &reference.settings,
+            precision,
+        };
+        let gpu = tune::open(&args.adapter.choice(), &args.tuning, &measured, quiet)?;
         let subject = Subject {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             adapter: gpu.report().name.clone(),

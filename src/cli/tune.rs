@@ -1,0 +1,239 @@
+//! Choosing kernels by measuring them: in the first run on an adapter, and `ralu tune`.
+
+use std::path::PathBuf;
+
+use ralu::gpu::{AdapterChoice, Gpu, block_on_while};
+use ralu::models::config::ModelConfig;
+use ralu::models::layers::Precision;
+use ralu::models::source::Source;
+use ralu::pipeline::Settings;
+use ralu::pipeline::tune::{KernelSeconds, Tuner, TuningEvent, TuningRecord, usual_seconds};
+use serde_json::json;
+
+use super::args::{RequestArgs, TuneArgs, TuningArgs};
+use super::cache_dir::CacheDir;
+use super::error::{Error, Result};
+use super::progress::Progress;
+use super::request::{self, Asked};
+use super::{model, output, signals};
+
+/// What is measured for.
+pub struct Subject<'a> {
+    pub config: &'a ModelConfig,
+    /// The model's files, if there are any.
+    pub source: Option<&'a dyn Source>,
+    pub settings: &'a Settings,
+    pub precision: Precision,
+}
+
+impl Subject<'_> {
+    fn tuner<'g>(&self, gpu: &'g Gpu, seconds: f64) -> Result<Tuner<'g>> {
+        let Subject { config, source, settings, precision } = *self;
+        Ok(Tuner::new(gpu, config, source, settings, precision, seconds)?)
+    }
+}
+
+/// A device, and how its kernels were chosen.
+pub struct Tuned {
+    pub gpu: Gpu,
+    /// What was measured just now.
+    pub measured: Option<TuningRecord>,
+    /// Where that is kept.
+    pub file: Option<PathBuf>,
+    pub warnings: Vec<String>,
+}
+
+/// The device with the kernels that were measured to be best on its adapter. Measures if nothing fitting is kept.
+///
+/// Never stands in the way of a run: what goes wrong is a warning, and the usual kernels run.
+pub fn tuned(
+    gpu: Gpu,
+    choice: &AdapterChoice,
+    args: &TuningArgs,
+    subject: &Subject<'_>,
+    watch: &mut dyn FnMut(&TuningEvent) -> Result<()>,
+) -> Result<Tuned> {
+    let mut tuned = Tuned { gpu, measured: None, file: None, warnings: vec![] };
+    // Without a folder every run would measure.
+    let cache = CacheDir::find(args.cache.cache_dir.as_deref());
+    let (false, Some(cache)) = (args.no_tune, cache) else { return Ok(tuned) };
+    let tuner = subject.tuner(&tuned.gpu, usual_seconds(&tuned.gpu))?;
+    let tuning = match read(&cache, &tuner) {
+        Some(record) => {
+            drop(tuner);
+            record.tuning
+        }
+        None => match measure(&tuned.gpu, tuner, watch) {
+            Ok(record) => {
+                match keep(&cache, &record) {
+                    Ok(path) => tuned.file = Some(path),
+                    Err(error) => tuned.warnings.push(format!(
+                        "what was measured cannot be kept, so that the next run measures again: {}; choose a folder \
+                         with --cache-dir, or leave it with --no-tune",
+                        error.message()
+                    )),
+                }
+                tuned.measured.insert(record).tuning
+            }
+            Err(Stopped::Face(error)) => return Err(error),
+            Err(Stopped::Device(error)) => {
+                tuned.warnings.push(format!(
+                    "kernels cannot be measured on this adapter ({error}); the usual ones run, as with --no-tune"
+                ));
+                tuned.gpu = pollster::block_on(Gpu::open(choice))?;
+                return Ok(tuned);
+            }
+        },
+    };
+    tuned.gpu = tuned.gpu.with_caps(|caps| caps.tuning = tuning);
+    Ok(tuned)
+}
+
+/// [`tuned`] for measurements: opens the adapter, and tells about it on stderr.
+pub fn open(
+    choice: &AdapterChoice,
+    args: &TuningArgs,
+    subject: &Subject<'_>,
+    quiet: bool,
+) -> Result<Gpu> {
+    let gpu = pollster::block_on(Gpu::open(choice))?;
+    let mut progress = Progress::new(quiet, 1);
+    let tuned = tuned(gpu, choice, args, subject, &mut |event| {
+        progress.tuning(event);
+        Ok(())
+    });
+    progress.clear();
+    let Tuned { gpu, measured, warnings, .. } = tuned?;
+    for warning in &warnings {
+        progress.warn(warning);
+    }
+    if let Some(record) = &measured {
+        progress.say(&summary(record));
+    }
+    Ok(gpu)
+}
+
+/// A kept record that fits.
+fn read(cache: &CacheDir, tuner: &Tuner<'_>) -> Option<TuningRecord> {
+    let name = tuner.key().file_name();
+    let path = cache.path(&name);
+    TuningRecord::read(&cache.read(&name)?, tuner.key())
+        .inspect(|_| tracing::debug!("kernels as {} has them", path.display()))
+        .inspect_err(|reason| tracing::debug!("{} is not used: {reason}", path.display()))
+        .ok()
+}
+
+fn keep(cache: &CacheDir, record: &TuningRecord) -> Result<PathBuf> {
+    cache.write(&record.key.file_name(), record.to_json()?.as_bytes())
+}
+
+/// Why measuring stopped.
+enum Stopped {
+    /// Ctrl-C, or nobody listens any more.
+    Face(Error),
+    /// The device is lost.
+    Device(ralu::gpu::Error),
+}
+
+fn measure(
+    gpu: &Gpu,
+    mut tuner: Tuner<'_>,
+    watch: &mut dyn FnMut(&TuningEvent) -> Result<()>,
+) -> std::result::Result<TuningRecord, Stopped> {
+    loop {
+        let next = block_on_while(gpu, tuner.next(), || signals::check().is_ok());
+        signals::check().map_err(Stopped::Face)?;
+        match next.transpose().map_err(Stopped::Device)?.flatten() {
+            Some(event) => watch(&event).map_err(Stopped::Face)?,
+            None => return Ok(tuner.record()),
+        }
+    }
+}
+
+/// `ralu tune`.
+pub fn run(args: &TuneArgs, quiet: bool) -> Result<()> {
+    signals::listen()?;
+    let Asked { request, model, precision, .. } = request::plain(&RequestArgs {
+        model: args.model.clone(),
+        width: args.width,
+        height: args.height,
+        max_sequence_length: args.max_sequence_length,
+        precision: args.precision,
+        ..Default::default()
+    })?;
+    let model = model::open(model.as_deref())?;
+    let source: &dyn Source = &model.folder;
+    let config = ModelConfig::load(source)?;
+    let settings = Settings::resolve(&request, &config)?;
+    let cache = CacheDir::find(args.cache.cache_dir.as_deref()).ok_or_else(|| {
+        Error::failed(
+            "the system knows of no folder for caches, so that nothing can be kept; give one with --cache-dir DIR",
+        )
+    })?;
+    let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
+    let subject = Subject { config: &config, source: Some(source), settings: &settings, precision };
+    let tuner = subject.tuner(&gpu, args.seconds)?;
+    let mut progress = Progress::new(quiet, 1);
+    let record = measure(&gpu, tuner, &mut |event| {
+        progress.tuning(event);
+        Ok(())
+    });
+    progress.clear();
+    let record = record.map_err(|stopped| match stopped {
+        Stopped::Face(error) => error,
+        Stopped::Device(error) => error.into(),
+    })?;
+    let path = keep(&cache, &record)?;
+    if args.json {
+        return output::json(&json!({ "file": path, "record": record }));
+    }
+    let report = gpu.report();
+    let Settings { width, height, .. } = settings;
+    output::line(format!(
+        "{} ({}), {}, {width} x {height}",
+        report.name, report.backend, model.name
+    ))?;
+    output::line(table(&record))?;
+    output::line(format!("measured in {:.1} s, kept in {}", record.seconds, path.display()))
+}
+
+/// A line for each kernel of each op that has a choice.
+fn table(record: &TuningRecord) -> String {
+    let row = |[op, rows, kernel, shaders, ms, note]: [&str; 6]| {
+        format!("{op:<10} {rows:<5} {kernel:<12} {shaders:<20} {ms:>10}  {note}")
+            .trim_end()
+            .to_owned()
+    };
+    let mut lines = vec![row(["op", "rows", "kernel", "shaders", "ms", ""])];
+    if record.measured.is_empty() {
+        lines.push("no op has more than one kernel here".to_owned());
+    }
+    for measured in &record.measured {
+        let class = measured.class.as_deref().unwrap_or("");
+        for KernelSeconds { kernel, shaders, seconds, failure, chosen } in &measured.kernels {
+            let ms = seconds.map_or("-".to_owned(), |seconds| format!("{:.3}", 1e3 * seconds));
+            let note = match failure {
+                Some(reason) => reason,
+                None if *chosen => "chosen",
+                None => "",
+            };
+            lines.push(row([&measured.op, class, kernel, shaders, &ms, note]));
+        }
+    }
+    lines.join("\n")
+}
+
+/// What a run says about it.
+pub fn summary(record: &TuningRecord) -> String {
+    let changed = record.measured.iter().filter_map(|measured| {
+        let chosen = measured.kernels.iter().skip(1).find(|kernel| kernel.chosen)?;
+        let rows = measured.class.as_ref().map_or(String::new(), |rows| format!(" of {rows} rows"));
+        Some(format!("{}{rows}: {}", measured.op, chosen.kernel))
+    });
+    let changed: Vec<String> = changed.collect();
+    let changed = match changed.len() {
+        0 => "the usual ones are best".to_owned(),
+        _ => changed.join(", "),
+    };
+    format!("kernels measured in {:.1} s: {changed}", record.seconds)
+}

@@ -1,0 +1,185 @@
+//! Finding out which kernels are fastest on an adapter.
+//!
+//! Ops have several kernels that give the same results up to rounding. `ops::choice` knows which one is usually best;
+//! a [`Tuner`] measures all that an adapter can run, on samples of the model's own shapes, and prefers another one
+//! where that is clearly faster. Nothing needs it to be correct. Pull [`TuningEvent`]s from it with [`Tuner::next`];
+//! drop it to cancel. What it finds is a [`TuningRecord`], plain data that can be kept: its [`TuningKey`] says what it
+//! holds for.
+//!
+//! A new kernel in `tensor::Caps` takes part without a line here.
+
+mod contest;
+mod record;
+mod sample;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use web_time::Instant;
+
+use super::{Error, RunSchedule, Settings};
+use crate::gpu::{Error as GpuError, Gpu, Profiler};
+use crate::models::config::{ModelConfig, stem};
+use crate::models::layers::Precision;
+use crate::models::source::Source;
+use crate::models::weights::{StoredDType, Weights};
+use crate::tensor::{Caps, Storage, Tuning};
+use contest::{Advance, Contest};
+
+pub use record::{KernelSeconds, Measured, TuningKey, TuningRecord};
+
+/// Something happened while kernels were measured.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TuningEvent {
+    /// A part of the work is done.
+    Measured {
+        /// Parts done.
+        done: usize,
+        /// Parts in all, at most.
+        of: usize,
+        /// What it was: `matmul of many rows, tiled`.
+        what: String,
+    },
+    /// A kernel failed and takes no further part.
+    Failed {
+        /// Which: `matmul of many rows, tiled`.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Measures kernels.
+pub struct Tuner<'g> {
+    gpu: &'g Gpu,
+    key: TuningKey,
+    contests: VecDeque<Contest>,
+    /// When the first of them must end.
+    deadline: Option<Instant>,
+    /// When all must end.
+    end: Option<Instant>,
+    started: Option<Instant>,
+    limit: Duration,
+    profiler: Option<Profiler<'g>>,
+    /// Contests that are over, and their lengths.
+    done: usize,
+    of: usize,
+    tuning: Tuning,
+    measured: Vec<Measured>,
+}
+
+/// Seconds that measuring may take in the first run on an adapter.
+///
+/// On processors the kernels that are usually best are well known, so samples are small there, and only a much faster
+/// kernel replaces them.
+pub fn usual_seconds(gpu: &Gpu) -> f64 {
+    if gpu.caps().is_cpu { 3.0 } else { 4.0 }
+}
+
+impl<'g> Tuner<'g> {
+    /// Prepares to measure for a model at a picture's size. Measures and compiles nothing yet.
+    ///
+    /// `source` says in which type weights are stored; without, bf16, as FLUX.1 is published. After `seconds` whatever
+    /// is not decided keeps the usual kernel; only the compilation or run then in hand is brought to its end.
+    pub fn new(
+        gpu: &'g Gpu,
+        config: &ModelConfig,
+        source: Option<&dyn Source>,
+        settings: &Settings,
+        precision: Precision,
+        seconds: f64,
+    ) -> Result<Self, Error> {
+        let schedule = RunSchedule::new(settings, config)?;
+        let storage = storage(config, source, precision)?;
+        let caps = Caps { tuning: Tuning::default(), ..gpu.caps() };
+        let samples = sample::samples(&caps, config, settings, &schedule, storage);
+        let shapes = samples.iter().flat_map(|sample| sample.shapes()).collect();
+        let contests: VecDeque<Contest> =
+            samples.into_iter().filter_map(|sample| Contest::new(sample, caps)).collect();
+        Ok(Tuner {
+            gpu,
+            key: TuningKey::new(gpu.report(), &caps, shapes),
+            of: contests.iter().map(Contest::length).sum(),
+            contests,
+            deadline: None,
+            end: None,
+            started: None,
+            limit: Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO),
+            profiler: None,
+            done: 0,
+            tuning: Tuning::default(),
+            measured: Vec::new(),
+        })
+    }
+
+    /// What the result will hold for.
+    pub fn key(&self) -> &TuningKey {
+        &self.key
+    }
+
+    /// Measures until something is worth telling; `None` when everything is done. A kernel that fails is an event;
+    /// an error means that the device is lost.
+    pub async fn next(&mut self) -> Result<Option<TuningEvent>, GpuError> {
+        let now = Instant::now();
+        let end = match self.end {
+            Some(end) => end,
+            None => {
+                // Adapters without a clock are timed from outside.
+                self.profiler = self.gpu.profile().await.ok();
+                self.started = Some(now);
+                *self.end.insert(now + self.limit)
+            }
+        };
+        loop {
+            let parts = self.contests.len().min(2) as u32;
+            let Some(contest) = self.contests.front_mut() else {
+                self.profiler = None;
+                return Ok(None);
+            };
+            // Each may take half of what is left: those that matter most come first.
+            let deadline = *self.deadline.get_or_insert_with(|| {
+                let now = Instant::now();
+                now + end.saturating_duration_since(now) / parts
+            });
+            match contest.advance(self.gpu, self.profiler.as_ref(), deadline).await? {
+                Advance::Measured(what) => {
+                    self.done += 1;
+                    return Ok(Some(TuningEvent::Measured { done: self.done, of: self.of, what }));
+                }
+                Advance::Failed { what, reason } => {
+                    self.done += 1;
+                    return Ok(Some(TuningEvent::Failed { what, reason }));
+                }
+                Advance::Over => {
+                    self.deadline = None;
+                    if let Some(contest) = self.contests.pop_front() {
+                        self.measured.push(contest.end(&mut self.tuning));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What was found so far.
+    pub fn record(self) -> TuningRecord {
+        TuningRecord {
+            key: self.key,
+            tuning: self.tuning,
+            measured: self.measured,
+            seconds: self.started.map_or(0.0, |started| started.elapsed().as_secs_f64()),
+        }
+    }
+}
+
+/// How the denoiser's matrices are kept on the GPU.
+fn storage(
+    config: &ModelConfig,
+    source: Option<&dyn Source>,
+    precision: Precision,
+) -> Result<Storage, Error> {
+    let Some(source) = source else { return Ok(Storage::Bf16) };
+    let weights = Weights::open(source, config.folders().transformer, stem::DIFFUSERS)?;
+    let first = weights.iter().find(|info| info.shape.len() == 2);
+    Ok(precision.storage(first.map_or(&StoredDType::F32, |info| &info.dtype)))
+}
