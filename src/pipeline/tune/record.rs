@@ -37,7 +37,7 @@ struct Limits {
     max_workgroup_bytes: u32,
     max_workgroup_invocations: u32,
     subgroup_sizes: Option<(u32, u32)>,
-    cooperative_matrix: bool,
+    cooperative_matrix: Option<u32>,
     f16: bool,
 }
 
