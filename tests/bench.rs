@@ -363,7 +363,8 @@ fn a_profile_of_runs_has_all_programs() {
     let report = json(bench("run").args(["--json", "--profile"]));
     let profiles = list(&report["profiles"]);
     profiles.iter().for_each(check_profile);
-    assert_eq!(names(&profiles[0]), ["clip", "t5", "stage1", "decode"]);
+    // The prompt was encoded when everything was run once to warm up.
+    assert_eq!(names(&profiles[0]), ["stage1", "decode"]);
     let ralu = names(&profiles[1]);
     for name in ["stage1", "decode.low", "jump1", "stage2", "jump2", "stage3", "decode"] {
         assert!(ralu.contains(&name), "no {name} in {ralu:?}");
