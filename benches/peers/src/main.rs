@@ -38,7 +38,7 @@ struct Options {
     #[arg(long)]
     small: bool,
     /// Seconds that a peer may take for one answer.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 600)]
     patience: u64,
     /// Folder of the tables (README.md and race.json).
     #[arg(long)]
