@@ -260,6 +260,25 @@ fn pool_bytes(plans: &[MemoryPlan]) -> u64 {
         .sum()
 }
 
+/// Bytes of a pool that grows from program to program: a program keeps the buffers that it was compiled with, also where
+/// a later one needed larger ones.
+fn grown_pool_bytes(plans: &[MemoryPlan]) -> u64 {
+    let mut largest = Vec::new();
+    let mut bytes = 0;
+    for plan in plans {
+        for (i, slot) in plan.slots.iter().enumerate() {
+            if i == largest.len() {
+                largest.push(0);
+            }
+            if *slot > largest[i] {
+                largest[i] = *slot;
+                bytes += slot;
+            }
+        }
+    }
+    bytes
+}
+
 fn memory(
     config: &ModelConfig,
     source: Option<&dyn Source>,
@@ -279,12 +298,7 @@ fn memory(
     let matrix = |rows: usize, cols: usize| ids.matrix("", rows, cols, limit);
     let mut encoding = Vec::new();
     let mut scratch = Vec::new();
-    if let (Some(t5), Some(own)) = (&parts.t5, &config.t5) {
-        let (x, out) = (matrix(n_t5, own.d_model), matrix(n_t5, own.d_model));
-        let bias = matrix(1, (own.num_heads * (2 * n_t5 - 1)).next_multiple_of(4));
-        encoding.push(plan_memory(&record_t5(caps, &t5.model, &x, &bias, &out)));
-        scratch.extend([x, out, bias]);
-    }
+    // In the order in which they are compiled.
     for (clip, own) in parts.clips.iter().zip(&config.clips) {
         let rows = own.max_position_embeddings;
         let (x, tokens) = (matrix(rows, own.hidden_size), matrix(rows, own.hidden_size));
@@ -294,9 +308,15 @@ fn memory(
         scratch.extend([x, pooled]);
         scratch.extend(wants_tokens.cloned());
     }
+    if let (Some(t5), Some(own)) = (&parts.t5, &config.t5) {
+        let (x, out) = (matrix(n_t5, own.d_model), matrix(n_t5, own.d_model));
+        let bias = matrix(1, (own.num_heads * (2 * n_t5 - 1)).next_multiple_of(4));
+        encoding.push(plan_memory(&record_t5(caps, &t5.model, &x, &bias, &out)));
+        scratch.extend([x, out, bias]);
+    }
     let scratch: u64 = scratch.iter().flat_map(|resident| resident.band_bytes()).sum();
     let text_encoder_weights_bytes = parts.text_encoder_bytes();
-    let encoding_bytes = text_encoder_weights_bytes + scratch + pool_bytes(&encoding);
+    let encoding_bytes = text_encoder_weights_bytes + scratch + grown_pool_bytes(&encoding);
 
     let layout = Layout { ids: &ids, caps, config, settings };
     let models = Models { config, denoiser: &parts.denoiser.model, vae: &parts.vae.model };
