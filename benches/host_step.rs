@@ -123,6 +123,8 @@ fn noop() -> Result<Gpu, Failure> {
         max_workgroup_storage_bytes: limits.max_compute_workgroup_storage_size,
         max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        subgroup_sizes: None,
+        cooperative_matrix: None,
         unusable: None,
     };
     Ok(Gpu::adopt(device, queue, report))
