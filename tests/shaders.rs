@@ -232,18 +232,10 @@ fn bindings_are_those_of_the_kernel() {
         let (module, info) = module_of(&what, key);
         let index = module.entry_points.iter().position(|e| e.name == key.entry).unwrap();
         let uses = info.get_entry_point(index);
-        let bound: BTreeMap<u32, Option<Access>> = std::iter::once(None)
-            .chain(dispatch.bindings.iter().map(|binding| Some(binding.access)))
-            .enumerate()
-            .map(|(i, access)| (i as u32, access))
-            .collect();
-        let mut declared = BTreeMap::new();
+        let (mut declared, mut used) = (BTreeSet::new(), BTreeMap::new());
         for (handle, variable) in module.global_variables.iter() {
             let Some(binding) = &variable.binding else { continue };
             assert_eq!(binding.group, 0, "{what}: only group 0 is used");
-            if uses[handle].is_empty() && !bound.contains_key(&binding.binding) {
-                continue;
-            }
             let access = match variable.space {
                 AddressSpace::Uniform => None,
                 AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => {
@@ -251,16 +243,23 @@ fn bindings_are_those_of_the_kernel() {
                 }
                 _ => Some(Access::Read),
             };
-            // Entry points of one file may number their buffers alike.
-            let before = declared.insert(binding.binding, (access, !uses[handle].is_empty()));
-            if let Some((access, true)) = before {
-                assert!(uses[handle].is_empty(), "{what}: binding {} twice", binding.binding);
-                declared.insert(binding.binding, (access, true));
+            declared.insert(format!("{} {access:?}", binding.binding));
+            if !uses[handle].is_empty() {
+                assert!(used.insert(binding.binding, access).is_none(), "{what}: a binding twice");
             }
         }
-        let declared: BTreeMap<_, _> =
-            declared.into_iter().map(|(binding, (access, _))| (binding, access)).collect();
-        assert_eq!(declared, bound, "{what}: what the kernel declares, and what the op binds");
+        let bound: BTreeMap<u32, Option<Access>> = std::iter::once(None)
+            .chain(dispatch.bindings.iter().map(|binding| Some(binding.access)))
+            .enumerate()
+            .map(|(i, access)| (i as u32, access))
+            .collect();
+        for (binding, access) in &used {
+            assert_eq!(bound.get(binding), Some(access), "{what}: binding {binding} is used");
+        }
+        for (binding, access) in &bound {
+            let known = declared.contains(&format!("{binding} {access:?}"));
+            assert!(known, "{what}: binding {binding}, {access:?}, is bound but not declared");
+        }
         assert!(dispatch.bindings.len() <= STORAGE_BUFFERS, "{what}: too many storage buffers");
         for constant in &key.overrides {
             let known = |o: &naga::Override| o.name.as_deref() == Some(constant.0);

@@ -15,9 +15,11 @@ pub enum LimitsPolicy {
 /// Which of the adapter's optional features to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FeaturesPolicy {
-    /// Those that kernels have a use for.
+    /// Those that kernels have a use for, of the stable ones.
     #[default]
     Adapter,
+    /// Cooperative matrices too, which wgpu calls experimental. They are of use with `Caps::f16` alone.
+    Experimental,
     /// None, as on an adapter that offers none.
     None,
 }
@@ -74,13 +76,15 @@ const STORAGE_BUFFERS: u32 = 6;
 const INVOCATIONS: u32 = 128;
 
 /// The optional features that kernels have a use for, as far as an adapter offers them.
-pub(super) fn kernel_features(adapter: &wgpu::Adapter) -> wgpu::Features {
-    let offered = adapter.features();
-    let mut wanted = offered & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
-    if cooperative_matrix(adapter).is_some() {
-        wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+pub(super) fn kernel_features(adapter: &wgpu::Adapter, policy: FeaturesPolicy) -> wgpu::Features {
+    let stable = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
+    match policy {
+        FeaturesPolicy::None => wgpu::Features::empty(),
+        FeaturesPolicy::Experimental if cooperative_matrix(adapter).is_some() => {
+            stable | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+        }
+        FeaturesPolicy::Adapter | FeaturesPolicy::Experimental => stable,
     }
-    wanted
 }
 
 /// The side of the largest square cooperative matrices with f16 factors and f32 sums.
@@ -89,6 +93,12 @@ fn cooperative_matrix(adapter: &wgpu::Adapter) -> Option<u32> {
         | wgpu::Features::SHADER_F16
         | wgpu::Features::SUBGROUP;
     if !adapter.features().contains(needed) {
+        return None;
+    }
+    // Mesa's software driver (26.1) lists them for all widths of its vectors, but refuses a device that asks for them at
+    // 128 bits, where wgpu 30 panics, and crashes at 512. Its subgroups are vectors of f32.
+    let info = adapter.get_info();
+    if info.device_type == wgpu::DeviceType::Cpu && info.subgroup_max_size != 8 {
         return None;
     }
     let square = |side: u32| {
@@ -267,6 +277,7 @@ pub fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
             .iter()
             .filter(|(feature, _)| features.contains(*feature))
             .map(|(_, name)| *name)
+            .chain(cooperative_matrix(adapter).map(|_| "cooperative-matrix"))
             .collect(),
         max_buffer_bytes: limits.max_buffer_size,
         max_binding_bytes: limits.max_storage_buffer_binding_size,

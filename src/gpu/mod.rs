@@ -138,8 +138,8 @@ impl Gpu {
         if choice.limits == LimitsPolicy::WebGpuDefaults {
             features &= wgpu::Features::TIMESTAMP_QUERY;
         }
-        if choice.features == FeaturesPolicy::Adapter && choice.limits == LimitsPolicy::Adapter {
-            features |= adapters::kernel_features(&candidate.adapter);
+        if choice.limits == LimitsPolicy::Adapter {
+            features |= adapters::kernel_features(&candidate.adapter, choice.features);
         }
         let experimental_features = if features.intersects(wgpu::Features::all_experimental_mask())
         {

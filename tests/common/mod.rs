@@ -47,7 +47,7 @@ async fn open() -> Gpu {
         Some(other) => panic!("RALU_TEST_LIMITS={other}: only `webgpu` is known"),
     };
     let features = match variable("RALU_TEST_FEATURES").as_deref() {
-        None => FeaturesPolicy::Adapter,
+        None => FeaturesPolicy::Experimental,
         Some("none") => FeaturesPolicy::None,
         Some(other) => panic!("RALU_TEST_FEATURES={other}: only `none` is known"),
     };

@@ -56,17 +56,17 @@ pub struct Variant {
     /// What an adapter may lack for it.
     needs: &'static str,
     offered: fn(&Caps) -> bool,
-    /// The case type of the only table that it concerns, or all tables.
-    only: Option<&'static str>,
+    /// The case types of the tables that it concerns; all tables, if none.
+    only: &'static [&'static str],
 }
 
 impl Variant {
     const EVERYWHERE: Variant =
-        Variant { name: "", change: |_| {}, needs: "", offered: |_| true, only: None };
+        Variant { name: "", change: |_| {}, needs: "", offered: |_| true, only: &[] };
 
     /// One of the kernels of a matrix product, for any number of rows.
     const fn matmul(name: &'static str, change: fn(&mut Caps)) -> Variant {
-        Variant { name, change, only: Some("LinearCase"), ..Variant::EVERYWHERE }
+        Variant { name, change, only: &["LinearCase"], ..Variant::EVERYWHERE }
     }
 }
 
@@ -100,11 +100,13 @@ pub static VARIANTS: [Variant; 12] = [
     Variant {
         name: "attention by rows",
         change: |caps| caps.tuning.attention = Some(AttentionKernel::Rows),
+        only: &["AttentionCase", "RangesCase"],
         ..Variant::EVERYWHERE
     },
     Variant {
         name: "direct convolution",
         change: |caps| caps.tuning.conv2d = Some(Conv2dKernel::Direct),
+        only: &["ConvCase"],
         ..Variant::EVERYWHERE
     },
     Variant {
@@ -127,7 +129,7 @@ pub static VARIANTS: [Variant; 12] = [
 /// The variants that a table of `Case`s is run with on an adapter. Those that it cannot run are said.
 pub fn variants<Case>(caps: &Caps) -> Vec<&'static Variant> {
     let table = std::any::type_name::<Case>().rsplit("::").next().unwrap_or_default();
-    let concerns = |variant: &&Variant| variant.only.is_none_or(|only| only == table);
+    let concerns = |variant: &&Variant| variant.only.is_empty() || variant.only.contains(&table);
     let (run, left): (Vec<_>, Vec<_>) =
         VARIANTS.iter().filter(concerns).partition(|variant| (variant.offered)(caps));
     for Variant { name, needs, .. } in left {
