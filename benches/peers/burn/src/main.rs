@@ -54,7 +54,7 @@ impl Output {
             Output::Matrix(tensor) => tensor.cast(DType::F32).into_data(),
             Output::Batch(tensor) => tensor.cast(DType::F32).into_data(),
         };
-        data.to_vec().unwrap_or_default()
+        data.try_to_vec().unwrap_or_default()
     }
 }
 

@@ -9,9 +9,8 @@ use ralu::gpu::{self, AdapterChoice, Gpu, Program, SlotPool, Store, block_on};
 use ralu::models::config::FluxConfig;
 use ralu::models::denoiser::{Denoiser, Inputs, Positions};
 use ralu::models::flux::{Flux, rope_table};
-use ralu::models::layers::{
-    LoadContext, Loader, Precision, Upload, pack_tile, timestep_embedding,
-};
+use ralu::models::layers::{LoadContext, Loader, Precision, Upload, timestep_embedding};
+use ralu::models::pack::Packer;
 use ralu::models::source::{Folder, Memory, Source};
 use ralu::models::weights::{Manifest, Weights};
 use ralu::ops::{Attention, attention, conv2d, linear_into};
@@ -180,12 +179,14 @@ impl Operands<'_> {
             }
             Upload::Packed { weight, tensor, rows } => {
                 block_on(self.gpu, self.store.create_packed(self.gpu, weight)).map_err(text)?;
+                let mut packer = Packer::default();
                 for (i, shard) in weight.shards.iter().enumerate() {
                     let mut offset = 0;
                     for first in (shard.row0..shard.row0 + shard.rows).step_by(weight.tile) {
-                        let bytes = pack_tile(weights, tensor, weight, first, rows.as_deref())
+                        let bytes = packer
+                            .tile(weights, tensor, weight, first, rows.as_deref())
                             .map_err(text)?;
-                        let write = self.store.write_bytes(self.gpu, weight.id, i, offset, &bytes);
+                        let write = self.store.write_bytes(self.gpu, weight.id, i, offset, bytes);
                         block_on(self.gpu, write).map_err(text)?;
                         offset += bytes.len() as u64;
                     }
@@ -286,7 +287,7 @@ impl Ralu {
                 (
                     picture(output.next_multiple_of(4), None)?,
                     Box::new(move |recorder, y| {
-                        conv2d("conv2d", recorder.resident(&x), width, &layer, y, false, false);
+                        conv2d("conv2d", recorder.resident(&x), width, &layer, y, Default::default());
                     }),
                 )
             }
