@@ -45,7 +45,7 @@ pub struct Run<'p> {
 /// What happens at the next pull.
 enum Phase<'p> {
     Start,
-    LoadEncoders(Loading<'p>, Prompts<'p>, Instant),
+    LoadEncoders(Box<Loading<'p>>, Prompts<'p>, Instant),
     Encode(Prompts<'p>, Instant),
     Load(Loading<'p>),
     Prepare,
@@ -163,7 +163,7 @@ impl<'p> Run<'p> {
                 match prompts.need_encoders() {
                     true => {
                         let loading = Loading::new(self.pipeline, Part::TextEncoders);
-                        Phase::LoadEncoders(loading, prompts, started)
+                        Phase::LoadEncoders(Box::new(loading), prompts, started)
                     }
                     false => Phase::Encode(prompts, started),
                 }
