@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ralu::gpu::{AdapterReport, Gpu, Program, SlotPool, Store, block_on};
+use ralu::gpu::{AdapterReport, Gpu, Program, SlotPool, Store, block_on, describe};
 use ralu::models::builtin;
 use ralu::pipeline::rehearsal::Rehearsal;
 use ralu::pipeline::{RaluChoice, Request, Settings};
@@ -97,7 +97,7 @@ fn noop() -> Result<Gpu, Failure> {
         flags: wgpu::InstanceFlags::empty(),
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
-    let (device, queue) = pollster::block_on(async {
+    let (device, queue, report) = pollster::block_on(async {
         let adapter = instance.request_adapter(&Default::default()).await?;
         let allowed = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
@@ -108,25 +108,10 @@ fn noop() -> Result<Gpu, Failure> {
             },
             ..Default::default()
         };
-        Ok::<_, Failure>(adapter.request_device(&descriptor).await?)
+        let (device, queue) = adapter.request_device(&descriptor).await?;
+        let report = AdapterReport { kind: "discrete GPU", ..describe(0, &adapter) };
+        Ok::<_, Failure>((device, queue, report))
     })?;
-    let limits = device.limits();
-    let report = AdapterReport {
-        index: 0,
-        name: "noop".into(),
-        backend: "noop",
-        driver: String::new(),
-        kind: "discrete GPU",
-        features: vec![],
-        max_buffer_bytes: limits.max_buffer_size,
-        max_binding_bytes: limits.max_storage_buffer_binding_size,
-        max_workgroup_storage_bytes: limits.max_compute_workgroup_storage_size,
-        max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
-        max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
-        subgroup_sizes: None,
-        cooperative_matrix: None,
-        unusable: None,
-    };
     Ok(Gpu::adopt(device, queue, report))
 }
 
