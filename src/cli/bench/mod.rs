@@ -37,13 +37,13 @@ const RUNS: usize = 3;
 /// Runs the command.
 pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
     signals::listen()?;
-    if matches!(args.what, BenchArg::Quality | BenchArg::Load) {
-        if args.compare.is_some() || args.profile.is_some() {
-            return Err(Error::usage(
-                "--compare and --profile belong to `ralu bench ops`, `step` and `run`; leave them out or measure \
+    if matches!(args.what, BenchArg::Quality | BenchArg::Load)
+        && (args.compare.is_some() || args.profile.is_some())
+    {
+        return Err(Error::usage(
+            "--compare and --profile belong to `ralu bench ops`, `step` and `run`; leave them out or measure \
                  one of those",
-            ));
-        }
+        ));
     }
     if args.what == BenchArg::Quality {
         return quality::run(args, quiet);
@@ -60,7 +60,7 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
             "--profile belongs to `ralu bench step` and `run`: `ops` measures one kernel at a time as it is",
         )),
         BenchArg::Load => load::run(args, quiet),
-        BenchArg::Ops => show(args, quiet, |args, quiet| ops::measure(args, quiet), |_| None),
+        BenchArg::Ops => show(args, quiet, ops::measure, |_| None),
         BenchArg::Step => {
             let measure =
                 |args: &BenchArgs, quiet| step::measure(&Bench::open(args, quiet)?, profile);
