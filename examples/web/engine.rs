@@ -80,6 +80,7 @@ impl Engine {
                 PrecisionField::F32 => Precision::F32,
                 PrecisionField::F16 => Precision::F16,
             },
+            ..Options::default()
         };
         let pipeline = Pipeline::open(gpu, Box::new(remote.clone()), options)
             .map_err(|error| from_error(&error))?;

@@ -1,9 +1,8 @@
 //! Events as plain objects: `RaluEvent` in `package/ralu.d.ts`. The fields are those of the command line's
 //! `--events json`, spelled as JavaScript does.
 
-use js_sys::{BigInt64Array, Float32Array, Uint32Array};
+use js_sys::{BigInt64Array, Float32Array, Uint8ClampedArray, Uint32Array};
 use ralu::pipeline::{Event, NamedTensor, NamedTensors, Part, Picture, PictureKind};
-use wasm_bindgen::Clamped;
 use wasm_bindgen::prelude::*;
 
 use crate::object::Object;
@@ -88,8 +87,10 @@ pub fn to_js(event: &Event) -> Option<JsValue> {
 fn image_data(picture: &Picture) -> Option<web_sys::ImageData> {
     let rgba: Vec<u8> =
         picture.rgb.chunks_exact(3).flat_map(|rgb| [rgb[0], rgb[1], rgb[2], 255]).collect();
+    // A copy: an ImageData keeps the array it is made of, and a view of our memory would change under it.
+    let pixels = Uint8ClampedArray::from(&rgba[..]);
     let (width, height) = (picture.width as u32, picture.height as u32);
-    web_sys::ImageData::new_with_u8_clamped_array_and_sh(Clamped(&rgba), width, height).ok()
+    web_sys::ImageData::new_with_js_u8_clamped_array_and_sh(&pixels, width, height).ok()
 }
 
 fn tensors_to_js(tensors: &NamedTensors) -> Object {

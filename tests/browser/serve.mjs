@@ -45,7 +45,8 @@ export async function serve(folders, port = 0) {
 
 async function answer(server, folders, request, response) {
   const { faults } = server;
-  const path = normalize(decodeURIComponent(new URL(request.url, server.url).pathname));
+  const asked = normalize(decodeURIComponent(new URL(request.url, server.url).pathname));
+  const path = asked.endsWith("/") ? `${asked}index.html` : asked;
   const entry = { path, range: request.headers.range, bytes: 0 };
   server.requests.push(entry);
   const refuse = (status) => {
