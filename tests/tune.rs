@@ -23,6 +23,9 @@ use serde_json::Value;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/flux-a/model");
 
+/// Seconds that are enough however busy the machine is.
+const UNHURRIED: f64 = 3600.0;
+
 // ---- the tuner -----------------------------------------------------------------------------------
 
 fn folder() -> Folder {
@@ -56,7 +59,7 @@ fn tune(gpu: &Gpu, seconds: f64) -> (TuningRecord, Vec<TuningEvent>) {
 #[test]
 fn a_measurement_chooses_among_the_kernels_that_can_run() {
     let gpu = common::gpu();
-    let (record, events) = tune(&gpu, 60.0);
+    let (record, events) = tune(&gpu, UNHURRIED);
 
     let ops: Vec<(&str, Option<&str>)> =
         record.measured.iter().map(|m| (&*m.op, m.class.as_deref())).collect();
@@ -73,7 +76,7 @@ fn a_measurement_chooses_among_the_kernels_that_can_run() {
         for kernel in kernels {
             assert_eq!(kernel.failure, None, "{measured:?}");
             let seconds = kernel.seconds.expect("there was time");
-            assert!(seconds > 0.0 && seconds < 60.0, "{measured:?}");
+            assert!(seconds > 0.0 && seconds < UNHURRIED, "{measured:?}");
             // The chosen one is the default one, or faster than all others.
             assert!(chosen.kernel == "default" || chosen.seconds <= kernel.seconds, "{measured:?}");
         }
@@ -124,7 +127,7 @@ fn a_kernel_that_fails_is_left_out() {
     };
     let gpu = pollster::block_on(Gpu::open(&choice)).unwrap();
     let gpu = gpu.with_caps(|caps| caps.subgroup_sizes = Some((8, 8)));
-    let (record, events) = tune(&gpu, 60.0);
+    let (record, events) = tune(&gpu, UNHURRIED);
     let mut failures = 0;
     for event in &events {
         if let TuningEvent::Failed { what, reason } = event {
