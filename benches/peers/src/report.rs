@@ -128,7 +128,8 @@ impl CaseReport {
 
     /// For the terminal.
     pub fn shown(&self, entry: &Entry) -> String {
-        let (Some(cpu), Some(wall)) = (self.seconds(entry, Clock::Cpu), self.seconds(entry, Clock::Wall))
+        let (Some(cpu), Some(wall)) =
+            (self.seconds(entry, Clock::Cpu), self.seconds(entry, Clock::Wall))
         else {
             return entry.error.clone().unwrap_or_else(|| {
                 format!("wrong: relative error {:.1e}", entry.relative_error.unwrap_or_default())
@@ -161,7 +162,8 @@ impl Report {
                 Some(line.split_once(':')?.1.trim().to_owned())
             };
             let cores = std::thread::available_parallelism().map_or(0, |n| n.get());
-            let (name, family, model) = (field("model name")?, field("cpu family")?, field("model")?);
+            let (name, family, model) =
+                (field("model name")?, field("cpu family")?, field("model")?);
             Some(format!("{name} (family {family}, model {model}), {cores} cores"))
         });
         let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -258,7 +260,13 @@ impl Report {
                 table(out, &cases, &self.peers, Clock::Cpu, &mut notes)?;
                 table(out, &cases, &self.peers, Clock::Wall, &mut notes)?;
                 for (i, note) in notes.iter().enumerate() {
-                    writeln!(out, "{}[{}] {}  ", if i == 0 { "\n" } else { "" }, i + 1, cell(note))?;
+                    writeln!(
+                        out,
+                        "{}[{}] {}  ",
+                        if i == 0 { "\n" } else { "" },
+                        i + 1,
+                        cell(note)
+                    )?;
                 }
             }
         }
@@ -271,7 +279,10 @@ impl Report {
             .iter()
             .filter(|(group, ..)| self.cases.iter().any(|case| case.group == *group))
             .collect();
-        writeln!(out, "\nProcessor time of each peer as a multiple of ralu's: least, geometric mean, most; above 1 ralu is faster.\n")?;
+        writeln!(
+            out,
+            "\nProcessor time of each peer as a multiple of ralu's: least, geometric mean, most; above 1 ralu is faster.\n"
+        )?;
         write!(out, "| |")?;
         for (_, title, _) in &groups {
             write!(out, " {title} |")?;
@@ -280,8 +291,12 @@ impl Report {
         let row = |out: &mut String, name: &str, ratio: &dyn Fn(&CaseReport) -> Option<f64>| {
             write!(out, "| {name} |")?;
             for (group, ..) in &groups {
-                let ratios: Vec<f64> =
-                    self.cases.iter().filter(|case| case.group == *group).filter_map(ratio).collect();
+                let ratios: Vec<f64> = self
+                    .cases
+                    .iter()
+                    .filter(|case| case.group == *group)
+                    .filter_map(ratio)
+                    .collect();
                 match spread(&ratios) {
                     None => write!(out, " - |")?,
                     Some([least, mean, most]) if ratios.len() > 1 => {
@@ -314,8 +329,16 @@ const GROUPS: [(&str, &str, &str); 5] = [
     ("matmul", "Matmul", "M x K x N and how the weight is stored."),
     ("attention", "Attention", "Self-attention in f32 without a mask."),
     ("conv2d", "Convolution", "3 x 3 in f32: pixels, channels in to channels out."),
-    ("blocks", "FLUX blocks", "A FLUX transformer of one double and one single block with random weights in bf16, one evaluation."),
-    ("picture", "Whole pictures", "Prompt to pixels, without loading. The second run and later ones."),
+    (
+        "blocks",
+        "FLUX blocks",
+        "A FLUX transformer of one double and one single block with random weights in bf16, one evaluation.",
+    ),
+    (
+        "picture",
+        "Whole pictures",
+        "Prompt to pixels, without loading. The second run and later ones.",
+    ),
 ];
 
 fn spread(ratios: &[f64]) -> Option<[f64; 3]> {
@@ -366,7 +389,10 @@ fn table(
                     (Some(seconds), _) => case.rate(seconds),
                     (None, _) if case.is_wrong(entry) => {
                         let error = entry.relative_error.unwrap_or_default();
-                        format!("wrong {}", noted(notes, format!("{}: relative error {error:.1e}", peer.name)))
+                        format!(
+                            "wrong {}",
+                            noted(notes, format!("{}: relative error {error:.1e}", peer.name))
+                        )
                     }
                     (None, _) => {
                         let reason = entry.error.clone().unwrap_or_default();
@@ -394,7 +420,9 @@ fn table(
 fn methods(cases: &[&CaseReport], peers: &[PeerReport], notes: &mut Vec<String>) {
     for peer in peers {
         let entries: Vec<&Entry> = (cases.iter())
-            .filter_map(|case| case.entry(&peer.name).filter(|e| case.seconds(e, Clock::Cpu).is_some()))
+            .filter_map(|case| {
+                case.entry(&peer.name).filter(|e| case.seconds(e, Clock::Cpu).is_some())
+            })
             .collect();
         let right = || entries.iter();
         let mut ways: BTreeMap<&str, usize> = BTreeMap::new();
