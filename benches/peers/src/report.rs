@@ -41,6 +41,11 @@ pub struct CaseReport {
     pub flops: Option<f64>,
     /// A relative error beyond this is wrong.
     pub tolerance: f64,
+    /// When and of which commit; an earlier run's, where `--keep` took it over.
+    #[serde(default)]
+    pub date: String,
+    #[serde(default)]
+    pub commit: String,
     pub entries: Vec<Entry>,
 }
 
@@ -196,7 +201,9 @@ impl Report {
     }
 
     /// Adds a case, in the place of an earlier run's.
-    pub fn add(&mut self, case: CaseReport) {
+    pub fn add(&mut self, mut case: CaseReport) {
+        case.date.clone_from(&self.date);
+        case.commit.clone_from(&self.commit);
         let same = |other: &CaseReport| other.group == case.group && other.label == case.label;
         match self.cases.iter().position(same) {
             Some(at) => self.cases[at] = case,
@@ -244,6 +251,14 @@ impl Report {
             self.command, self.date, self.commit
         )?;
         writeln!(out, "Processor: {}. {} rounds, medians.\n", self.cpu, self.rounds)?;
+        let earlier = self.cases.iter().filter(|case| case.date != self.date).count();
+        if earlier > 0 {
+            writeln!(
+                out,
+                "{earlier} of {} cases are from earlier runs; race.json has the date and commit of each.\n",
+                self.cases.len()
+            )?;
+        }
         writeln!(out, "| | version | runs on |\n| --- | --- | --- |")?;
         for peer in &self.peers {
             let version = peer.version.as_deref().unwrap_or("not run");
@@ -317,7 +332,7 @@ impl Report {
         for name in names(None) {
             row(out, name, &|case| case.ratio(name, Clock::Cpu))?;
         }
-        row(out, "the fastest through WebGPU", &|case| {
+        row(out, "the fastest that ran through WebGPU", &|case| {
             names(Some(Kind::WebGpu))
                 .filter_map(|name| case.ratio(name, Clock::Cpu))
                 .min_by(f64::total_cmp)
