@@ -51,7 +51,10 @@ impl Case {
                 format!("{height} x {width}, {input} to {output}")
             }
             Case::Blocks { hidden, image_rows, image_cols, text, .. } => {
-                format!("double + single, {hidden} wide, {} + {text} tokens", image_rows * image_cols)
+                format!(
+                    "double + single, {hidden} wide, {} + {text} tokens",
+                    image_rows * image_cols
+                )
             }
             Case::Picture { width, height, steps, .. } => {
                 format!("tiny-flux, {width} x {height}, {steps} steps, true guidance")

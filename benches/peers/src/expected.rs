@@ -58,7 +58,8 @@ pub fn values(case: &Case, positions: &[usize]) -> Option<Vec<f64>> {
                 for key in 0..tokens {
                     let dot: f64 = (head..head + head_dim)
                         .map(|c| {
-                            number(Operand::X, row * width + c) * number(Operand::W, key * width + c)
+                            number(Operand::X, row * width + c)
+                                * number(Operand::W, key * width + c)
                         })
                         .sum();
                     let weight = (dot * factor).exp();
@@ -110,7 +111,6 @@ pub fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
         return f64::MAX;
     }
     let square = |sum: f64, value: f64| sum + value * value;
-    let distance =
-        found.iter().zip(expected).map(|(a, b)| f64::from(*a) - b).fold(0.0, square);
+    let distance = found.iter().zip(expected).map(|(a, b)| f64::from(*a) - b).fold(0.0, square);
     (distance / expected.iter().copied().fold(0.0, square)).sqrt()
 }

@@ -175,6 +175,8 @@ fn race_case(
         label: case.label(),
         flops: case.flops(),
         tolerance: expected::tolerance(case),
+        date: String::new(),
+        commit: String::new(),
         entries,
     }
 }

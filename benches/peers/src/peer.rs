@@ -227,7 +227,5 @@ fn last_words(log: &Path) -> String {
     // A Rust panic's message follows the line with its place.
     let panic = lines.iter().position(|line| line.contains("panicked at"));
     let line = panic.and_then(|at| lines.get(at + 1)).or(lines.last());
-    line.map_or(String::new(), |line| {
-        format!(": {}", line.chars().take(240).collect::<String>())
-    })
+    line.map_or(String::new(), |line| format!(": {}", line.chars().take(240).collect::<String>()))
 }

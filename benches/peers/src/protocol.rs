@@ -109,7 +109,8 @@ pub fn serve(hello: &Hello, racer: &mut dyn Racer) -> std::io::Result<()> {
             Ok(ask) => answer(racer, &ask),
             Err(error) => Err(format!("not a request: {error}")),
         };
-        let answer = answer.unwrap_or_else(|error| Answer { error: Some(error), ..Default::default() });
+        let answer =
+            answer.unwrap_or_else(|error| Answer { error: Some(error), ..Default::default() });
         send(serde_json::to_string(&answer)?)?;
     }
     Ok(())

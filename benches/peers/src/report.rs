@@ -41,6 +41,11 @@ pub struct CaseReport {
     pub flops: Option<f64>,
     /// A relative error beyond this is wrong.
     pub tolerance: f64,
+    /// When and of which commit; an earlier run's, where `--keep` took it over.
+    #[serde(default)]
+    pub date: String,
+    #[serde(default)]
+    pub commit: String,
     pub entries: Vec<Entry>,
 }
 
@@ -128,7 +133,8 @@ impl CaseReport {
 
     /// For the terminal.
     pub fn shown(&self, entry: &Entry) -> String {
-        let (Some(cpu), Some(wall)) = (self.seconds(entry, Clock::Cpu), self.seconds(entry, Clock::Wall))
+        let (Some(cpu), Some(wall)) =
+            (self.seconds(entry, Clock::Cpu), self.seconds(entry, Clock::Wall))
         else {
             return entry.error.clone().unwrap_or_else(|| {
                 format!("wrong: relative error {:.1e}", entry.relative_error.unwrap_or_default())
@@ -161,7 +167,8 @@ impl Report {
                 Some(line.split_once(':')?.1.trim().to_owned())
             };
             let cores = std::thread::available_parallelism().map_or(0, |n| n.get());
-            let (name, family, model) = (field("model name")?, field("cpu family")?, field("model")?);
+            let (name, family, model) =
+                (field("model name")?, field("cpu family")?, field("model")?);
             Some(format!("{name} (family {family}, model {model}), {cores} cores"))
         });
         let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -194,7 +201,9 @@ impl Report {
     }
 
     /// Adds a case, in the place of an earlier run's.
-    pub fn add(&mut self, case: CaseReport) {
+    pub fn add(&mut self, mut case: CaseReport) {
+        case.date.clone_from(&self.date);
+        case.commit.clone_from(&self.commit);
         let same = |other: &CaseReport| other.group == case.group && other.label == case.label;
         match self.cases.iter().position(same) {
             Some(at) => self.cases[at] = case,
@@ -242,6 +251,14 @@ impl Report {
             self.command, self.date, self.commit
         )?;
         writeln!(out, "Processor: {}. {} rounds, medians.\n", self.cpu, self.rounds)?;
+        let earlier = self.cases.iter().filter(|case| case.date != self.date).count();
+        if earlier > 0 {
+            writeln!(
+                out,
+                "{earlier} of {} cases are from earlier runs; race.json has the date and commit of each.\n",
+                self.cases.len()
+            )?;
+        }
         writeln!(out, "| | version | runs on |\n| --- | --- | --- |")?;
         for peer in &self.peers {
             let version = peer.version.as_deref().unwrap_or("not run");
@@ -258,7 +275,13 @@ impl Report {
                 table(out, &cases, &self.peers, Clock::Cpu, &mut notes)?;
                 table(out, &cases, &self.peers, Clock::Wall, &mut notes)?;
                 for (i, note) in notes.iter().enumerate() {
-                    writeln!(out, "{}[{}] {}  ", if i == 0 { "\n" } else { "" }, i + 1, cell(note))?;
+                    writeln!(
+                        out,
+                        "{}[{}] {}  ",
+                        if i == 0 { "\n" } else { "" },
+                        i + 1,
+                        cell(note)
+                    )?;
                 }
             }
         }
@@ -271,7 +294,10 @@ impl Report {
             .iter()
             .filter(|(group, ..)| self.cases.iter().any(|case| case.group == *group))
             .collect();
-        writeln!(out, "\nProcessor time of each peer as a multiple of ralu's: least, geometric mean, most; above 1 ralu is faster.\n")?;
+        writeln!(
+            out,
+            "\nProcessor time of each peer as a multiple of ralu's: least, geometric mean, most; above 1 ralu is faster.\n"
+        )?;
         write!(out, "| |")?;
         for (_, title, _) in &groups {
             write!(out, " {title} |")?;
@@ -280,8 +306,12 @@ impl Report {
         let row = |out: &mut String, name: &str, ratio: &dyn Fn(&CaseReport) -> Option<f64>| {
             write!(out, "| {name} |")?;
             for (group, ..) in &groups {
-                let ratios: Vec<f64> =
-                    self.cases.iter().filter(|case| case.group == *group).filter_map(ratio).collect();
+                let ratios: Vec<f64> = self
+                    .cases
+                    .iter()
+                    .filter(|case| case.group == *group)
+                    .filter_map(ratio)
+                    .collect();
                 match spread(&ratios) {
                     None => write!(out, " - |")?,
                     Some([least, mean, most]) if ratios.len() > 1 => {
@@ -302,7 +332,7 @@ impl Report {
         for name in names(None) {
             row(out, name, &|case| case.ratio(name, Clock::Cpu))?;
         }
-        row(out, "the fastest through WebGPU", &|case| {
+        row(out, "the fastest that ran through WebGPU", &|case| {
             names(Some(Kind::WebGpu))
                 .filter_map(|name| case.ratio(name, Clock::Cpu))
                 .min_by(f64::total_cmp)
@@ -314,8 +344,16 @@ const GROUPS: [(&str, &str, &str); 5] = [
     ("matmul", "Matmul", "M x K x N and how the weight is stored."),
     ("attention", "Attention", "Self-attention in f32 without a mask."),
     ("conv2d", "Convolution", "3 x 3 in f32: pixels, channels in to channels out."),
-    ("blocks", "FLUX blocks", "A FLUX transformer of one double and one single block with random weights in bf16, one evaluation."),
-    ("picture", "Whole pictures", "Prompt to pixels, without loading. The second run and later ones."),
+    (
+        "blocks",
+        "FLUX blocks",
+        "A FLUX transformer of one double and one single block with random weights in bf16, one evaluation.",
+    ),
+    (
+        "picture",
+        "Whole pictures",
+        "Prompt to pixels, without loading. The second run and later ones.",
+    ),
 ];
 
 fn spread(ratios: &[f64]) -> Option<[f64; 3]> {
@@ -366,7 +404,10 @@ fn table(
                     (Some(seconds), _) => case.rate(seconds),
                     (None, _) if case.is_wrong(entry) => {
                         let error = entry.relative_error.unwrap_or_default();
-                        format!("wrong {}", noted(notes, format!("{}: relative error {error:.1e}", peer.name)))
+                        format!(
+                            "wrong {}",
+                            noted(notes, format!("{}: relative error {error:.1e}", peer.name))
+                        )
                     }
                     (None, _) => {
                         let reason = entry.error.clone().unwrap_or_default();
@@ -394,7 +435,9 @@ fn table(
 fn methods(cases: &[&CaseReport], peers: &[PeerReport], notes: &mut Vec<String>) {
     for peer in peers {
         let entries: Vec<&Entry> = (cases.iter())
-            .filter_map(|case| case.entry(&peer.name).filter(|e| case.seconds(e, Clock::Cpu).is_some()))
+            .filter_map(|case| {
+                case.entry(&peer.name).filter(|e| case.seconds(e, Clock::Cpu).is_some())
+            })
             .collect();
         let right = || entries.iter();
         let mut ways: BTreeMap<&str, usize> = BTreeMap::new();

@@ -93,7 +93,8 @@ impl Racer for Burn {
             }
             Case::Attention { tokens, heads, head_dim } => {
                 let operand = |operand, scale| {
-                    let rows: Tensor<4> = self.operand(operand, [1, tokens, heads, head_dim], scale);
+                    let rows: Tensor<4> =
+                        self.operand(operand, [1, tokens, heads, head_dim], scale);
                     let values = Output::Batch(rows.swap_dims(1, 2)).numbers();
                     let shape = [1, heads, tokens, head_dim];
                     Tensor::<4>::from_data(TensorData::new(values, shape), &self.device)

@@ -114,7 +114,8 @@ impl Op {
     fn run(&mut self, gpu: &Gpu, repeats: usize) -> Result<(), gpu::Error> {
         if !self.programs.iter().any(|(n, _)| *n == repeats) {
             let recording = self.recording(gpu, repeats);
-            let program = block_on(gpu, Program::compile(gpu, &self.store, &self.pool, &recording))?;
+            let program =
+                block_on(gpu, Program::compile(gpu, &self.store, &self.pool, &recording))?;
             self.programs.push((repeats, program));
         }
         let program = self.programs.iter().find(|(n, _)| *n == repeats);
@@ -204,10 +205,8 @@ impl Operands<'_> {
         let (dtype, bytes): (_, &[u8]) = match stored_as {
             Stored::F32 => (Dtype::F32, bytemuck::cast_slice(&values)),
             Stored::F16 => {
-                halves = values
-                    .iter()
-                    .map(|value| f16::from_f32(stored(*value, Stored::F16)))
-                    .collect();
+                halves =
+                    values.iter().map(|value| f16::from_f32(stored(*value, Stored::F16))).collect();
                 (Dtype::F16, bytemuck::cast_slice(&halves))
             }
         };
@@ -271,8 +270,8 @@ impl Ralu {
             }
             Case::Conv2d { height, width, input, output } => {
                 let checkpoint = operands.checkpoint(&[output, input, 3, 3], Stored::F32)?;
-                let layer =
-                    operands.layers(&checkpoint, |loader| loader.conv3x3("layer", output, input))?;
+                let layer = operands
+                    .layers(&checkpoint, |loader| loader.conv3x3("layer", output, input))?;
                 let pixels = height * width;
                 let values = numbers::vector(Operand::X, pixels * input, 1.0);
                 let picture = |channels, values: Option<&[f32]>| -> Result<Resident> {
@@ -287,7 +286,14 @@ impl Ralu {
                 (
                     picture(output.next_multiple_of(4), None)?,
                     Box::new(move |recorder, y| {
-                        conv2d("conv2d", recorder.resident(&x), width, &layer, y, Default::default());
+                        conv2d(
+                            "conv2d",
+                            recorder.resident(&x),
+                            width,
+                            &layer,
+                            y,
+                            Default::default(),
+                        );
                     }),
                 )
             }
@@ -311,24 +317,23 @@ impl Ralu {
         let source = Folder::open(folder).map_err(text)?;
         let source: &dyn Source = &source;
         let config = FluxConfig::load(source, "config.json").map_err(text)?;
-        let weights =
-            Weights::open(source, "", "diffusion_pytorch_model").map_err(text)?;
+        let weights = Weights::open(source, "", "diffusion_pytorch_model").map_err(text)?;
         let network = operands.layers(&weights, |loader| Flux::load(loader, &config))?;
         let network = Denoiser::Flux(network);
         let n_image = rows * cols;
         let positions: Vec<[f32; 2]> =
             (0..n_image).map(|i| [(i / cols) as f32, (i % cols) as f32]).collect();
         let pe = rope_table(&config.axes_dims_rope, n_text, &positions);
-        let matrix = |rows: usize, cols: usize, values: &[f32]| {
-            operands.matrix(rows, cols, Some(values))
-        };
+        let matrix =
+            |rows: usize, cols: usize, values: &[f32]| operands.matrix(rows, cols, Some(values));
         let number = |operand, rows: usize, cols: usize| {
             matrix(rows, cols, &numbers::vector(operand, rows * cols, 1.0))
         };
         let img = number(Operand::X, n_image, config.in_channels)?;
         let txt = number(Operand::W, n_text, config.joint_attention_dim)?;
         let pooled = number(Operand::V, 1, config.pooled_projection_dim)?;
-        let sinusoid = |value: f64| matrix(1, FluxConfig::TIME_CHANNELS, &timestep_embedding(value));
+        let sinusoid =
+            |value: f64| matrix(1, FluxConfig::TIME_CHANNELS, &timestep_embedding(value));
         // sigma = 0.5, guidance = 3.5.
         let (time, guidance) = (sinusoid(500.0)?, sinusoid(3500.0)?);
         let pe = matrix(n_text + n_image, config.attention_head_dim, &pe)?;
