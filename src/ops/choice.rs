@@ -1,7 +1,7 @@
 //! Which kernel runs: the one place that decides.
 //!
 //! A choice is valid if the kernel can do the job on the adapter at all, and good if it is fast there. What the user's
-//! own adapter was measured to do best ([`Tuning`]) goes before what is written here; without either, results
+//! own adapter was measured to do best ([`crate::tensor::Tuning`]) goes before what is written here; without either, results
 //! are the same up to rounding.
 
 use super::attention::attention_tile;
