@@ -13,6 +13,7 @@
 #import conv2d_interface
 
 override LANES_Y: u32 = 1u;
+override UPSAMPLE: bool = false;
 
 // Offset of the pixel that output column `column` and tap `kx` read, and whether it is inside.
 fn tap(column: u32, kx: u32) -> vec2<u32> {

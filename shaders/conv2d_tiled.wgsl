@@ -7,8 +7,8 @@
 // done twice for each number rather than nine times, and a number of W serves 32 pixels (see matmul_panel.wgsl).
 // Loops over PIXELS are unrolled by drivers, which keeps the sums in registers.
 //
-// UPSAMPLE: of the four pixels that an input pixel becomes, each is a sum over 2 x 2 input pixels, as taps that meet the
-// same one share it: 4 products instead of 9. A workgroup does one of the four, its phase, for 8 x 4 input pixels.
+// Where it enlarges (SCALE 2), a dispatch does one of the four pixels that an input pixel becomes, its phase, for 8 x 4
+// input pixels: 2 x 2 taps, which conv2d_fold.wgsl made of the nine.
 
 #import exp
 #import activation
@@ -31,8 +31,8 @@ override PATCH_QUADS: u32 = PATCH_PIXELS * C4;
 
 var<workgroup> pixels: array<vec4<f32>, PATCH_QUADS>;
 
-// Rows of the output for one of the input, 2 with UPSAMPLE.
-override SCALE: u32 = 1u;
+override SCALE: u32 = 1u;       // pixels of the output along an axis for one of the input
+override ACROSS: u32 = 3u;      // taps along an axis
 
 // Four channels of the pixel `column`, `row` of the workgroup's pixels; zero outside the picture. `first` is the input
 // pixel of the workgroup's first one.
@@ -56,11 +56,6 @@ fn source(first: vec2<u32>, column: u32, row: u32, c: u32) -> vec4<f32> {
     return v;
 }
 
-// Which of the three taps along an axis meet input pixel `t` (0 or 1) of a phase (0 or 1): the first, and how many.
-fn taps(phase: u32, t: u32) -> vec2<u32> {
-    return select(vec2<u32>(0u, 1u + phase), vec2<u32>(1u + phase, 2u - phase), t == 1u);
-}
-
 struct Weights {
     w0: vec4<f32>,
     w1: vec4<f32>,
@@ -73,10 +68,6 @@ fn weights_at(w: u32) -> Weights {
     return Weights(weight4(w), weight4(w + LANES_X), weight4(w + 2u * LANES_X), weight4(w + 3u * LANES_X));
 }
 
-fn add(a: Weights, b: Weights) -> Weights {
-    return Weights(a.w0 + b.w0, a.w1 + b.w1, a.w2 + b.w2, a.w3 + b.w3);
-}
-
 fn accumulate(sum: vec4<f32>, a: vec4<f32>, w: Weights) -> vec4<f32> {
     return dot_columns(sum, a, w.w0, w.w1, w.w2, w.w3);
 }
@@ -87,11 +78,10 @@ fn main(
     @builtin(local_invocation_id) local: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let phases = SCALE * SCALE;
-    let phase = vec2<u32>(group.z % phases % SCALE, group.z % phases / SCALE);
+    let phase = vec2<u32>(params.phase % 2u, params.phase / 2u);
     // Past the last tile the last one is repeated, as all lanes must meet at barriers.
     let tiles = (params.n4 + LANES_X - 1u) / LANES_X;
-    let own_tile = group.z / phases * TILES + local.y;
+    let own_tile = group.z * TILES + local.y;
     let tile = min(own_tile, tiles - 1u);
     let first = vec2<u32>(group.x * COLUMNS, params.y_row0 / SCALE + group.y * ROWS);
     var sums: array<vec4<f32>, PIXELS>;
@@ -108,31 +98,15 @@ fn main(
         let count = min(C4, params.c4 - c0);
         // Of the weight, one tap and this chunk of channels.
         let w_tap = params.c4 * 4u * LANES_X;
-        let w_first = tile * 9u * w_tap + c0 * 4u * LANES_X + local.x;
-        for (var t = 0u; t < select(9u, 4u, UPSAMPLE); t++) {
-            let place = select(vec2<u32>(t % 3u, t / 3u), vec2<u32>(t % 2u, t / 2u) + phase, UPSAMPLE);
+        let w_first = tile * ACROSS * ACROSS * w_tap + c0 * 4u * LANES_X + local.x;
+        for (var t = 0u; t < ACROSS * ACROSS; t++) {
+            let place = vec2<u32>(t % ACROSS, t / ACROSS) + phase;
             let from_ = (place.y * PATCH_COLUMNS + place.x) * C4;
-            let across = taps(phase.x, t % 2u);
-            let down = taps(phase.y, t / 2u);
             for (var c = 0u; c < count; c += 2u) {
+                let w = w_first + t * w_tap + c * 4u * LANES_X;
+                let a = weights_at(w);
                 // The second four channels of an odd end meet zeros; the first four are read again for them.
-                let second = select(0u, 4u * LANES_X, c + 1u < count);
-                var w = w_first + c * 4u * LANES_X;
-                var a: Weights;
-                var b: Weights;
-                if (UPSAMPLE) {
-                    for (var ky = down.x; ky < down.x + down.y; ky++) {
-                        for (var kx = across.x; kx < across.x + across.y; kx++) {
-                            let at = w + (ky * 3u + kx) * w_tap;
-                            a = add(a, weights_at(at));
-                            b = add(b, weights_at(at + second));
-                        }
-                    }
-                } else {
-                    w += t * w_tap;
-                    a = weights_at(w);
-                    b = weights_at(w + second);
-                }
+                let b = weights_at(w + select(0u, 4u * LANES_X, c + 1u < count));
                 for (var p = 0u; p < PIXELS; p++) {
                     let at = from_ + c + (p / COLUMNS * PATCH_COLUMNS + p % COLUMNS) * C4;
                     sums[p] = accumulate(accumulate(sums[p], pixels[at], a), pixels[at + 1u], b);

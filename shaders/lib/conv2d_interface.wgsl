@@ -14,6 +14,7 @@ struct Params {
     x_offset: u32,
     x_stride: u32,
     column4: u32,       // first output channel of this shard
+    phase: u32,         // of the pixels that an input pixel becomes, the one to compute: x + 2 * y
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -23,7 +24,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
 
 override LANES_X: u32 = 16u;    // groups of four channels in a tile of the weight
-override UPSAMPLE: bool = false;
 override ACCUMULATE: bool = false;
 
 fn dot_columns(sum: vec4<f32>, a: vec4<f32>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>) -> vec4<f32> {

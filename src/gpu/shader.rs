@@ -14,6 +14,7 @@ pub const SHADER_FILES: &[(&str, &str)] = &[
     ("conv2d", include_str!("../../shaders/conv2d.wgsl")),
     ("conv2d_tiled", include_str!("../../shaders/conv2d_tiled.wgsl")),
     ("euler", include_str!("../../shaders/euler.wgsl")),
+    ("fold_taps", include_str!("../../shaders/fold_taps.wgsl")),
     ("group_norm", include_str!("../../shaders/group_norm.wgsl")),
     ("matmul", include_str!("../../shaders/matmul.wgsl")),
     ("matmul_cooperative", include_str!("../../shaders/matmul_cooperative.wgsl")),

@@ -1,8 +1,8 @@
 //! 3x3 convolution of a picture, optionally after nearest-neighbour enlargement.
 
-use super::{choice, group_affine_apply, quads, read, read_write, whole};
+use super::{choice, fold_taps, group_affine_apply, quads, read, read_write, whole};
 use crate::tensor::{
-    Conv2dKernel, Dispatch, MAX_WORKGROUPS, PackedWeight, PipelineKey, Resident, Tensor,
+    Conv2dKernel, Dispatch, MAX_WORKGROUPS, PackedWeight, PipelineKey, Resident, Storage, Tensor,
 };
 
 /// A 3x3 convolution with padding 1.
@@ -29,6 +29,7 @@ struct Params {
     x_offset: u32,
     x_stride: u32,
     column4: u32,
+    phase: u32,
 }
 
 /// What a convolution does beside the sum.
@@ -48,9 +49,9 @@ struct Geometry {
     shader: &'static str,
     /// Output pixels that a workgroup covers, across and down.
     pixels: [usize; 2],
-    /// Workgroups that share these pixels.
+    /// Dispatches that share these pixels, each with a weight of its own from [`fold_taps`].
     phases: usize,
-    /// Products for each output, of 9 taps.
+    /// Products for each output pixel and channel, 9 taps or those folded to 4.
     taps: usize,
     /// Tiles of the weight in a workgroup.
     tiles: usize,
@@ -79,7 +80,10 @@ fn geometry(
                 phases: 1,
                 taps: 9,
                 tiles: 1,
-                overrides: vec![("LANES_Y", lanes_y as f64)],
+                overrides: vec![
+                    ("LANES_Y", lanes_y as f64),
+                    ("UPSAMPLE", if upsample { 1.0 } else { 0.0 }),
+                ],
             }
         }
         Conv2dKernel::Tiled => {
@@ -94,6 +98,7 @@ fn geometry(
                 overrides: vec![
                     ("TILES", per_group as f64),
                     ("SCALE", if upsample { 2.0 } else { 1.0 }),
+                    ("ACROSS", if upsample { 2.0 } else { 3.0 }),
                 ],
             }
         }
@@ -149,80 +154,82 @@ pub fn conv2d<'r>(
         let geometry =
             geometry(kernel, caps.is_cpu, upsample, lanes_x, shard_n.div_ceil(weight.tile));
         let products = (x.cols() * geometry.taps * shard_n * y_width) as f64;
-        let flops_per_row = 2.0 * products;
+        let flops_per_row = 2.0 * products / geometry.phases as f64;
         let blocks = (caps.max_dispatch_flops / flops_per_row) as usize / geometry.pixels[1];
         let max_rows = geometry.pixels[1] * blocks.clamp(1, MAX_WORKGROUPS as usize);
-        let mut row = 0;
-        while row < y_height {
-            // The rows that lie in one band of y and whose sources lie in one band of x (or its halo).
-            let x_base = recorder.base(x.base);
-            let y_base = recorder.base(y.base);
-            let x_band = x_base.band_at(row / up * width);
-            let y_band = y_base.band_at(row * y_width);
-            let end = y_height
-                .min(row + max_rows)
-                .min((x_band.row0 + x_band.rows) / width * up)
-                .min((y_band.row0 + y_band.rows) / y_width);
-            assert!(end > row, "{name}: a band of y ends inside an image row");
-            let above = |row0: usize, halo: usize| if row0 == 0 { 0 } else { halo };
-            let x_first = x_band.row0 - above(x_band.row0, x_base.halo);
-            let y_first = y_band.row0 - above(y_band.row0, y_base.halo);
-            let params = Params {
-                height: y_height as u32,
-                width: y_width as u32,
-                c4: quads(x.cols()),
-                n4: quads(shard_n),
-                y_row0: row as u32,
-                y_rows: (end - row) as u32,
-                y_offset: quads((row * y_width - y_first) * y_base.cols),
-                y_stride: quads(y_base.cols),
-                x_row0: (x_first / width) as u32,
-                x_offset: 0,
-                x_stride: quads(x_base.cols),
-                column4: quads(shard.row0),
+        for phase in 0..geometry.phases {
+            let (taps, storage) = match geometry.phases {
+                1 => (recorder.shard(weight, index), weight.storage),
+                _ => (
+                    fold_taps(recorder, name, weight, index, phase).expect_single("taps").0,
+                    Storage::F32,
+                ),
             };
-            let mut bindings = vec![
-                read(x_band.buffer),
-                read(recorder.shard(weight, index)),
-                read(bias),
-                read_write(y_band.buffer),
-            ];
-            if kernel == Conv2dKernel::Tiled {
-                // The bias stands in for an absent prologue: a binding must not be empty.
-                bindings.push(read(affine.unwrap_or(bias)));
+            let mut row = 0;
+            while row < y_height {
+                // The rows that lie in one band of y and whose sources lie in one band of x (or its halo).
+                let x_base = recorder.base(x.base);
+                let y_base = recorder.base(y.base);
+                let x_band = x_base.band_at(row / up * width);
+                let y_band = y_base.band_at(row * y_width);
+                let end = y_height
+                    .min(row + max_rows)
+                    .min((x_band.row0 + x_band.rows) / width * up)
+                    .min((y_band.row0 + y_band.rows) / y_width);
+                assert!(end > row, "{name}: a band of y ends inside an image row");
+                let above = |row0: usize, halo: usize| if row0 == 0 { 0 } else { halo };
+                let x_first = x_band.row0 - above(x_band.row0, x_base.halo);
+                let y_first = y_band.row0 - above(y_band.row0, y_base.halo);
+                let params = Params {
+                    height: y_height as u32,
+                    width: y_width as u32,
+                    c4: quads(x.cols()),
+                    n4: quads(shard_n),
+                    y_row0: row as u32,
+                    y_rows: (end - row) as u32,
+                    y_offset: quads((row * y_width - y_first) * y_base.cols),
+                    y_stride: quads(y_base.cols),
+                    x_row0: (x_first / width) as u32,
+                    x_offset: 0,
+                    x_stride: quads(x_base.cols),
+                    column4: quads(shard.row0),
+                    phase: phase as u32,
+                };
+                let mut bindings =
+                    vec![read(x_band.buffer), read(taps), read(bias), read_write(y_band.buffer)];
+                if kernel == Conv2dKernel::Tiled {
+                    // The bias stands in for an absent prologue: a binding must not be empty.
+                    bindings.push(read(affine.unwrap_or(bias)));
+                }
+                drop((x_base, y_base));
+                let flag = |on: bool| f64::from(u8::from(on));
+                let mut overrides = vec![("LANES_X", lanes_x as f64), ("ACCUMULATE", flag(add))];
+                if kernel == Conv2dKernel::Tiled {
+                    let channels = quads(x.cols()).next_multiple_of(2).min(16);
+                    overrides.push(("C4", f64::from(channels)));
+                    overrides.push(("PROLOGUE", flag(prologue.is_some())));
+                }
+                overrides.extend(&geometry.overrides);
+                recorder.dispatch(Dispatch {
+                    pipeline: PipelineKey {
+                        shader: geometry.shader,
+                        entry: "main",
+                        roles: vec![("weight", storage.accessor())],
+                        overrides,
+                    },
+                    params: bytemuck::bytes_of(&params).to_vec(),
+                    bindings,
+                    groups: [
+                        y_width.div_ceil(geometry.pixels[0]) as u32,
+                        // One more where the first row is in the middle of a workgroup's.
+                        (row % up + end - row).div_ceil(geometry.pixels[1]) as u32,
+                        shard_n.div_ceil(weight.tile * geometry.tiles) as u32,
+                    ],
+                    flops: flops_per_row * (end - row) as f64,
+                    label: name.to_owned(),
+                });
+                row = end;
             }
-            drop((x_base, y_base));
-            let flag = |on: bool| f64::from(u8::from(on));
-            let mut overrides = vec![
-                ("LANES_X", lanes_x as f64),
-                ("UPSAMPLE", flag(upsample)),
-                ("ACCUMULATE", flag(add)),
-            ];
-            if kernel == Conv2dKernel::Tiled {
-                let channels = quads(x.cols()).next_multiple_of(2).min(16);
-                overrides.push(("C4", f64::from(channels)));
-                overrides.push(("PROLOGUE", flag(prologue.is_some())));
-            }
-            overrides.extend(&geometry.overrides);
-            recorder.dispatch(Dispatch {
-                pipeline: PipelineKey {
-                    shader: geometry.shader,
-                    entry: "main",
-                    roles: vec![("weight", weight.storage.accessor())],
-                    overrides,
-                },
-                params: bytemuck::bytes_of(&params).to_vec(),
-                bindings,
-                groups: [
-                    y_width.div_ceil(geometry.pixels[0]) as u32,
-                    // One more where the first row is in the middle of a workgroup's.
-                    (row % up + end - row).div_ceil(geometry.pixels[1]) as u32,
-                    (shard_n.div_ceil(weight.tile * geometry.tiles) * geometry.phases) as u32,
-                ],
-                flops: flops_per_row * (end - row) as f64,
-                label: name.to_owned(),
-            });
-            row = end;
         }
     }
 }

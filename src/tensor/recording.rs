@@ -187,6 +187,11 @@ impl Recorder {
         self.banded(name, rows, cols, 0, bands)
     }
 
+    /// The same in one buffer, for what is no larger than another buffer that there is.
+    pub fn temp_in_one(&self, name: &str, rows: usize, cols: usize) -> Tensor<'_> {
+        self.banded(name, rows, cols, 0, vec![Band { row0: 0, rows }])
+    }
+
     /// An uninitialised picture `[height * width, channels]`. If it needs several bands, each also holds
     /// copies of the neighbouring image rows, which [`Recorder::exchange_halo`] fills.
     pub fn image(&self, name: &str, height: usize, width: usize, channels: usize) -> Tensor<'_> {

@@ -149,6 +149,10 @@ fn convolutions(caps: Caps) -> Vec<(&'static str, Recording)> {
                     ops::conv2d("y", x, 5, &layer, y, Conv2dOptions { upsample, add, prologue });
                 }));
             }
+            all.push(record("fold_taps", caps, |r, ids| {
+                let weight = PackedWeight::new(ids, "weight", n, 9 * 8, storage, u64::MAX);
+                ops::fold_taps(r, "folded", &weight, 0, 1);
+            }));
         }
     }
     all

@@ -6,6 +6,7 @@ pub mod change;
 pub mod combine;
 pub mod conv2d;
 pub mod euler;
+pub mod fold_taps;
 pub mod group_norm;
 pub mod linear;
 pub mod norm;
@@ -36,6 +37,7 @@ macro_rules! every_test {
             activation::activation_into,
             qk_norm_rope::qk_norm_rope,
             euler::euler,
+            fold_taps::fold_taps,
             combine::combine,
             combine::combine_gives_the_bits_of_a_layer_that_adds,
             change::change,
