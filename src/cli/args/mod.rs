@@ -1,0 +1,152 @@
+//! What can be asked for.
+
+mod adapter;
+mod bench;
+mod parse;
+mod request;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use adapter::{AdapterArgs, CacheDirArgs, TuningArgs};
+pub use bench::{BenchArg, BenchArgs, QualityArgs};
+use parse::{seconds, whole};
+pub use request::{CacheArg, PrecisionArg, RaluArg, RequestArgs};
+
+/// Pictures from text with FLUX and Stable Diffusion 3, sped up by Region-Adaptive Latent Upsampling, on any GPU.
+#[derive(Debug, Parser)]
+#[command(name = "ralu", version, max_term_width = 110, args_override_self = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Shows what the engine logs; twice and thrice show more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// No progress on stderr; warnings and errors stay.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Makes a picture (or several) from text.
+    Generate(Box<GenerateArgs>),
+    /// Lists adapters: name, backend, driver, type, features, limits, and whether they can be used.
+    Devices(DevicesArgs),
+    /// Says what a run would do, before it does it: stages, tokens, steps, FLOPs, memory, speed-up.
+    Plan(Box<PlanArgs>),
+    /// Says what a model folder or file holds, what is missing and what is not supported.
+    Inspect(InspectArgs),
+    /// Measures ops, steps or whole runs.
+    Bench(Box<BenchArgs>),
+    /// Measures anew which kernels are fastest on an adapter, and keeps the result for later runs.
+    Tune(TuneArgs),
+}
+
+/// `ralu generate`.
+#[derive(Clone, Debug, Args)]
+pub struct GenerateArgs {
+    /// The text; `-` reads stdin.
+    #[arg(allow_hyphen_values = false)]
+    pub prompt: Option<String>,
+    #[command(flatten)]
+    pub request: RequestArgs,
+    #[command(flatten)]
+    pub adapter: AdapterArgs,
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+    /// Where the picture goes; with --count above 1, FILE-0.png, FILE-1.png, … [default: ralu-SEED.png]
+    #[arg(short, long, value_name = "FILE.png", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Writes what the run made (embeddings, noise, latents, picture) in float32.
+    #[arg(long, value_name = "FILE.safetensors", help_heading = "Output")]
+    pub save_tensors: Option<PathBuf>,
+    /// Writes each stage's clean estimate, the edge map, and the chosen regions drawn over it.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub stages: Option<PathBuf>,
+    /// Reports everything that happens on stdout, one JSON object a line.
+    #[arg(long, value_name = "FORMAT", help_heading = "Output")]
+    pub events: Option<EventFormat>,
+    /// Times every kernel by the GPU's clock and shows the times at the end, on stderr. With a file name,
+    /// writes a trace that Perfetto and chrome://tracing show.
+    #[arg(long, value_name = "TRACE.json", num_args = 0..=1, require_equals = true, help_heading = "Output")]
+    pub profile: Option<Option<PathBuf>>,
+    /// Repeats the request that a picture of this program carries; other options win over it.
+    #[arg(long, value_name = "PICTURE.png", help_heading = "Request")]
+    pub from: Option<PathBuf>,
+    /// Tensors that replace what the engine would draw or compute: without --given-names the noises.
+    #[arg(long, value_name = "FILE.safetensors", help_heading = "Request")]
+    pub given: Option<PathBuf>,
+    /// Which tensors to take from --given.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Request")]
+    pub given_names: Option<Vec<String>>,
+}
+
+/// `ralu tune`.
+#[derive(Clone, Debug, Args)]
+pub struct TuneArgs {
+    /// A diffusers model folder: its shapes are measured. [default: the bundled tiny-flux]
+    #[arg(short, long, value_name = "PATH")]
+    pub model: Option<String>,
+    /// Pixels. [default: the model's own]
+    #[arg(long, value_name = "W", value_parser = whole, allow_negative_numbers = true)]
+    pub width: Option<usize>,
+    /// Pixels. [default: the model's own]
+    #[arg(long, value_name = "H", value_parser = whole, allow_negative_numbers = true)]
+    pub height: Option<usize>,
+    /// T5 tokens. [default: the model's own]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
+    pub max_sequence_length: Option<usize>,
+    /// How weights are kept on the GPU. [default: auto]
+    #[arg(long)]
+    pub precision: Option<PrecisionArg>,
+    #[command(flatten)]
+    pub adapter: AdapterArgs,
+    #[command(flatten)]
+    pub cache: CacheDirArgs,
+    /// How long measuring may take; what is not decided by then keeps the usual kernel.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "20", allow_negative_numbers = true)]
+    pub seconds: f64,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ralu devices`.
+#[derive(Clone, Debug, Args)]
+pub struct DevicesArgs {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ralu plan`.
+#[derive(Clone, Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub generate: GenerateArgs,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ralu inspect`.
+#[derive(Clone, Debug, Args)]
+pub struct InspectArgs {
+    /// A diffusers model folder, a safetensors file, or the name of a published model (flux.1-dev,
+    /// flux.1-schnell, sd3-medium, sd3.5-medium, sd3.5-large, sd3.5-large-turbo).
+    pub model: String,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EventFormat {
+    /// One object a line.
+    Json,
+}

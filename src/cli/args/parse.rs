@@ -1,0 +1,63 @@
+//! Values of options that are not read by clap alone; errors say what was expected.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use ralu::sampling::CacheSpec;
+
+use super::CacheArg;
+
+pub fn cache(text: &str) -> Result<CacheArg, String> {
+    CacheSpec::parse_option(text).map(CacheArg).map_err(|error| error.to_string())
+}
+
+pub fn choice<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+pub fn whole(text: &str) -> Result<usize, String> {
+    text.trim().parse().map_err(|_| "expected a whole number, for example 512".to_owned())
+}
+
+pub fn positive(text: &str) -> Result<usize, String> {
+    match whole(text)? {
+        0 => Err("expected at least 1".to_owned()),
+        number => Ok(number),
+    }
+}
+
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+}
+
+pub fn number(text: &str) -> Result<f64, String> {
+    let expected = || "expected a number, for example 3.5".to_owned();
+    text.trim().parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(expected)
+}
+
+pub fn seconds(text: &str) -> Result<f64, String> {
+    match number(text)? {
+        seconds if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected a number of seconds from 0 to 3600".to_owned()),
+    }
+}
+
+pub fn three<T>(
+    text: &str,
+    parse: fn(&str) -> Result<T, String>,
+    example: &str,
+) -> Result<[T; 3], String> {
+    let parts = text.split(',').map(parse).collect::<Result<Vec<T>, String>>();
+    parts
+        .ok()
+        .and_then(|parts| parts.try_into().ok())
+        .ok_or_else(|| format!("expected three numbers with commas, for example {example}"))
+}
+
+pub fn three_whole(text: &str) -> Result<[usize; 3], String> {
+    three(text, whole, "5,6,7")
+}
+
+pub fn three_numbers(text: &str) -> Result<[f64; 3], String> {
+    three(text, number, "0.3,0.45,1")
+}
