@@ -8,7 +8,7 @@
 // Loops over PIXELS are unrolled by drivers, which keeps the sums in registers.
 //
 // Where it enlarges (SCALE 2), a dispatch does one of the four pixels that an input pixel becomes, its phase, for 8 x 4
-// input pixels: 2 x 2 taps, which conv2d_fold.wgsl made of the nine.
+// input pixels: 2 x 2 taps, which fold_taps.wgsl made of the nine.
 
 #import exp
 #import activation

@@ -2,7 +2,8 @@
 
 use super::{choice, fold_taps, group_affine_apply, quads, read, read_write, whole};
 use crate::tensor::{
-    Conv2dKernel, Dispatch, MAX_WORKGROUPS, PackedWeight, PipelineKey, Resident, Storage, Tensor,
+    Band, BufferRef, Conv2dKernel, Dispatch, MAX_WORKGROUPS, PackedWeight, PipelineKey, Resident,
+    Storage, Tensor,
 };
 
 /// A 3x3 convolution with padding 1.
@@ -146,25 +147,13 @@ pub fn conv2d<'r>(
     let bias = recorder.resident(&layer.bias).expect_single("bias").0;
     let affine = prologue.map(|affine| whole(name, "affine", affine));
 
-    for (index, shard) in weight.shards.iter().enumerate() {
-        let shard_n = shard.rows.min(n.saturating_sub(shard.row0));
-        if shard_n == 0 {
-            continue;
-        }
-        let geometry =
-            geometry(kernel, caps.is_cpu, upsample, lanes_x, shard_n.div_ceil(weight.tile));
-        let products = (x.cols() * geometry.taps * shard_n * y_width) as f64;
-        let flops_per_row = 2.0 * products / geometry.phases as f64;
-        let blocks = (caps.max_dispatch_flops / flops_per_row) as usize / geometry.pixels[1];
-        let max_rows = geometry.pixels[1] * blocks.clamp(1, MAX_WORKGROUPS as usize);
-        for phase in 0..geometry.phases {
-            let (taps, storage) = match geometry.phases {
-                1 => (recorder.shard(weight, index), weight.storage),
-                _ => (
-                    fold_taps(recorder, name, weight, index, phase).expect_single("taps").0,
-                    Storage::F32,
-                ),
-            };
+    // One shard of the weight, or of what its taps fold to in a phase.
+    let convolve =
+        |shard: Band, geometry: &Geometry, (taps, storage): (BufferRef, Storage), phase: usize| {
+            let products = (x.cols() * geometry.taps * shard.rows * y_width) as f64;
+            let flops_per_row = 2.0 * products / geometry.phases as f64;
+            let blocks = (caps.max_dispatch_flops / flops_per_row) as usize / geometry.pixels[1];
+            let max_rows = geometry.pixels[1] * blocks.clamp(1, MAX_WORKGROUPS as usize);
             let mut row = 0;
             while row < y_height {
                 // The rows that lie in one band of y and whose sources lie in one band of x (or its halo).
@@ -184,7 +173,7 @@ pub fn conv2d<'r>(
                     height: y_height as u32,
                     width: y_width as u32,
                     c4: quads(x.cols()),
-                    n4: quads(shard_n),
+                    n4: quads(shard.rows),
                     y_row0: row as u32,
                     y_rows: (end - row) as u32,
                     y_offset: quads((row * y_width - y_first) * y_base.cols),
@@ -223,13 +212,28 @@ pub fn conv2d<'r>(
                         y_width.div_ceil(geometry.pixels[0]) as u32,
                         // One more where the first row is in the middle of a workgroup's.
                         (row % up + end - row).div_ceil(geometry.pixels[1]) as u32,
-                        shard_n.div_ceil(weight.tile * geometry.tiles) as u32,
+                        shard.rows.div_ceil(weight.tile * geometry.tiles) as u32,
                     ],
                     flops: flops_per_row * (end - row) as f64,
                     label: name.to_owned(),
                 });
                 row = end;
             }
+        };
+    for (index, shard) in weight.shards.iter().enumerate() {
+        let rows = shard.rows.min(n.saturating_sub(shard.row0));
+        if rows == 0 {
+            continue;
+        }
+        let shard = Band { rows, ..*shard };
+        let geometry = geometry(kernel, caps.is_cpu, upsample, lanes_x, rows.div_ceil(weight.tile));
+        if geometry.phases == 1 {
+            convolve(shard, &geometry, (recorder.shard(weight, index), weight.storage), 0);
+            continue;
+        }
+        for phase in 0..geometry.phases {
+            let folded = fold_taps(recorder, name, weight, index, phase).expect_single("taps").0;
+            convolve(shard, &geometry, (folded, Storage::F32), phase);
         }
     }
 }
