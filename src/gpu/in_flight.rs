@@ -42,6 +42,8 @@ struct Slice {
     label: Rc<str>,
     flops: f64,
     submitted: Instant,
+    /// What native executors sleep for; in a browser the event loop does that.
+    #[cfg(not(target_arch = "wasm32"))]
     index: wgpu::SubmissionIndex,
     done: Signal,
     caught: Caught,
@@ -74,7 +76,7 @@ impl Gpu {
         encode: impl FnOnce() -> wgpu::CommandBuffer,
     ) -> Result<Ticket, Error> {
         let submitted = Instant::now();
-        let (index, caught) = self.scoped_later(|| self.queue.submit([encode()]));
+        let (_index, caught) = self.scoped_later(|| self.queue.submit([encode()]));
         self.ledger().update(|c| c.submissions += 1);
         let done = Signal::default();
         let set = done.clone();
@@ -82,7 +84,16 @@ impl Gpu {
         let ticket = Ticket(self.in_flight.last.get().0 + 1);
         self.in_flight.last.set(ticket);
         let label = label.clone();
-        let slice = Slice { ticket, label, flops, submitted, index, done, caught };
+        let slice = Slice {
+            ticket,
+            label,
+            flops,
+            submitted,
+            #[cfg(not(target_arch = "wasm32"))]
+            index: _index,
+            done,
+            caught,
+        };
         self.in_flight.slices.borrow_mut().push_back(slice);
         while self.in_flight.slices.borrow().len() > QUEUED {
             self.retire_oldest().await?;
@@ -129,6 +140,7 @@ impl Gpu {
     }
 
     /// The submission to sleep for: the oldest that has not ended. `None` if there is none.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn oldest_pending(&self) -> Option<wgpu::SubmissionIndex> {
         let slices = self.in_flight.slices.borrow();
         slices.iter().find(|slice| !slice.done.is_set()).map(|slice| slice.index.clone())
