@@ -6,9 +6,10 @@ use std::time::Instant;
 use ralu::gpu::{Gpu, block_on_while, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::models::source::Source;
+use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
 use ralu::pipeline::{
-    Event, ImageReport, NamedTensors, Options, Picture, PictureKind, Pipeline, RunSchedule,
+    Event, ImageReport, NamedTensors, Options, Picture, PictureKind, Pipeline, RunSchedule, Saved,
     Settings,
 };
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ use super::events::{self, Files};
 use super::place::Place;
 use super::profile::{Profile, Profiles, TraceFile};
 use super::progress::{Progress, human_time};
-use super::request::{self, Asked, Origin, Saved};
+use super::request::{self, Asked};
 use super::tune::{self, Subject};
 use super::{files, memory, model, output, pipelines, png_file, signals};
 
@@ -79,7 +80,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         reporter.emit(&json!({ "event": "warning", "message": warning }))?;
     }
 
-    let origin = Origin {
+    let maker = Maker {
         model: &model.name,
         model_path: model.given.as_deref(),
         adapter: &adapter,
@@ -107,7 +108,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         };
         progress.event(&event);
         profile.event(&event);
-        let written = write_files(&event, &targets, &settings, &origin, last_stage)
+        let written = write_files(&event, &targets, &settings, &maker, last_stage)
             .inspect_err(|_| progress.clear())?;
         let paths =
             Files { picture: written.picture.as_deref(), tensors: written.tensors.as_deref() };
@@ -311,7 +312,7 @@ fn write_files(
     event: &Event,
     targets: &Targets,
     settings: &Settings,
-    origin: &Origin<'_>,
+    maker: &Maker<'_>,
     last_stage: usize,
 ) -> Result<Written> {
     let mut written = Written::default();
@@ -334,7 +335,7 @@ fn write_files(
                 write_picture(&path, picture, None)?;
             }
             let path = targets.picture(*image);
-            write_picture(&path, picture, Some(&Saved::new(settings, *seed, origin)?))?;
+            write_picture(&path, picture, Some(&Saved::new(settings, *seed, maker)?))?;
             written.picture = Some(path);
         }
         _ => {}

@@ -11,6 +11,11 @@ use super::error::{Error, Result};
 /// Where the bundled model lies in the repository.
 const BUNDLED: &str = "models/tiny-flux";
 
+/// What the bundled model is called.
+pub fn bundled_name() -> String {
+    name_of(Path::new(BUNDLED))
+}
+
 /// An open model folder, not yet read.
 pub struct Model {
     /// Its files.

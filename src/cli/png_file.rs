@@ -4,16 +4,11 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use ralu::pipeline::Picture;
+use ralu::pipeline::{Picture, Saved};
 
 use super::error::{Error, Result};
-use super::request::Saved;
 
-/// The text chunk that holds the whole request as JSON.
-const REQUEST: &str = "ralu";
-
-/// The bytes of a PNG. `saved` goes into its text chunks: once whole as JSON for `--from`, and the best parts of
-/// it for people and for other programs.
+/// The bytes of a PNG. `saved` goes into its text chunks, for `--from`, for people and for other programs.
 pub fn encode(picture: &Picture, saved: Option<&Saved>) -> Result<Vec<u8>> {
     let failed =
         |error: png::EncodingError| Error::failed(format!("a PNG cannot be made: {error}"));
@@ -21,43 +16,17 @@ pub fn encode(picture: &Picture, saved: Option<&Saved>) -> Result<Vec<u8>> {
     let mut encoder = png::Encoder::new(&mut bytes, picture.width as u32, picture.height as u32);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    let software = concat!("ralu ", env!("CARGO_PKG_VERSION"));
-    encoder.add_text_chunk("Software".into(), software.into()).map_err(failed)?;
+    encoder.add_text_chunk("Software".into(), Saved::SOFTWARE.into()).map_err(failed)?;
     if let Some(saved) = saved {
         // iTXt is the chunk for texts that are not Latin-1.
-        let mut add = |keyword: &str, text: String| {
-            encoder.add_itxt_chunk(keyword.into(), text).map_err(failed)
-        };
-        add(REQUEST, serde_json::to_string(saved)?)?;
-        for (keyword, text) in readable(saved) {
-            add(keyword, text)?;
+        for (keyword, text) in saved.texts()? {
+            encoder.add_itxt_chunk(keyword.into(), text).map_err(failed)?;
         }
     }
     let mut writer = encoder.write_header().map_err(failed)?;
     writer.write_image_data(&picture.rgb).map_err(failed)?;
     writer.finish().map_err(failed)?;
     Ok(bytes)
-}
-
-fn readable(saved: &Saved) -> Vec<(&'static str, String)> {
-    let mut texts = vec![("prompt", saved.prompt.clone())];
-    if let Some(negative) = &saved.negative_prompt {
-        texts.push(("negative prompt", negative.clone()));
-        texts.push(("true guidance", saved.true_cfg.to_string()));
-    }
-    let schedule = match &saved.ralu.parameters {
-        None => format!("{} steps", saved.steps),
-        Some(p) => {
-            let [a, b, c] = p.stage_steps;
-            format!("RALU {} ({}): {a} + {b} + {c} steps", saved.ralu.name, saved.ralu.variant)
-        }
-    };
-    texts.push(("seed", saved.seed.to_string()));
-    texts.push(("size", format!("{} x {}", saved.width, saved.height)));
-    texts.push(("schedule", schedule));
-    texts.extend(saved.guidance.map(|guidance| ("guidance", guidance.to_string())));
-    texts.push(("model", saved.model.clone()));
-    texts
 }
 
 /// The JSON of the request that a PNG carries, if it does.
@@ -75,10 +44,10 @@ pub fn read_request(path: &Path) -> Result<Option<String>> {
     };
     let reader = png::Decoder::new(BufReader::new(file)).read_info().map_err(not_png)?;
     let info = reader.info();
-    if let Some(chunk) = info.utf8_text.iter().find(|chunk| chunk.keyword == REQUEST) {
+    if let Some(chunk) = info.utf8_text.iter().find(|chunk| chunk.keyword == Saved::KEYWORD) {
         return chunk.get_text().map(Some).map_err(not_png);
     }
     // Programs that rewrite PNGs may turn an ASCII text into the older kinds of chunk.
-    let plain = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == REQUEST);
+    let plain = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == Saved::KEYWORD);
     Ok(plain.map(|chunk| chunk.text.clone()))
 }

@@ -24,9 +24,34 @@ pub enum FeaturesPolicy {
     None,
 }
 
+/// Which adapter is the best one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdapterPreference {
+    /// The fastest.
+    #[default]
+    Fast,
+    /// One that saves power.
+    LowPower,
+    /// One that computes on the processor.
+    Software,
+}
+
+impl AdapterPreference {
+    /// Whether adapters of this kind are to be tried before others.
+    fn is_for(self, kind: wgpu::DeviceType) -> bool {
+        match self {
+            AdapterPreference::Fast => true,
+            AdapterPreference::LowPower => kind == wgpu::DeviceType::IntegratedGpu,
+            AdapterPreference::Software => kind == wgpu::DeviceType::Cpu,
+        }
+    }
+}
+
 /// Which adapter to open.
 #[derive(Clone, Debug, Default)]
 pub struct AdapterChoice {
+    /// Which is the best. A browser has its own opinion, and this is a hint to it.
+    pub preference: AdapterPreference,
     /// A number from [`list_adapters`], or a part of a name; the best adapter if absent.
     pub adapter: Option<String>,
     /// Only this backend: `vulkan`, `metal`, `dx12`, `gl` or `webgpu`.
@@ -127,23 +152,31 @@ fn instance(backends: wgpu::Backends) -> wgpu::Instance {
 
 /// All adapters of all backends, the best one first.
 pub async fn list_adapters() -> Vec<AdapterReport> {
-    candidates(wgpu::Backends::all()).await.into_iter().map(|c| c.report).collect()
+    let preference = AdapterPreference::default();
+    candidates(wgpu::Backends::all(), preference).await.into_iter().map(|c| c.report).collect()
 }
 
-async fn candidates(backends: wgpu::Backends) -> Vec<Candidate> {
+async fn candidates(backends: wgpu::Backends, preference: AdapterPreference) -> Vec<Candidate> {
     let instance = instance(backends);
     let mut adapters = instance.enumerate_adapters(backends).await;
     if adapters.is_empty() {
         // Browsers have no list, only a request.
         let request = instance.request_adapter(&wgpu::RequestAdapterOptions {
-            power_preference: wgpu::PowerPreference::HighPerformance,
+            power_preference: match preference {
+                AdapterPreference::LowPower => wgpu::PowerPreference::LowPower,
+                _ => wgpu::PowerPreference::HighPerformance,
+            },
+            force_fallback_adapter: preference == AdapterPreference::Software,
             ..Default::default()
         });
         adapters.extend(request.await.ok());
         // The request knows no backends.
         adapters.retain(|adapter| backends.contains(adapter.get_info().backend.into()));
     }
-    adapters.sort_by_key(|adapter| rank(&adapter.get_info()));
+    adapters.sort_by_key(|adapter| {
+        let info = adapter.get_info();
+        (!preference.is_for(info.device_type), rank(&info))
+    });
     adapters
         .into_iter()
         .enumerate()
@@ -168,13 +201,13 @@ pub(super) async fn choose(choice: &AdapterChoice) -> Result<Candidate, Error> {
     };
     // GL only if it is asked for or nothing else will do: it is the last resort, and merely loading it makes
     // some drivers write to stderr. It ranks last, so the numbers of the others are the same without it.
-    let mut found = candidates(backends - wgpu::Backends::GL).await;
+    let mut found = candidates(backends - wgpu::Backends::GL, choice.preference).await;
     let chosen = |found: &[Candidate]| match &choice.adapter {
         None => found.iter().position(|c| c.report.unusable.is_none()),
         Some(wanted) => position(found, wanted),
     };
     if backends.contains(wgpu::Backends::GL) && chosen(&found).is_none() {
-        found = candidates(backends).await;
+        found = candidates(backends, choice.preference).await;
     }
     if found.is_empty() {
         return Err(Error::NoAdapter { backends: backend_names });

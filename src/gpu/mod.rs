@@ -21,7 +21,8 @@ mod store;
 mod uploads;
 
 pub use adapters::{
-    AdapterChoice, AdapterReport, FeaturesPolicy, LimitsPolicy, describe, list_adapters,
+    AdapterChoice, AdapterPreference, AdapterReport, FeaturesPolicy, LimitsPolicy, describe,
+    list_adapters,
 };
 pub use error::{Error, human_bytes};
 pub use in_flight::Ticket;

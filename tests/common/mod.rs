@@ -56,6 +56,7 @@ async fn open() -> Gpu {
         backend: variable("RALU_TEST_BACKEND"),
         limits,
         features,
+        ..Default::default()
     };
     match Gpu::open(&choice).await {
         Ok(gpu) => {

@@ -1,19 +1,15 @@
-//! From arguments to a request; [`saved`] has what a picture says about its own.
-
-mod saved;
+//! From arguments to a request.
 
 use std::io::Read;
 use std::path::Path;
 
 use ralu::models::layers::Precision;
-use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng};
+use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng, Saved};
 use ralu::sampling::{MaskMode, Variant};
 
 use super::args::{CacheArg, GenerateArgs, RaluArg, RequestArgs};
 use super::error::{Error, Result};
-use saved::{parse_precision, read_saved};
-
-pub use saved::{Origin, Saved};
+use super::{model, png_file};
 
 /// More than this on stdin is no prompt.
 const MAX_STDIN_BYTES: u64 = 16 << 20;
@@ -30,6 +26,18 @@ pub struct Asked {
     pub warnings: Vec<String>,
 }
 
+/// What the picture of `--from` says about itself.
+fn read_saved(path: &Path) -> Result<Saved> {
+    let shown = path.display();
+    let text = png_file::read_request(path)?.ok_or_else(|| {
+        Error::failed(format!(
+            "{shown}: this PNG carries no request; expected a picture that `ralu generate` made (programs that \
+             edit or share pictures often remove such texts)"
+        ))
+    })?;
+    Saved::parse(&text).map_err(|error| Error::failed(format!("{shown}: {error}")))
+}
+
 /// Reads everything that the arguments name, and puts a request together.
 pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<Asked> {
     check_combinations(&args.request)?;
@@ -38,12 +46,19 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<Asked> {
     let mut warnings = Vec::new();
 
     let mut base = Request::default();
-    let mut model = args.request.model.clone();
+    let mut model_path = args.request.model.clone();
     let mut precision = None;
     if let Some(saved) = &saved {
-        base = saved.request()?;
-        model = model.or_else(|| saved.model_path.clone());
-        precision = Some(parse_precision(&saved.precision)?);
+        base = saved.request().map_err(Error::failed)?;
+        model_path = model_path.or_else(|| saved.model_path.clone());
+        if model_path.is_none() && saved.model != model::bundled_name() {
+            return Err(Error::usage(format!(
+                "this picture was made with the model {}, and does not say in which folder that is (those made in \
+                 browsers do not); give it with --model PATH",
+                saved.model
+            )));
+        }
+        precision = Some(saved.precision().map_err(Error::failed)?);
         if args.given.is_none() && !saved.given.is_empty() {
             warnings.push(format!(
                 "this picture was made with given tensors ({}), which it does not carry; without --given the \
@@ -71,7 +86,7 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<Asked> {
     request.collect_tensors = args.save_tensors.is_some();
     request.profile = args.profile.is_some();
     let precision = args.request.precision.map(Precision::from).or(precision).unwrap_or_default();
-    Ok(Asked { request, model, precision, warnings })
+    Ok(Asked { request, model: model_path, precision, warnings })
 }
 
 /// The request of arguments without prompt and files, for measurements.

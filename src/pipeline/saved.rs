@@ -1,24 +1,23 @@
-//! What a picture says about itself, and the request that makes it again.
+//! What a picture says about itself, and the request that makes it again. Faces put it into their PNGs.
 
-use std::path::Path;
 use std::str::FromStr;
 
-use ralu::models::layers::Precision;
-use ralu::pipeline::{Mask, RaluChoice, Request, Rng, Settings};
-use ralu::sampling::{
-    CacheSpec, Grid, MaskMode, Preset, PresetFamily, RaluParams, RuleOverrides, Rules, Variant,
-    mask_regions, regions::PAINTED,
-};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::args::PrecisionArg;
-use crate::cli::error::{Error, Result};
-use crate::cli::png_file;
+use super::{Mask, RaluChoice, Request, Rng, Settings};
+use crate::models::layers::Precision;
+use crate::sampling::{
+    self, CacheSpec, Grid, MaskMode, Preset, PresetFamily, RaluParams, RuleOverrides, Rules,
+    Variant, mask_regions, regions::PAINTED,
+};
 
 /// Of [`Saved`].
 const FORMAT: u32 = 1;
 
-/// Everything a picture depends on, as its text chunk `ralu` holds it. Names are the command line's.
+const PRECISIONS: [(&str, Precision); 3] =
+    [("auto", Precision::Auto), ("f32", Precision::F32), ("f16", Precision::F16)];
+
+/// Everything a picture depends on, as its text chunk [`Saved::KEYWORD`] holds it, in JSON. Names are the command line's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
     /// Version of this layout.
@@ -27,7 +26,7 @@ pub struct Saved {
     pub version: String,
     /// What the model is called.
     pub model: String,
-    /// Where it lay, as the user said; absent for the bundled one.
+    /// The folder where it lay, as the user said; absent for the bundled one, and in browsers.
     pub model_path: Option<String>,
     /// The adapter it was made on: another one may round differently.
     pub adapter: String,
@@ -90,11 +89,9 @@ impl From<Rules> for SavedRules {
 }
 
 impl SavedRules {
-    fn overrides(&self) -> Result<RuleOverrides> {
-        fn read<T: FromStr<Err = ralu::sampling::Error>>(name: &str) -> Result<Option<T>> {
-            name.parse().map(Some).map_err(|error| {
-                Error::failed(format!("the request in this picture cannot be read: {error}"))
-            })
+    fn overrides(&self) -> Result<RuleOverrides, SavedError> {
+        fn read<T: FromStr<Err = sampling::Error>>(name: &str) -> Result<Option<T>, SavedError> {
+            name.parse().map(Some).map_err(unreadable)
         }
         Ok(RuleOverrides {
             upsample: read(&self.upsample)?,
@@ -152,41 +149,74 @@ impl SavedParameters {
 }
 
 /// What [`Saved`] knows beside the settings.
-pub struct Origin<'a> {
+pub struct Maker<'a> {
+    /// See [`Saved::model`].
     pub model: &'a str,
+    /// See [`Saved::model_path`].
     pub model_path: Option<&'a str>,
+    /// See [`Saved::adapter`].
     pub adapter: &'a str,
+    /// Whether the model has an input for guidance.
     pub has_guidance: bool,
+    /// How weights were kept.
     pub precision: Precision,
+    /// Names of tensors that were given.
     pub given: Vec<String>,
 }
 
-pub(super) fn read_saved(path: &Path) -> Result<Saved> {
-    let shown = path.display();
-    let text = png_file::read_request(path)?.ok_or_else(|| {
-        Error::failed(format!(
-            "{shown}: this PNG carries no request; expected a picture that `ralu generate` made (programs that \
-             edit or share pictures often remove such texts)"
-        ))
-    })?;
-    let saved: Saved = serde_json::from_str(&text).map_err(|error| {
-        Error::failed(format!(
-            "{shown}: the request in this picture cannot be read ({error}); it was made by another version or \
-             changed"
-        ))
-    })?;
-    if saved.format != FORMAT {
-        return Err(Error::failed(format!(
-            "{shown}: the request in this picture has format {}, expected {FORMAT}; use ralu {}",
-            saved.format, saved.version
-        )));
-    }
-    Ok(saved)
+/// Why what a picture says makes no request.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SavedError {
+    /// It is no JSON, or lacks something.
+    #[error(
+        "the request in this picture cannot be read ({0}); it was made by another version or changed"
+    )]
+    Json(#[from] serde_json::Error),
+    /// It is of another version.
+    #[error(
+        "the request in this picture has format {found}, expected {FORMAT}; use ralu {version}"
+    )]
+    Format {
+        /// Its format.
+        found: u32,
+        /// The version that wrote it.
+        version: String,
+    },
+    /// A name that this version does not know.
+    #[error("the request in this picture has the {what} {found:?}; expected one of {expected}")]
+    Name {
+        /// Of what.
+        what: &'static str,
+        /// The name.
+        found: String,
+        /// Those that there are.
+        expected: String,
+    },
+    /// A rule or a cache that this version does not know.
+    #[error("the request in this picture cannot be read: {0}")]
+    Setting(String),
+    /// Painted regions that are none.
+    #[error("the regions in this picture's request make no sense")]
+    Regions,
+}
+
+fn unreadable(error: impl ToString) -> SavedError {
+    SavedError::Setting(error.to_string())
 }
 
 impl Saved {
+    /// The keyword of the PNG text chunk that holds it.
+    pub const KEYWORD: &str = "ralu";
+    /// What wrote it, for the chunk `Software`.
+    pub const SOFTWARE: &str = concat!("ralu ", env!("CARGO_PKG_VERSION"));
+
     /// What the picture with `seed` says about itself.
-    pub fn new(settings: &Settings, seed: u64, origin: &Origin<'_>) -> Result<Saved> {
+    pub fn new(
+        settings: &Settings,
+        seed: u64,
+        maker: &Maker<'_>,
+    ) -> Result<Saved, sampling::Error> {
         let regions = match (&settings.mask, &settings.ralu) {
             (Some(mask), Some(_)) => Some(SavedRegions::new(mask, settings)?),
             _ => None,
@@ -194,15 +224,15 @@ impl Saved {
         Ok(Saved {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            model: origin.model.to_owned(),
-            model_path: origin.model_path.map(str::to_owned),
-            adapter: origin.adapter.to_owned(),
+            model: maker.model.to_owned(),
+            model_path: maker.model_path.map(str::to_owned),
+            adapter: maker.adapter.to_owned(),
             prompt: settings.prompt.clone(),
             negative_prompt: settings.negative_prompt.clone(),
             width: settings.width,
             height: settings.height,
             steps: settings.steps,
-            guidance: origin.has_guidance.then_some(settings.guidance),
+            guidance: maker.has_guidance.then_some(settings.guidance),
             true_cfg: settings.true_cfg,
             max_sequence_length: settings.max_sequence_length,
             seed,
@@ -223,18 +253,56 @@ impl Saved {
                 regions,
             },
             cache: settings.cache.as_ref().map(CacheSpec::to_string),
-            precision: match origin.precision {
+            precision: match maker.precision {
                 Precision::Auto => "auto",
                 Precision::F32 => "f32",
                 Precision::F16 => "f16",
             }
             .to_owned(),
-            given: origin.given.clone(),
+            given: maker.given.clone(),
         })
     }
 
+    /// Reads the text chunk.
+    pub fn parse(text: &str) -> Result<Saved, SavedError> {
+        let saved: Saved = serde_json::from_str(text)?;
+        match saved.format {
+            FORMAT => Ok(saved),
+            found => Err(SavedError::Format { found, version: saved.version }),
+        }
+    }
+
+    /// All text chunks of the picture, keyword and text: itself whole, and the best parts of it for people and for other
+    /// programs.
+    pub fn texts(&self) -> Result<Vec<(&'static str, String)>, serde_json::Error> {
+        let mut texts = vec![(Saved::KEYWORD, serde_json::to_string(self)?)];
+        texts.push(("prompt", self.prompt.clone()));
+        if let Some(negative) = &self.negative_prompt {
+            texts.push(("negative prompt", negative.clone()));
+            texts.push(("true guidance", self.true_cfg.to_string()));
+        }
+        let schedule = match &self.ralu.parameters {
+            None => format!("{} steps", self.steps),
+            Some(p) => {
+                let [a, b, c] = p.stage_steps;
+                format!("RALU {} ({}): {a} + {b} + {c} steps", self.ralu.name, self.ralu.variant)
+            }
+        };
+        texts.push(("seed", self.seed.to_string()));
+        texts.push(("size", format!("{} x {}", self.width, self.height)));
+        texts.push(("schedule", schedule));
+        texts.extend(self.guidance.map(|guidance| ("guidance", guidance.to_string())));
+        texts.push(("model", self.model.clone()));
+        Ok(texts)
+    }
+
+    /// How weights were kept.
+    pub fn precision(&self) -> Result<Precision, SavedError> {
+        parse("precision", &self.precision, &PRECISIONS)
+    }
+
     /// The request that makes the picture again.
-    pub(super) fn request(&self) -> Result<Request> {
+    pub fn request(&self) -> Result<Request, SavedError> {
         let ralu = match (&self.ralu.parameters, self.ralu.name.parse::<Preset>()) {
             (None, _) => RaluChoice::Off,
             (Some(saved), Ok(preset)) if saved.are_those_of(preset) => RaluChoice::Preset(preset),
@@ -270,9 +338,7 @@ impl Saved {
             },
             cache: match &self.cache {
                 None => None,
-                Some(cache) => CacheSpec::parse_option(cache).map_err(|error| {
-                    Error::failed(format!("the request in this picture cannot be read: {error}"))
-                })?,
+                Some(cache) => CacheSpec::parse_option(cache).map_err(unreadable)?,
             },
             mask: self.ralu.regions.as_ref().map(SavedRegions::mask).transpose()?,
             ..Default::default()
@@ -282,7 +348,7 @@ impl Saved {
 
 impl SavedRegions {
     /// A mask says no more than which tokens it covers: that is what is kept of it.
-    fn new(mask: &Mask, settings: &Settings) -> Result<Self> {
+    fn new(mask: &Mask, settings: &Settings) -> Result<Self, sampling::Error> {
         let (width, height) =
             (settings.width.next_multiple_of(32), settings.height.next_multiple_of(32));
         let grid = Grid::of_image(width, height)?;
@@ -295,8 +361,8 @@ impl SavedRegions {
         })
     }
 
-    fn mask(&self) -> Result<Mask> {
-        let damaged = || Error::failed("the regions in this picture's request make no sense");
+    fn mask(&self) -> Result<Mask, SavedError> {
+        let damaged = || SavedError::Regions;
         let size = self.rows.checked_mul(self.columns).filter(|size| (1..=1 << 20).contains(size));
         let mut luma = vec![0; size.ok_or_else(damaged)?];
         for &token in &self.tokens {
@@ -307,17 +373,9 @@ impl SavedRegions {
     }
 }
 
-pub(super) fn parse_precision(name: &str) -> Result<Precision> {
-    let known = [PrecisionArg::Auto, PrecisionArg::F32, PrecisionArg::F16];
-    let named = ["auto", "f32", "f16"].into_iter().zip(known.map(Precision::from));
-    parse("precision", name, &named.collect::<Vec<_>>())
-}
-
-fn parse<T: Copy>(what: &str, name: &str, known: &[(&str, T)]) -> Result<T> {
+fn parse<T: Copy>(what: &'static str, name: &str, known: &[(&str, T)]) -> Result<T, SavedError> {
     known.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
-        Error::failed(format!(
-            "the request in this picture has the {what} {name:?}; expected one of {}",
-            known.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
-        ))
+        let expected = known.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        SavedError::Name { what, found: name.to_owned(), expected }
     })
 }
