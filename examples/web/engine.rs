@@ -3,13 +3,14 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use ralu::gpu::{AdapterChoice, Gpu, LimitsPolicy};
+use ralu::gpu::{AdapterChoice, AdapterPreference, Gpu, LimitsPolicy};
 use ralu::models::layers::Precision;
 use ralu::models::source::{Remote, read};
 use ralu::pipeline::{Options, Pipeline, check_model};
 use serde::Deserialize;
 use wasm_bindgen::prelude::*;
 
+use crate::about::About;
 use crate::error::{from_error, from_gpu, js_error};
 use crate::generation::Generation;
 use crate::object::Object;
@@ -21,6 +22,7 @@ use crate::request;
 pub struct Engine {
     pipeline: Rc<Pipeline>,
     remote: Remote,
+    precision: Precision,
     busy: Rc<Cell<bool>>,
 }
 
@@ -42,12 +44,31 @@ enum LimitsField {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum PreferenceField {
+    #[default]
+    HighPerformance,
+    LowPower,
+    Software,
+}
+
+/// `LoadOptions.adapter` in `package/ralu.d.ts`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AdapterFields {
+    #[serde(default)]
+    preference: PreferenceField,
+    #[serde(default)]
+    limits: LimitsField,
+}
+
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Settings {
     #[serde(default)]
     precision: PrecisionField,
     #[serde(default)]
-    limits: LimitsField,
+    adapter: AdapterFields,
 }
 
 #[wasm_bindgen]
@@ -64,7 +85,12 @@ impl Engine {
                 js_error("bad-request", &format!("the options are not valid: {error}"))
             })?;
         let choice = AdapterChoice {
-            limits: match settings.limits {
+            preference: match settings.adapter.preference {
+                PreferenceField::HighPerformance => AdapterPreference::Fast,
+                PreferenceField::LowPower => AdapterPreference::LowPower,
+                PreferenceField::Software => AdapterPreference::Software,
+            },
+            limits: match settings.adapter.limits {
                 LimitsField::Adapter => LimitsPolicy::Adapter,
                 LimitsField::WebGpu => LimitsPolicy::WebGpuDefaults,
             },
@@ -74,17 +100,15 @@ impl Engine {
         let remote = Remote::new(name, Box::new(origin));
         // What this reads is what opening reads.
         read(&remote, || check_model(&remote)).await.map_err(|error| from_error(&error))?;
-        let options = Options {
-            precision: match settings.precision {
-                PrecisionField::Auto => Precision::Auto,
-                PrecisionField::F32 => Precision::F32,
-                PrecisionField::F16 => Precision::F16,
-            },
-            ..Options::default()
+        let precision = match settings.precision {
+            PrecisionField::Auto => Precision::Auto,
+            PrecisionField::F32 => Precision::F32,
+            PrecisionField::F16 => Precision::F16,
         };
+        let options = Options { precision, ..Options::default() };
         let pipeline = Pipeline::open(gpu, Box::new(remote.clone()), options)
             .map_err(|error| from_error(&error))?;
-        Ok(Engine { pipeline: Rc::new(pipeline), remote, busy: Rc::default() })
+        Ok(Engine { pipeline: Rc::new(pipeline), remote, precision, busy: Rc::default() })
     }
 
     /// Starts a request. Nothing happens until the first `next`.
@@ -98,8 +122,9 @@ impl Engine {
         let request =
             request::parse(&request).map_err(|reason| js_error("bad-request", &reason))?;
         // Checked here, so that a bad request fails at once.
-        self.pipeline.settings(&request).map_err(|error| from_error(&error))?;
-        Ok(Generation::new(self.pipeline.clone(), request, self.busy.clone()))
+        let settings = self.pipeline.settings(&request).map_err(|error| from_error(&error))?;
+        let about = About::new(&self.pipeline, settings, self.precision);
+        Ok(Generation::new(self.pipeline.clone(), request, about, self.busy.clone()))
     }
 
     /// What draws: `AdapterInfo` in `package/ralu.d.ts`.

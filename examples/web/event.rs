@@ -5,10 +5,11 @@ use js_sys::{BigInt64Array, Float32Array, Uint8ClampedArray, Uint32Array};
 use ralu::pipeline::{Event, NamedTensor, NamedTensors, Part, Picture, PictureKind};
 use wasm_bindgen::prelude::*;
 
+use crate::about::About;
 use crate::object::Object;
 
 /// `None` for what this module does not know yet.
-pub fn to_js(event: &Event) -> Option<JsValue> {
+pub fn to_js(event: &Event, about: &About) -> Option<JsValue> {
     let object = |kind: &str| Object::new().with("type", kind);
     Some(JsValue::from(match event {
         Event::Warning(message) => object("warning").with("message", message),
@@ -73,7 +74,8 @@ pub fn to_js(event: &Event) -> Option<JsValue> {
                 .number("seconds", *seconds)
                 .number("stepsComputed", report.n_computed())
                 .number("stepsReused", report.n_reused())
-                .number("tflops", report.flops / 1e12);
+                .number("tflops", report.flops / 1e12)
+                .with("texts", texts_to_js(&about.texts(*seed)));
             match tensors {
                 Some(tensors) => object.with("tensors", tensors_to_js(tensors)),
                 None => object,
@@ -91,6 +93,14 @@ fn image_data(picture: &Picture) -> Option<web_sys::ImageData> {
     let pixels = Uint8ClampedArray::from(&rgba[..]);
     let (width, height) = (picture.width as u32, picture.height as u32);
     web_sys::ImageData::new_with_js_u8_clamped_array_and_sh(&pixels, width, height).ok()
+}
+
+/// `[keyword, text]` of each.
+fn texts_to_js(texts: &[(&str, String)]) -> js_sys::Array {
+    let pair = |(keyword, text): &(&str, String)| {
+        js_sys::Array::of2(&JsValue::from(*keyword), &JsValue::from(text.as_str()))
+    };
+    texts.iter().map(pair).collect()
 }
 
 fn tensors_to_js(tensors: &NamedTensors) -> Object {

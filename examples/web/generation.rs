@@ -10,6 +10,7 @@ use std::task::{Poll, Waker};
 use ralu::pipeline::{Error, Event, Pipeline, Request};
 use wasm_bindgen::prelude::*;
 
+use crate::about::About;
 use crate::{error, event};
 
 /// A request in progress. One at a time: runs of one pipeline share its memory.
@@ -20,6 +21,7 @@ pub struct Generation(Rc<Shared>);
 type Driver = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
 struct Shared {
+    about: About,
     driver: RefCell<Option<Driver>>,
     events: Rc<RefCell<VecDeque<Event>>>,
     waiting: RefCell<Option<Waker>>,
@@ -28,7 +30,12 @@ struct Shared {
 
 impl Generation {
     /// `busy` is true until it ends.
-    pub fn new(pipeline: Rc<Pipeline>, request: Request, busy: Rc<Cell<bool>>) -> Self {
+    pub fn new(
+        pipeline: Rc<Pipeline>,
+        request: Request,
+        about: About,
+        busy: Rc<Cell<bool>>,
+    ) -> Self {
         busy.set(true);
         let events = Rc::new(RefCell::new(VecDeque::new()));
         let told = events.clone();
@@ -41,6 +48,7 @@ impl Generation {
             Ok(())
         };
         Generation(Rc::new(Shared {
+            about,
             driver: RefCell::new(Some(Box::pin(driver))),
             events,
             waiting: RefCell::default(),
@@ -57,7 +65,7 @@ impl Generation {
         loop {
             match poll_fn(|context| shared.poll(context)).await {
                 Some(Ok(event)) => {
-                    if let Some(object) = event::to_js(&event) {
+                    if let Some(object) = event::to_js(&event, &shared.about) {
                         return Ok(object);
                     }
                 }

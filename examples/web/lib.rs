@@ -4,6 +4,7 @@
 //! wherever the page has them ([`origin`]). The engine is the library, as it is.
 #![cfg(target_arch = "wasm32")]
 
+mod about;
 mod engine;
 mod error;
 mod event;

@@ -77,13 +77,19 @@ export type LoadProgress =
   | { phase: "download"; bytes: number; totalBytes: number }
   | { phase: "ready" };
 
+export interface AdapterOptions {
+  /** Which adapter to ask the browser for; a hint. "software" is the browser's own fallback, for tests. */
+  preference?: "high-performance" | "low-power" | "software";
+  /** "webgpu" uses no more than WebGPU guarantees on every adapter. */
+  limits?: "adapter" | "webgpu";
+}
+
 export interface LoadOptions {
   onProgress?: (progress: LoadProgress) => void;
   /** Something that does not stop anything; the console by default. */
   onWarning?: (text: string) => void;
   signal?: AbortSignal;
-  /** `limits: "webgpu"` uses no more than WebGPU guarantees on every adapter. */
-  adapter?: { limits?: "adapter" | "webgpu" };
+  adapter?: AdapterOptions;
   /** How weights are kept on the GPU: as they are stored, in f32 or in f16. */
   precision?: "auto" | "f32" | "f16";
   /** Whether a model from a server is kept in the browser: true by default; "refresh" fetches it anew. */
@@ -191,8 +197,13 @@ export type RaluEvent =
       stepsComputed: number;
       stepsReused: number;
       tflops: number;
+      /** What the picture says about itself, as keywords and texts: see `toPng`. */
+      texts: [keyword: string, text: string][];
       tensors?: Record<string, Tensor>;
     };
+
+/** A PNG that carries the request in its text chunks: `ralu generate --from FILE.png` draws it again. */
+export function toPng(image: { picture: ImageData; texts?: [keyword: string, text: string][] }): Promise<Blob>;
 
 export interface AdapterInfo {
   name: string;

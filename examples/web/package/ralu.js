@@ -2,9 +2,10 @@
 
 import { CachedOrigin, forget } from "./cache.js";
 import { FilesOrigin, HttpOrigin, isWeights } from "./origins.js";
+import { toPng } from "./png.js";
 import init, { Engine } from "./web.js";
 
-export { CachedOrigin, FilesOrigin, HttpOrigin };
+export { CachedOrigin, FilesOrigin, HttpOrigin, toPng };
 
 /** What to do, by an error's code. */
 const ADVICE = {
@@ -79,7 +80,7 @@ export class Ralu {
     };
     try {
       onProgress({ phase: "open" });
-      const engine = await Engine.open(origin.name, seen, { precision, limits: adapter.limits });
+      const engine = await Engine.open(origin.name, seen, { precision, adapter });
       if (prefetch && origin instanceof CachedOrigin) {
         const weights = [...asked].filter(isWeights);
         const progress = (bytes, totalBytes) => onProgress({ phase: "download", bytes, totalBytes });

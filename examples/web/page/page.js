@@ -1,6 +1,6 @@
 // The page: a form in front of `Ralu`.
 
-import { Ralu } from "./ralu/ralu.js";
+import { Ralu, toPng } from "./ralu/ralu.js";
 
 const EXAMPLES = [
   "a fox on a purple background",
@@ -21,6 +21,8 @@ let engine;
 let loaded;
 let controller;
 let startedAt;
+/** The last finished picture's event. */
+let drawn;
 
 // ---- what is said ----------------------------------------------------------------------------
 
@@ -228,6 +230,7 @@ async function draw(signal) {
         break;
       case "image":
         show(event.picture, `Seed ${event.seed}, ${event.picture.width} × ${event.picture.height}, ${seconds(event.seconds)}.`);
+        drawn = event;
         $("save").disabled = false;
         status(`Done in ${seconds((performance.now() - startedAt) / 1000)}.`, null);
         break;
@@ -280,14 +283,12 @@ $("prompt").addEventListener("keydown", (event) => {
     form.requestSubmit();
   }
 });
-$("save").addEventListener("click", () => {
-  canvas.toBlob((blob) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = `ralu-${$("seed").value}.png`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  });
+$("save").addEventListener("click", async () => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await toPng(drawn));
+  link.download = `ralu-${drawn.seed}.png`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 });
 for (const text of EXAMPLES) {
   const button = document.createElement("button");

@@ -1,0 +1,48 @@
+//! What a picture says about itself: the text chunks that the command line writes into its PNGs.
+
+use ralu::models::layers::Precision;
+use ralu::pipeline::saved::Maker;
+use ralu::pipeline::{Pipeline, Saved, Settings};
+
+/// What all pictures of a request have in common.
+pub struct About {
+    settings: Settings,
+    model: String,
+    adapter: String,
+    has_guidance: bool,
+    precision: Precision,
+}
+
+impl About {
+    pub fn new(pipeline: &Pipeline, settings: Settings, precision: Precision) -> Self {
+        let address = pipeline.model_name();
+        // The last part of an address is what the folder is called.
+        let model = address.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+        let report = pipeline.gpu().report();
+        // Browsers need not say what it is.
+        let name = if report.name.is_empty() { report.kind } else { &report.name };
+        About {
+            settings,
+            model,
+            adapter: format!("{name} ({})", report.backend),
+            has_guidance: pipeline.config().transformer.has_guidance_input(),
+            precision,
+        }
+    }
+
+    /// Keywords and texts of the picture with `seed`, `Software` first.
+    pub fn texts(&self, seed: u64) -> Vec<(&'static str, String)> {
+        let maker = Maker {
+            model: &self.model,
+            model_path: None,
+            adapter: &self.adapter,
+            has_guidance: self.has_guidance,
+            precision: self.precision,
+            given: Vec::new(),
+        };
+        let software = ("Software", Saved::SOFTWARE.to_owned());
+        // Only painted regions could fail, and those are checked when the request is.
+        let saved = Saved::new(&self.settings, seed, &maker).ok().and_then(|s| s.texts().ok());
+        std::iter::once(software).chain(saved.unwrap_or_default()).collect()
+    }
+}
