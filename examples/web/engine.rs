@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use ralu::gpu::{AdapterChoice, AdapterPreference, Gpu, LimitsPolicy};
 use ralu::models::layers::Precision;
-use ralu::models::source::{Remote, read};
-use ralu::pipeline::{Options, Pipeline, check_model};
+use ralu::models::source::Remote;
+use ralu::pipeline::{Options, Pipeline};
 use serde::Deserialize;
 use wasm_bindgen::prelude::*;
 
@@ -98,15 +98,14 @@ impl Engine {
         };
         let gpu = Gpu::open(&choice).await.map_err(|error| from_gpu(&error))?;
         let remote = Remote::new(name, Box::new(origin));
-        // What this reads is what opening reads.
-        read(&remote, || check_model(&remote)).await.map_err(|error| from_error(&error))?;
         let precision = match settings.precision {
             PrecisionField::Auto => Precision::Auto,
             PrecisionField::F32 => Precision::F32,
             PrecisionField::F16 => Precision::F16,
         };
         let options = Options { precision, ..Options::default() };
-        let pipeline = Pipeline::open(gpu, Box::new(remote.clone()), options)
+        let pipeline = Pipeline::fetch(gpu, Box::new(remote.clone()), options)
+            .await
             .map_err(|error| from_error(&error))?;
         Ok(Engine { pipeline: Rc::new(pipeline), remote, precision, busy: Rc::default() })
     }

@@ -13,7 +13,7 @@ use crate::models::flux::Flux;
 use crate::models::layers::{LoadContext, Loader, Precision, Upload};
 use crate::models::position_table::Between;
 use crate::models::sd3::Sd3;
-use crate::models::source::Source;
+use crate::models::source::{Source, read};
 use crate::models::t5::T5;
 use crate::models::vae::VaeDecoder;
 use crate::models::weights::{Manifest, Weights};
@@ -307,8 +307,37 @@ impl Pipeline {
         let context = LoadContext::new(&ids, options.precision, gpu.caps().max_binding_bytes);
         let parts = Parts::open(&*source, &config, &context)?;
         drop(context);
+        Ok(Pipeline::of(gpu, source, options, config, tokenizers, ids, parts))
+    }
+
+    /// Like [`Pipeline::open`], for a source whose bytes have to be fetched. One thing after the other, so that no more
+    /// than one is read again when something was lacking, and the event loop has its turn between them.
+    pub async fn fetch(gpu: Gpu, source: Box<dyn Source>, options: Options) -> Result<Self, Error> {
+        let from = &*source;
+        let config = read(from, || Ok::<_, Error>(ModelConfig::load(from)?)).await?;
+        let tokenizers = read(from, || Tokenizers::open(from, &config)).await?;
+        let (ids, parts) = read(from, || {
+            let ids = ResidentIds::default();
+            let context = LoadContext::new(&ids, options.precision, gpu.caps().max_binding_bytes);
+            let parts = Parts::open(from, &config, &context)?;
+            drop(context);
+            Ok::<_, Error>((ids, parts))
+        })
+        .await?;
+        Ok(Pipeline::of(gpu, source, options, config, tokenizers, ids, parts))
+    }
+
+    fn of(
+        gpu: Gpu,
+        source: Box<dyn Source>,
+        options: Options,
+        config: ModelConfig,
+        tokenizers: Tokenizers,
+        ids: ResidentIds,
+        parts: Parts,
+    ) -> Self {
         let keeps_text_encoders = options.keeps_text_encoders(&parts);
-        Ok(Pipeline {
+        Pipeline {
             gpu,
             config,
             ids,
@@ -322,7 +351,7 @@ impl Pipeline {
             kept: Kept::default(),
             between: Cell::new(None),
             source,
-        })
+        }
     }
 
     /// The model's configuration.

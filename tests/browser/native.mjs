@@ -16,7 +16,8 @@ export function drawNatively(program, folder, name, args) {
     { encoding: "utf8", maxBuffer: 1 << 28, stdio: ["ignore", "pipe", "inherit"] },
   );
   const events = out.trim().split("\n").map((line) => JSON.parse(line));
-  return { latents: readTensor(readFileSync(tensors), "latents"), rgb: readPng(readFileSync(png)), events };
+  const file = readFileSync(png);
+  return { latents: readTensor(readFileSync(tensors), "latents"), rgb: readPng(file), texts: readTexts(file), events };
 }
 
 /** A tensor of a safetensors file in f32. */
@@ -34,20 +35,50 @@ export function floats(bytes) {
   return Float32Array.from({ length: bytes.length / 4 }, (_, i) => bytes.readFloatLE(4 * i));
 }
 
+/** The chunks of a PNG, kind and content. */
+function* chunks(file) {
+  for (let at = 8; at < file.length; ) {
+    const length = file.readUInt32BE(at);
+    const named = file.subarray(at + 4, at + 8 + length);
+    if (crc32(named) !== file.readUInt32BE(at + 8 + length)) throw new Error("a PNG's chunk has a wrong CRC");
+    yield [named.toString("latin1", 0, 4), named.subarray(4)];
+    at += 12 + length;
+  }
+}
+
+/** As PNG defines it. */
+function crc32(bytes) {
+  let crc = 0xffffffff;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit += 1) crc = crc & 1 ? (crc >>> 1) ^ 0xedb88320 : crc >>> 1;
+  }
+  return (crc ^ 0xffffffff) >>> 0;
+}
+
+/** Keywords and texts of a PNG's text chunks. */
+export function readTexts(file) {
+  const texts = [];
+  for (const [kind, body] of chunks(file)) {
+    const end = body.indexOf(0);
+    const keyword = body.toString("latin1", 0, end);
+    if (kind === "tEXt") texts.push([keyword, body.toString("latin1", end + 1)]);
+    // Behind the keyword: not compressed, no method, no language, no translation.
+    if (kind === "iTXt") texts.push([keyword, body.toString("utf8", end + 5)]);
+  }
+  return texts;
+}
+
 /** The pixels of an 8-bit RGB PNG without interlacing, which is what ralu writes. */
 export function readPng(file) {
   const parts = [];
   let [width, height] = [0, 0];
-  for (let at = 8; at < file.length; ) {
-    const length = file.readUInt32BE(at);
-    const kind = file.toString("latin1", at + 4, at + 8);
-    const body = file.subarray(at + 8, at + 8 + length);
+  for (const [kind, body] of chunks(file)) {
     if (kind === "IHDR") {
       [width, height] = [body.readUInt32BE(0), body.readUInt32BE(4)];
       if (body[8] !== 8 || body[9] !== 2 || body[12] !== 0) throw new Error("not an 8-bit RGB PNG");
     }
     if (kind === "IDAT") parts.push(body);
-    at += 12 + length;
   }
   const raw = inflateSync(Buffer.concat(parts));
   const stride = width * 3;

@@ -27,6 +27,9 @@ const types = {
  * length but has no bytes from there on; `failAfter: { path: bytes }` breaks every connection that wants bytes behind
  * that; `status: { path: 500 }` refuses, `refusedUnder: "/models/"` whatever lies there.
  *
+ * `server.made`, a map from paths to `{ size, parts: [{ at, bytes }] }`, has files that are nowhere: zeros but for their
+ * parts.
+ *
  * `server.requests` lists `{ path, range, bytes }`.
  */
 export async function serve(folders, port = 0) {
@@ -37,6 +40,7 @@ export async function serve(folders, port = 0) {
     });
   });
   server.faults = {};
+  server.made = new Map();
   server.requests = [];
   await new Promise((done, refused) => server.once("error", refused).listen(port, "127.0.0.1", done));
   server.url = `http://127.0.0.1:${server.address().port}/`;
@@ -58,11 +62,12 @@ async function answer(server, folders, request, response) {
   const first = path.split("/")[1];
   const mapped = first in folders ? join(folders[first], path.slice(first.length + 1)) : undefined;
   const file = mapped ?? (folders[""] && join(folders[""], path));
-  const found = file && (await stat(file).catch(() => undefined));
-  if (!found?.isFile()) return refuse(404);
+  const made = server.made.get(path);
+  const found = made ?? (file && (await stat(file).catch(() => undefined)));
+  if (!made && !found?.isFile()) return refuse(404);
 
   const size = Math.min(found.size, faults.truncated?.[path] ?? Infinity);
-  const headers = { "content-type": types[extname(file)] ?? "application/octet-stream", "cache-control": "no-store" };
+  const headers = { "content-type": types[extname(path)] ?? "application/octet-stream", "cache-control": "no-store" };
   let [from, to] = [0, size];
   let status = 200;
   const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
@@ -84,7 +89,19 @@ async function answer(server, folders, request, response) {
   entry.bytes = to - from;
   response.writeHead(status, { ...headers, "content-length": to - from });
   if (request.method === "HEAD" || to === from) return response.end();
+  if (made) return response.end(makeBytes(made, from, to));
   createReadStream(file, { start: from, end: to - 1 }).pipe(response);
+}
+
+/** Bytes `from` to `to` of a file that is made up. */
+function makeBytes({ parts }, from, to) {
+  const bytes = Buffer.alloc(to - from);
+  for (const part of parts) {
+    const start = Math.max(from, part.at);
+    const end = Math.min(to, part.at + part.bytes.length);
+    if (start < end) part.bytes.copy(bytes, start - from, start - part.at, end - part.at);
+  }
+  return bytes;
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

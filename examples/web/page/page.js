@@ -14,7 +14,6 @@ const DEFAULT_MODEL = "models/tiny-flux/";
 const $ = (id) => document.getElementById(id);
 const form = $("form");
 const canvas = $("canvas");
-const context = canvas.getContext("2d");
 
 let engine;
 /** What `engine` was loaded from. */
@@ -125,22 +124,30 @@ async function open(next) {
 
 // ---- drawing ---------------------------------------------------------------------------------
 
-function show(picture, caption) {
-  canvas.width = picture.width;
-  canvas.height = picture.height;
-  context.putImageData(picture, 0, 0);
+/** What the large canvas shows: an ImageData, what it is, and the regions to outline on it. */
+function show({ picture, caption, regions }) {
+  paint(canvas, picture, regions);
   $("caption").textContent = caption;
   canvas.setAttribute("aria-label", `${caption} Prompt: ${$("prompt").value}`);
+  for (const { button, shown } of stages) button?.setAttribute("aria-pressed", String(shown?.picture === picture));
 }
 
-/** Outlines of the chosen regions, over the estimate that they were chosen by. */
-function outline({ rows, columns, selected }) {
+function paint(target, picture, regions) {
+  target.width = picture.width;
+  target.height = picture.height;
+  target.getContext("2d").putImageData(picture, 0, 0);
+  if (regions) outline(target, regions);
+}
+
+/** Outlines of the chosen regions, over the estimate that they were chosen by; the rest is darkened. */
+function outline(target, { rows, columns, selected }) {
   const chosen = new Set(selected);
-  const [w, h] = [canvas.width / columns, canvas.height / rows];
+  const context = target.getContext("2d");
+  const [w, h] = [target.width / columns, target.height / rows];
   const is = (row, column) => row >= 0 && row < rows && column >= 0 && column < columns && chosen.has(row * columns + column);
-  context.fillStyle = "rgb(0 0 0 / 45%)";
+  context.fillStyle = "rgb(0 0 0 / 40%)";
   context.strokeStyle = "#ffc400";
-  context.lineWidth = Math.max(1, canvas.width / 256);
+  context.lineWidth = Math.max(1, target.width / 200);
   context.beginPath();
   for (let row = 0; row < rows; row += 1) {
     for (let column = 0; column < columns; column += 1) {
@@ -159,27 +166,39 @@ function outline({ rows, columns, selected }) {
   context.stroke();
 }
 
-/** The timeline's items, by stage. */
+/** The timeline's cards, by stage. */
 let stages = [];
 
 function addStage({ stage, of, tokens, steps }) {
   const item = document.createElement("li");
-  item.innerHTML = `<div class="bar"><i></i></div><b></b><span></span><span></span>`;
-  const [bar, title, size, time] = item.querySelectorAll("i, b, span");
-  title.textContent = of === 1 ? "All steps" : `Stage ${stage} of ${of}`;
-  size.textContent = `${tokens} tokens, ${steps} steps`;
-  item.style.flexGrow = tokens * steps;
+  item.innerHTML = `<button type="button" aria-pressed="false" disabled><canvas width="1" height="1"></canvas><div class="steps"></div><b></b><span></span><span></span></button>`;
+  const [button, thumbnail, ticks, title, size, time] = item.querySelectorAll("button, canvas, .steps, b, span");
+  title.textContent = of === 1 ? "All steps" : `Stage ${stage}`;
+  size.textContent = `${steps} steps, ${tokens} tokens`;
+  ticks.append(...Array.from({ length: steps }, () => document.createElement("i")));
   $("timeline").append(item);
-  stages[stage] = { bar, time, seconds: 0, tokens };
+  const entry = { button, thumbnail, ticks, time, seconds: 0, tokens, steps };
+  button.addEventListener("click", () => show(entry.shown));
+  stages[stage] = entry;
 }
 
-function step({ stage, step, of, seconds: took, done, sigma }) {
-  const item = stages[stage];
-  item.seconds += took;
-  item.bar.style.width = `${(100 * step) / of}%`;
-  const perSecond = Math.round((item.tokens * step) / item.seconds);
-  item.time.textContent = `${seconds(item.seconds)}, ${perSecond} tokens/s`;
-  status(`Step ${step} of ${of}, noise ${sigma.toFixed(2)}, after ${seconds((performance.now() - startedAt) / 1000)}`, done);
+/** The picture that a stage ended with. */
+function stagePicture(stage, shown) {
+  const entry = stages[stage];
+  entry.shown = shown;
+  entry.button.disabled = false;
+  paint(entry.thumbnail, shown.picture, shown.regions);
+  show(shown);
+}
+
+function step({ stage, step, seconds: took, done, sigma, reused }) {
+  const entry = stages[stage];
+  entry.seconds += took;
+  entry.ticks.children[step - 1].className = reused ? "reused" : "done";
+  const perSecond = Math.round((entry.tokens * step) / entry.seconds);
+  entry.time.textContent = `${seconds(entry.seconds)}, ${perSecond} tokens/s`;
+  const elapsed = seconds((performance.now() - startedAt) / 1000);
+  status(`Stage ${stage}, step ${step} of ${entry.steps}, noise ${sigma.toFixed(2)}, ${elapsed}`, done);
 }
 
 async function draw(signal) {
@@ -191,13 +210,13 @@ async function draw(signal) {
     width: size,
     height: size,
     ralu: $("ralu").value,
+    stagePictures: true,
     signal,
   };
   writeAddress();
   $("timeline").replaceChildren();
   stages = [];
   startedAt = performance.now();
-  let regions;
   for await (const event of engine.generate(request)) {
     switch (event.type) {
       case "warning":
@@ -217,23 +236,25 @@ async function draw(signal) {
       case "step":
         step(event);
         break;
-      case "regions":
-        regions = event;
-        outline(event);
-        $("caption").textContent = `Stage 1's estimate; the ${event.selected.length} outlined patches are refined first.`;
+      case "regions": {
+        const { picture } = stages[1].shown;
+        const caption = `Stage 1's estimate; the ${event.selected.length} outlined patches are refined first.`;
+        stagePicture(1, { picture, caption, regions: event });
         break;
+      }
       case "stagePicture":
-        if (event.kind === "estimate") {
-          show(event.picture, `Estimate after stage ${event.stage}.`);
-          if (regions && event.stage === 1) outline(regions);
-        }
+        if (event.kind !== "estimate") break;
+        stagePicture(event.stage, { picture: event.picture, caption: `Estimate after stage ${event.stage}.` });
         break;
-      case "image":
-        show(event.picture, `Seed ${event.seed}, ${event.picture.width} × ${event.picture.height}, ${seconds(event.seconds)}.`);
+      case "image": {
+        const { picture, seed } = event;
+        const caption = `Seed ${seed}, ${picture.width} × ${picture.height}, ${seconds(event.seconds)}.`;
         drawn = event;
+        stagePicture(stages.length - 1, { picture, caption });
         $("save").disabled = false;
         status(`Done in ${seconds((performance.now() - startedAt) / 1000)}.`, null);
         break;
+      }
     }
   }
 }
@@ -274,6 +295,8 @@ form.addEventListener("submit", (event) => {
   busy(draw);
 });
 $("cancel").addEventListener("click", () => controller?.abort());
+addEventListener("keydown", (event) => event.key === "Escape" && controller?.abort());
+addEventListener("hashchange", () => readAddress());
 $("dice").addEventListener("click", newSeed);
 $("load").addEventListener("click", () => open($("url").value || DEFAULT_MODEL));
 $("folder").addEventListener("change", (event) => event.target.files.length > 0 && open(event.target.files));

@@ -1,0 +1,53 @@
+// Compiled, not run: programs that use the package by its types, and some that must not compile.
+
+import { Ralu, RaluError, toPng, type LoadProgress, type Origin, type RaluEvent } from "../../examples/web/package/ralu.js";
+
+export async function draw(canvas: OffscreenCanvas, signal: AbortSignal): Promise<Blob | undefined> {
+  const engine = await Ralu.load("models/tiny-flux/", {
+    onProgress: (progress: LoadProgress) => {
+      if (progress.phase === "download") console.log(progress.bytes / progress.totalBytes);
+      // @ts-expect-error: only a download has bytes
+      if (progress.phase === "ready") console.log(progress.bytes);
+    },
+    adapter: { preference: "low-power", limits: "webgpu" },
+    precision: "f16",
+    signal,
+  });
+  console.log(engine.adapter.name, engine.memory.heapBytes);
+  let file: Blob | undefined;
+  try {
+    for await (const event of engine.generate({ prompt: "a red apple", ralu: "4x", seed: 1, signal })) {
+      if (event.type === "image") {
+        canvas.getContext("2d")?.putImageData(event.picture, 0, 0);
+        file = await toPng(event);
+      }
+      if (event.type === "regions") console.log(event.selected.length / (event.rows * event.columns));
+      // @ts-expect-error: which event it is decides what it has
+      console.log(event.picture);
+    }
+  } catch (error) {
+    if (error instanceof RaluError && error.code === "out-of-memory") console.log(error.message);
+    // @ts-expect-error: there is no such code
+    if (error instanceof RaluError && error.code === "out of paper") console.log(error.message);
+  }
+  engine.dispose();
+  return file;
+}
+
+export async function pick(folder: FileSystemDirectoryHandle, files: FileList, own: Origin): Promise<void> {
+  for (const model of [folder, files, own, new URL("https://example.org/model/")]) (await Ralu.load(model)).dispose();
+  // @ts-expect-error: a model is no number
+  await Ralu.load(7);
+}
+
+export function stages(events: RaluEvent[]): number[] {
+  return events.flatMap((event) => (event.type === "stage" ? [event.tokens * event.steps] : []));
+}
+
+export function requests(engine: Ralu): void {
+  engine.generate({ prompt: "", ralu: { stageSteps: [1, 2, 3], stageEnds: [0.3, 0.6, 1], upRatio: 0.3 } });
+  // @ts-expect-error: a request needs a prompt
+  engine.generate({ width: 64 });
+  // @ts-expect-error: there is no such preset
+  engine.generate({ prompt: "", ralu: "9x" });
+}
