@@ -1,6 +1,7 @@
 // Debian's Chromium with its software WebGPU, driven by playwright-core.
 
-import { existsSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { chromium } from "playwright-core";
 
 const quiet = [
@@ -23,10 +24,20 @@ const webgpu = [
   "--disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension",
 ];
 
+const executablePath = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
+  .find((path) => path && existsSync(path));
+
+/** What makes Vulkan's loader find Chromium's software driver, so that a native program runs on the same adapter. */
+export function sameAdapter() {
+  const driver = ["/usr/lib/chromium", dirname(realpathSync(executablePath))]
+    .map((folder) => join(folder, "vk_swiftshader_icd.json"))
+    .find((path) => existsSync(path));
+  if (!driver) throw new Error(`no vk_swiftshader_icd.json was found beside ${executablePath}`);
+  return { VK_DRIVER_FILES: driver, VK_ICD_FILENAMES: driver };
+}
+
 /** A browser with a new, empty profile; without WebGPU if `gpu` is false. */
 export async function openChromium({ gpu = true } = {}) {
-  const executablePath = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
-    .find((path) => path && existsSync(path));
   if (!executablePath) throw new Error("no Chromium was found: install it, or say where it is with CHROMIUM=path");
   // Chromium brings its own Vulkan driver, and finds none where another one is prescribed.
   const { VK_DRIVER_FILES, VK_ICD_FILENAMES, ...env } = process.env;

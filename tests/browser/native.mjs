@@ -5,15 +5,15 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { inflateSync } from "node:zlib";
 
-/** Runs `ralu generate` in `folder`; gives its latents, pixels and seconds. `program` is the command and its arguments. */
-export function drawNatively(program, folder, name, args) {
+/** Runs `ralu generate` in `folder`; gives its latents, pixels and events. `program` is the command and its arguments. */
+export function drawNatively(program, folder, name, args, env = {}) {
   const tensors = join(folder, `${name}.safetensors`);
   const png = join(folder, `${name}.png`);
   const [command, ...rest] = program;
   const out = execFileSync(
     command,
     [...rest, "generate", ...args, "--save-tensors", tensors, "-o", png, "--events", "json", "--quiet"],
-    { encoding: "utf8", maxBuffer: 1 << 28, stdio: ["ignore", "pipe", "inherit"] },
+    { encoding: "utf8", maxBuffer: 1 << 28, stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, ...env } },
   );
   const events = out.trim().split("\n").map((line) => JSON.parse(line));
   const file = readFileSync(png);

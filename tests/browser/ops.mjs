@@ -49,4 +49,5 @@ try {
   server.close();
 }
 console.log(`${ran} tests in Chromium, ${failed} failed`);
-process.exit(ran > 0 && failed === 0 ? 0 : 1);
+// Nothing that has WORD in its name may be in the other half of the tests.
+process.exit(failed === 0 && (ran > 0 || word) ? 0 : 1);

@@ -129,7 +129,8 @@ function show({ picture, caption, regions }) {
   paint(canvas, picture, regions);
   $("caption").textContent = caption;
   canvas.setAttribute("aria-label", `${caption} Prompt: ${$("prompt").value}`);
-  for (const { button, shown } of stages) button?.setAttribute("aria-pressed", String(shown?.picture === picture));
+  // Counted from 1: forEach leaves out what is not there.
+  stages.forEach(({ button, shown }) => button.setAttribute("aria-pressed", String(shown?.picture === picture)));
 }
 
 function paint(target, picture, regions) {
