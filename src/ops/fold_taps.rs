@@ -49,7 +49,7 @@ pub fn fold_taps<'r>(
 pub fn reference(weight: &[f32], channels: usize, phase: usize) -> Vec<f64> {
     // Output pixel `2 * i + phase` sees, with tap `k`, input pixel `(2 * i + phase + k - 1) / 2`, rounded down. That is
     // `i - 1 + phase`, the first that it sees, plus this.
-    let meets = |phase: usize, k: usize| (phase + k + 1) / 2 - phase;
+    let meets = |phase: usize, k: usize| (phase + k).div_ceil(2) - phase;
     let mut folded = vec![0.0; weight.len() / 9 * 4];
     for (i, w) in weight.iter().enumerate() {
         let (row, c) = (i / channels, i % channels);
