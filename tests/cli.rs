@@ -527,6 +527,27 @@ fn a_picture_without_a_request_cannot_be_repeated() {
     fails(ralu_generate().args(["--from", "no-such.png"]), 1, &["no-such.png"]);
 }
 
+/// Those made in browsers have no folder to name.
+#[test]
+fn a_picture_that_names_no_folder_asks_for_one() {
+    let folder = folder();
+    let path = folder.path().join("other.png");
+    let request = r#"{
+        "format": 1, "version": "0", "model": "other-flux", "model_path": null, "adapter": "", "prompt": "a fox",
+        "negative_prompt": null, "width": 64, "height": 64, "steps": 1, "guidance": null, "true_cfg": 1.0,
+        "max_sequence_length": 64, "seed": 1, "rng": "philox", "precision": "auto",
+        "ralu": { "name": "off", "variant": "exact", "parameters": null, "regions": null }
+    }"#;
+    let mut encoder = png::Encoder::new(fs::File::create(&path).expect("a file"), 1, 1);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.add_itxt_chunk("ralu".into(), request.into()).expect("a text");
+    encoder.write_header().expect("a header").write_image_data(&[0]).expect("a pixel");
+    let mut command = ralu_generate();
+    command.arg("--from").arg(&path).arg("-o").arg(folder.path().join("again.png"));
+    fails(&mut command, 2, &["other-flux", "--model"]);
+    succeeds(command.args(["--model", MODEL]));
+}
+
 #[test]
 fn pictures_of_a_series_equal_pictures_alone() {
     let folder = folder();

@@ -134,10 +134,20 @@ function show({ picture, caption, regions }) {
 }
 
 function paint(target, picture, regions) {
-  target.width = picture.width;
-  target.height = picture.height;
-  target.getContext("2d").putImageData(picture, 0, 0);
-  if (regions) outline(target, regions);
+  const { width, height } = picture;
+  target.width = width;
+  target.height = height;
+  const context = target.getContext("2d");
+  context.putImageData(picture, 0, 0);
+  if (!regions) return;
+  // Lines are fine only on a fine canvas.
+  const scale = Math.ceil(768 / width);
+  const small = new OffscreenCanvas(width, height);
+  small.getContext("2d").putImageData(picture, 0, 0);
+  target.width = scale * width;
+  target.height = scale * height;
+  context.drawImage(small, 0, 0, target.width, target.height);
+  outline(target, regions);
 }
 
 /** Outlines of the chosen regions, over the estimate that they were chosen by; the rest is darkened. */
@@ -148,7 +158,7 @@ function outline(target, { rows, columns, selected }) {
   const is = (row, column) => row >= 0 && row < rows && column >= 0 && column < columns && chosen.has(row * columns + column);
   context.fillStyle = "rgb(0 0 0 / 40%)";
   context.strokeStyle = "#ffc400";
-  context.lineWidth = Math.max(1, target.width / 200);
+  context.lineWidth = target.width / 160;
   context.beginPath();
   for (let row = 0; row < rows; row += 1) {
     for (let column = 0; column < columns; column += 1) {
@@ -173,9 +183,10 @@ let stages = [];
 function addStage({ stage, of, tokens, steps }) {
   const item = document.createElement("li");
   item.innerHTML = `<button type="button" aria-pressed="false" disabled><canvas width="1" height="1"></canvas><div class="steps"></div><b></b><span></span><span></span></button>`;
-  const [button, thumbnail, ticks, title, size, time] = item.querySelectorAll("button, canvas, .steps, b, span");
+  const [button, thumbnail, ticks, title, time, size] = item.querySelectorAll("button, canvas, .steps, b, span");
   title.textContent = of === 1 ? "All steps" : `Stage ${stage}`;
-  size.textContent = `${steps} steps, ${tokens} tokens`;
+  time.textContent = `${steps} steps`;
+  size.textContent = `${tokens} tokens/step`;
   ticks.append(...Array.from({ length: steps }, () => document.createElement("i")));
   $("timeline").append(item);
   const entry = { button, thumbnail, ticks, time, seconds: 0, tokens, steps };
@@ -196,8 +207,7 @@ function step({ stage, step, seconds: took, done, sigma, reused }) {
   const entry = stages[stage];
   entry.seconds += took;
   entry.ticks.children[step - 1].className = reused ? "reused" : "done";
-  const perSecond = Math.round((entry.tokens * step) / entry.seconds);
-  entry.time.textContent = `${seconds(entry.seconds)}, ${perSecond} tokens/s`;
+  entry.time.textContent = `${entry.steps} steps, ${seconds(entry.seconds)}`;
   const elapsed = seconds((performance.now() - startedAt) / 1000);
   status(`Stage ${stage}, step ${step} of ${entry.steps}, noise ${sigma.toFixed(2)}, ${elapsed}`, done);
 }
