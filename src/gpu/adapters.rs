@@ -1,6 +1,6 @@
 //! Which adapters there are, and which of them to use.
 
-use super::Error;
+use super::{Error, pipeline_cache, profile};
 
 /// How far to trust an adapter's limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,8 +100,51 @@ const STORAGE_BUFFERS: u32 = 6;
 /// Invocations in our largest workgroup, but for kernels that `ops::choice` leaves out where theirs do not fit.
 const INVOCATIONS: u32 = 128;
 
+/// What [`super::Gpu::open`] opens an adapter with; a host program that opens a device of its own for
+/// [`super::Gpu::adopt`] starts from it. Of `choice`, limits and features count.
+pub fn device_descriptor(
+    adapter: &wgpu::Adapter,
+    choice: &AdapterChoice,
+) -> wgpu::DeviceDescriptor<'static> {
+    let adapter_limits = adapter.limits();
+    let mut limits = wgpu::Limits::defaults().or_worse_values_from(&adapter_limits);
+    if choice.limits == LimitsPolicy::Adapter {
+        limits.max_buffer_size = adapter_limits.max_buffer_size;
+        limits.max_storage_buffer_binding_size = adapter_limits.max_storage_buffer_binding_size;
+        limits.max_compute_workgroup_storage_size =
+            adapter_limits.max_compute_workgroup_storage_size;
+    }
+    // No kernel that we cannot do without needs an optional feature. Timestamps cost nothing until a profiler writes
+    // them; a browser has none inside passes.
+    let offered = adapter.features();
+    let mut features = profile::features(offered) | pipeline_cache::features(offered);
+    if choice.limits == LimitsPolicy::WebGpuDefaults {
+        features &= wgpu::Features::TIMESTAMP_QUERY;
+    }
+    if choice.limits == LimitsPolicy::Adapter {
+        features |= kernel_features(adapter, choice.features);
+    }
+    let experimental_features = if features.intersects(wgpu::Features::all_experimental_mask()) {
+        // SAFETY: the only experimental feature asked for is cooperative matrices, and wgpu's promise for such a feature
+        // is that it may have bugs that break the rules of memory. One kernel uses it, `matmul_cooperative.wgsl`, only
+        // where the user allows f16 products: its matrices lie wholly inside arrays of workgroup memory whose sizes
+        // are multiples of theirs, it uses them in uniform control flow, and the op tests check its results.
+        unsafe { wgpu::ExperimentalFeatures::enabled() }
+    } else {
+        wgpu::ExperimentalFeatures::disabled()
+    };
+    wgpu::DeviceDescriptor {
+        label: Some("ralu"),
+        required_features: features,
+        required_limits: limits,
+        experimental_features,
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        ..Default::default()
+    }
+}
+
 /// The optional features that kernels have a use for, as far as an adapter offers them.
-pub(super) fn kernel_features(adapter: &wgpu::Adapter, policy: FeaturesPolicy) -> wgpu::Features {
+fn kernel_features(adapter: &wgpu::Adapter, policy: FeaturesPolicy) -> wgpu::Features {
     let stable = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
     match policy {
         FeaturesPolicy::None => wgpu::Features::empty(),

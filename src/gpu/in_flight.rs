@@ -17,6 +17,9 @@ use super::{Error, Gpu};
 /// What error scopes have caught, as soon as it is known.
 pub(super) type Caught = Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
 
+/// FLOPs of the least slice, of which a fast device has done many before a submission costs what it does.
+const LEAST_SLICE_FLOPS: f64 = 1e8;
+
 /// Slices that may be queued while the host prepares the next: enough for the GPU never to wait, and few enough that
 /// a dropped run leaves little behind.
 const QUEUED: usize = 2;
@@ -35,6 +38,8 @@ pub(super) struct InFlight {
     slices: RefCell<VecDeque<Slice>>,
     last: Cell<Ticket>,
     pace: Cell<Pace>,
+    /// How long a slice may be where others want the device too.
+    slice_seconds: Cell<Option<f64>>,
 }
 
 struct Slice {
@@ -62,9 +67,13 @@ impl Gpu {
     /// take a fifth of a second: that is far from any driver's time-out, quick to cancel, and costs few submissions.
     pub(super) fn slice_flops(&self) -> f64 {
         let first = self.first_slice_flops;
-        match self.in_flight.pace.get().flops_per_second {
-            None => first,
-            Some(rate) => (rate * SLICE_SECONDS).clamp(first, MAX_GROWTH * first),
+        match (self.in_flight.pace.get().flops_per_second, self.in_flight.slice_seconds.get()) {
+            (None, None) => first,
+            (Some(rate), None) => (rate * SLICE_SECONDS).clamp(first, MAX_GROWTH * first),
+            (None, Some(seconds)) => (first * seconds).max(LEAST_SLICE_FLOPS),
+            (Some(rate), Some(seconds)) => {
+                (rate * seconds).clamp(LEAST_SLICE_FLOPS, MAX_GROWTH * first)
+            }
         }
     }
 
@@ -148,6 +157,10 @@ impl Gpu {
 }
 
 impl InFlight {
+    pub(super) fn yield_every(&self, seconds: f64) {
+        self.slice_seconds.set(Some(seconds));
+    }
+
     pub(super) fn assume_speed(&self, flops_per_second: f64) {
         let flops_per_second = Some(flops_per_second);
         self.pace.set(Pace { flops_per_second, ..self.pace.get() });

@@ -22,7 +22,7 @@ mod uploads;
 
 pub use adapters::{
     AdapterChoice, AdapterPreference, AdapterReport, FeaturesPolicy, LimitsPolicy, describe,
-    list_adapters,
+    device_descriptor, list_adapters,
 };
 pub use error::{Error, human_bytes};
 pub use in_flight::Ticket;
@@ -120,59 +120,18 @@ impl Drop for Buffer {
 impl Gpu {
     /// Opens the adapter that `choice` names, or the best one.
     pub async fn open(choice: &AdapterChoice) -> Result<Gpu, Error> {
-        let candidate = adapters::choose(choice).await?;
-        let mut report = candidate.report;
-        let adapter_limits = candidate.adapter.limits();
-        let mut limits = wgpu::Limits::defaults().or_worse_values_from(&adapter_limits);
-        if choice.limits == LimitsPolicy::Adapter {
-            limits.max_buffer_size = adapter_limits.max_buffer_size;
-            limits.max_storage_buffer_binding_size = adapter_limits.max_storage_buffer_binding_size;
-            limits.max_compute_workgroup_storage_size =
-                adapter_limits.max_compute_workgroup_storage_size;
-        }
-        report.max_buffer_bytes = limits.max_buffer_size;
-        report.max_binding_bytes = limits.max_storage_buffer_binding_size;
-        // No kernel that we cannot do without needs an optional feature. Timestamps cost nothing until a profiler writes
-        // them; a browser has none inside passes.
-        let offered = candidate.adapter.features();
-        let mut features = profile::features(offered) | pipeline_cache::features(offered);
-        if choice.limits == LimitsPolicy::WebGpuDefaults {
-            features &= wgpu::Features::TIMESTAMP_QUERY;
-        }
-        if choice.limits == LimitsPolicy::Adapter {
-            features |= adapters::kernel_features(&candidate.adapter, choice.features);
-        }
-        let experimental_features = if features.intersects(wgpu::Features::all_experimental_mask())
-        {
-            // SAFETY: the only experimental feature asked for is cooperative matrices, and wgpu's promise for such a feature
-            // is that it may have bugs that break the rules of memory. One kernel uses it, `matmul_cooperative.wgsl`, only
-            // where the user allows f16 products: its matrices lie wholly inside arrays of workgroup memory whose sizes
-            // are multiples of theirs, it uses them in uniform control flow, and the op tests check its results.
-            unsafe { wgpu::ExperimentalFeatures::enabled() }
-        } else {
-            wgpu::ExperimentalFeatures::disabled()
-        };
-        let (device, queue) = candidate
-            .adapter
-            .request_device(&wgpu::DeviceDescriptor {
-                label: Some("ralu"),
-                required_features: features,
-                required_limits: limits,
-                experimental_features,
-                memory_hints: wgpu::MemoryHints::MemoryUsage,
-                ..Default::default()
-            })
-            .await
-            .map_err(|error| Error::Open {
-                adapter: report.name.clone(),
-                reason: error.to_string(),
-            })?;
+        let adapters::Candidate { adapter, report } = adapters::choose(choice).await?;
+        let (device, queue) =
+            adapter.request_device(&device_descriptor(&adapter, choice)).await.map_err(
+                |error| Error::Open { adapter: report.name.clone(), reason: error.to_string() },
+            )?;
         Ok(Gpu::adopt(device, queue, report))
     }
 
-    /// Uses a device that the host program has opened, so that both can share buffers and textures. `report` comes
-    /// from [`describe`].
-    pub fn adopt(device: wgpu::Device, queue: wgpu::Queue, report: AdapterReport) -> Gpu {
+    /// Uses a device that the host program has opened, so that both draw on the same one: [`device_descriptor`] says
+    /// what to open it with, and [`describe`] gives `report`. A host with a window says with [`Gpu::yield_every`] how
+    /// often its frames want a turn.
+    pub fn adopt(device: wgpu::Device, queue: wgpu::Queue, mut report: AdapterReport) -> Gpu {
         let lost: Arc<Mutex<Option<String>>> = Arc::default();
         let uncaptured: Arc<Mutex<Option<String>>> = Arc::default();
         let note = lost.clone();
@@ -193,6 +152,8 @@ impl Gpu {
         let is_cpu = report.kind == "CPU";
         let discrete = report.kind == "discrete GPU";
         let limits = device.limits();
+        report.max_buffer_bytes = limits.max_buffer_size;
+        report.max_binding_bytes = limits.max_storage_buffer_binding_size;
         let features = device.features();
         let caps = Caps {
             max_binding_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
@@ -247,6 +208,12 @@ impl Gpu {
     /// into submissions of the right length.
     pub fn assume_speed(&self, flops_per_second: f64) {
         self.in_flight.assume_speed(flops_per_second);
+    }
+
+    /// Makes submissions no longer than about `seconds`, so that others who use this device (the frames of a window)
+    /// need not wait for longer than a few of them. Shorter ones cost a little speed.
+    pub fn yield_every(&self, seconds: f64) {
+        self.in_flight.yield_every(seconds);
     }
 
     /// How many objects were created so far.
