@@ -1,6 +1,8 @@
 //! What a run tells while it happens.
 
-use super::{NamedTensors, Picture};
+use std::sync::Arc;
+
+use super::{FirstStage, NamedTensors, Picture};
 use crate::gpu::ProgramTimes;
 use crate::sampling::Grid;
 
@@ -133,8 +135,22 @@ pub enum Event {
     Profile(ProgramTimes),
     /// A step is done.
     Step(StepDone),
-    /// A stage is over.
+    /// What the run has in mind after a step, if [`super::Request::estimates`] asks for it: the clean estimate in the
+    /// colours of [`super::LatentColors`], at an eighth of the size. Comes after the step.
+    Estimate {
+        /// Number of the picture, from 0.
+        image: usize,
+        /// Number of the stage, from 1.
+        stage: usize,
+        /// Number of the step in the stage, from 1.
+        step: usize,
+        /// The picture: half as large in a stage that is.
+        picture: Picture,
+    },
+    /// A stage is over. Of a kept first stage too, then with no seconds.
     StageEnd(StageEnd),
+    /// The end of RALU's first stage, if [`super::Request::keep_first_stage`] asks for it.
+    FirstStage(Arc<FirstStage>),
     /// Regions are chosen.
     Regions {
         /// Number of the picture, from 0.

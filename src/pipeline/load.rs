@@ -1,10 +1,10 @@
 //! An open model: configuration, checked weights, and the memory they move into.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use super::kept::Kept;
 use super::loading::Loading;
-use super::{Error, Event, Part, Request, Run, Settings, tokens};
+use super::{Error, Event, LatentColors, Part, Request, Run, Settings, tokens};
 use crate::gpu::{Gpu, SlotPool, Store};
 use crate::models::clip::Clip;
 use crate::models::config::{ModelConfig, TransformerConfig, stem};
@@ -105,6 +105,19 @@ pub struct Pipeline {
     pub(super) kept: Kept,
     /// SD3: how positions between two entries of the table are found; `None` until it was checked.
     pub(super) between: Cell<Option<Between>>,
+    /// Of the VAE, for estimates.
+    pub(super) colors: RefCell<LatentColors>,
+}
+
+/// What a pipeline's bytes on the GPU are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Weights.
+    pub weights_bytes: u64,
+    /// The pool of temporaries that all programs share.
+    pub pool_bytes: u64,
+    /// Latents, embeddings, positions, pixels and caches.
+    pub states_bytes: u64,
 }
 
 /// Names in checkpoints that belong to parts we do not use.
@@ -350,6 +363,7 @@ impl Pipeline {
             keeps_text_encoders,
             kept: Kept::default(),
             between: Cell::new(None),
+            colors: RefCell::default(),
             source,
         }
     }
@@ -367,6 +381,27 @@ impl Pipeline {
     /// What the model is called: its folder.
     pub fn model_name(&self) -> String {
         self.source.name()
+    }
+
+    /// What the bytes that are on the GPU now are for.
+    pub fn memory_use(&self) -> MemoryUse {
+        let loaded = |part, bytes| if self.is_loaded(part) { bytes } else { 0 };
+        let weights_bytes = loaded(Part::TextEncoders, self.parts.text_encoder_bytes())
+            + loaded(Part::Denoiser, self.parts.denoiser_bytes());
+        let pool_bytes = self.pool.bytes();
+        let alive = self.gpu.counters().bytes_alive;
+        let states_bytes = alive.saturating_sub(weights_bytes + pool_bytes);
+        MemoryUse { weights_bytes, pool_bytes, states_bytes }
+    }
+
+    /// The colours that estimates are shown in, as learnt so far.
+    pub fn latent_colors(&self) -> LatentColors {
+        self.colors.borrow().clone()
+    }
+
+    /// Gives colours that were learnt before from the same VAE.
+    pub fn set_latent_colors(&self, colors: LatentColors) {
+        *self.colors.borrow_mut() = colors;
     }
 
     /// What `request` means for this model.

@@ -1,6 +1,8 @@
 //! What a user asks for, and what that means for a given model.
 
-use super::{Error, NamedTensors};
+use std::sync::Arc;
+
+use super::{Error, FirstStage, NamedTensors};
 use crate::models::config::{Family, ModelConfig, TransformerConfig};
 use crate::sampling::cache::CacheSpec;
 use crate::sampling::cache::spec::{MAGCACHE_FLUX, TEACACHE_FLUX};
@@ -101,6 +103,12 @@ pub struct Request {
     pub given: NamedTensors,
     /// Emit [`super::Event::StagePicture`]s for all stages, not only those that cost nothing.
     pub stage_pictures: bool,
+    /// Emit an [`super::Event::Estimate`] after every step. Costs a small read-back each, for which the GPU waits.
+    pub estimates: bool,
+    /// Emit [`super::Event::FirstStage`], for [`Request::first_stage`].
+    pub keep_first_stage: bool,
+    /// Go on from the end of another run's first stage, which differs in nothing but the regions.
+    pub first_stage: Option<Arc<FirstStage>>,
     /// Collect intermediate tensors into [`super::Event::Image`].
     pub collect_tensors: bool,
     /// Time every kernel and emit [`super::Event::Profile`]s. An error on adapters without timestamps.

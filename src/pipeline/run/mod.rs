@@ -1,8 +1,10 @@
 //! A run: the stages of one request, one event at a time.
 //!
-//! This file says what follows what; [`prepare`], [`stages`], [`positions`],
-//! [`regions`] and [`jump`] say what is done.
+//! This file says what follows what; [`prepare`], [`stages`], [`positions`], [`regions`] and [`jump`] say what is done,
+//! [`estimate`] and [`first_stage`] what is shown and kept of it.
 
+mod estimate;
+mod first_stage;
 mod jump;
 mod meanwhile;
 mod positions;
@@ -11,6 +13,7 @@ mod regions;
 mod stages;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use web_time::Instant;
 
@@ -22,6 +25,7 @@ use super::{Error, NamedTensors, Pipeline, Request, RunSchedule, Settings};
 use crate::gpu::{Counters, Profiler, Ticket};
 use crate::sampling::cache::CacheRule;
 use crate::tensor::Resident;
+pub use first_stage::FirstStage;
 use meanwhile::meanwhile;
 pub(super) use prepare::Programs;
 
@@ -32,6 +36,9 @@ pub struct Run<'p> {
     schedule: RunSchedule,
     given: NamedTensors,
     stage_pictures: bool,
+    estimates: bool,
+    keeps_first_stage: bool,
+    first_stage: Option<Arc<FirstStage>>,
     collect_tensors: bool,
     profile: bool,
     profiler: Option<Profiler<'p>>,
@@ -103,12 +110,15 @@ impl<'p> Run<'p> {
                 shown.join(", ")
             )));
         }
-        Ok(Run {
+        let run = Run {
             pipeline,
             settings,
             schedule,
             given: request.given,
             stage_pictures: request.stage_pictures,
+            estimates: request.estimates,
+            keeps_first_stage: request.keep_first_stage,
+            first_stage: request.first_stage,
             collect_tensors: request.collect_tensors,
             profile: request.profile,
             profiler: None,
@@ -117,7 +127,9 @@ impl<'p> Run<'p> {
             encoded: None,
             programs: None,
             image: ImageState::default(),
-        })
+        };
+        run.check_first_stage()?;
+        Ok(run)
     }
 
     /// Every choice of this run.
@@ -193,6 +205,7 @@ impl<'p> Run<'p> {
             Phase::Prepare => {
                 self.programs = Some(self.prepare().await?);
                 self.write_conditioning().await?;
+                self.probe_colors().await?;
                 Phase::BeginImage(0)
             }
             Phase::BeginImage(number) if number >= self.settings.count => {
@@ -201,7 +214,10 @@ impl<'p> Run<'p> {
             }
             Phase::BeginImage(number) => {
                 self.begin_image(number).await?;
-                Phase::BeginStage(0)
+                match self.take_first_stage().await? {
+                    true => Phase::EndStage(0),
+                    false => Phase::BeginStage(0),
+                }
             }
             Phase::BeginStage(stage) => {
                 self.begin_stage(stage).await?;

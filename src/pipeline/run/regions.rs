@@ -17,7 +17,7 @@ impl<'p> Run<'p> {
         let grid = self.schedule.grid();
         let preview = match self.memory()?.low_pixels {
             Some(_) => {
-                let planes = self.low_estimate().await?;
+                let planes = self.low_estimate(stage).await?;
                 Some((self.push_low_picture(stage, &planes), planes))
             }
             None => None,
@@ -92,8 +92,8 @@ impl<'p> Run<'p> {
         Ok(Ranking::by_edges(density, fine))
     }
 
-    /// Decodes the half-size clean estimate: planes in the decoder's range.
-    pub(super) async fn low_estimate(&mut self) -> Result<Vec<f32>, Error> {
+    /// Decodes the half-size clean estimate of a low stage: planes in the decoder's range.
+    pub(super) async fn low_estimate(&mut self, stage: usize) -> Result<Vec<f32>, Error> {
         let programs = self.programs()?;
         let (Some(program), Some(pixels)) = (&programs.decode_low, &programs.memory.low_pixels)
         else {
@@ -103,7 +103,10 @@ impl<'p> Run<'p> {
         let values = self.read(pixels).await?;
         self.image.flops_done += self.programs()?.decode_low.as_ref().map_or(0.0, Program::flops);
         check_finite("the clean estimate of stage 1", &values)?;
-        Ok(picture::planes(&values))
+        let planes = picture::planes(&values);
+        let sigma = self.schedule.stages[stage].sigmas.last().copied().unwrap_or(0.0);
+        self.learn_colors(stage, sigma, &planes).await?;
+        Ok(planes)
     }
 
     pub(super) fn push_low_picture(&mut self, stage: usize, planes: &[f32]) -> Picture {

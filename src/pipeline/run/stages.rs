@@ -175,6 +175,12 @@ impl<'p> Run<'p> {
             let this = self.image.submitted.take();
             self.report_step(this).await?;
         }
+        if self.estimates {
+            // Waits for the step, which is the price of seeing it.
+            let this = self.image.submitted.take();
+            self.report_step(this).await?;
+            self.show_estimate(stage, i, next).await?;
+        }
         Ok(())
     }
 
@@ -274,7 +280,7 @@ impl<'p> Run<'p> {
         let mut x = self.read(&memory.x).await?;
         let velocity = self.read(&memory.velocity).await?;
         x.iter_mut().zip(velocity).for_each(|(x, v)| *x -= sigma as f32 * v);
-        check_finite("the clean estimate of stage 1", &x)?;
+        check_finite(&format!("the clean estimate of stage {}", stage + 1), &x)?;
         Ok(x)
     }
 
@@ -324,11 +330,12 @@ impl<'p> Run<'p> {
         if is_last {
             return Ok(());
         }
+        self.keep_first_stage(stage).await?;
         match self.schedule.stages[stage].kind {
             StageKind::Low if self.schedule.has_regions() => self.choose_regions(stage).await?,
             StageKind::Low => {
                 if self.stage_pictures {
-                    let planes = self.low_estimate().await?;
+                    let planes = self.low_estimate(stage).await?;
                     self.push_low_picture(stage, &planes);
                 }
             }
@@ -344,7 +351,9 @@ impl<'p> Run<'p> {
         let values = self.read(&programs.memory.pixels).await?;
         check_finite("the decoded picture", &values)?;
         self.image.report.flops = self.image.flops_done + self.programs()?.decode.flops();
-        let planes = picture::to_unit(&picture::planes(&values));
+        let planes = picture::planes(&values);
+        self.learn_colors(self.schedule.stages.len() - 1, 0.0, &planes).await?;
+        let planes = picture::to_unit(&planes);
         let (width, height) = (self.schedule.width, self.schedule.height);
         let picture = Picture::from_planes(&planes, width, height)
             .crop(self.settings.width, self.settings.height);
