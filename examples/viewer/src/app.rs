@@ -1,0 +1,475 @@
+//! The window's state, and what changes it: what the engine tells, keys, drops.
+
+use std::path::{Path, PathBuf};
+
+use eframe::egui::{self, ViewportCommand};
+use ralu::pipeline::Request;
+
+use crate::engine::{Engine, Model, Told};
+use crate::files::{self, Dropped};
+use crate::form::{self, Form, Painted};
+use crate::frames::Frames;
+use crate::kept::Kept;
+use crate::keys::{self, Action};
+use crate::record::{Record, State};
+use crate::view::{Paint, View};
+use crate::{canvas, controls, figures, theme, timeline};
+
+/// What text fields are called.
+const FIELD_PROMPT: &str = "prompt";
+const FIELD_NEGATIVE: &str = "negative";
+const FIELD_MODEL: &str = "model";
+
+/// A line at the window's top: what was done, or what went wrong.
+pub struct Notice {
+    pub text: String,
+    pub is_error: bool,
+}
+
+/// The window.
+pub struct App {
+    pub engine: Engine,
+    pub model: Option<Model>,
+    pub form: Form,
+    pub view: View,
+    pub painted: Painted,
+    /// The latest run with RALU.
+    pub ralu: Option<Record>,
+    /// The latest run without.
+    pub plain: Option<Record>,
+    /// Which of them is shown.
+    pub shows_plain: bool,
+    pub notice: Option<Notice>,
+    pub frames: Frames,
+    /// The text of the field for paths.
+    pub model_field: String,
+    /// The run that goes on from another's first stage.
+    resuming: Option<(u64, std::sync::Arc<ralu::pipeline::FirstStage>)>,
+    /// Runs that were asked for and are not over.
+    pub pending: Vec<u64>,
+    /// The field that wants the focus.
+    focus: Option<&'static str>,
+    title: String,
+    kept: Kept,
+    /// The model of a picture that was opened: its request is not to be changed when the model is there.
+    keep_form: bool,
+    closes: bool,
+}
+
+impl App {
+    /// Starts the engine on the window's device, and opens what was open. A model that is new to the form brings its own
+    /// settings, unless they are to be kept.
+    pub fn new(
+        creation: &eframe::CreationContext<'_>,
+        kept: Kept,
+        keep_form: bool,
+        open: Option<PathBuf>,
+    ) -> Result<App, String> {
+        theme::apply(&creation.egui_ctx);
+        let render = creation.wgpu_render_state.as_ref().ok_or("the window has no device")?;
+        let context = creation.egui_ctx.clone();
+        let engine = Engine::start(render, move || context.request_repaint())
+            .map_err(|error| format!("the engine's thread cannot be started: {error}"))?;
+        let mut app = App {
+            engine,
+            model: None,
+            form: kept.form.clone(),
+            view: kept.view.clone(),
+            painted: Painted::default(),
+            ralu: None,
+            plain: None,
+            shows_plain: false,
+            notice: None,
+            frames: Frames::default(),
+            model_field: String::new(),
+            resuming: None,
+            pending: vec![],
+            focus: None,
+            title: String::new(),
+            keep_form,
+            closes: false,
+            kept,
+        };
+        let model = app.kept.model.clone();
+        match open {
+            Some(path) => app.open(&path),
+            None => app.open_model(model, keep_form),
+        }
+        Ok(app)
+    }
+
+    fn open_model(&mut self, path: Option<PathBuf>, keep_form: bool) {
+        let key = Kept::model_key(path.as_ref());
+        self.keep_form = keep_form;
+        self.engine.stop();
+        self.model = None;
+        self.engine.open(path, self.kept.colors.get(&key).cloned());
+    }
+
+    /// Opens a model folder, or the request of a picture.
+    pub fn open(&mut self, path: &Path) {
+        match files::read(path) {
+            Err(message) => self.fail(message),
+            Ok(Dropped::Model(folder)) => self.open_model(Some(folder), false),
+            Ok(Dropped::Picture(request, model)) => {
+                self.painted = self.form.load(*request);
+                self.say(format!("the request of {}", path.display()));
+                let open = self.model.as_ref().map(|model| &model.path);
+                if open != Some(&model) {
+                    self.open_model(model, true);
+                }
+            }
+        }
+    }
+
+    pub fn fail(&mut self, text: impl Into<String>) {
+        self.notice = Some(Notice { text: text.into(), is_error: true });
+    }
+
+    pub fn say(&mut self, text: impl Into<String>) {
+        self.notice = Some(Notice { text: text.into(), is_error: false });
+    }
+
+    /// The run that is shown.
+    pub fn shown(&self) -> Option<&Record> {
+        match self.shows_plain {
+            true => self.plain.as_ref().or(self.ralu.as_ref()),
+            false => self.ralu.as_ref().or(self.plain.as_ref()),
+        }
+    }
+
+    /// Whether something is drawn, or waits for it.
+    pub fn is_busy(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The coarse grid of the form's size.
+    pub fn grid(&self) -> (usize, usize) {
+        let cells = |side: usize| side.div_ceil(32);
+        (cells(self.form.height.max(1)), cells(self.form.width.max(1)))
+    }
+
+    fn submit(&mut self, form: &Form) -> Option<u64> {
+        match form.request(&self.painted) {
+            Ok(request) => Some(self.submit_request(request)),
+            Err(message) => {
+                self.fail(message);
+                None
+            }
+        }
+    }
+
+    fn submit_request(&mut self, request: Request) -> u64 {
+        self.notice = None;
+        self.view.paint = None;
+        self.view.moment = None;
+        self.frames.clear();
+        let job = self.engine.run(request);
+        self.pending.push(job);
+        job
+    }
+
+    /// Does what a key or a button asks for.
+    pub fn act(&mut self, action: Action) {
+        let guided = self.model.as_ref().is_some_and(|model| model.has_guidance);
+        match action {
+            Action::Run => {
+                self.engine.stop();
+                self.submit(&self.form.clone());
+            }
+            Action::RunBoth => {
+                self.engine.stop();
+                let form = self.form.clone();
+                if form.ralu == "off" {
+                    return self.fail("choose an acceleration to compare plain sampling with (A)");
+                }
+                if self.submit(&form).is_some() {
+                    self.submit(&form.plain());
+                    self.view.compare = true;
+                }
+            }
+            Action::Resume => self.resume(),
+            Action::Stop => self.engine.stop(),
+            Action::EditPrompt => self.focus = Some(FIELD_PROMPT),
+            Action::EditNegative => self.focus = Some(FIELD_NEGATIVE),
+            Action::EditModel => self.focus = Some(FIELD_MODEL),
+            Action::NextSeed => self.form.seed = self.form.seed.wrapping_add(1),
+            Action::PreviousSeed => self.form.seed = self.form.seed.wrapping_sub(1),
+            Action::Wider => self.form.width = form::next_side(self.form.width, true),
+            Action::Narrower => self.form.width = form::next_side(self.form.width, false),
+            Action::Taller => self.form.height = form::next_side(self.form.height, true),
+            Action::Lower => self.form.height = form::next_side(self.form.height, false),
+            Action::NextRalu | Action::PreviousRalu => {
+                let next = action == Action::NextRalu;
+                self.form.ralu = form::neighbour(&form::RALU, &self.form.ralu, next).into();
+            }
+            Action::NextCache => {
+                let name = self.form.cache.split(':').next().unwrap_or("off").to_owned();
+                self.form.cache = form::neighbour(&form::CACHES, &name, true).into();
+            }
+            Action::MoreSteps => self.form.steps = (self.form.steps + 1).min(1000),
+            Action::FewerSteps => self.form.steps = self.form.steps.saturating_sub(1).max(1),
+            Action::MoreGuidance | Action::LessGuidance => {
+                let change = if action == Action::MoreGuidance { 0.5 } else { -0.5 };
+                let own = self.model.as_ref().map(|model| (model.guidance, model.true_cfg));
+                let (guidance, true_cfg) = own.unwrap_or_default();
+                let (value, own) = match guided {
+                    true => (&mut self.form.guidance, guidance.unwrap_or(3.5)),
+                    false => (&mut self.form.true_cfg, true_cfg),
+                };
+                *value = Some((value.unwrap_or(own) + change).clamp(0.0, 30.0));
+            }
+            Action::ShowMap => self.view.map = if self.view.map < 0.5 { 1.0 } else { 0.0 },
+            Action::MoreMap => self.view.map = (self.view.map + 0.1).min(1.0),
+            Action::LessMap => self.view.map = (self.view.map - 0.1).max(0.0),
+            Action::Heat => self.view.heat = !self.view.heat,
+            Action::Paint => self.toggle_paint(Paint::Add),
+            Action::Erase => self.toggle_paint(Paint::Erase),
+            Action::ClearPaint => self.painted = Painted::default(),
+            Action::LargerBrush => self.view.brush = (self.view.brush + 0.5).min(16.0),
+            Action::SmallerBrush => self.view.brush = (self.view.brush - 0.5).max(0.5),
+            Action::ReplaceRegions => self.form.replace_regions = !self.form.replace_regions,
+            Action::Back | Action::Forward | Action::Live => self.scrub(action),
+            Action::Compare => {
+                self.view.compare = !self.view.compare;
+                if self.view.compare && (self.plain.is_none() || self.ralu.is_none()) {
+                    self.view.compare = false;
+                    self.fail("there are no two runs to compare yet: draw both (V)");
+                }
+            }
+            Action::WipeLeft => self.view.wipe = (self.view.wipe - 0.05).max(0.0),
+            Action::WipeRight => self.view.wipe = (self.view.wipe + 0.05).min(1.0),
+            Action::Save | Action::SaveStrip => self.save(action),
+            Action::Figures => self.view.figures = !self.view.figures,
+            Action::Frames => self.measure_frames(),
+            Action::Help => self.view.help = !self.view.help,
+            Action::Close => self.closes = true,
+        }
+    }
+
+    /// Begins or ends measuring frames.
+    fn measure_frames(&mut self) {
+        self.view.frames = !self.view.frames;
+        if self.view.frames {
+            self.frames.clear();
+        } else if let Some([median, slowest]) = self.frames.between() {
+            let n = self.frames.count();
+            self.say(format!(
+                "{n} frames, {median:.1} ms apart, the slowest of a hundred {slowest:.1} ms"
+            ));
+        }
+    }
+
+    fn toggle_paint(&mut self, paint: Paint) {
+        self.view.paint = if self.view.paint == Some(paint) { None } else { Some(paint) };
+        if self.view.paint.is_some() {
+            self.view.compare = false;
+        }
+    }
+
+    fn scrub(&mut self, action: Action) {
+        let n = self.shown().map_or(0, |record| record.moments.len());
+        let at = self.view.moment.unwrap_or(n.saturating_sub(1)).min(n.saturating_sub(1));
+        self.view.moment = match action {
+            Action::Back => Some(at.saturating_sub(1)),
+            Action::Forward if at + 1 < n => Some(at + 1),
+            _ => None,
+        };
+    }
+
+    /// Runs again from the end of stage 1.
+    fn resume(&mut self) {
+        let Some(first) = self.ralu.as_ref().and_then(|record| record.first_stage.clone()) else {
+            return self
+                .fail("there is no finished stage 1 to go on from yet: draw with RALU first (R)");
+        };
+        match self.form.request(&self.painted) {
+            Err(message) => self.fail(message),
+            Ok(mut request) => {
+                request.first_stage = Some(first.clone());
+                self.engine.stop();
+                let job = self.submit_request(request);
+                self.resuming = Some((job, first));
+            }
+        }
+    }
+
+    fn save(&mut self, action: Action) {
+        let result = match (self.shown(), &self.model) {
+            (Some(record), _) if action == Action::SaveStrip => files::save_strip(record),
+            (Some(record), Some(model)) => files::save(record, model, &self.engine.adapter.name),
+            _ => Err("there is no picture to save yet".into()),
+        };
+        match result {
+            Ok(path) => self.say(format!("saved {}", path.display())),
+            Err(message) => self.fail(message),
+        }
+    }
+
+    fn take_in(&mut self, context: &egui::Context, told: Told) {
+        match told {
+            Told::Opened(model) => {
+                if !self.keep_form {
+                    self.form.suit(&model);
+                    (self.ralu, self.plain) = (None, None);
+                }
+                self.kept.model = model.path.clone();
+                self.model = Some(model);
+            }
+            Told::Begun { job, settings, schedule, plan } => {
+                let mut record = Record::new(job, *settings, *schedule, plan);
+                if let Some((number, first)) = self.resuming.take() {
+                    if number == job {
+                        record.resumed = true;
+                        record.first_stage = Some(first);
+                    } else {
+                        self.resuming = Some((number, first));
+                    }
+                }
+                self.shows_plain = record.is_plain();
+                let place = if record.is_plain() { &mut self.plain } else { &mut self.ralu };
+                *place = Some(record);
+            }
+            Told::Event { job, event, memory, counters } => {
+                if let Some(record) = self.record(job) {
+                    record.event(context, *event, memory, counters);
+                }
+            }
+            Told::Ended { job, finished, colors } => {
+                self.pending.retain(|pending| *pending != job);
+                let key = Kept::model_key(self.kept.model.as_ref());
+                self.kept.colors.insert(key, colors);
+                if let Some(record) = self.record(job) {
+                    record.state = if finished { State::Done } else { State::Stopped };
+                }
+                if self.view.compare && !self.is_busy() {
+                    // What was compared with is not what is saved.
+                    self.shows_plain = false;
+                }
+                self.remember(context);
+            }
+            Told::Failed { job, message } => {
+                if let Some(job) = job {
+                    self.pending.retain(|pending| *pending != job);
+                    if let Some(record) = self.record(job) {
+                        record.state = State::Failed;
+                    }
+                }
+                self.fail(message);
+            }
+        }
+    }
+
+    fn record(&mut self, job: u64) -> Option<&mut Record> {
+        [&mut self.ralu, &mut self.plain].into_iter().flatten().find(|record| record.job == job)
+    }
+
+    /// Writes down what the next start should find.
+    fn remember(&mut self, context: &egui::Context) {
+        self.kept.form = self.form.clone();
+        self.kept.view = self.view.clone();
+        let size = context.input(|input| input.viewport().inner_rect.map(|rect| rect.size()));
+        if let Some(size) = size.filter(|size| size.x > 200.0 && size.y > 200.0) {
+            self.kept.window = Some([size.x, size.y]);
+        }
+        if let Err(error) = self.kept.write() {
+            self.fail(format!("the window's state cannot be kept: {error}"));
+        }
+    }
+
+    /// What the window is called: where the run is, for those who look at something else meanwhile.
+    fn show_title(&mut self, context: &egui::Context) {
+        let title = match (&self.notice, self.shown(), &self.model) {
+            (Some(Notice { text, is_error: true }), _, _) => {
+                format!("ralu: error: {}", text.lines().next().unwrap_or_default())
+            }
+            (Some(Notice { text, .. }), _, _) if !self.is_busy() => format!("ralu: {text}"),
+            (_, _, None) => "ralu: opening the model".into(),
+            (_, Some(record), _)
+                if self.is_busy() || self.ralu.is_some() || self.plain.is_some() =>
+            {
+                format!("ralu: {}: {}", record.name(), record.status())
+            }
+            (_, _, Some(model)) => format!("ralu: {}", model.name),
+        };
+        if title != self.title {
+            context.send_viewport_cmd(ViewportCommand::Title(title.clone()));
+            self.title = title;
+        }
+    }
+
+    /// The identity of a text field, for the focus.
+    fn focus_field(&mut self, context: &egui::Context) {
+        if let Some(field) = self.focus.take() {
+            context.memory_mut(|memory| memory.request_focus(egui::Id::unique(field)));
+        }
+    }
+}
+
+impl eframe::App for App {
+    fn logic(&mut self, context: &egui::Context, _: &mut eframe::Frame) {
+        for told in self.engine.told() {
+            self.take_in(context, told);
+        }
+        self.show_title(context);
+    }
+
+    fn ui(&mut self, ui: &mut egui::Ui, frame: &mut eframe::Frame) {
+        let context = ui.ctx().clone();
+        self.frames.begin(frame.info().cpu_usage);
+        if self.view.frames {
+            // Measured at display rate, not only where something has changed.
+            context.request_repaint();
+        }
+        let dropped = context.input(|input| input.raw.dropped_files.clone());
+        for file in dropped {
+            self.open(file.path());
+        }
+        for action in keys::pressed(&context) {
+            self.act(action);
+        }
+        if self.closes {
+            context.send_viewport_cmd(ViewportCommand::Close);
+        }
+        self.focus_field(&context);
+        let (rows, cols) = self.grid();
+        self.painted.fit(rows, cols);
+
+        let bar =
+            egui::Frame::new().fill(theme::PANEL).inner_margin(egui::Margin::symmetric(14, 10));
+        egui::Panel::bottom("timeline")
+            .frame(bar)
+            .exact_size(timeline::HEIGHT)
+            .resizable(false)
+            .show(ui, |ui| timeline::show(ui, self));
+        egui::Panel::left("controls")
+            .frame(bar)
+            .exact_size(controls::WIDTH)
+            .resizable(false)
+            .show(ui, |ui| controls::show(ui, self));
+        if self.view.figures {
+            egui::Panel::right("figures")
+                .frame(bar)
+                .exact_size(figures::WIDTH)
+                .resizable(false)
+                .show(ui, |ui| figures::show(ui, self));
+        }
+        egui::CentralPanel::default()
+            .frame(egui::Frame::new().fill(theme::BACKGROUND))
+            .show(ui, |ui| canvas::show(ui, self));
+        let mut help = self.view.help;
+        keys::help(&context, &mut help);
+        self.view.help = help;
+        self.show_title(&context);
+    }
+
+    fn on_exit(&mut self) {
+        self.engine.stop();
+        self.kept.form = self.form.clone();
+        self.kept.view = self.view.clone();
+        // There is no window left to say it in.
+        if let Err(error) = self.kept.write() {
+            eprintln!("the window's state cannot be kept: {error}");
+        }
+    }
+}

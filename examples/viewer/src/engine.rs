@@ -1,0 +1,248 @@
+//! The engine, on a thread of its own.
+//!
+//! The engine waits for the GPU, a window must not: so each has a thread, and both use one device. Orders go in, what
+//! happened comes out, and the window is woken for it. Submissions are kept short ([`Gpu::yield_every`]), as frames
+//! stand in the same queue.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use eframe::egui_wgpu::RenderState;
+use ralu::gpu::{AdapterReport, Counters, Gpu, block_on_while, describe};
+use ralu::models::source::{Folder, Source};
+use ralu::pipeline::plan::{Plan, plan};
+use ralu::pipeline::{
+    Event, LatentColors, MemoryUse, Options, Pipeline, Request, RunSchedule, Settings,
+};
+
+/// Longest submission in seconds: three of them are the longest that a frame waits. A processor computes frames and
+/// pictures one after the other, and cutting its work finer costs more.
+const SLICE_SECONDS: f64 = 0.006;
+const SLICE_SECONDS_CPU: f64 = 0.04;
+
+/// What the engine is asked to do.
+pub enum Order {
+    /// Open a model, the bundled one if no folder is given.
+    Open(Option<PathBuf>, Option<LatentColors>),
+    /// Draw.
+    Run(u64, Box<Request>),
+}
+
+/// What the engine tells.
+pub enum Told {
+    /// A model is open.
+    Opened(Model),
+    /// A run begins.
+    Begun { job: u64, settings: Box<Settings>, schedule: Box<RunSchedule>, plan: Option<Box<Plan>> },
+    /// Something happened in a run.
+    Event { job: u64, event: Box<Event>, memory: MemoryUse, counters: Counters },
+    /// A run is over: to its end, or stopped.
+    Ended { job: u64, finished: bool, colors: LatentColors },
+    /// Something failed, in a run or on opening a model.
+    Failed { job: Option<u64>, message: String },
+}
+
+/// An open model, as far as the window wants to know.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub name: String,
+    /// As the user gave it; `None` is the bundled one.
+    pub path: Option<PathBuf>,
+    pub has_guidance: bool,
+    /// Guidance that it has of its own.
+    pub guidance: Option<f64>,
+    pub true_cfg: f64,
+    pub width: usize,
+    pub height: usize,
+    pub negative_prompt: Option<String>,
+}
+
+/// The engine's thread, seen from the window's.
+pub struct Engine {
+    orders: Option<Sender<Order>>,
+    told: Receiver<Told>,
+    /// Runs up to this number are to stop.
+    stopped: Arc<AtomicU64>,
+    jobs: u64,
+    thread: Option<JoinHandle<()>>,
+    pub adapter: AdapterReport,
+}
+
+impl Engine {
+    /// Starts on the window's device. `wake` is called after everything that is told.
+    pub fn start(
+        render: &RenderState,
+        wake: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Engine> {
+        let (orders, taken) = channel();
+        let (tell, told) = channel();
+        let stopped = Arc::new(AtomicU64::new(0));
+        let adapter = describe(0, &render.adapter);
+        let worker = Worker {
+            device: render.device.clone(),
+            queue: render.queue.clone(),
+            adapter: adapter.clone(),
+            stopped: stopped.clone(),
+            tell: Box::new(move |told| {
+                // Nobody listens any more if the window is closed.
+                let _ = tell.send(told);
+                wake();
+            }),
+        };
+        let thread =
+            std::thread::Builder::new().name("engine".into()).spawn(move || worker.work(&taken))?;
+        let (orders, thread) = (Some(orders), Some(thread));
+        Ok(Engine { orders, told, stopped, jobs: 0, thread, adapter })
+    }
+
+    /// Opens a model.
+    pub fn open(&self, folder: Option<PathBuf>, colors: Option<LatentColors>) {
+        self.order(Order::Open(folder, colors));
+    }
+
+    /// Runs a request after those that were asked for before. Gives the run's number.
+    pub fn run(&mut self, request: Request) -> u64 {
+        self.jobs += 1;
+        self.order(Order::Run(self.jobs, Box::new(request)));
+        self.jobs
+    }
+
+    /// Stops all runs that were asked for so far.
+    pub fn stop(&self) {
+        self.stopped.store(self.jobs, Ordering::Release);
+    }
+
+    /// What was told since it was last asked.
+    pub fn told(&self) -> Vec<Told> {
+        self.told.try_iter().collect()
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // If the thread is gone, it has told why.
+            let _ = orders.send(order);
+        }
+    }
+}
+
+impl Drop for Engine {
+    /// Waits for the slice that is on the GPU, so that nobody uses the device while it goes.
+    fn drop(&mut self) {
+        self.stopped.store(u64::MAX, Ordering::Release);
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    device: eframe::wgpu::Device,
+    queue: eframe::wgpu::Queue,
+    adapter: AdapterReport,
+    stopped: Arc<AtomicU64>,
+    tell: Box<dyn Fn(Told) + Send>,
+}
+
+impl Worker {
+    fn work(&self, orders: &Receiver<Order>) {
+        let mut open = None;
+        for order in orders {
+            match order {
+                Order::Open(folder, colors) => {
+                    // Its memory first: two models may not fit.
+                    open = None;
+                    match self.open(folder.clone()) {
+                        Ok((pipeline, model)) => {
+                            if let Some(colors) = colors {
+                                pipeline.set_latent_colors(colors);
+                            }
+                            (self.tell)(Told::Opened(model));
+                            open = Some(pipeline);
+                        }
+                        Err(message) => (self.tell)(Told::Failed { job: None, message }),
+                    }
+                }
+                Order::Run(job, request) => {
+                    let result = match &open {
+                        None => {
+                            Err("no model is open; give or drop a diffusers model folder".into())
+                        }
+                        Some(pipeline) => self.run(job, *request, pipeline),
+                    };
+                    if let Err(message) = result {
+                        (self.tell)(Told::Failed { job: Some(job), message });
+                    }
+                }
+            }
+        }
+    }
+
+    fn open(&self, path: Option<PathBuf>) -> Result<(Pipeline, Model), String> {
+        let gpu = Gpu::adopt(self.device.clone(), self.queue.clone(), self.adapter.clone());
+        gpu.yield_every(if self.adapter.kind == "CPU" { SLICE_SECONDS_CPU } else { SLICE_SECONDS });
+        let bundled = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-flux");
+        let folder = path.clone().unwrap_or_else(|| PathBuf::from(bundled));
+        let name = |folder: &PathBuf| {
+            let folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+            folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        };
+        let source = Folder::open(&folder).map_err(|error| error.to_string())?;
+        let pipeline = Pipeline::open(gpu, Box::new(source), Options::default())
+            .map_err(|error| error.to_string())?;
+        let config = pipeline.config();
+        let own = config.defaults();
+        let model = Model {
+            name: name(&folder),
+            path,
+            has_guidance: config.transformer.has_guidance_input(),
+            guidance: own.guidance,
+            true_cfg: own.true_cfg,
+            width: own.width,
+            height: own.height,
+            negative_prompt: own.negative_prompt,
+        };
+        Ok((pipeline, model))
+    }
+
+    fn run(&self, job: u64, request: Request, pipeline: &Pipeline) -> Result<(), String> {
+        let going = || self.stopped.load(Ordering::Acquire) < job;
+        let ended = |finished| {
+            (self.tell)(Told::Ended { job, finished, colors: pipeline.latent_colors() });
+        };
+        if !going() {
+            ended(false);
+            return Ok(());
+        }
+        let mut run = pipeline.start(request).map_err(|error| error.to_string())?;
+        let settings = Box::new(run.settings().clone());
+        let caps = pipeline.gpu().caps();
+        // What it will take, from the configuration alone; that it cannot be told is no reason not to run.
+        let source: Option<&dyn Source> = None;
+        let planned = plan(pipeline.config(), source, &settings, caps, Options::default()).ok();
+        let schedule = Box::new(run.schedule().clone());
+        (self.tell)(Told::Begun { job, settings, schedule, plan: planned.map(Box::new) });
+        loop {
+            match block_on_while(pipeline.gpu(), run.next(), going) {
+                None => {
+                    ended(false);
+                    return Ok(());
+                }
+                Some(Ok(Some(event))) => (self.tell)(Told::Event {
+                    job,
+                    event: Box::new(event),
+                    memory: pipeline.memory_use(),
+                    counters: pipeline.gpu().counters(),
+                }),
+                Some(Ok(None)) => {
+                    ended(true);
+                    return Ok(());
+                }
+                Some(Err(error)) => return Err(error.to_string()),
+            }
+        }
+    }
+}

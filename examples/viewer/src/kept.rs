@@ -1,0 +1,55 @@
+//! What is kept from one start to the next, as JSON in the user's folder for settings.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use etcetera::BaseStrategy;
+use ralu::pipeline::LatentColors;
+use serde::{Deserialize, Serialize};
+
+use crate::form::Form;
+use crate::view::View;
+
+/// See the module. Whatever is missing or damaged is as on the first start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
+    pub form: Form,
+    pub view: View,
+    /// Width and height of the window.
+    pub window: Option<[f32; 2]>,
+    /// The model's folder.
+    pub model: Option<PathBuf>,
+    /// What was learnt of each model's colours, by its folder.
+    pub colors: BTreeMap<String, LatentColors>,
+}
+
+impl Kept {
+    fn file() -> Option<PathBuf> {
+        let folders = etcetera::base_strategy::choose_native_strategy().ok()?;
+        Some(folders.config_dir().join("ralu").join("viewer.json"))
+    }
+
+    /// What was kept.
+    pub fn read() -> Kept {
+        let bytes = Self::file().and_then(|file| std::fs::read(file).ok());
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Keeps it, whole or not at all.
+    pub fn write(&self) -> std::io::Result<()> {
+        let Some(file) = Self::file() else { return Ok(()) };
+        let Some(folder) = file.parent() else { return Ok(()) };
+        std::fs::create_dir_all(folder)?;
+        let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+        temporary.write_all(&serde_json::to_vec_pretty(self)?)?;
+        temporary.persist(file).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    /// The key of a model's colours.
+    pub fn model_key(path: Option<&PathBuf>) -> String {
+        path.map_or_else(|| "bundled".into(), |path| path.display().to_string())
+    }
+}

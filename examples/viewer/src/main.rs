@@ -1,0 +1,126 @@
+//! Watch the stages happen: a window in which RALU draws.
+//!
+//! `cargo run --release -p ralu-viewer -- [--model FOLDER] [--open PICTURE.png] [PROMPT]`
+//!
+//! [`engine`] runs the pipeline on a thread of its own, on the window's device. [`app`] takes in what it tells, as
+//! [`record`]s, and shows them: [`controls`] at the left, [`canvas`] in the middle, [`figures`] at the right,
+//! [`timeline`] below. [`keys`] is the list of all that can be done.
+
+mod app;
+mod canvas;
+mod controls;
+mod engine;
+mod figures;
+mod files;
+mod form;
+mod frames;
+mod kept;
+mod keys;
+mod record;
+mod smooth;
+mod theme;
+mod timeline;
+mod view;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use eframe::egui_wgpu::{WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
+use eframe::{NativeOptions, egui};
+use ralu::gpu::{AdapterChoice, describe, device_descriptor};
+
+use app::App;
+use kept::Kept;
+
+const USAGE: &str = "usage: ralu-viewer [--model FOLDER] [--open PICTURE.png] [PROMPT]";
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Arguments {
+    model: Option<PathBuf>,
+    open: Option<PathBuf>,
+    prompt: Option<String>,
+}
+
+impl Arguments {
+    fn read(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+        let mut arguments = Arguments::default();
+        while let Some(word) = words.next() {
+            let mut value =
+                || words.next().map(PathBuf::from).ok_or(format!("{word} needs a path\n{USAGE}"));
+            match word.as_str() {
+                "--help" | "-h" => return Err(USAGE.into()),
+                "--model" => arguments.model = Some(value()?),
+                "--open" => arguments.open = Some(value()?),
+                _ if word.starts_with('-') => {
+                    return Err(format!("{word} is not known\n{USAGE}"));
+                }
+                _ => arguments.prompt = Some(word),
+            }
+        }
+        Ok(arguments)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::read(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut kept = Kept::read();
+    if let Some(prompt) = arguments.prompt {
+        kept.form.prompt = prompt;
+    }
+    let keep_form = arguments.model.is_none() || arguments.model == kept.model;
+    if let Some(model) = arguments.model {
+        kept.model = Some(model);
+    }
+    let viewport = egui::ViewportBuilder::default()
+        .with_title("ralu")
+        .with_inner_size(kept.window.unwrap_or([1180.0, 780.0]));
+    let options = NativeOptions { viewport, wgpu_options: wgpu_options(), ..Default::default() };
+    let made = eframe::run_native(
+        "ralu",
+        options,
+        Box::new(|creation| Ok(Box::new(App::new(creation, kept, keep_form, arguments.open)?))),
+    );
+    match made {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!(
+                "error: there is no window: {error}. A display and a Vulkan, Metal, DX12 or GL driver are needed; \
+                 `ralu devices` lists what the engine can use"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The window's device is opened as the engine wants it, since it is the engine's too.
+fn wgpu_options() -> WgpuConfiguration {
+    let mut new = WgpuSetupCreateNew::without_display_handle();
+    // As the engine does: no indirect dispatches, so no validation of them.
+    new.instance_descriptor.flags = Default::default();
+    new.native_adapter_selector = Some(Arc::new(|adapters, surface| {
+        let shown = |adapter: &&eframe::wgpu::Adapter| {
+            surface.is_none_or(|surface| adapter.is_surface_supported(surface))
+        };
+        let reports = adapters.iter().filter(shown).map(|adapter| (describe(0, adapter), adapter));
+        let usable = reports.filter(|(report, _)| report.unusable.is_none());
+        // Real GPUs before software, modern backends before GL.
+        usable
+            .min_by_key(|(report, _)| {
+                let kind = ["discrete GPU", "integrated GPU", "virtual GPU", "other", "CPU"];
+                (report.backend == "gl", kind.iter().position(|kind| *kind == report.kind))
+            })
+            .map(|(_, adapter)| adapter.clone())
+            .ok_or_else(|| "no adapter can both draw in this window and run the engine".to_owned())
+    }));
+    new.device_descriptor =
+        Arc::new(|adapter| device_descriptor(adapter, &AdapterChoice::default()));
+    WgpuConfiguration { wgpu_setup: WgpuSetup::CreateNew(new), ..Default::default() }
+}

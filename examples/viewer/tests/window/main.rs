@@ -1,0 +1,248 @@
+//! The real window under Xvfb, driven by synthetic keys and a synthetic pointer: what a person does with it, step by
+//! step. Screenshots of every step are left in `target/viewer/` to be looked at.
+//!
+//! `scripts/setup-viewer.sh` installs what it needs; without Xvfb and xdotool the tests say so and fail.
+
+mod screen;
+mod window;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use screen::Screen;
+use window::Window;
+
+/// A run at 128 x 128 with two processor cores, and much patience.
+const RUN: Duration = Duration::from_secs(150);
+const SOON: Duration = Duration::from_secs(30);
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn read_png(path: &Path) -> image::RgbImage {
+    image::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into_rgb8()
+}
+
+fn psnr(a: &image::RgbImage, b: &image::RgbImage) -> f64 {
+    assert_eq!(a.dimensions(), b.dimensions());
+    let square = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);
+    let mse = a.iter().zip(b.iter()).map(square).sum::<f64>() / a.len() as f64;
+    10.0 * (255.0f64.powi(2) / mse.max(1e-9)).log10()
+}
+
+/// The command line, which `scripts/viewer-test` builds before. It finds the bundled model from where it lies.
+fn ralu() -> Command {
+    Command::new(root().join("target/release/ralu"))
+}
+
+/// What `ralu generate --from` makes of a picture.
+fn made_again(picture: &Path) -> image::RgbImage {
+    let again = picture.with_extension("again.png");
+    let output = ralu()
+        .args(["--quiet", "generate", "--no-tune", "--from"])
+        .arg(picture)
+        .arg("-o")
+        .arg(&again)
+        .output()
+        .unwrap_or_else(|error| panic!("ralu: {error}; run `cargo build --release --bin ralu`"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    read_png(&again)
+}
+
+#[test]
+fn a_person_draws_paints_compares_and_saves() {
+    let screen = Screen::start(1180, 780);
+    let folder = tempfile::tempdir().unwrap();
+    let mut window = Window::open(&screen, folder.path(), &[]);
+    window.wait_for_title("ralu: tiny-flux", SOON);
+    screen.shoot("1-open");
+
+    // Type a prompt, a size and a seed; RALU 4x is what it starts with.
+    window.key("p");
+    window.key("ctrl+a");
+    window.type_text("a red apple on a blue background");
+    window.key("Escape");
+    // From 256 x 256 to 128 x 128.
+    for key in ["shift+w", "shift+w", "shift+h", "shift+h"] {
+        window.key(key);
+    }
+    window.key("r");
+    window.wait_for_title("RALU 4x: stage 1, step", RUN);
+    screen.shoot("2-stage1");
+    window.wait_for_title("RALU 4x: stage 2, step", RUN);
+    window.key("m");
+    window.wait_for_title("RALU 4x: stage 2, step 3", RUN);
+    screen.shoot("3-stage2-tokens");
+    window.wait_for_title("RALU 4x: done", RUN);
+    window.key("m");
+    screen.shoot("4-done");
+    let before = screen.picture();
+
+    // Look at the edges, and back at a step of stage 1.
+    window.key("e");
+    screen.shoot("5-edges");
+    window.key("e");
+    for _ in 0..3 {
+        window.key("Left");
+    }
+    screen.shoot("6-back");
+    window.key("End");
+
+    // Paint the upper left quarter's middle, and draw again from the end of stage 1.
+    window.key("b");
+    let canvas = (268 + 350, 780 / 2 - 60);
+    window.drag((canvas.0 - 120, canvas.1 - 120), (canvas.0 - 40, canvas.1 - 60));
+    screen.shoot("7-painted");
+    assert!(screen.picture() != before, "nothing was painted");
+    window.key("f");
+    window.wait_for_title("RALU 4x: stage", RUN);
+    window.wait_for_title("RALU 4x: done", RUN);
+    screen.shoot("8-painted-done");
+
+    // Save it: the picture must say how it was made, its regions too.
+    window.key("ctrl+s");
+    window.wait_for_title("ralu: saved", SOON);
+    let saved = folder.path().join("ralu-5.png");
+    let picture = read_png(&saved);
+    assert_eq!(picture.dimensions(), (128, 128));
+    let close = psnr(&picture, &made_again(&saved));
+    assert!(close >= 50.0, "`ralu generate --from` makes another picture: PSNR {close:.1} dB");
+    window.key("ctrl+e");
+    window.wait_for_title("stages.png", SOON);
+    let strip = read_png(&folder.path().join("ralu-5-stages.png"));
+    assert_eq!(strip.dimensions(), (3 * 128 + 2 * 8, 128));
+
+    // Plain sampling beside it, with few steps, and the wipe between them.
+    window.key("x");
+    for _ in 0..44 {
+        window.key("shift+s");
+    }
+    window.key("v");
+    window.wait_for_title("plain, 6 steps: step", RUN);
+    // The one with RALU is what is shown, and saved, in the end.
+    window.wait_for_title("RALU 4x: done", RUN);
+    screen.shoot("9-wipe");
+    let wiped = screen.picture();
+    window.key("shift+Right");
+    window.key("shift+Right");
+    screen.shoot("10-wiped");
+    assert!(screen.picture() != wiped, "the wipe did not move");
+    assert!(window.is_alive());
+    window.close();
+
+    // What was typed is there at the next start.
+    let mut window = Window::open(&screen, folder.path(), &[]);
+    window.wait_for_title("ralu: tiny-flux", SOON);
+    let state = std::fs::read_to_string(folder.path().join("config/ralu/viewer.json")).unwrap();
+    assert!(state.contains("a red apple on a blue background"), "{state}");
+    window.close();
+
+    // A picture of ours brings its request with it.
+    let path = saved.to_str().unwrap();
+    let mut window = Window::open(&screen, folder.path(), &["--open", path]);
+    window.wait_for_title("the request of", SOON);
+    screen.shoot("11-opened");
+    window.close();
+}
+
+#[test]
+fn nothing_that_happens_to_the_window_harms_it() {
+    // A screen as large as 4K.
+    let screen = Screen::start(3840, 2160);
+    let folder = tempfile::tempdir().unwrap();
+    let mut window = Window::open(&screen, folder.path(), &["a green frog"]);
+    window.wait_for_title("ralu: tiny-flux", SOON);
+    window.key("r");
+    window.wait_for_title("RALU 4x: stage 1, step", RUN);
+    for (width, height) in [(1, 1), (3840, 2160), (300, 40), (40, 300), (1180, 780)] {
+        window.resize(width, height);
+        assert!(window.is_alive(), "it did not survive {width} x {height}");
+    }
+    window.minimise();
+    assert!(window.is_alive(), "it did not survive being minimised");
+    window.restore();
+
+    // Stop at once, and draw again.
+    window.key("Escape");
+    window.wait_for_title("RALU 4x: stopped", SOON);
+    window.key("r");
+    window.wait_for_title("RALU 4x: stage", RUN);
+
+    // What cannot be opened is an error in the window.
+    window.key("ctrl+o");
+    window.type_text("/nowhere");
+    window.key("Return");
+    window.wait_for_title("ralu: error: /nowhere cannot be opened", SOON);
+    screen.shoot("12-error");
+
+    // Closed in the middle of a run.
+    window.key("r");
+    window.wait_for_title("RALU 4x: stage", RUN);
+    window.close();
+}
+
+/// The figures of the viewer's README: `cargo test --release -p ralu-viewer -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement that takes minutes"]
+fn frames_and_slow_down() {
+    let screen = Screen::start(1180, 780);
+    let folder = tempfile::tempdir().unwrap();
+    let mut window = Window::open(&screen, folder.path(), &[]);
+    window.wait_for_title("ralu: tiny-flux", SOON);
+    // The first run compiles.
+    window.key("r");
+    window.wait_for_title("RALU 4x: stage 1", RUN);
+    window.wait_for_title("RALU 4x: done", RUN);
+    let mut drawn = |continuously: bool| {
+        if continuously {
+            window.key("t");
+        }
+        window.key("r");
+        window.wait_for_title("RALU 4x: stage", RUN);
+        window.wait_for_title("RALU 4x: done in", RUN);
+        let title = window.title();
+        if continuously {
+            screen.shoot("frames");
+            window.key("t");
+            window.wait_for_title("frames,", SOON);
+            println!("{}", window.title());
+        }
+        let seconds = title.rsplit("done in ").next().unwrap().trim_end_matches(" s").to_owned();
+        seconds.parse::<f64>().unwrap()
+    };
+    // In turn, as a shared machine's speed changes from minute to minute.
+    for round in 1..=4 {
+        let alone = alone();
+        let (on_change, always) = (drawn(false), drawn(true));
+        println!(
+            "round {round}: alone {alone:.2} s, in the window {on_change:.2} s, drawing all the time {always:.2} s"
+        );
+    }
+    window.close();
+}
+
+/// Seconds of a picture without a window; the second in its process, as the first compiles.
+fn alone() -> f64 {
+    let output = Command::new(root().join("target/release/ralu"))
+        .args([
+            "generate",
+            "--no-tune",
+            "--quiet",
+            "--events",
+            "json",
+            "--count",
+            "2",
+            "--seed",
+            "4",
+        ])
+        .args(["--width", "256", "--height", "256", "--ralu", "4x", "a fox on a purple background"])
+        .current_dir(tempfile::tempdir().unwrap().path())
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let image = lines.lines().rfind(|line| line.contains(r#""event":"image""#)).unwrap();
+    let seconds = image.split(r#""seconds":"#).nth(1).unwrap();
+    seconds.split([',', '}']).next().unwrap().parse().unwrap()
+}

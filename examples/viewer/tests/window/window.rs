@@ -1,0 +1,152 @@
+//! The viewer's window, and what xdotool does to it.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::screen::Screen;
+
+/// A running viewer.
+pub struct Window {
+    viewer: Child,
+    display: String,
+    id: String,
+}
+
+impl Window {
+    /// Starts the viewer in `folder`, where it keeps its state and saves pictures. Not with a home of its own: drivers
+    /// keep compiled kernels in the user's.
+    pub fn open(screen: &Screen, folder: &Path, arguments: &[&str]) -> Window {
+        let log = std::fs::File::create(folder.join("viewer.log")).unwrap();
+        let viewer = Command::new(env!("CARGO_BIN_EXE_ralu-viewer"))
+            .args(arguments)
+            .current_dir(folder)
+            .env("DISPLAY", &screen.display)
+            .env("XDG_CONFIG_HOME", folder.join("config"))
+            .env_remove("WAYLAND_DISPLAY")
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut window = Window { viewer, display: screen.display.clone(), id: String::new() };
+        let started = Instant::now();
+        let pid = window.viewer.id().to_string();
+        while window.id.is_empty() {
+            assert!(started.elapsed() < Duration::from_secs(60), "no window appears");
+            assert!(window.is_alive(), "{}", log_of(folder));
+            std::thread::sleep(Duration::from_millis(200));
+            let found = window.ask(&["search", "--onlyvisible", "--pid", &pid]);
+            window.id = found.lines().next().unwrap_or_default().to_owned();
+        }
+        // No window manager is there to give it the focus.
+        window.tell(&["windowfocus", "--sync"]);
+        window
+    }
+
+    /// xdotool's answer.
+    fn ask(&self, arguments: &[&str]) -> String {
+        let output = Command::new("xdotool")
+            .args(arguments)
+            .env("DISPLAY", &self.display)
+            .output()
+            .unwrap_or_else(|error| panic!("xdotool: {error}; run scripts/setup-viewer.sh"));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// A command of xdotool about this window.
+    fn tell(&self, command: &[&str]) {
+        let mut arguments = command.to_vec();
+        arguments.push(&self.id);
+        self.ask(&arguments);
+    }
+
+    pub fn key(&self, key: &str) {
+        self.ask(&["key", "--clearmodifiers", key]);
+        std::thread::sleep(Duration::from_millis(60));
+    }
+
+    pub fn type_text(&self, text: &str) {
+        self.ask(&["type", "--delay", "25", text]);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+
+    /// Presses the button at one place and lets it go at another.
+    pub fn drag(&self, from: (i32, i32), to: (i32, i32)) {
+        let go = |at: (i32, i32)| {
+            self.ask(&["mousemove", &at.0.to_string(), &at.1.to_string()]);
+            std::thread::sleep(Duration::from_millis(80));
+        };
+        go(from);
+        self.ask(&["mousedown", "1"]);
+        for i in 0..=8 {
+            go((from.0 + (to.0 - from.0) * i / 8, from.1 + (to.1 - from.1) * i / 8));
+        }
+        self.ask(&["mouseup", "1"]);
+    }
+
+    pub fn resize(&self, width: u32, height: u32) {
+        self.ask(&["windowsize", &self.id, &width.to_string(), &height.to_string()]);
+        std::thread::sleep(Duration::from_millis(900));
+    }
+
+    pub fn minimise(&self) {
+        self.tell(&["windowunmap"]);
+        std::thread::sleep(Duration::from_millis(900));
+    }
+
+    pub fn restore(&self) {
+        self.tell(&["windowmap"]);
+        std::thread::sleep(Duration::from_millis(500));
+        self.tell(&["windowfocus"]);
+    }
+
+    pub fn title(&self) -> String {
+        self.ask(&["getwindowname", &self.id])
+    }
+
+    /// Waits until the title has `part`; it says how far a run is.
+    pub fn wait_for_title(&mut self, part: &str, patience: Duration) {
+        let started = Instant::now();
+        loop {
+            let title = self.title();
+            if title.contains(part) {
+                return;
+            }
+            assert!(self.is_alive(), "the viewer ended while {part:?} was waited for");
+            assert!(
+                started.elapsed() < patience,
+                "the title is {title:?}; {part:?} was waited for in vain"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.viewer.try_wait().unwrap().is_none()
+    }
+
+    /// Closes the window and sees it end well. (Without a window manager there is no cross, which does the same.)
+    pub fn close(mut self) {
+        self.key("ctrl+q");
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.viewer.try_wait().unwrap() {
+                assert!(status.success(), "the viewer ended with {status}");
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "the window does not close");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn log_of(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("viewer.log")).unwrap_or_default()
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        let _ = self.viewer.kill();
+        let _ = self.viewer.wait();
+    }
+}
