@@ -183,6 +183,11 @@ impl Worker {
 
     fn open(&self, path: Option<PathBuf>) -> Result<(Pipeline, Model), String> {
         let gpu = Gpu::adopt(self.device.clone(), self.queue.clone(), self.adapter.clone());
+        // The engine looks for its own errors in scopes. What is left over is a frame's: while a window changes its size,
+        // one may be drawn that no longer fits. That is no reason to end a run, and the next frame fits.
+        self.device.on_uncaptured_error(Arc::new(|error: eframe::wgpu::Error| {
+            eprintln!("a frame was not drawn: {error}");
+        }));
         gpu.yield_every(if self.adapter.kind == "CPU" { SLICE_SECONDS_CPU } else { SLICE_SECONDS });
         let bundled = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-flux");
         let folder = path.clone().unwrap_or_else(|| PathBuf::from(bundled));
