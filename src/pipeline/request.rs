@@ -279,7 +279,7 @@ impl Settings {
         if ralu.is_some() && 2 * width * height < own_area {
             warnings.push(format!(
                 "{width} x {height} is small for RALU with this model, whose own size is {} x {}: its first stage \
-                 works at half the size. --ralu off may look better",
+                 works at half the size. Without RALU it may look better",
                 own.width, own.height
             ));
         }
