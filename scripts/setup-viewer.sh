@@ -14,20 +14,4 @@ for pair in libX11-xcb.so.1:libx11-xcb1 libXcursor.so.1:libxcursor1 libXi.so.6:l
   [[ $libraries == *${pair%%:*}* ]] || missing+=("${pair##*:}")
 done
 
-[ ${#missing[@]} -gt 0 ] || exit 0
-if ! command -v apt-get >/dev/null; then
-  echo "setup: missing: ${missing[*]} (Debian's names); install them with this system's package manager" >&2
-  exit 1
-fi
-as_root=()
-if [ "$(id -u)" != 0 ]; then
-  command -v sudo >/dev/null || {
-    echo "setup: run as root: apt-get install ${missing[*]}" >&2
-    exit 1
-  }
-  as_root=(sudo)
-fi
-echo "setup: installing ${missing[*]}" >&2
-"${as_root[@]}" apt-get update -qq >&2
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-  apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+[ ${#missing[@]} -eq 0 ] || "$(dirname "${BASH_SOURCE[0]}")/install-packages" "${missing[@]}"

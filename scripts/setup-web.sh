@@ -20,18 +20,7 @@ if [ "${1:-}" = --browser ] && [ -z "${CHROMIUM:-}" ]; then
   command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ||
     missing+=(chromium)
 fi
-if [ ${#missing[@]} -gt 0 ]; then
-  command -v apt-get >/dev/null || fail "missing: ${missing[*]}; install them with this system's package manager"
-  as_root=()
-  if [ "$(id -u)" != 0 ]; then
-    command -v sudo >/dev/null || fail "run as root: apt-get install ${missing[*]}"
-    as_root=(sudo)
-  fi
-  echo "setup: installing ${missing[*]}" >&2
-  "${as_root[@]}" apt-get update -qq >&2
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
-fi
+[ ${#missing[@]} -eq 0 ] || scripts/install-packages "${missing[@]}"
 
 # Again only when the lock file has changed.
 if ! cmp -s tests/browser/package-lock.json tests/browser/node_modules/.installed; then

@@ -28,20 +28,4 @@ has_driver() {
 # Holds the drivers for AMD and Intel GPUs and the software one.
 has_driver || missing+=(mesa-vulkan-drivers)
 
-[ ${#missing[@]} -gt 0 ] || exit 0
-if ! command -v apt-get >/dev/null; then
-  echo "setup: missing: ${missing[*]} (Debian's names); install them with this system's package manager" >&2
-  exit 1
-fi
-as_root=()
-if [ "$(id -u)" != 0 ]; then
-  command -v sudo >/dev/null || {
-    echo "setup: run as root: apt-get install ${missing[*]}" >&2
-    exit 1
-  }
-  as_root=(sudo)
-fi
-echo "setup: installing ${missing[*]}" >&2
-"${as_root[@]}" apt-get update -qq >&2
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-  apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+[ ${#missing[@]} -eq 0 ] || "$(dirname "${BASH_SOURCE[0]}")/install-packages" "${missing[@]}"
