@@ -1,60 +1,13 @@
-// 3x3 convolution with padding 1: the operands and options of conv2d.wgsl, and a prologue.
+// 3x3 convolution with padding 1: the operands and options of conv2d.wgsl, and a prologue; lib/conv2d_patch.wgsl says how.
 //
-//   affine [2, C]   PROLOGUE: x is read as silu(x * factor + offset), a group norm's end; padding stays zero
-//
-// Implicit GEMM. An invocation computes 8 x 4 pixels x 4 channels in registers; a workgroup is TILES tiles of the weight
-// wide. Its pixels and those around them pass through workgroup memory, up to 64 channels at a time, so the prologue is
-// done twice for each number rather than nine times, and a number of W serves 32 pixels (see matmul_panel.wgsl).
-// Loops over PIXELS are unrolled by drivers, which keeps the sums in registers.
-//
-// Where it enlarges (SCALE 2), a dispatch does one of the four pixels that an input pixel becomes, its phase, for 8 x 4
-// input pixels: 2 x 2 taps, which fold_taps.wgsl made of the nine.
+// An invocation reads the pixels it needs from workgroup memory. Loops over PIXELS are unrolled by drivers, which keeps
+// the sums in registers.
 
 #import exp
 #import activation
 #import weight
 #import conv2d_interface
-
-@group(0) @binding(5) var<storage, read> affine: array<vec4<f32>>;
-
-override TILES: u32 = 1u;       // tiles of the weight in a workgroup
-override PROLOGUE: bool = false;
-
-const COLUMNS: u32 = 8u;
-const ROWS: u32 = 4u;
-const PIXELS: u32 = COLUMNS * ROWS;
-// With a border of one pixel.
-const PATCH_COLUMNS: u32 = COLUMNS + 2u;
-const PATCH_PIXELS: u32 = PATCH_COLUMNS * (ROWS + 2u);
-override C4: u32 = 16u;         // groups of four channels in workgroup memory, an even number
-override PATCH_QUADS: u32 = PATCH_PIXELS * C4;
-
-var<workgroup> pixels: array<vec4<f32>, PATCH_QUADS>;
-
-override SCALE: u32 = 1u;       // pixels of the output along an axis for one of the input
-override ACROSS: u32 = 3u;      // taps along an axis
-
-// Four channels of the pixel `column`, `row` of the workgroup's pixels; zero outside the picture. `first` is the input
-// pixel of the workgroup's first one.
-fn source(first: vec2<u32>, column: u32, row: u32, c: u32) -> vec4<f32> {
-    // One more than the true place, so that it stays unsigned.
-    let at = first + vec2<u32>(column, row);
-    let width = params.width / SCALE;
-    let inside = at.x >= 1u && at.x <= width && at.y >= 1u && at.y <= params.height / SCALE
-        // Rows that nobody here needs may lie outside the band.
-        && at.y <= (params.y_row0 + params.y_rows - 1u) / SCALE + 2u
-        && c < params.c4;
-    if (!inside) {
-        return vec4<f32>();
-    }
-    let pixel = (at.y - 1u - params.x_row0) * width + at.x - 1u;
-    var v = x[params.x_offset + pixel * params.x_stride + c];
-    if (PROLOGUE) {
-        v = v * affine[c] + affine[params.c4 + c];
-        v = activate4(v, SILU);
-    }
-    return v;
-}
+#import conv2d_patch
 
 struct Weights {
     w0: vec4<f32>,
@@ -72,57 +25,27 @@ fn accumulate(sum: vec4<f32>, a: vec4<f32>, w: Weights) -> vec4<f32> {
     return dot_columns(sum, a, w.w0, w.w1, w.w2, w.w3);
 }
 
-@compute @workgroup_size(LANES_X, TILES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
+// Adds `count` groups of four channels of one tap, of the patch from `from_` and of the weight from `w_first`.
+fn multiply_tap(
+    sums: ptr<function, array<vec4<f32>, PIXELS>>,
+    from_: u32,
+    w_first: u32,
+    count: u32,
+    lane: u32,
 ) {
-    let phase = vec2<u32>(params.phase % 2u, params.phase / 2u);
-    // Past the last tile the last one is repeated, as all lanes must meet at barriers.
-    let tiles = (params.n4 + LANES_X - 1u) / LANES_X;
-    let own_tile = group.z * TILES + local.y;
-    let tile = min(own_tile, tiles - 1u);
-    let first = vec2<u32>(group.x * COLUMNS, params.y_row0 / SCALE + group.y * ROWS);
-    var sums: array<vec4<f32>, PIXELS>;
-    for (var p = 0u; p < PIXELS; p++) {
-        sums[p] = vec4<f32>();
-    }
-    for (var c0 = 0u; c0 < params.c4; c0 += C4) {
-        workgroupBarrier();
-        for (var i = index; i < PATCH_QUADS; i += LANES_X * TILES) {
-            let pixel = i / C4;
-            pixels[i] = source(first, pixel % PATCH_COLUMNS, pixel / PATCH_COLUMNS, c0 + i % C4);
-        }
-        workgroupBarrier();
-        let count = min(C4, params.c4 - c0);
-        // Of the weight, one tap and this chunk of channels.
-        let w_tap = params.c4 * 4u * LANES_X;
-        let w_first = tile * ACROSS * ACROSS * w_tap + c0 * 4u * LANES_X + local.x;
-        for (var t = 0u; t < ACROSS * ACROSS; t++) {
-            let place = vec2<u32>(t % ACROSS, t / ACROSS) + phase;
-            let from_ = (place.y * PATCH_COLUMNS + place.x) * C4;
-            for (var c = 0u; c < count; c += 2u) {
-                let w = w_first + t * w_tap + c * 4u * LANES_X;
-                let a = weights_at(w);
-                // The second four channels of an odd end meet zeros; the first four are read again for them.
-                let b = weights_at(w + select(0u, 4u * LANES_X, c + 1u < count));
-                for (var p = 0u; p < PIXELS; p++) {
-                    let at = from_ + c + (p / COLUMNS * PATCH_COLUMNS + p % COLUMNS) * C4;
-                    sums[p] = accumulate(accumulate(sums[p], pixels[at], a), pixels[at + 1u], b);
-                }
-            }
+    for (var c = 0u; c < count; c += 2u) {
+        let w = w_first + c * 4u * LANES_X;
+        let a = weights_at(w);
+        // The second four channels of an odd end meet zeros; the first four are read again for them.
+        let b = weights_at(w + select(0u, 4u * LANES_X, c + 1u < count));
+        for (var p = 0u; p < PIXELS; p++) {
+            let at = from_ + c + (p / COLUMNS * PATCH_COLUMNS + p % COLUMNS) * C4;
+            (*sums)[p] = accumulate(accumulate((*sums)[p], pixels[at], a), pixels[at + 1u], b);
         }
     }
-    let column4 = tile * LANES_X + local.x;
-    if (own_tile >= tiles || column4 >= params.n4) {
-        return;
-    }
-    for (var p = 0u; p < PIXELS; p++) {
-        let at = (first + vec2<u32>(p % COLUMNS, p / COLUMNS)) * SCALE + phase;
-        // An odd first row leaves the one above to another dispatch.
-        if (at.y >= params.y_row0) {
-            put(at.y - params.y_row0, at.x, column4, sums[p]);
-        }
-    }
+}
+
+@compute @workgroup_size(LANES_X * TILES * BLOCKS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    convolve(group, index, 0u);
 }

@@ -38,19 +38,23 @@ pub fn can_matmul(caps: &Caps, kernel: MatmulKernel, rows: usize, storage: Stora
         // One workgroup a row, in the second dimension.
         MatmulKernel::Row => rows <= MAX_WORKGROUPS as usize,
         MatmulKernel::Direct | MatmulKernel::Panel | MatmulKernel::Tiled => true,
-        // Four lanes hand rows round, and a workgroup of 64 is full subgroups.
-        MatmulKernel::Subgroup => {
-            caps.subgroup_sizes.is_some_and(|(min, max)| min >= 4 && max <= 64)
-        }
+        // A workgroup of 64 is full subgroups.
+        MatmulKernel::Subgroup => can_hold(caps),
         MatmulKernel::Cooperative => {
             caps.f16 && storage == Storage::F16 && cooperative(caps).is_some()
         }
     }
 }
 
-/// Lanes of a subgroup that hold rows of x for all of it in `matmul_subgroup.wgsl`.
-pub fn lanes_that_hold(caps: &Caps) -> usize {
-    if caps.subgroup_sizes.is_some_and(|(min, _)| min >= 8) { 8 } else { 4 }
+/// Whether lanes of a subgroup can hold what all of it reads: at least four of them, at most a workgroup.
+fn can_hold(caps: &Caps) -> bool {
+    caps.subgroup_sizes.is_some_and(|(min, max)| min >= 4 && max <= 64)
+}
+
+/// Lanes of a subgroup that hold what all of it reads, in `matmul_subgroup.wgsl` and `conv2d_subgroup.wgsl`, and the part
+/// that says so to them.
+pub fn lanes_that_hold(caps: &Caps) -> (usize, &'static str) {
+    if caps.subgroup_sizes.is_some_and(|(min, _)| min >= 8) { (8, "held_8") } else { (4, "held_4") }
 }
 
 /// The tiles of `matmul_tiled.wgsl`.
@@ -113,16 +117,25 @@ pub fn can_attend(caps: &Caps, kernel: AttentionKernel, d: usize) -> bool {
 
 /// The kernel of a convolution whose weight has tiles of `4 * lanes` channels.
 pub fn conv2d(caps: &Caps, lanes: usize) -> Conv2dKernel {
-    let valid = |kernel: &Conv2dKernel| can_convolve(*kernel, lanes);
-    let tuned = caps.tuning.conv2d.filter(valid);
-    tuned.or(Some(Conv2dKernel::Tiled).filter(valid)).unwrap_or(Conv2dKernel::Direct)
+    let valid = |kernel: &Conv2dKernel| can_convolve(caps, *kernel, lanes);
+    if let Some(kernel) = caps.tuning.conv2d.filter(valid) {
+        return kernel;
+    }
+    // As for products.
+    let preferred = match caps.subgroup_sizes {
+        Some((8, 8)) if caps.is_cpu => Conv2dKernel::Subgroup,
+        _ => Conv2dKernel::Tiled,
+    };
+    if valid(&preferred) { preferred } else { Conv2dKernel::Direct }
 }
 
 /// Whether a kernel can do, with a use for its lanes, a weight with tiles of `4 * lanes` channels.
-pub fn can_convolve(kernel: Conv2dKernel, lanes: usize) -> bool {
+pub fn can_convolve(caps: &Caps, kernel: Conv2dKernel, lanes: usize) -> bool {
     match kernel {
         Conv2dKernel::Direct => true,
         // The three channels of a picture would leave most lanes idle.
         Conv2dKernel::Tiled => lanes >= 8,
+        // So the last subgroup of a workgroup has the lanes that hold, too.
+        Conv2dKernel::Subgroup => lanes >= 8 && can_hold(caps),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{choice, fold_taps, group_affine_apply, quads, read, read_write, whole};
 use crate::tensor::{
-    Band, BufferRef, Conv2dKernel, Dispatch, MAX_WORKGROUPS, PackedWeight, PipelineKey, Resident,
-    Storage, Tensor,
+    Band, BufferRef, Caps, Conv2dKernel, Dispatch, MAX_WORKGROUPS, PackedWeight, PipelineKey,
+    Resident, Storage, Tensor,
 };
 
 /// A 3x3 convolution with padding 1.
@@ -56,13 +56,19 @@ struct Geometry {
     taps: usize,
     /// Tiles of the weight in a workgroup.
     tiles: usize,
+    /// Groups of four channels of a patch in workgroup memory, at most.
+    patch_quads: u32,
+    /// Whether it can do a prologue, and has a binding for it.
+    has_prologue: bool,
+    /// Files for roles beside the weight's.
+    roles: Vec<(&'static str, &'static str)>,
     /// `override` constants beside those of all convolutions.
     overrides: Vec<(&'static str, f64)>,
 }
 
 fn geometry(
     kernel: Conv2dKernel,
-    is_cpu: bool,
+    caps: &Caps,
     upsample: bool,
     lanes_x: usize,
     tiles: usize,
@@ -70,7 +76,7 @@ fn geometry(
     match kernel {
         Conv2dKernel::Direct => {
             // On a processor a second row of lanes would make the reads of pixels differ within a vector.
-            let lanes_y = match is_cpu {
+            let lanes_y = match caps.is_cpu {
                 true if lanes_x >= 8 => 1,
                 true => 16 / lanes_x,
                 false => 64 / lanes_x,
@@ -81,23 +87,39 @@ fn geometry(
                 phases: 1,
                 taps: 9,
                 tiles: 1,
+                patch_quads: 0,
+                has_prologue: false,
+                roles: vec![],
                 overrides: vec![
                     ("LANES_Y", lanes_y as f64),
                     ("UPSAMPLE", if upsample { 1.0 } else { 0.0 }),
                 ],
             }
         }
-        Conv2dKernel::Tiled => {
+        Conv2dKernel::Tiled | Conv2dKernel::Subgroup => {
             // All of up to 512 channels share a patch.
             let per_group = tiles.div_ceil(tiles.div_ceil(8));
+            // A graphics chip wants 64 invocations in a workgroup; a processor gains nothing from sharing more.
+            let blocks = if caps.is_cpu { 1 } else { (64 / (lanes_x * per_group)).clamp(1, 2) };
+            let (shader, roles) = match kernel {
+                Conv2dKernel::Subgroup => {
+                    ("conv2d_subgroup", vec![("held", choice::lanes_that_hold(caps).1)])
+                }
+                _ => ("conv2d_tiled", vec![]),
+            };
             Geometry {
-                shader: "conv2d_tiled",
-                pixels: if upsample { [16, 8] } else { [8, 4] },
+                shader,
+                pixels: if upsample { [16, 8 * blocks] } else { [8, 4 * blocks] },
                 phases: if upsample { 4 } else { 1 },
                 taps: if upsample { 4 } else { 9 },
                 tiles: per_group,
+                // 60 pixels, or 100, in 16 KiB.
+                patch_quads: if blocks == 1 { 16 } else { 8 },
+                has_prologue: true,
+                roles,
                 overrides: vec![
                     ("TILES", per_group as f64),
+                    ("BLOCKS", blocks as f64),
                     ("SCALE", if upsample { 2.0 } else { 1.0 }),
                     ("ACROSS", if upsample { 2.0 } else { 3.0 }),
                 ],
@@ -148,85 +170,84 @@ pub fn conv2d<'r>(
     let affine = prologue.map(|affine| whole(name, "affine", affine));
 
     // One shard of the weight, or of what its taps fold to in a phase.
-    let convolve =
-        |shard: Band, geometry: &Geometry, (taps, storage): (BufferRef, Storage), phase: usize| {
-            let products = (x.cols() * geometry.taps * shard.rows * y_width) as f64;
-            let flops_per_row = 2.0 * products / geometry.phases as f64;
-            let blocks = (caps.max_dispatch_flops / flops_per_row) as usize / geometry.pixels[1];
-            let max_rows = geometry.pixels[1] * blocks.clamp(1, MAX_WORKGROUPS as usize);
-            let mut row = 0;
-            while row < y_height {
-                // The rows that lie in one band of y and whose sources lie in one band of x (or its halo).
-                let x_base = recorder.base(x.base);
-                let y_base = recorder.base(y.base);
-                let x_band = x_base.band_at(row / up * width);
-                let y_band = y_base.band_at(row * y_width);
-                let end = y_height
-                    .min(row + max_rows)
-                    .min((x_band.row0 + x_band.rows) / width * up)
-                    .min((y_band.row0 + y_band.rows) / y_width);
-                assert!(end > row, "{name}: a band of y ends inside an image row");
-                let above = |row0: usize, halo: usize| if row0 == 0 { 0 } else { halo };
-                let x_first = x_band.row0 - above(x_band.row0, x_base.halo);
-                let y_first = y_band.row0 - above(y_band.row0, y_base.halo);
-                let params = Params {
-                    height: y_height as u32,
-                    width: y_width as u32,
-                    c4: quads(x.cols()),
-                    n4: quads(shard.rows),
-                    y_row0: row as u32,
-                    y_rows: (end - row) as u32,
-                    y_offset: quads((row * y_width - y_first) * y_base.cols),
-                    y_stride: quads(y_base.cols),
-                    x_row0: (x_first / width) as u32,
-                    x_offset: 0,
-                    x_stride: quads(x_base.cols),
-                    column4: quads(shard.row0),
-                    phase: phase as u32,
-                };
-                let mut bindings =
-                    vec![read(x_band.buffer), read(taps), read(bias), read_write(y_band.buffer)];
-                if kernel == Conv2dKernel::Tiled {
-                    // The bias stands in for an absent prologue: a binding must not be empty.
-                    bindings.push(read(affine.unwrap_or(bias)));
-                }
-                drop((x_base, y_base));
-                let flag = |on: bool| f64::from(u8::from(on));
-                let mut overrides = vec![("LANES_X", lanes_x as f64), ("ACCUMULATE", flag(add))];
-                if kernel == Conv2dKernel::Tiled {
-                    let channels = quads(x.cols()).next_multiple_of(2).min(16);
-                    overrides.push(("C4", f64::from(channels)));
-                    overrides.push(("PROLOGUE", flag(prologue.is_some())));
-                }
-                overrides.extend(&geometry.overrides);
-                recorder.dispatch(Dispatch {
-                    pipeline: PipelineKey {
-                        shader: geometry.shader,
-                        entry: "main",
-                        roles: vec![("weight", storage.accessor())],
-                        overrides,
-                    },
-                    params: bytemuck::bytes_of(&params).to_vec(),
-                    bindings,
-                    groups: [
-                        y_width.div_ceil(geometry.pixels[0]) as u32,
-                        // One more where the first row is in the middle of a workgroup's.
-                        (row % up + end - row).div_ceil(geometry.pixels[1]) as u32,
-                        shard.rows.div_ceil(weight.tile * geometry.tiles) as u32,
-                    ],
-                    flops: flops_per_row * (end - row) as f64,
-                    label: name.to_owned(),
-                });
-                row = end;
+    let convolve = |shard: Band,
+                    geometry: &Geometry,
+                    (taps, storage): (BufferRef, Storage),
+                    phase: usize| {
+        let products = (x.cols() * geometry.taps * shard.rows * y_width) as f64;
+        let flops_per_row = 2.0 * products / geometry.phases as f64;
+        let blocks = (caps.max_dispatch_flops / flops_per_row) as usize / geometry.pixels[1];
+        let max_rows = geometry.pixels[1] * blocks.clamp(1, MAX_WORKGROUPS as usize);
+        let mut row = 0;
+        while row < y_height {
+            // The rows that lie in one band of y and whose sources lie in one band of x (or its halo).
+            let x_base = recorder.base(x.base);
+            let y_base = recorder.base(y.base);
+            let x_band = x_base.band_at(row / up * width);
+            let y_band = y_base.band_at(row * y_width);
+            let end = y_height
+                .min(row + max_rows)
+                .min((x_band.row0 + x_band.rows) / width * up)
+                .min((y_band.row0 + y_band.rows) / y_width);
+            assert!(end > row, "{name}: a band of y ends inside an image row");
+            let above = |row0: usize, halo: usize| if row0 == 0 { 0 } else { halo };
+            let x_first = x_band.row0 - above(x_band.row0, x_base.halo);
+            let y_first = y_band.row0 - above(y_band.row0, y_base.halo);
+            let params = Params {
+                height: y_height as u32,
+                width: y_width as u32,
+                c4: quads(x.cols()),
+                n4: quads(shard.rows),
+                y_row0: row as u32,
+                y_rows: (end - row) as u32,
+                y_offset: quads((row * y_width - y_first) * y_base.cols),
+                y_stride: quads(y_base.cols),
+                x_row0: (x_first / width) as u32,
+                x_offset: 0,
+                x_stride: quads(x_base.cols),
+                column4: quads(shard.row0),
+                phase: phase as u32,
+            };
+            let mut bindings =
+                vec![read(x_band.buffer), read(taps), read(bias), read_write(y_band.buffer)];
+            if geometry.has_prologue {
+                // The bias stands in for an absent prologue: a binding must not be empty.
+                bindings.push(read(affine.unwrap_or(bias)));
             }
-        };
+            drop((x_base, y_base));
+            let flag = |on: bool| f64::from(u8::from(on));
+            let mut overrides = vec![("LANES_X", lanes_x as f64), ("ACCUMULATE", flag(add))];
+            if geometry.has_prologue {
+                let channels = quads(x.cols()).next_multiple_of(2).min(geometry.patch_quads);
+                overrides.push(("C4", f64::from(channels)));
+                overrides.push(("PROLOGUE", flag(prologue.is_some())));
+            }
+            overrides.extend(&geometry.overrides);
+            let mut roles = vec![("weight", storage.accessor())];
+            roles.extend(&geometry.roles);
+            recorder.dispatch(Dispatch {
+                pipeline: PipelineKey { shader: geometry.shader, entry: "main", roles, overrides },
+                params: bytemuck::bytes_of(&params).to_vec(),
+                bindings,
+                groups: [
+                    y_width.div_ceil(geometry.pixels[0]) as u32,
+                    // One more where the first row is in the middle of a workgroup's.
+                    (row % up + end - row).div_ceil(geometry.pixels[1]) as u32,
+                    shard.rows.div_ceil(weight.tile * geometry.tiles) as u32,
+                ],
+                flops: flops_per_row * (end - row) as f64,
+                label: name.to_owned(),
+            });
+            row = end;
+        }
+    };
     for (index, shard) in weight.shards.iter().enumerate() {
         let rows = shard.rows.min(n.saturating_sub(shard.row0));
         if rows == 0 {
             continue;
         }
         let shard = Band { rows, ..*shard };
-        let geometry = geometry(kernel, caps.is_cpu, upsample, lanes_x, rows.div_ceil(weight.tile));
+        let geometry = geometry(kernel, &caps, upsample, lanes_x, rows.div_ceil(weight.tile));
         if geometry.phases == 1 {
             convolve(shard, &geometry, (recorder.shard(weight, index), weight.storage), 0);
             continue;

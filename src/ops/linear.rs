@@ -115,14 +115,12 @@ fn geometry(
         MatmulKernel::Subgroup => {
             // Full subgroups: on graphics chips 64 invocations, whatever the size; a processor has few lanes, and
             // fewer tiles at once leave less padding.
-            let wanted = if caps.is_cpu { choice::lanes_that_hold(caps) } else { 64 };
+            let (held, part) = choice::lanes_that_hold(caps);
+            let wanted = if caps.is_cpu { held } else { 64 };
             let per_group = (wanted / lanes).max(1);
             Geometry {
                 shader: "matmul_subgroup",
-                roles: vec![(
-                    "held",
-                    if choice::lanes_that_hold(caps) == 8 { "held_8" } else { "held_4" },
-                )],
+                roles: vec![("held", part)],
                 rows: 32,
                 overrides: vec![("TILES", per_group as f64)],
                 groups: blocks_by_tiles(rows.div_ceil(32), tiles.div_ceil(per_group)),

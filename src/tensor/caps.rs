@@ -129,4 +129,6 @@ pub enum Conv2dKernel {
     Direct,
     /// `conv2d_tiled.wgsl`: patches of the picture in workgroup memory.
     Tiled,
+    /// `conv2d_subgroup.wgsl`: such patches, handed round in subgroups.
+    Subgroup,
 }

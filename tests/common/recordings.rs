@@ -48,6 +48,12 @@ pub fn every_op() -> Vec<(&'static str, Recording)> {
             all.extend(convolutions(caps));
             all.extend(attentions(caps));
         }
+        for sizes in [(4, 64), (8, 32)] {
+            let conv2d = Some(Conv2dKernel::Subgroup);
+            let tuning = Tuning { conv2d, ..Tuning::default() };
+            let subgroup_sizes = Some(sizes);
+            all.extend(convolutions(Caps { is_cpu, tuning, subgroup_sizes, ..Caps::default() }));
+        }
         let caps = Caps { is_cpu, ..Caps::default() };
         all.extend(norms(caps));
         all.extend(elementwise(caps));
@@ -135,7 +141,7 @@ fn convolutions(caps: Caps) -> Vec<(&'static str, Recording)> {
             for i in 0..8 {
                 let [upsample, add, mut prologue] = [1, 2, 4].map(|bit| i & bit > 0);
                 // Elsewhere it is a dispatch of group_norm.
-                prologue &= ops::choice::conv2d(&caps, n / 4) == Conv2dKernel::Tiled;
+                prologue &= ops::choice::conv2d(&caps, n / 4) != Conv2dKernel::Direct;
                 all.push(record("conv2d", caps, |r, ids| {
                     let limit = caps.max_binding_bytes;
                     let layer = Conv2d {

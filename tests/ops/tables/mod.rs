@@ -72,7 +72,7 @@ impl Variant {
     }
 }
 
-pub static VARIANTS: [Variant; 12] = [
+pub static VARIANTS: [Variant; 13] = [
     Variant { name: "graphics kernels", change: |caps| caps.is_cpu = false, ..Variant::EVERYWHERE },
     Variant { name: "processor kernels", change: |caps| caps.is_cpu = true, ..Variant::EVERYWHERE },
     Variant::matmul("direct matmul", |caps| {
@@ -110,6 +110,13 @@ pub static VARIANTS: [Variant; 12] = [
         change: |caps| caps.tuning.conv2d = Some(Conv2dKernel::Direct),
         only: &["ConvCase"],
         ..Variant::EVERYWHERE
+    },
+    Variant {
+        name: "subgroup convolution",
+        change: |caps| caps.tuning.conv2d = Some(Conv2dKernel::Subgroup),
+        only: &["ConvCase"],
+        needs: "subgroups",
+        offered: |caps| caps.subgroup_sizes.is_some(),
     },
     Variant {
         name: "4 KiB bindings",
