@@ -30,26 +30,50 @@ var<workgroup> pixels: array<vec4<f32>, PATCH_QUADS>;
 override SCALE: u32 = 1u;       // pixels of the output along an axis for one of the input
 override ACROSS: u32 = 3u;      // taps along an axis
 
-// Four channels of the pixel `column`, `row` of the workgroup's pixels; zero outside the picture. `first` is the input
-// pixel of the workgroup's first one.
-fn source(first: vec2<u32>, column: u32, row: u32, c: u32) -> vec4<f32> {
-    // One more than the true place, so that it stays unsigned.
-    let at = first + vec2<u32>(column, row);
+// Invocations of a workgroup, and how they share the filling of `pixels`: along the channels, and along the pixels.
+override INVOCATIONS: u32 = LANES_X * TILES * BLOCKS;
+override FILL_C4: u32 = min(C4, INVOCATIONS);
+override FILL_PIXELS: u32 = INVOCATIONS / FILL_C4;
+
+// Copies the channels from `c0` of the patch around the output that begins at the input pixel `first`, zero outside the
+// picture. An invocation keeps to one group of channels, and counts its pixels' columns and rows: no division.
+fn fill(first: vec2<u32>, c0: u32, index: u32) {
     let width = params.width / SCALE;
-    let inside = at.x >= 1u && at.x <= width && at.y >= 1u && at.y <= params.height / SCALE
-        // Rows that nobody here needs may lie outside the band.
-        && at.y <= (params.y_row0 + params.y_rows - 1u) / SCALE + 2u
-        && c < params.c4;
-    if (!inside) {
-        return vec4<f32>();
+    // Rows that nobody here needs may lie outside the band.
+    let end_row = min(params.height / SCALE, (params.y_row0 + params.y_rows - 1u) / SCALE + 2u);
+    if (index >= FILL_C4 * FILL_PIXELS) {
+        return;
     }
-    let pixel = (at.y - 1u - params.x_row0) * width + at.x - 1u;
-    var v = x[params.x_offset + pixel * params.x_stride + c];
-    if (PROLOGUE) {
-        v = v * affine[c] + affine[params.c4 + c];
-        v = activate4(v, SILU);
+    for (var i = index % FILL_C4; i < C4; i += FILL_C4) {
+        let c = c0 + i;
+        var factor = vec4<f32>();
+        var offset = vec4<f32>();
+        if (PROLOGUE && c < params.c4) {
+            factor = affine[c];
+            offset = affine[params.c4 + c];
+        }
+        var pixel = index / FILL_C4;
+        // One more than the true place, so that they stay unsigned.
+        var column = first.x + pixel % PATCH_COLUMNS;
+        var row = first.y + pixel / PATCH_COLUMNS;
+        for (; pixel < PATCH_PIXELS; pixel += FILL_PIXELS) {
+            var v = vec4<f32>();
+            if (column >= 1u && column <= width && row >= 1u && row <= end_row && c < params.c4) {
+                let at = (row - 1u - params.x_row0) * width + column - 1u;
+                v = x[params.x_offset + at * params.x_stride + c];
+                if (PROLOGUE) {
+                    v = activate4(v * factor + offset, SILU);
+                }
+            }
+            pixels[pixel * C4 + i] = v;
+            column += FILL_PIXELS % PATCH_COLUMNS;
+            row += FILL_PIXELS / PATCH_COLUMNS;
+            if (column >= first.x + PATCH_COLUMNS) {
+                column -= PATCH_COLUMNS;
+                row += 1u;
+            }
+        }
     }
-    return v;
 }
 
 // A workgroup's whole work; `index` is the invocation's number in the workgroup, `lane` in its subgroup, if that
@@ -70,10 +94,7 @@ fn convolve(group: vec3<u32>, index: u32, lane: u32) {
     }
     for (var c0 = 0u; c0 < params.c4; c0 += C4) {
         workgroupBarrier();
-        for (var i = index; i < PATCH_QUADS; i += LANES_X * TILES * BLOCKS) {
-            let pixel = i / C4;
-            pixels[i] = source(first, pixel % PATCH_COLUMNS, pixel / PATCH_COLUMNS, c0 + i % C4);
-        }
+        fill(first, c0, index);
         workgroupBarrier();
         let count = min(C4, params.c4 - c0);
         // Of the weight, one tap and this chunk of channels.
