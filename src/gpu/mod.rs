@@ -15,6 +15,7 @@ mod in_flight;
 mod pipeline_cache;
 mod profile;
 mod program;
+mod read_back;
 mod shader;
 mod signal;
 mod store;
@@ -28,6 +29,7 @@ pub use error::{Error, human_bytes};
 pub use in_flight::Ticket;
 pub use profile::{KernelTime, Profiler, ProgramTimes};
 pub use program::{Program, SlotPool};
+pub use read_back::ReadBack;
 pub use shader::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
 #[cfg(not(target_arch = "wasm32"))]
 pub use signal::{block_on, block_on_while};
@@ -135,11 +137,9 @@ impl Gpu {
         let lost: Arc<Mutex<Option<String>>> = Arc::default();
         let uncaptured: Arc<Mutex<Option<String>>> = Arc::default();
         let note = lost.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            // Dropping the device is not losing it.
-            if reason != wgpu::DeviceLostReason::Destroyed
-                && let Ok(mut lost) = note.lock()
-            {
+        // Whoever dropped it does not ask any more, so a device that is destroyed was taken from us.
+        device.set_device_lost_callback(move |_, message| {
+            if let Ok(mut lost) = note.lock() {
                 *lost = Some(message);
             }
         });
@@ -201,6 +201,13 @@ impl Gpu {
     /// Overrides the capabilities, to try the code paths of smaller devices on this one.
     pub fn with_caps(mut self, change: impl FnOnce(&mut Caps)) -> Gpu {
         change(&mut self.caps);
+        self
+    }
+
+    /// Makes every dispatch and submission `share` as long as it would be.
+    pub fn with_shorter_work(mut self, share: f64) -> Gpu {
+        self.caps.max_dispatch_flops *= share;
+        self.first_slice_flops *= share;
         self
     }
 

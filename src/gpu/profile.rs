@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::{Error, Gpu, store::map_read};
+use super::{Error, Gpu, read_back::map_read};
 use crate::tensor::{BufferRef, Dispatch, Recording};
 
 /// One dispatch, as the GPU's clock saw it.

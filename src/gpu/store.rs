@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::{Buffer, Error, Gpu, signal::Signal};
+use super::read_back::{numbers, read_buffer};
+use super::{Buffer, Error, Gpu};
 use crate::tensor::{PackedWeight, Resident, ResidentId};
 
 /// Buffers of weights, inputs and states.
@@ -87,9 +88,7 @@ impl Store {
         for (i, bytes) in resident.band_bytes().enumerate() {
             let source = self.buffer(resident.id, i);
             let bytes = read_buffer(gpu, &resident.label, &source.raw, bytes).await?;
-            values.extend(
-                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            );
+            values.extend(numbers(&bytes));
         }
         Ok(values)
     }
@@ -101,58 +100,4 @@ impl Store {
             None => panic!("{id:?} buffer {index} is used before it was created"),
         }
     }
-}
-
-async fn read_buffer(
-    gpu: &Gpu,
-    what: &str,
-    source: &wgpu::Buffer,
-    bytes: u64,
-) -> Result<Vec<u8>, Error> {
-    let staging = gpu
-        .scoped(what, || {
-            let staging = gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("read-back"),
-                size: bytes,
-                usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-                mapped_at_creation: false,
-            });
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(source, 0, &staging, 0, bytes);
-            gpu.queue.submit([encoder.finish()]);
-            staging
-        })
-        .await?;
-    map_read(gpu, what, &staging, bytes).await
-}
-
-/// The first `bytes` of a buffer that can be mapped, when everything submitted so far has run. It stays mapped.
-pub(super) async fn map_read(
-    gpu: &Gpu,
-    what: &str,
-    staging: &wgpu::Buffer,
-    bytes: u64,
-) -> Result<Vec<u8>, Error> {
-    if bytes == 0 {
-        return Ok(vec![]);
-    }
-    let failed = |message: String| Error::Read { what: what.to_owned(), message };
-    let signal = Signal::default();
-    let outcome = std::sync::Arc::new(std::sync::Mutex::new(None));
-    let (done, slot) = (signal.clone(), outcome.clone());
-    staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
-        if let Ok(mut slot) = slot.lock() {
-            *slot = Some(result);
-        }
-        done.set();
-    });
-    signal.wait(gpu).await;
-    gpu.check()?;
-    match outcome.lock().ok().and_then(|mut o| o.take()) {
-        Some(Ok(())) => {}
-        Some(Err(error)) => return Err(failed(error.to_string())),
-        None => return Err(failed("no answer from the device".into())),
-    }
-    let view = staging.get_mapped_range(..bytes).map_err(|error| failed(error.to_string()))?;
-    Ok(view.to_vec())
 }

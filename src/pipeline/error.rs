@@ -72,6 +72,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the device went away: a run can go on on another one, see [`super::Recovery`].
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Error::Gpu(gpu::Error::Lost { .. }))
+    }
+
     pub(crate) fn setting(
         what: &'static str,
         found: impl ToString,

@@ -60,6 +60,11 @@ impl ProgramsKey {
 }
 
 impl Kept {
+    /// What does not depend on a device.
+    pub fn texts_only(self) -> Self {
+        Kept { texts: self.texts, ..Kept::default() }
+    }
+
     /// An encoded text.
     pub fn text(&self, key: &TextKey) -> Option<Rc<Embedding>> {
         let mut texts = self.texts.borrow_mut();

@@ -89,6 +89,7 @@ impl<M> ModelPart<M> {
 pub struct Pipeline {
     /// Weights are read from it as they are needed.
     pub(super) source: Box<dyn Source>,
+    options: Options,
     pub(super) gpu: Gpu,
     pub(super) config: ModelConfig,
     pub(super) ids: ResidentIds,
@@ -183,6 +184,20 @@ impl Parts {
             context,
             |report| report,
         )
+    }
+
+    /// Those for a device that binds `limit` bytes at once, with the names of their memory.
+    fn open_with_ids(
+        source: &dyn Source,
+        config: &ModelConfig,
+        options: Options,
+        limit: u64,
+    ) -> Result<(ResidentIds, Self), Error> {
+        let ids = ResidentIds::default();
+        let context = LoadContext::new(&ids, options.precision, limit);
+        let parts = Parts::open(source, config, &context)?;
+        drop(context);
+        Ok((ids, parts))
     }
 
     /// The parts of a model whose weights may be missing, for planning.
@@ -316,10 +331,8 @@ impl Pipeline {
     pub fn open(gpu: Gpu, source: Box<dyn Source>, options: Options) -> Result<Self, Error> {
         let config = ModelConfig::load(&*source)?;
         let tokenizers = Tokenizers::open(&*source, &config)?;
-        let ids = ResidentIds::default();
-        let context = LoadContext::new(&ids, options.precision, gpu.caps().max_binding_bytes);
-        let parts = Parts::open(&*source, &config, &context)?;
-        drop(context);
+        let limit = gpu.caps().max_binding_bytes;
+        let (ids, parts) = Parts::open_with_ids(&*source, &config, options, limit)?;
         Ok(Pipeline::of(gpu, source, options, config, tokenizers, ids, parts))
     }
 
@@ -329,14 +342,9 @@ impl Pipeline {
         let from = &*source;
         let config = read(from, || Ok::<_, Error>(ModelConfig::load(from)?)).await?;
         let tokenizers = read(from, || Tokenizers::open(from, &config)).await?;
-        let (ids, parts) = read(from, || {
-            let ids = ResidentIds::default();
-            let context = LoadContext::new(&ids, options.precision, gpu.caps().max_binding_bytes);
-            let parts = Parts::open(from, &config, &context)?;
-            drop(context);
-            Ok::<_, Error>((ids, parts))
-        })
-        .await?;
+        let limit = gpu.caps().max_binding_bytes;
+        let open = || Parts::open_with_ids(from, &config, options, limit);
+        let (ids, parts) = read(from, open).await?;
         Ok(Pipeline::of(gpu, source, options, config, tokenizers, ids, parts))
     }
 
@@ -353,6 +361,7 @@ impl Pipeline {
         Pipeline {
             gpu,
             config,
+            options,
             ids,
             store: Store::default(),
             pool: SlotPool::default(),
@@ -366,6 +375,23 @@ impl Pipeline {
             colors: RefCell::default(),
             source,
         }
+    }
+
+    /// The same model on another device, after the first was lost. Tokenizers, checked weights, encoded texts and learnt
+    /// colours stay; weights are uploaded anew by the next run.
+    pub async fn revive(self, gpu: Gpu) -> Result<Self, Error> {
+        let Pipeline { source, options, config, tokenizers, kept, colors, gpu: old, .. } = self;
+        let limit = gpu.caps().max_binding_bytes;
+        let (ids, parts) = match old.caps().max_binding_bytes == limit {
+            true => (self.ids, self.parts),
+            false => {
+                let from = &*source;
+                let open = || Parts::open_with_ids(from, &config, options, limit);
+                read(from, open).await?
+            }
+        };
+        let pipeline = Pipeline::of(gpu, source, options, config, tokenizers, ids, parts);
+        Ok(Pipeline { kept: kept.texts_only(), colors, ..pipeline })
     }
 
     /// The model's configuration.

@@ -34,6 +34,7 @@ pub mod plan;
 mod preview;
 mod programs;
 mod prompt;
+mod recovery;
 pub mod rehearsal;
 mod request;
 mod run;
@@ -51,8 +52,9 @@ pub use picture::{Picture, draw_edges, draw_regions};
 
 pub use plan::Plan;
 pub use preview::LatentColors;
+pub use recovery::Recovery;
 pub use request::{Mask, RaluChoice, Request, Rng, Settings};
-pub use run::{FirstStage, Run};
+pub use run::{Checkpoint, FirstStage, Run};
 pub use saved::Saved;
 pub use schedule::{RunSchedule, StageKind, StageSpec};
 pub use tensors::{NamedTensor, NamedTensors};

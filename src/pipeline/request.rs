@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Error, FirstStage, NamedTensors};
+use super::{Checkpoint, Error, FirstStage, NamedTensors};
 use crate::models::config::{Family, ModelConfig, TransformerConfig};
 use crate::sampling::cache::CacheSpec;
 use crate::sampling::cache::spec::{MAGCACHE_FLUX, TEACACHE_FLUX};
@@ -109,6 +109,8 @@ pub struct Request {
     pub keep_first_stage: bool,
     /// Go on from the end of another run's first stage, which differs in nothing but the regions.
     pub first_stage: Option<Arc<FirstStage>>,
+    /// Go on from where another run of the same request was: see [`super::Recovery`].
+    pub resume: Option<Arc<Checkpoint>>,
     /// Collect intermediate tensors into [`super::Event::Image`].
     pub collect_tensors: bool,
     /// Time every kernel and emit [`super::Event::Profile`]s. An error on adapters without timestamps.

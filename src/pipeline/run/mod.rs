@@ -3,6 +3,7 @@
 //! This file says what follows what; [`prepare`], [`stages`], [`positions`], [`regions`] and [`jump`] say what is done,
 //! [`estimate`] and [`first_stage`] what is shown and kept of it.
 
+mod checkpoint;
 mod estimate;
 mod first_stage;
 mod jump;
@@ -25,6 +26,8 @@ use super::{Error, NamedTensors, Pipeline, Request, RunSchedule, Settings};
 use crate::gpu::{Counters, Profiler, Ticket};
 use crate::sampling::cache::CacheRule;
 use crate::tensor::Resident;
+pub use checkpoint::Checkpoint;
+use checkpoint::State;
 pub use first_stage::FirstStage;
 use meanwhile::meanwhile;
 pub(super) use prepare::Programs;
@@ -39,6 +42,8 @@ pub struct Run<'p> {
     estimates: bool,
     keeps_first_stage: bool,
     first_stage: Option<Arc<FirstStage>>,
+    resume: Option<Arc<Checkpoint>>,
+    checkpoint: Option<Arc<Checkpoint>>,
     collect_tensors: bool,
     profile: bool,
     profiler: Option<Profiler<'p>>,
@@ -93,6 +98,8 @@ struct SubmittedStep {
     event: StepDone,
     ticket: Ticket,
     started: Instant,
+    /// For a checkpoint.
+    state: State,
 }
 
 impl<'p> Run<'p> {
@@ -110,7 +117,7 @@ impl<'p> Run<'p> {
                 shown.join(", ")
             )));
         }
-        let run = Run {
+        let mut run = Run {
             pipeline,
             settings,
             schedule,
@@ -119,6 +126,8 @@ impl<'p> Run<'p> {
             estimates: request.estimates,
             keeps_first_stage: request.keep_first_stage,
             first_stage: request.first_stage,
+            resume: request.resume,
+            checkpoint: None,
             collect_tensors: request.collect_tensors,
             profile: request.profile,
             profiler: None,
@@ -129,6 +138,7 @@ impl<'p> Run<'p> {
             image: ImageState::default(),
         };
         run.check_first_stage()?;
+        run.check_resume()?;
         Ok(run)
     }
 
@@ -212,8 +222,16 @@ impl<'p> Run<'p> {
                 self.keep_programs();
                 Phase::Done
             }
+            Phase::BeginImage(number)
+                if self.resume.as_ref().is_some_and(|r| r.image() > number) =>
+            {
+                Phase::BeginImage(number + 1)
+            }
             Phase::BeginImage(number) => {
                 self.begin_image(number).await?;
+                if let Some(phase) = self.take_checkpoint().await? {
+                    return Ok(phase);
+                }
                 match self.take_first_stage().await? {
                     true => Phase::EndStage(0),
                     false => Phase::BeginStage(0),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::Run;
-use crate::gpu::{Program, Store};
+use crate::gpu::{Program, ReadBack, Store};
 use crate::models::layers::{TIME_CHANNELS, timestep_embedding};
 use crate::pipeline::kept::ProgramsKey;
 use crate::pipeline::programs::{Layout, Models, RunMemory, RunRecordings, StepRecordings};
@@ -18,6 +18,8 @@ pub(in crate::pipeline) struct Programs {
     pub(super) decode_low: Option<Program>,
     pub(super) decode: Program,
     pub(super) decode_mixed: Option<Program>,
+    /// For the latents of steps that run one behind the other.
+    pub(super) read_backs: [ReadBack; 2],
     /// Bytes that were newly allocated for the temporaries of all stages together.
     pub(super) allocated_bytes: u64,
 }
@@ -97,7 +99,19 @@ impl<'p> Run<'p> {
         }
         let [decode_low, decode_mixed] = optional;
         let decode = Program::compile(gpu, store, pool, &recordings.decode).await?;
-        Ok(Programs { memory, steps, jumps, decode_low, decode, decode_mixed, allocated_bytes })
+        let latents = memory.stages.iter().map(|stage| stage.x.band_bytes().sum());
+        let bytes: u64 = latents.max().unwrap_or(0);
+        let read_backs = [ReadBack::new(gpu, bytes).await?, ReadBack::new(gpu, bytes).await?];
+        Ok(Programs {
+            memory,
+            steps,
+            jumps,
+            decode_low,
+            decode,
+            decode_mixed,
+            read_backs,
+            allocated_bytes,
+        })
     }
 
     pub(super) async fn write_conditioning(&self) -> Result<(), Error> {

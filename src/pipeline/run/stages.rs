@@ -169,7 +169,9 @@ impl<'p> Run<'p> {
             done,
             reused: decision == Decision::Reuse,
         };
-        let before = self.image.submitted.replace(SubmittedStep { event, ticket, started });
+        self.read_ahead(stage, i).await?;
+        let state = self.state(stage, i);
+        let before = self.image.submitted.replace(SubmittedStep { event, ticket, started, state });
         self.report_step(before).await?;
         if self.pipeline.gpu.has_run(ticket) {
             let this = self.image.submitted.take();
@@ -186,7 +188,9 @@ impl<'p> Run<'p> {
 
     /// Waits for a submitted step and reports it. The step after it is already queued, so the GPU does not wait.
     async fn report_step(&mut self, step: Option<SubmittedStep>) -> Result<(), Error> {
-        let Some(SubmittedStep { mut event, ticket, started }) = step else { return Ok(()) };
+        let Some(SubmittedStep { mut event, ticket, started, state }) = step else {
+            return Ok(());
+        };
         self.pipeline.gpu.finish(ticket).await?;
         let now = Instant::now();
         // It was submitted before the step in front of it had ended.
@@ -195,6 +199,7 @@ impl<'p> Run<'p> {
         event.seconds = (now - started).as_secs_f64();
         self.image.stage_seconds += event.seconds;
         self.image.report.step_seconds += event.seconds;
+        self.keep_checkpoint(event.stage - 1, event.step - 1, state).await?;
         self.events.push_back(Event::Step(event));
         Ok(())
     }
@@ -320,6 +325,9 @@ impl<'p> Run<'p> {
             bind_groups_created: now.bind_groups - then.bind_groups,
         }));
         let is_last = stage + 1 == self.schedule.stages.len();
+        if !is_last || self.settings.cache.is_some() {
+            self.keep_stage_end(stage).await?;
+        }
         if self.collect_tensors && !is_last {
             let x = &self.memory()?.stages[stage].x;
             let values = self.read(x).await?;

@@ -1,0 +1,69 @@
+//! What a program does when the device is lost in the middle of a run.
+
+use std::sync::Arc;
+
+use super::{Checkpoint, Error, Run};
+use crate::gpu::Gpu;
+
+/// Losses without a step between them after which it makes no sense to go on.
+const LOSSES: u32 = 3;
+
+/// Decides whether a run that ended with a lost device goes on, and from where.
+///
+/// ```no_run
+/// # use ralu::{gpu::{AdapterChoice, Gpu}, pipeline::{Error, Event, Pipeline, Recovery, Request, Run}};
+/// # async fn watch(run: &mut Run<'_>) -> Result<(), Error> { Ok(()) }
+/// # async fn example(mut pipeline: Pipeline, request: Request) -> Result<(), Error> {
+/// let mut recovery = Recovery::default();
+/// loop {
+///     let mut run = pipeline.start(recovery.request(&request))?;
+///     match watch(&mut run).await {
+///         Err(error) if recovery.can_go_on(&error, &run) => drop(run),
+///         done => return done,
+///     }
+///     let gpu = recovery.be_careful(Gpu::open(&AdapterChoice::default()).await?);
+///     pipeline = pipeline.revive(gpu).await?;
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Recovery {
+    checkpoint: Option<Arc<Checkpoint>>,
+    losses: u32,
+    in_a_row: u32,
+}
+
+impl Recovery {
+    /// Whether a run that ended with `error` goes on: if the device was lost, and not for the third time without a step
+    /// between.
+    pub fn can_go_on(&mut self, error: &Error, run: &Run<'_>) -> bool {
+        if !error.is_lost() {
+            return false;
+        }
+        let place = |at: &Checkpoint| (at.image(), at.stage(), at.steps());
+        let now = run.checkpoint();
+        let moved = now.as_deref().map(place) > self.checkpoint.as_deref().map(place);
+        self.in_a_row = if moved { 1 } else { self.in_a_row + 1 };
+        self.losses += 1;
+        if moved {
+            self.checkpoint = now;
+        }
+        self.in_a_row < LOSSES
+    }
+
+    /// What to ask of the next run.
+    pub fn request(&self, request: &super::Request) -> super::Request {
+        super::Request { resume: self.checkpoint.clone(), ..request.clone() }
+    }
+
+    /// Where the next run goes on; `None` if it has to begin anew.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_deref()
+    }
+
+    /// Gives a device shorter pieces of work for every one that was lost before it: drivers take one away that is busy
+    /// with one piece for too long.
+    pub fn be_careful(&self, gpu: Gpu) -> Gpu {
+        gpu.with_shorter_work(0.25f64.powi(self.losses as i32))
+    }
+}

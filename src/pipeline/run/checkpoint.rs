@@ -1,0 +1,188 @@
+//! Where a run was, kept on the host step by step: if the device is lost, the run goes on from there on another one.
+
+use std::sync::Arc;
+
+use web_time::Instant;
+
+use super::{Phase, Run};
+use crate::pipeline::programs::step;
+use crate::pipeline::{Error, NamedTensors, Settings};
+use crate::sampling::cache::CacheRule;
+
+/// Where a run was after a step. [`super::super::Request::resume`] goes on from it, to the same picture.
+///
+/// Runs without a temporal cache have one after every step; with one, whose memory stays on the GPU, at the end of every
+/// stage, where it starts anew.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    settings: Settings,
+    image: usize,
+    stage: usize,
+    /// Steps of the stage that are done.
+    steps: usize,
+    /// Latents, `[N, 64]`.
+    x: Vec<f32>,
+    /// The last velocity, `[N, 64]`, at the end of a stage that another one follows.
+    velocity: Option<Vec<f32>>,
+    state: State,
+}
+
+/// What a run knows beside its latents.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    started: Option<Instant>,
+    selected: Vec<u32>,
+    estimates: Vec<Vec<f32>>,
+    computed: Vec<Vec<bool>>,
+    step_seconds: f64,
+    flops_done: f64,
+    cache: Option<CacheRule>,
+    tensors: NamedTensors,
+}
+
+impl Checkpoint {
+    /// Number of the picture, from 0.
+    pub fn image(&self) -> usize {
+        self.image
+    }
+
+    /// Number of the stage, from 1.
+    pub fn stage(&self) -> usize {
+        self.stage + 1
+    }
+
+    /// Steps of the stage that are done.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+}
+
+impl<'p> Run<'p> {
+    /// Where this run was when last seen; `None` before its first step.
+    pub fn checkpoint(&self) -> Option<Arc<Checkpoint>> {
+        self.checkpoint.clone()
+    }
+
+    /// Checks that this run can go on from where its request says another one was.
+    pub(super) fn check_resume(&mut self) -> Result<(), Error> {
+        let Some(at) = &self.resume else { return Ok(()) };
+        if at.settings != self.settings {
+            let expected = "one of a run of the same request; leave it out to run from the start";
+            return Err(Error::setting("the checkpoint", "of other settings", expected));
+        }
+        if !at.state.selected.is_empty() && at.state.selected.len() != self.schedule.regions {
+            self.schedule.set_regions(at.state.selected.len());
+        }
+        Ok(())
+    }
+
+    /// Goes on from where another run was, if it was in this picture.
+    pub(super) async fn take_checkpoint(&mut self) -> Result<Option<Phase<'p>>, Error> {
+        let Some(at) = self.resume.take() else { return Ok(None) };
+        let Checkpoint { stage, steps, state, .. } = &*at;
+        self.image.started = state.started;
+        self.image.selected.clone_from(&state.selected);
+        self.image.estimates.clone_from(&state.estimates);
+        self.image.flops_done = state.flops_done;
+        self.image.tensors = state.tensors.clone();
+        self.image.report.step_seconds = state.step_seconds;
+        self.image.report.computed = state.computed[..*stage].to_vec();
+        self.begin_stage(*stage).await?;
+        if let (Some(last), Some(computed)) =
+            (self.image.report.computed.last_mut(), state.computed.get(*stage))
+        {
+            last.clone_from(computed);
+        }
+        if state.cache.is_some() {
+            self.image.cache.clone_from(&state.cache);
+        }
+        let memory = self.memory()?;
+        self.write(&memory.stages[*stage].x, &at.x).await?;
+        if let Some(velocity) = &at.velocity {
+            self.write(&memory.stages[*stage].velocity, velocity).await?;
+        }
+        // What decodes the clean estimate reads there how noisy the latents are.
+        let sigmas = &self.schedule.stages[*stage].sigmas;
+        let mut scalars = [0.0; step::LEN];
+        scalars[step::SIGMA] = sigmas[*steps] as f32;
+        self.write(&memory.shared.step, &scalars).await?;
+        let at_end = *steps + 1 == sigmas.len();
+        let phase = if at_end { Phase::EndStage(*stage) } else { Phase::Step(*stage, *steps) };
+        self.checkpoint = Some(at);
+        Ok(Some(phase))
+    }
+
+    /// What is known now, for a checkpoint after step `i` of a stage.
+    pub(super) fn state(&self, stage: usize, i: usize) -> State {
+        let mut computed = self.image.report.computed.clone();
+        if let Some(stage) = computed.get_mut(stage) {
+            stage.truncate(i + 1);
+        }
+        State {
+            started: self.image.started,
+            selected: self.image.selected.clone(),
+            estimates: self.image.estimates.clone(),
+            computed,
+            step_seconds: self.image.report.step_seconds,
+            flops_done: self.image.flops_done,
+            cache: self.image.cache.clone(),
+            tensors: self.image.tensors.clone(),
+        }
+    }
+
+    /// Starts to read back the latents that step `i` leaves, if that is a place to go on from.
+    pub(super) async fn read_ahead(&self, stage: usize, i: usize) -> Result<(), Error> {
+        let programs = self.programs()?;
+        if self.settings.cache.is_some() {
+            return Ok(());
+        }
+        let x = &programs.memory.stages[stage].x;
+        let pipeline = self.pipeline;
+        Ok(programs.read_backs[i % 2].start(&pipeline.gpu, &pipeline.store, x).await?)
+    }
+
+    /// Keeps the latents that step `i` has left.
+    pub(super) async fn keep_checkpoint(
+        &mut self,
+        stage: usize,
+        i: usize,
+        mut state: State,
+    ) -> Result<(), Error> {
+        if self.settings.cache.is_some() {
+            return Ok(());
+        }
+        let x = self.programs()?.read_backs[i % 2].finish(&self.pipeline.gpu).await?;
+        state.step_seconds = self.image.report.step_seconds;
+        self.set_checkpoint(stage, i + 1, x, None, state);
+        Ok(())
+    }
+
+    /// Keeps the end of a stage, with all that the next one is made from.
+    pub(super) async fn keep_stage_end(&mut self, stage: usize) -> Result<(), Error> {
+        let steps = self.schedule.stages[stage].steps();
+        let memory = &self.memory()?.stages[stage];
+        let x = self.read(&memory.x).await?;
+        let is_last = stage + 1 == self.schedule.stages.len();
+        let velocity = match is_last {
+            true => None,
+            false => Some(self.read(&memory.velocity).await?),
+        };
+        let state = self.state(stage, steps.saturating_sub(1));
+        self.set_checkpoint(stage, steps, x, velocity, state);
+        Ok(())
+    }
+
+    fn set_checkpoint(
+        &mut self,
+        stage: usize,
+        steps: usize,
+        x: Vec<f32>,
+        velocity: Option<Vec<f32>>,
+        state: State,
+    ) {
+        let settings = self.settings.clone();
+        let image = self.image.number;
+        let checkpoint = Checkpoint { settings, image, stage, steps, x, velocity, state };
+        self.checkpoint = Some(Arc::new(checkpoint));
+    }
+}
