@@ -18,6 +18,7 @@ mod program;
 mod shader;
 mod signal;
 mod store;
+mod turn;
 mod uploads;
 
 pub use adapters::{
@@ -32,6 +33,7 @@ pub use shader::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as r
 #[cfg(not(target_arch = "wasm32"))]
 pub use signal::{block_on, block_on_while};
 pub use store::Store;
+pub(crate) use turn::{Turns, at_once};
 pub use uploads::Uploads;
 
 use std::cell::RefCell;
