@@ -138,11 +138,12 @@ impl Gpu {
         let uncaptured: Arc<Mutex<Option<String>>> = Arc::default();
         let note = lost.clone();
         device.set_device_lost_callback(move |reason, message| {
-            // Dropping the device is not losing it.
-            if reason != wgpu::DeviceLostReason::Destroyed
-                && let Ok(mut lost) = note.lock()
-            {
-                *lost = Some(message);
+            // Also one that the host program has destroyed. After our own drop nobody asks any more.
+            if let Ok(mut lost) = note.lock() {
+                *lost = Some(match message.is_empty() {
+                    true => format!("{reason:?}").to_lowercase(),
+                    false => message,
+                });
             }
         });
         let note = uncaptured.clone();
@@ -190,6 +191,12 @@ impl Gpu {
         }
     }
 
+    /// Gives the device back with all memory on it, at once: dropping its last owner leaves that to a browser's garbage
+    /// collector. Whatever uses it afterwards finds it lost. Not for devices that others draw on, too.
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+
     /// What was opened.
     pub fn report(&self) -> &AdapterReport {
         &self.report
@@ -233,6 +240,13 @@ impl Gpu {
             return Err(Error::Rejected { what: "a command".into(), message });
         }
         Ok(())
+    }
+
+    /// Fails if the device was lost: to be asked when something that it should do has failed. A browser may report
+    /// that before it reports the loss.
+    pub(crate) async fn check_lost(&self) -> Result<(), Error> {
+        turn::turn().await;
+        self.check()
     }
 
     /// Runs `body` inside error scopes and turns what they catch into an [`Error`] about `what`.

@@ -148,9 +148,13 @@ pub(super) async fn map_read(
     });
     signal.wait(gpu).await;
     gpu.check()?;
-    match outcome.lock().ok().and_then(|mut o| o.take()) {
+    let outcome = outcome.lock().ok().and_then(|mut o| o.take());
+    match outcome {
         Some(Ok(())) => {}
-        Some(Err(error)) => return Err(failed(error.to_string())),
+        Some(Err(error)) => {
+            gpu.check_lost().await?;
+            return Err(failed(error.to_string()));
+        }
         None => return Err(failed("no answer from the device".into())),
     }
     let view = staging.get_mapped_range(..bytes).map_err(|error| failed(error.to_string()))?;
