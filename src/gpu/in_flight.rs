@@ -11,7 +11,8 @@ use std::rc::Rc;
 
 use web_time::Instant;
 
-use super::signal::{Signal, yield_now};
+use super::signal::Signal;
+use super::turn::turn;
 use super::{Error, Gpu};
 
 /// What error scopes have caught, as soon as it is known.
@@ -107,8 +108,7 @@ impl Gpu {
         while self.in_flight.slices.borrow().len() > QUEUED {
             self.retire_oldest().await?;
         }
-        // Some drivers block in `submit` instead of queueing, and then nothing else ever pends.
-        yield_now().await;
+        turn().await;
         Ok(ticket)
     }
 

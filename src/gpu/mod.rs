@@ -19,6 +19,7 @@ mod read_back;
 mod shader;
 mod signal;
 mod store;
+mod turn;
 mod uploads;
 
 pub use adapters::{
@@ -34,6 +35,7 @@ pub use shader::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as r
 #[cfg(not(target_arch = "wasm32"))]
 pub use signal::{block_on, block_on_while};
 pub use store::Store;
+pub(crate) use turn::{Turns, at_once};
 pub use uploads::Uploads;
 
 use std::cell::RefCell;
@@ -137,10 +139,13 @@ impl Gpu {
         let lost: Arc<Mutex<Option<String>>> = Arc::default();
         let uncaptured: Arc<Mutex<Option<String>>> = Arc::default();
         let note = lost.clone();
-        // Whoever dropped it does not ask any more, so a device that is destroyed was taken from us.
-        device.set_device_lost_callback(move |_, message| {
+        device.set_device_lost_callback(move |reason, message| {
+            // Also one that the host program has destroyed. After our own drop nobody asks any more.
             if let Ok(mut lost) = note.lock() {
-                *lost = Some(message);
+                *lost = Some(match message.is_empty() {
+                    true => format!("{reason:?}").to_lowercase(),
+                    false => message,
+                });
             }
         });
         let note = uncaptured.clone();
@@ -186,6 +191,12 @@ impl Gpu {
             timers: RefCell::default(),
             profiled: RefCell::default(),
         }
+    }
+
+    /// Gives the device back with all memory on it, at once: dropping its last owner leaves that to a browser's garbage
+    /// collector. Whatever uses it afterwards finds it lost. Not for devices that others draw on, too.
+    pub fn destroy(&self) {
+        self.device.destroy();
     }
 
     /// What was opened.
@@ -238,6 +249,13 @@ impl Gpu {
             return Err(Error::Rejected { what: "a command".into(), message });
         }
         Ok(())
+    }
+
+    /// Fails if the device was lost: to be asked when something that it should do has failed. A browser may report
+    /// that before it reports the loss.
+    pub(crate) async fn check_lost(&self) -> Result<(), Error> {
+        turn::turn().await;
+        self.check()
     }
 
     /// Runs `body` inside error scopes and turns what they catch into an [`Error`] about `what`.

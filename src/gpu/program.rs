@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::profile::{Kernel, Timing};
+use super::turn::Turns;
 use super::{Buffer, Error, Gpu, PARAMS_BYTES, Store, Ticket};
 use crate::tensor::{
     Access, BufferRef, Command, Dispatch, MemoryPlan, Recording, ResidentId, plan_memory,
@@ -207,7 +208,9 @@ impl Program {
         // Looked at in the end: in a browser the answer to each takes a round trip.
         let mut unjudged = Vec::new();
         let mut offset = 0;
+        let turns = Turns::new();
         for command in &recording.commands {
+            turns.due().await;
             match command {
                 Command::Dispatch(dispatch) => {
                     let (accesses, places): (Vec<_>, Vec<_>) = dispatch

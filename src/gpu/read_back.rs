@@ -139,9 +139,13 @@ async fn read_mapped(
     let failed = |message: String| Error::Read { what: what.to_owned(), message };
     mapped.done.wait(gpu).await;
     gpu.check()?;
-    match mapped.outcome.lock().ok().and_then(|mut o| o.take()) {
+    let outcome = mapped.outcome.lock().ok().and_then(|mut outcome| outcome.take());
+    match outcome {
         Some(Ok(())) => {}
-        Some(Err(error)) => return Err(failed(error.to_string())),
+        Some(Err(error)) => {
+            gpu.check_lost().await?;
+            return Err(failed(error.to_string()));
+        }
         None => return Err(failed("no answer from the device".into())),
     }
     let view = staging.get_mapped_range(..bytes).map_err(|error| failed(error.to_string()))?;

@@ -118,15 +118,3 @@ impl std::task::Wake for Woken {
         self.0.store(true, Ordering::Release);
     }
 }
-
-/// Gives the executor a turn: some drivers block in `submit` instead of queueing, and then no wait ever pends.
-pub(super) fn yield_now() -> impl Future<Output = ()> {
-    let mut yielded = false;
-    std::future::poll_fn(move |context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-}

@@ -117,9 +117,13 @@ impl Uploads {
             Some(Returning { staging, mapped, outcome }) => {
                 mapped.wait(gpu).await;
                 gpu.check()?;
-                match outcome.lock().ok().and_then(|mut outcome| outcome.take()) {
+                let outcome = outcome.lock().ok().and_then(|mut outcome| outcome.take());
+                match outcome {
                     Some(Ok(())) => staging,
-                    Some(Err(error)) => return Err(failed(error)),
+                    Some(Err(error)) => {
+                        gpu.check_lost().await?;
+                        return Err(failed(error));
+                    }
                     None => return Err(failed("no answer from the device")),
                 }
             }

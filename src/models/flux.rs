@@ -442,12 +442,15 @@ pub fn rope_table(axes: &[usize], n_text: usize, positions: &[[f32; 2]]) -> Vec<
     for _ in 0..n_text * width / 2 {
         table.extend([1.0, 0.0]);
     }
+    let frequency = |i: usize, dim: usize| libm::pow(ROPE_THETA, -2.0 * i as f64 / dim as f64);
+    let frequencies: Vec<Vec<f64>> =
+        axes.iter().map(|&dim| (0..dim / 2).map(|i| frequency(i, dim)).collect()).collect();
     for &[row, column] in positions {
         let coordinates = [0.0, f64::from(row), f64::from(column)];
-        for (axis, &dim) in axes.iter().enumerate() {
+        for (axis, frequencies) in frequencies.iter().enumerate() {
             let position = coordinates.get(axis).copied().unwrap_or(0.0);
-            for i in 0..dim / 2 {
-                let angle = position * libm::pow(ROPE_THETA, -2.0 * i as f64 / dim as f64);
+            for frequency in frequencies {
+                let angle = position * frequency;
                 table.extend([libm::cos(angle) as f32, libm::sin(angle) as f32]);
             }
         }

@@ -4,8 +4,9 @@ use std::cell::{Cell, RefCell};
 
 use super::kept::Kept;
 use super::loading::Loading;
-use super::{Error, Event, LatentColors, Part, Request, Run, Settings, tokens};
-use crate::gpu::{Gpu, SlotPool, Store};
+use super::tokens::{self, TokenizerFiles};
+use super::{Error, Event, LatentColors, Part, Request, Run, Settings};
+use crate::gpu::{Gpu, SlotPool, Store, Turns, at_once};
 use crate::models::clip::Clip;
 use crate::models::config::{ModelConfig, TransformerConfig, stem};
 use crate::models::denoiser::Denoiser;
@@ -134,22 +135,51 @@ pub(super) struct Tokenizers {
     pub t5: Option<tokens::T5Tokenizer>,
 }
 
-impl Tokenizers {
-    fn open(source: &dyn Source, config: &ModelConfig) -> Result<Self, Error> {
+/// What they are read from.
+struct AllTokenizerFiles {
+    clips: Vec<TokenizerFiles>,
+    t5: Option<TokenizerFiles>,
+}
+
+impl AllTokenizerFiles {
+    fn read(source: &dyn Source, config: &ModelConfig) -> Result<Self, Error> {
         let folders = config.folders();
         let mut clips = Vec::new();
-        for ((_, folder), clip) in folders.clips.iter().zip(&config.clips) {
-            let tokenizer = tokens::ClipTokenizer::load(source, folder)?;
-            tokenizer.check_vocab(clip.vocab_size)?;
-            clips.push(tokenizer);
+        for ((_, folder), _) in folders.clips.iter().zip(&config.clips) {
+            clips.push(TokenizerFiles::clip(source, folder)?);
         }
         let t5 = match &config.t5 {
             None => None,
-            Some(t5) => {
-                let tokenizer = tokens::T5Tokenizer::load(source, folders.t5_tokenizer)?;
+            Some(_) => Some(TokenizerFiles::t5(source, folders.t5_tokenizer)?),
+        };
+        Ok(AllTokenizerFiles { clips, t5 })
+    }
+}
+
+impl Tokenizers {
+    fn open(source: &dyn Source, config: &ModelConfig) -> Result<Self, Error> {
+        let files = AllTokenizerFiles::read(source, config)?;
+        at_once(Tokenizers::parse(&files, config, &Turns::none()))
+    }
+
+    async fn parse(
+        files: &AllTokenizerFiles,
+        config: &ModelConfig,
+        turns: &Turns,
+    ) -> Result<Self, Error> {
+        let mut clips = Vec::new();
+        for (files, clip) in files.clips.iter().zip(&config.clips) {
+            let tokenizer = tokens::ClipTokenizer::parse(files, turns).await?;
+            tokenizer.check_vocab(clip.vocab_size)?;
+            clips.push(tokenizer);
+        }
+        let t5 = match (&files.t5, &config.t5) {
+            (Some(files), Some(t5)) => {
+                let tokenizer = tokens::T5Tokenizer::parse(files, turns).await?;
                 tokenizer.check_vocab(t5.vocab_size)?;
                 Some(tokenizer)
             }
+            _ => None,
         };
         Ok(Tokenizers { clips, t5 })
     }
@@ -337,11 +367,15 @@ impl Pipeline {
     }
 
     /// Like [`Pipeline::open`], for a source whose bytes have to be fetched. One thing after the other, so that no more
-    /// than one is read again when something was lacking, and the event loop has its turn between them.
+    /// than one is read again when something was lacking, and the event loop has its turns.
     pub async fn fetch(gpu: Gpu, source: Box<dyn Source>, options: Options) -> Result<Self, Error> {
         let from = &*source;
         let config = read(from, || Ok::<_, Error>(ModelConfig::load(from)?)).await?;
-        let tokenizers = read(from, || Tokenizers::open(from, &config)).await?;
+        let turns = Turns::new();
+        let files = read(from, || AllTokenizerFiles::read(from, &config)).await?;
+        let tokenizers = Tokenizers::parse(&files, &config, &turns).await?;
+        drop(files);
+        turns.due().await;
         let limit = gpu.caps().max_binding_bytes;
         let open = || Parts::open_with_ids(from, &config, options, limit);
         let (ids, parts) = read(from, open).await?;

@@ -2,7 +2,7 @@
 
 use super::load::Pipeline;
 use super::{Error, Event, Part};
-use crate::gpu::Uploads;
+use crate::gpu::{Turns, Uploads};
 use crate::models::layers::Upload;
 use crate::models::pack::Packer;
 use crate::models::source::read;
@@ -54,11 +54,12 @@ impl<'p> Loading<'p> {
             self.pipeline.set_loaded(self.part, true);
             return Ok(None);
         }
+        let turns = Turns::new();
         let start = self.bytes;
         while self.bytes - start < BYTES_PER_EVENT
             && let Some((weights, upload)) = self.tensors.get(self.next).copied()
         {
-            self.upload(weights, upload).await?;
+            self.upload(weights, upload, &turns).await?;
             self.bytes += upload.bytes();
             self.next += 1;
         }
@@ -70,7 +71,12 @@ impl<'p> Loading<'p> {
 
     /// Uploads one tensor. Reads, packs and hands over one tile of outputs at a time, so that no second copy of a
     /// weight is ever in host memory.
-    async fn upload(&mut self, weights: &Weights, upload: &Upload) -> Result<(), Error> {
+    async fn upload(
+        &mut self,
+        weights: &Weights,
+        upload: &Upload,
+        turns: &Turns,
+    ) -> Result<(), Error> {
         let Pipeline { source, gpu, store, .. } = self.pipeline;
         match upload {
             Upload::Vector { resident, tensor, rows } => {
@@ -95,6 +101,7 @@ impl<'p> Loading<'p> {
                         let bytes = self.packer.packed();
                         self.uploads.write(gpu, store, weight.id, i, offset, bytes).await?;
                         offset += bytes.len() as u64;
+                        turns.due().await;
                     }
                 }
             }

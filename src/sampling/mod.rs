@@ -74,7 +74,10 @@ pub use cache::{CacheError, CacheRule, CacheSpec};
 pub use edges::{EdgeMap, edge_density, edge_map, gradient_sum};
 pub use error::Error;
 pub use layout::{Entry, Grid, Token, TokenLayout, Transition};
-pub use noise::{bound_noise, initial_noise, jump_noise, low_noise, pack, unpack};
+pub use noise::{
+    bound_noise, initial_noise, initial_noise_row, jump_noise, jump_noise_of, low_noise, pack,
+    unpack,
+};
 pub use presets::{Preset, PresetFamily};
 pub use ralu::{Jump, RaluParams, RaluSchedule, StagePlan};
 pub use regions::{MaskMode, Ranking, latent_gradient, mask_regions, temporal_variance};

@@ -84,19 +84,24 @@ fn normal4(seed: u64, domain: u32, row: u32, col: u32, group: u32) -> [f64; 4] {
 /// `latent_h`, `latent_w`: picture height and width / 8. A larger picture has the same noise in its
 /// upper left corner.
 pub fn initial_noise(seed: u64, latent_h: usize, latent_w: usize) -> Vec<f32> {
-    let plane = latent_h * latent_w;
-    let mut out = vec![0.0; LATENT_CHANNELS * plane];
+    let mut out = vec![0.0; LATENT_CHANNELS * latent_h * latent_w];
     for row in 0..latent_h {
-        for col in 0..latent_w {
-            for group in 0..LATENT_CHANNELS / 4 {
-                let four = normal4(seed, INITIAL, row as u32, col as u32, group as u32);
-                for (i, value) in four.into_iter().enumerate() {
-                    out[(group * 4 + i) * plane + row * latent_w + col] = value as f32;
-                }
+        initial_noise_row(seed, row, latent_w, &mut out);
+    }
+    out
+}
+
+/// One row of [`initial_noise`] in all channels of a latent, for callers who have other things to do in between.
+pub fn initial_noise_row(seed: u64, row: usize, latent_w: usize, latent: &mut [f32]) {
+    let plane = latent.len() / LATENT_CHANNELS;
+    for col in 0..latent_w {
+        for group in 0..LATENT_CHANNELS / 4 {
+            let four = normal4(seed, INITIAL, row as u32, col as u32, group as u32);
+            for (i, value) in four.into_iter().enumerate() {
+                latent[(group * 4 + i) * plane + row * latent_w + col] = value as f32;
             }
         }
     }
-    out
 }
 
 /// The coarse half of a full-size latent: every second row and column, starting with the first.
@@ -165,8 +170,20 @@ pub fn jump_noise(
     kept_amplitude: f64,
     upsample: Upsample,
 ) -> Vec<f32> {
-    let mut out = Vec::with_capacity(transition.entries.len() * TOKEN_CHANNELS);
-    for entry in &transition.entries {
+    jump_noise_of(seed, jump, &transition.entries, kappa, kept_amplitude, upsample)
+}
+
+/// [`jump_noise`] of some entries of a transition, for callers who have other things to do in between.
+pub fn jump_noise_of(
+    seed: u64,
+    jump: u32,
+    entries: &[Entry],
+    kappa: f64,
+    kept_amplitude: f64,
+    upsample: Upsample,
+) -> Vec<f32> {
+    let mut out = Vec::with_capacity(entries.len() * TOKEN_CHANNELS);
+    for entry in entries {
         let at = |row, col, group| normal4(seed, jump, row, col, group);
         let Entry { full_row: row, full_col: col, .. } = *entry;
         for group in 0..TOKEN_CHANNELS as u32 / 4 {

@@ -1,12 +1,16 @@
 //! From one of RALU's stages to the next: latents gathered, repeated and given noise.
 
 use super::Run;
+use crate::gpu::Turns;
 use crate::pipeline::event::{Event, PictureKind};
 use crate::pipeline::picture::{self, Picture};
 use crate::pipeline::programs::JumpMemory;
 use crate::pipeline::prompt::check_finite;
 use crate::pipeline::{Error, Pipeline, StageKind};
 use crate::sampling::{self, JumpNoise, Transition, Upsample};
+
+/// Tokens whose noise is drawn between two turns: each takes some ten microseconds.
+const TOKENS_BETWEEN_TURNS: usize = 32;
 
 impl<'p> Run<'p> {
     /// Carries the latents over to the next stage: gather, repeat, add noise.
@@ -26,24 +30,35 @@ impl<'p> Run<'p> {
         let name = format!("noise_stage{}", stage + 2);
         let channels = self.pipeline.config.transformer.token_channels();
         let shape = [transition.n_tokens(), channels];
+        let turns = Turns::new();
         let noise = match self.given.numbers(&format!("ralu_{name}"), &shape)? {
             Some(noise) => noise.to_vec(),
             None if rules.jump_noise == JumpNoise::Bound => {
                 let (h, w) = (2 * self.schedule.rows, 2 * self.schedule.cols);
                 sampling::bound_noise(&self.image.noise, h, w, &transition)?
             }
-            None => sampling::jump_noise(
-                self.image.seed,
-                stage as u32 + 1,
-                &transition,
-                jump.kappa,
-                jump.kept_amplitude(rules.kept_noise),
-                rules.upsample,
-            ),
+            None => {
+                let kept = jump.kept_amplitude(rules.kept_noise);
+                let number = stage as u32 + 1;
+                let mut noise = Vec::with_capacity(shape[0] * shape[1]);
+                for entries in transition.entries.chunks(TOKENS_BETWEEN_TURNS) {
+                    noise.extend(sampling::jump_noise_of(
+                        self.image.seed,
+                        number,
+                        entries,
+                        jump.kappa,
+                        kept,
+                        rules.upsample,
+                    ));
+                    turns.due().await;
+                }
+                noise
+            }
         };
         if self.collect_tensors {
             self.image.tensors.insert(&name, &shape, noise.clone());
         }
+        turns.due().await;
         let (transition, noise) = match to {
             StageKind::Full => (transition.raster(), transition.sort_rows(&noise)?),
             _ => (transition, noise),
@@ -92,8 +107,13 @@ impl<'p> Run<'p> {
         self.write_sources(sources, transition, Upsample::Latent).await?;
         program.run(&self.pipeline.gpu).await?;
         let values = self.read(&programs.memory.pixels).await?;
+        let turns = Turns::new();
         check_finite("the clean estimate of stage 2", &values)?;
-        let planes = picture::to_unit(&picture::planes(&values));
+        turns.due().await;
+        let planes = picture::planes(&values);
+        turns.due().await;
+        let planes = picture::to_unit(&planes);
+        turns.due().await;
         let picture = Picture::from_planes(&planes, self.schedule.width, self.schedule.height);
         self.events.push_back(Event::StagePicture {
             image: self.image.number,

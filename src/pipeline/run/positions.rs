@@ -1,6 +1,7 @@
 //! Where a stage's tokens are, as the network is told.
 
 use super::Run;
+use crate::gpu::Turns;
 use crate::models::config::TransformerConfig;
 use crate::models::denoiser::Denoiser;
 use crate::models::flux::rope_table;
@@ -25,13 +26,14 @@ impl<'p> Run<'p> {
                             Some(layout) => layout.positions(),
                             None => self.raster(),
                         };
-                        self.write(table, &rope_table(axes, n_text, &positions)).await
+                        self.write(table, &rotations(axes, n_text, &positions).await).await
                     }
                     PositionMemory::PerGrid { fine, coarse, .. } => {
                         let Some(layout) = self.layout(stage)? else { return Ok(()) };
-                        let in_fine = rope_table(axes, n_text, &layout.positions_in_full_units());
+                        let in_full_units = layout.positions_in_full_units();
+                        let in_fine = rotations(axes, n_text, &in_full_units).await;
                         self.write(fine, &in_fine).await?;
-                        let in_coarse = rope_table(axes, n_text, &layout.positions());
+                        let in_coarse = rotations(axes, n_text, &layout.positions()).await;
                         self.write(coarse, &in_coarse).await
                     }
                 }
@@ -94,4 +96,15 @@ impl<'p> Run<'p> {
             PositionMemory::Rotations(_) | PositionMemory::PerGrid { .. } => Ok(()),
         }
     }
+}
+
+/// [`rope_table`], some tokens at a time.
+async fn rotations(axes: &[usize], n_text: usize, positions: &[[f32; 2]]) -> Vec<f32> {
+    let turns = Turns::new();
+    let mut table = rope_table(axes, n_text, &[]);
+    for some in positions.chunks(128) {
+        table.extend(rope_table(axes, 0, some));
+        turns.due().await;
+    }
+    table
 }

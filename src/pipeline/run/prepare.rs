@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::Run;
-use crate::gpu::{Program, ReadBack, Store};
+use crate::gpu::{Program, ReadBack, Store, Turns};
 use crate::models::layers::{TIME_CHANNELS, timestep_embedding};
 use crate::pipeline::kept::ProgramsKey;
 use crate::pipeline::programs::{Layout, Models, RunMemory, RunRecordings, StepRecordings};
@@ -64,11 +64,17 @@ impl<'p> Run<'p> {
     async fn compile(&self, models: Models<'_>, memory: RunMemory) -> Result<Programs, Error> {
         let Pipeline { gpu, store, pool, .. } = self.pipeline;
         let (settings, schedule) = (&self.settings, &self.schedule);
+        let turns = Turns::new();
         let recordings = RunRecordings::new(gpu.caps(), models, settings, schedule, &memory);
+        turns.due().await;
         for resident in memory.residents() {
             store.create(gpu, resident).await?;
         }
-        let plans: Vec<_> = recordings.all().map(plan_memory).collect();
+        let mut plans = Vec::new();
+        for recording in recordings.all() {
+            plans.push(plan_memory(recording));
+            turns.due().await;
+        }
         let allocated_bytes = pool.reserve(gpu, &plans.iter().collect::<Vec<_>>()).await?;
 
         let mut steps = Vec::new();

@@ -3,7 +3,7 @@
 use web_time::Instant;
 
 use super::Run;
-use crate::gpu::Program;
+use crate::gpu::{Program, Turns};
 use crate::pipeline::Error;
 use crate::pipeline::event::{Event, PictureKind};
 use crate::pipeline::picture::{self, Picture};
@@ -15,16 +15,20 @@ impl<'p> Run<'p> {
     pub(super) async fn choose_regions(&mut self, stage: usize) -> Result<(), Error> {
         let started = Instant::now();
         let grid = self.schedule.grid();
+        let turns = Turns::new();
         let preview = match self.memory()?.low_pixels {
             Some(_) => {
                 let planes = self.low_estimate(stage).await?;
+                turns.due().await;
                 Some((self.push_low_picture(stage, &planes), planes))
             }
             None => None,
         };
+        turns.due().await;
         let (ranking, edges) = match (self.settings.rules.region_score, &preview) {
             (RegionScore::Edges, Some((_, planes))) => {
                 let edges = self.edges(planes)?;
+                turns.due().await;
                 (self.rank_by_edges(&edges)?, Some(edges))
             }
             (RegionScore::Variance, _) if self.image.estimates.len() >= 2 => (
@@ -48,6 +52,7 @@ impl<'p> Run<'p> {
                 ranking.select_with_mask(mask.mode, &shares, k)
             }
         };
+        turns.due().await;
         if let Some((preview, _)) = &preview {
             self.push_region_pictures(stage, preview, edges.as_ref(), &selected);
         }

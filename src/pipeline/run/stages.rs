@@ -6,7 +6,7 @@ use std::rc::Rc;
 use web_time::Instant;
 
 use super::{ImageState, Run, SubmittedStep};
-use crate::gpu::{Program, Ticket};
+use crate::gpu::{Program, Ticket, Turns};
 use crate::models::config::Family;
 use crate::ops::{change_rows, relative_change};
 use crate::pipeline::event::{Event, StageEnd, StageStart, StepDone};
@@ -31,10 +31,18 @@ impl<'p> Run<'p> {
         let (h, w) = (2 * self.schedule.rows, 2 * self.schedule.cols);
         let channels = self.pipeline.config.vae.latent_channels;
         let shape = [1, channels, h, w];
+        let turns = Turns::new();
         let noise = match self.given.numbers("initial_noise", &shape)? {
             Some(noise) => noise.to_vec(),
             None => match self.settings.rng {
-                Rng::Philox => sampling::initial_noise(seed, h, w),
+                Rng::Philox => {
+                    let mut noise = vec![0.0; channels * h * w];
+                    for row in 0..h {
+                        sampling::initial_noise_row(seed, row, w, &mut noise);
+                        turns.due().await;
+                    }
+                    noise
+                }
                 Rng::Torch => sampling::torch_randn(seed, channels * h * w),
             },
         };
@@ -46,6 +54,7 @@ impl<'p> Run<'p> {
             }
             _ => sampling::pack(&noise, h, w)?,
         };
+        turns.due().await;
         self.write(&self.memory()?.stages[0].x, &tokens).await?;
         if self.settings.rules.jump_noise == JumpNoise::Bound {
             self.image.noise.clone_from(&noise);
@@ -357,14 +366,19 @@ impl<'p> Run<'p> {
         let programs = self.programs()?;
         programs.decode.run(&self.pipeline.gpu).await?;
         let values = self.read(&programs.memory.pixels).await?;
+        let turns = Turns::new();
         check_finite("the decoded picture", &values)?;
+        turns.due().await;
         self.image.report.flops = self.image.flops_done + self.programs()?.decode.flops();
         let planes = picture::planes(&values);
         self.learn_colors(self.schedule.stages.len() - 1, 0.0, &planes).await?;
+        turns.due().await;
         let planes = picture::to_unit(&planes);
+        turns.due().await;
         let (width, height) = (self.schedule.width, self.schedule.height);
-        let picture = Picture::from_planes(&planes, width, height)
-            .crop(self.settings.width, self.settings.height);
+        let picture = Picture::from_planes(&planes, width, height);
+        turns.due().await;
+        let picture = picture.crop(self.settings.width, self.settings.height);
         let tensors = if self.collect_tensors {
             let memory = self.memory()?;
             let x = &memory.stages[memory.stages.len() - 1].x;

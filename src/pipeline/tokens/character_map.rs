@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::gpu::Turns;
+
 /// The map in a `normalizer`, which is one or a sequence.
 pub(super) fn character_map(normalizer: &Value) -> Option<&str> {
     let one = |normalizer: &'_ Value| -> bool {
@@ -46,7 +48,10 @@ pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
 ///
 /// The map is a `u32` length in bytes, a double-array trie of `u32` units, and the replacements as UTF-8 text, each
 /// ended by 0 (sentencepiece, `normalizer.cc`; the unit's bits are Darts-clone's).
-pub(super) fn check_character_map(map: &[u8]) -> std::result::Result<(), String> {
+pub(super) async fn check_character_map(
+    map: &[u8],
+    turns: &Turns,
+) -> std::result::Result<(), String> {
     let Some((head, rest)) = map.split_first_chunk::<4>() else {
         return Err(format!("it has only {} bytes", map.len()));
     };
@@ -65,7 +70,11 @@ pub(super) fn check_character_map(map: &[u8]) -> std::result::Result<(), String>
 
     let mut seen = vec![false; n_units];
     let mut to_visit = vec![offset(unit(0)?)];
-    while let Some(node) = to_visit.pop() {
+    for visited in 0.. {
+        let Some(node) = to_visit.pop() else { break };
+        if visited % 256 == 0 {
+            turns.due().await;
+        }
         // Any byte may follow, in any node.
         for c in 1..=255usize {
             let at = node ^ c;

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Result, TokenError, read_object};
-use crate::models::source::Source;
+use super::Result;
+use super::files::{Text, TokenizerFiles};
 
 /// `tokenizer_config.json`, and `special_tokens_map.json` behind it; both may be missing.
 pub(super) struct Config {
@@ -12,16 +12,9 @@ pub(super) struct Config {
 }
 
 impl Config {
-    pub(super) fn load(source: &dyn Source, dir: &str) -> Result<Self> {
-        let read = |name: &str| {
-            Ok::<_, TokenError>(
-                read_object(source, dir, name)?.map_or_else(Map::new, |(map, _)| map),
-            )
-        };
-        Ok(Self {
-            config: read("tokenizer_config.json")?,
-            special: read("special_tokens_map.json")?,
-        })
+    pub(super) fn parse(files: &TokenizerFiles) -> Result<Self> {
+        let object = |file: &Option<Text>| file.as_ref().map_or(Ok(Map::new()), Text::object);
+        Ok(Self { config: object(&files.config)?, special: object(&files.special)? })
     }
 
     /// A special token: a string, or an object with `content`.

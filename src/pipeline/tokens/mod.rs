@@ -16,13 +16,16 @@
 
 mod character_map;
 mod config;
+mod files;
+mod json;
+mod pieces;
 mod words;
 
-use serde_json::{Map, Value};
-
+use crate::gpu::{Turns, at_once};
 use crate::models::source::{Source, SourceError};
 use config::Config;
-use words::Words;
+pub(super) use files::TokenizerFiles;
+use words::{ClipWords, T5Words};
 
 /// Why text cannot be turned into tokens.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +74,7 @@ pub struct Encoded {
 
 /// CLIP's byte-pair tokenizer.
 pub struct ClipTokenizer {
-    words: Words,
+    words: ClipWords,
     bos: u32,
     eos: u32,
     pad: u32,
@@ -82,23 +85,17 @@ impl ClipTokenizer {
     /// Loads `DIR/tokenizer.json`, or `vocab.json` and `merges.txt` where that is missing (the FLUX.1 repositories ship
     /// only those for CLIP). The result is that of transformers' fast `CLIPTokenizer`.
     pub fn load(source: &dyn Source, dir: &str) -> Result<Self> {
-        let config = Config::load(source, dir)?;
+        let files = TokenizerFiles::clip(source, dir)?;
+        at_once(Self::parse(&files, &Turns::none()))
+    }
+
+    /// From the files of [`TokenizerFiles::clip`]. Those of CLIP ViT-L take a tenth of a second on a slow processor.
+    pub(super) async fn parse(files: &TokenizerFiles, turns: &Turns) -> Result<Self> {
+        let config = Config::parse(files)?;
         let bos = config.token("bos_token", "<|startoftext|>");
         let eos = config.token("eos_token", "<|endoftext|>");
         let pad = config.token("pad_token", &eos);
-        let words = match Words::clip_json(source, dir, &eos)? {
-            Some(words) => words,
-            None => match Words::clip_files(source, dir, &config, [&bos, &eos])? {
-                Some(words) => words,
-                None => {
-                    return Err(no_file(
-                        source,
-                        dir,
-                        "tokenizer.json, or vocab.json with merges.txt",
-                    ));
-                }
-            },
-        };
+        let words = ClipWords::clip(files, &config, [&bos, &eos], turns).await?;
         Ok(Self {
             bos: words.id(&bos, "begin of text")?,
             eos: words.id(&eos, "end of text")?,
@@ -126,7 +123,7 @@ impl ClipTokenizer {
 
 /// T5's unigram tokenizer.
 pub struct T5Tokenizer {
-    words: Words,
+    words: T5Words,
     eos: u32,
     pad: u32,
 }
@@ -134,10 +131,14 @@ pub struct T5Tokenizer {
 impl T5Tokenizer {
     /// Loads `DIR/tokenizer.json`.
     pub fn load(source: &dyn Source, dir: &str) -> Result<Self> {
-        let config = Config::load(source, dir)?;
-        let Some(words) = Words::t5_json(source, dir)? else {
-            return Err(no_file(source, dir, "tokenizer.json (spiece.model alone is not read)"));
-        };
+        let files = TokenizerFiles::t5(source, dir)?;
+        at_once(Self::parse(&files, &Turns::none()))
+    }
+
+    /// From the files of [`TokenizerFiles::t5`].
+    pub(super) async fn parse(files: &TokenizerFiles, turns: &Turns) -> Result<Self> {
+        let config = Config::parse(files)?;
+        let words = T5Words::t5(files, turns).await?;
         Ok(Self {
             eos: words.id(&config.token("eos_token", "</s>"), "end of text")?,
             pad: words.id(&config.token("pad_token", "<pad>"), "padding")?,
@@ -166,23 +167,5 @@ fn no_file(source: &dyn Source, dir: &str, looked_for: &str) -> TokenError {
         dir: shown(source, dir),
         looked_for: looked_for.into(),
         found: if found.is_empty() { "nothing".into() } else { found.join(", ") },
-    }
-}
-
-/// A JSON file that holds an object, and its path for messages; `None` if there is no such file.
-fn read_object(
-    source: &dyn Source,
-    dir: &str,
-    name: &str,
-) -> Result<Option<(Map<String, Value>, String)>> {
-    let path = format!("{dir}/{name}");
-    let Some(text) = source.text(&path)? else {
-        return Ok(None);
-    };
-    let path = shown(source, &path);
-    match serde_json::from_str(&text) {
-        Ok(Value::Object(map)) => Ok(Some((map, path))),
-        Ok(_) => Err(TokenError::File { path, reason: "expected a JSON object".into() }),
-        Err(error) => Err(TokenError::File { path, reason: error.to_string() }),
     }
 }
