@@ -9,8 +9,8 @@ use ralu::models::source::Source;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
 use ralu::pipeline::{
-    Event, ImageReport, NamedTensors, Options, Picture, PictureKind, Pipeline, RunSchedule, Saved,
-    Settings,
+    Event, ImageReport, NamedTensors, Options, Picture, PictureKind, Pipeline, Recovery,
+    RunSchedule, Saved, Settings,
 };
 use serde_json::{Value, json};
 
@@ -93,18 +93,33 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     let source: &dyn Source = &model.folder;
     let subject = Subject { config: &config, source: Some(source), settings: &settings, precision };
     let gpu = tuned(gpu, args, &subject, &mut progress, reporter)?;
-    let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
+    let mut pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
     let started = Instant::now();
-    let mut run = pipeline.start(request)?;
+    let mut recovery = Recovery::default();
+    let mut run = pipeline.start(request.clone())?;
     let mut profile = Profile::default();
     let last_stage = schedule.stages.len();
     loop {
         let next = block_on_while(pipeline.gpu(), run.next(), || signals::check().is_ok());
         signals::check().inspect_err(|_| progress.clear())?;
         let Some(next) = next else { break };
-        let event = match next.inspect_err(|_| progress.clear())? {
-            Some(event) => event,
-            None => break,
+        let event = match next {
+            Ok(Some(event)) => event,
+            Ok(None) => break,
+            Err(error) if recovery.can_go_on(&error, &run) => {
+                drop(run);
+                let message = format!("{error}. Opening it again, to go on {}", place(&recovery));
+                progress.warn(&message);
+                reporter.emit(&json!({ "event": "warning", "message": message }))?;
+                pipeline = reopen(pipeline, &recovery, args, cache.as_ref())
+                    .inspect_err(|_| progress.clear())?;
+                run = pipeline.start(recovery.request(&request))?;
+                continue;
+            }
+            Err(error) => {
+                progress.clear();
+                return Err(error.into());
+            }
         };
         progress.event(&event);
         profile.event(&event);
@@ -153,6 +168,27 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         "seconds": seconds,
         "gpu_peak_bytes": peak,
     }))
+}
+
+/// The model on the adapter as it is found after its device was lost, with the same kernels.
+fn reopen(
+    pipeline: Pipeline,
+    recovery: &Recovery,
+    args: &GenerateArgs,
+    cache: Option<&CacheDir>,
+) -> Result<Pipeline> {
+    let tuning = pipeline.gpu().caps().tuning;
+    let gpu = pipelines::open_gpu(&args.adapter.choice(), cache)?;
+    let gpu = recovery.be_careful(gpu.with_caps(|caps| caps.tuning = tuning));
+    Ok(pollster::block_on(pipeline.revive(gpu))?)
+}
+
+/// Where a run goes on.
+fn place(recovery: &Recovery) -> String {
+    match recovery.checkpoint() {
+        None => "from the start".to_owned(),
+        Some(at) => format!("after step {} of stage {}", at.steps(), at.stage()),
+    }
 }
 
 /// The device with the kernels that are best for this run: see [`tune::tuned`].

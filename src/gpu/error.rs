@@ -67,8 +67,8 @@ pub enum Error {
     },
     /// The device went away.
     #[error(
-        "the GPU was lost: {reason}. A driver update, a sleep, or a driver's time-out causes this; start \
-         again, and if it comes back choose a smaller picture or another adapter (`ralu devices`)"
+        "the GPU was lost: {reason}. A driver update, a sleep, or a driver's time-out causes this; if it comes back, \
+         choose a smaller picture or another adapter (`ralu devices`)"
     )]
     Lost {
         /// The driver's words.

@@ -130,10 +130,18 @@ impl<'p> Run<'p> {
         }
     }
 
+    /// Whether a run can go on from behind step `i` with nothing but its latents.
+    fn is_resumable(&self, stage: usize, i: usize) -> bool {
+        // Regions are chosen with the last velocity, too: the end of a stage is kept by `keep_stage_end`.
+        let is_last_stage = stage + 1 == self.schedule.stages.len();
+        self.settings.cache.is_none()
+            && (is_last_stage || i + 1 < self.schedule.stages[stage].steps())
+    }
+
     /// Starts to read back the latents that step `i` leaves, if that is a place to go on from.
     pub(super) async fn read_ahead(&self, stage: usize, i: usize) -> Result<(), Error> {
         let programs = self.programs()?;
-        if self.settings.cache.is_some() {
+        if !self.is_resumable(stage, i) {
             return Ok(());
         }
         let x = &programs.memory.stages[stage].x;
@@ -148,7 +156,7 @@ impl<'p> Run<'p> {
         i: usize,
         mut state: State,
     ) -> Result<(), Error> {
-        if self.settings.cache.is_some() {
+        if !self.is_resumable(stage, i) {
             return Ok(());
         }
         let x = self.programs()?.read_backs[i % 2].finish(&self.pipeline.gpu).await?;

@@ -1,0 +1,172 @@
+//! Faults of the device, brought about on purpose: what a run does about them.
+
+mod common;
+
+use std::cell::Cell;
+use std::path::PathBuf;
+
+use ralu::gpu::{Gpu, block_on_while};
+use ralu::models::source::Folder;
+use ralu::pipeline::{
+    Error, Event, NamedTensors, Options, Picture, Pipeline, RaluChoice, Recovery, Request, Run,
+};
+use ralu::sampling::Preset;
+use ralu::sampling::cache::CacheSpec;
+
+fn open(gpu: Gpu) -> Pipeline {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny-flux");
+    Pipeline::open(gpu, Box::new(Folder::open(folder).unwrap()), Options::default()).unwrap()
+}
+
+/// Three stages of 4 x 4 to 8 x 8 tokens, ten steps.
+fn request() -> Request {
+    Request::new("a red apple").size(128, 128).ralu(RaluChoice::Preset(Preset::X7)).seed(3)
+}
+
+/// What a run told.
+#[derive(Default)]
+struct Told {
+    pictures: Vec<Picture>,
+    tensors: Option<NamedTensors>,
+    /// Stage and step, both from 1.
+    steps: Vec<(usize, usize)>,
+    selected: Vec<u32>,
+    computed: Vec<Vec<bool>>,
+}
+
+/// Pulls events until the end, or until the device is lost. `lose` is asked after every event and in the middle of the
+/// work on the next one.
+fn watch(
+    run: &mut Run<'_>,
+    gpu: &Gpu,
+    told: &mut Told,
+    lose: &dyn Fn(&Told) -> bool,
+) -> Result<(), Error> {
+    loop {
+        let turns = Cell::new(0);
+        let next = block_on_while(gpu, run.next(), || {
+            turns.set(turns.get() + 1);
+            // In the middle: when something was submitted already.
+            if turns.get() == 2 && lose(told) {
+                gpu.destroy();
+            }
+            true
+        });
+        match next.unwrap()? {
+            None => return Ok(()),
+            Some(Event::Step(step)) => told.steps.push((step.stage, step.step)),
+            Some(Event::Regions { selected, .. }) => told.selected = selected,
+            Some(Event::Image { picture, tensors, report, .. }) => {
+                told.pictures.push(picture);
+                told.tensors = tensors;
+                told.computed = report.computed;
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn undisturbed(request: &Request) -> Told {
+    let pipeline = open(common::gpu());
+    let mut told = Told::default();
+    let mut run = pipeline.start(request.clone()).unwrap();
+    watch(&mut run, pipeline.gpu(), &mut told, &|_| false).unwrap();
+    told
+}
+
+/// Runs a request whose device is destroyed when the first of `lose` says so, the next one when the second does, and so
+/// on. Gives also how many were lost.
+fn with_losses(request: &Request, lose: &[&dyn Fn(&Told) -> bool]) -> (Told, usize) {
+    let mut pipeline = open(common::gpu());
+    let mut recovery = Recovery::default();
+    let mut told = Told::default();
+    let mut lost = 0;
+    loop {
+        let mut run = pipeline.start(recovery.request(request)).unwrap();
+        let when = |told: &Told| lose.get(lost).is_some_and(|lose| lose(told));
+        match watch(&mut run, pipeline.gpu(), &mut told, &when) {
+            Ok(()) => return (told, lost),
+            Err(error) => assert!(recovery.can_go_on(&error, &run), "{error}"),
+        }
+        drop(run);
+        lost += 1;
+        let gpu = recovery.be_careful(common::gpu());
+        pipeline = pollster::block_on(pipeline.revive(gpu)).unwrap();
+    }
+}
+
+#[test]
+fn a_run_goes_on_from_its_last_step() {
+    let whole = undisturbed(&request());
+    assert_eq!(whole.steps.len(), 10);
+    // In the middle of stage 1, of stage 2, right after its end, in stage 3, and while the picture is decoded.
+    for after in [(1, 1), (1, 2), (2, 2), (2, 3), (3, 1), (3, 4), (3, 5)] {
+        let lose = move |told: &Told| told.steps.last() == Some(&after);
+        let (told, lost) = with_losses(&request(), &[&lose]);
+        assert_eq!(lost, 1, "the device was not lost after {after:?}");
+        assert!(told.pictures == whole.pictures, "lost after {after:?}: another picture");
+        assert_eq!(told.selected, whole.selected);
+        assert_eq!(told.computed, whole.computed);
+        // No step is made more than once, but for the one that was on its way.
+        let again = told.steps.len() - whole.steps.len();
+        assert!(again <= 1, "lost after {after:?}: {:?}", told.steps);
+    }
+}
+
+#[test]
+fn a_run_with_a_cache_goes_on_from_its_last_stage() {
+    let cache = CacheSpec::parse_option("taylorseer").unwrap();
+    let request = Request { cache, collect_tensors: true, ..request() };
+    let whole = undisturbed(&request);
+    for after in [(1, 1), (2, 1), (3, 2)] {
+        let lose = move |told: &Told| told.steps.last() == Some(&after);
+        let (told, lost) = with_losses(&request, &[&lose]);
+        assert_eq!(lost, 1, "the device was not lost after {after:?}");
+        assert!(told.pictures == whole.pictures, "lost after {after:?}: another picture");
+        assert_eq!(told.computed, whole.computed);
+        assert!(told.tensors == whole.tensors, "lost after {after:?}: other tensors");
+        let first = told.steps.iter().filter(|step| **step == (after.0, 1)).count();
+        assert_eq!(first, 2, "stage {} was to be run again: {:?}", after.0, told.steps);
+    }
+}
+
+#[test]
+fn a_second_picture_and_a_second_loss_change_nothing() {
+    let request = Request { count: Some(2), ..request() };
+    let whole = undisturbed(&request);
+    let early = |told: &Told| told.pictures.len() == 1 && told.steps.len() == 12;
+    let late = |told: &Told| told.pictures.len() == 1 && told.steps.len() == 16;
+    let (told, lost) = with_losses(&request, &[&early, &late]);
+    assert_eq!(lost, 2);
+    assert!(told.pictures == whole.pictures, "other pictures");
+}
+
+#[test]
+fn a_device_that_is_lost_again_and_again_ends_the_run() {
+    let mut pipeline = open(common::gpu());
+    let mut recovery = Recovery::default();
+    for attempt in 1..=3 {
+        let mut run = pipeline.start(recovery.request(&request())).unwrap();
+        let error = watch(&mut run, pipeline.gpu(), &mut Told::default(), &|_| true).unwrap_err();
+        assert!(error.to_string().contains("the GPU was lost"), "{error}");
+        assert_eq!(recovery.can_go_on(&error, &run), attempt < 3, "loss {attempt}");
+        assert!(recovery.checkpoint().is_none(), "no step was made");
+        drop(run);
+        pipeline = pollster::block_on(pipeline.revive(common::gpu())).unwrap();
+    }
+}
+
+#[test]
+fn other_errors_and_other_requests_do_not_go_on() {
+    let pipeline = open(common::gpu());
+    let mut told = Told::default();
+    let mut run = pipeline.start(request()).unwrap();
+    watch(&mut run, pipeline.gpu(), &mut told, &|_| false).unwrap();
+    let error = pipeline.start(request().size(7, 7)).err().unwrap();
+    assert!(!Recovery::default().can_go_on(&error, &run));
+    let resume = run.checkpoint();
+    assert!(resume.is_some());
+    let other = Request { resume, ..request().seed(4) };
+    let message = pipeline.start(other).err().unwrap().to_string();
+    assert!(message.contains("the checkpoint is of other settings"), "{message}");
+}
