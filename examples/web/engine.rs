@@ -49,7 +49,6 @@ enum PreferenceField {
     #[default]
     HighPerformance,
     LowPower,
-    Software,
 }
 
 /// `LoadOptions.adapter` in `package/ralu.d.ts`.
@@ -88,7 +87,6 @@ impl Engine {
             preference: match settings.adapter.preference {
                 PreferenceField::HighPerformance => AdapterPreference::Fast,
                 PreferenceField::LowPower => AdapterPreference::LowPower,
-                PreferenceField::Software => AdapterPreference::Software,
             },
             limits: match settings.adapter.limits {
                 LimitsField::Adapter => LimitsPolicy::Adapter,
@@ -124,6 +122,11 @@ impl Engine {
         let settings = self.pipeline.settings(&request).map_err(|error| from_error(&error))?;
         let about = About::new(&self.pipeline, settings, self.precision);
         Ok(Generation::new(self.pipeline.clone(), request, about, self.busy.clone()))
+    }
+
+    /// Frees everything on the GPU.
+    pub fn close(&self) {
+        self.pipeline.gpu().destroy();
     }
 
     /// What draws: `AdapterInfo` in `package/ralu.d.ts`.

@@ -17,11 +17,31 @@ pub fn js_error(code: &str, message: &str) -> JsValue {
 }
 
 pub fn from_gpu(error: &gpu::Error) -> JsValue {
-    js_error(gpu_code(error), &error.to_string())
+    js_error(gpu_code(error), &gpu_message(error))
 }
 
 pub fn from_error(error: &Error) -> JsValue {
-    js_error(code(error), &error.to_string())
+    match error {
+        Error::Gpu(error) => from_gpu(error),
+        _ => js_error(code(error), &error.to_string()),
+    }
+}
+
+/// What happened. What to do is added by `package/ralu.js`: the library's advice is for people with a terminal.
+fn gpu_message(error: &gpu::Error) -> String {
+    match error {
+        gpu::Error::OutOfMemory { what, allocated } => {
+            format!("no room for {what}, with {allocated} already held")
+        }
+        gpu::Error::Lost { reason } => reason.clone(),
+        gpu::Error::Limit { what, need, have, .. } => {
+            format!("{what}: needs {need}, this adapter offers {have}")
+        }
+        gpu::Error::Unusable { adapter, reason } | gpu::Error::Open { adapter, reason } => {
+            format!("{adapter}: {reason}")
+        }
+        _ => error.to_string(),
+    }
 }
 
 fn gpu_code(error: &gpu::Error) -> &'static str {

@@ -32,7 +32,7 @@ pub enum AdapterPreference {
     Fast,
     /// One that saves power.
     LowPower,
-    /// One that computes on the processor.
+    /// One that computes on the processor. Browsers cannot be asked for that through wgpu.
     Software,
 }
 
@@ -201,9 +201,12 @@ pub async fn list_adapters() -> Vec<AdapterReport> {
 
 async fn candidates(backends: wgpu::Backends, preference: AdapterPreference) -> Vec<Candidate> {
     let instance = instance(backends);
-    let mut adapters = instance.enumerate_adapters(backends).await;
+    // Browsers have no list, only a request. (wgpu's list there is a request without a preference.)
+    let mut adapters = match cfg!(target_arch = "wasm32") {
+        true => vec![],
+        false => instance.enumerate_adapters(backends).await,
+    };
     if adapters.is_empty() {
-        // Browsers have no list, only a request.
         let request = instance.request_adapter(&wgpu::RequestAdapterOptions {
             power_preference: match preference {
                 AdapterPreference::LowPower => wgpu::PowerPreference::LowPower,

@@ -38,6 +38,8 @@ export async function pick(folder: FileSystemDirectoryHandle, files: FileList, o
   for (const model of [folder, files, own, new URL("https://example.org/model/")]) (await Ralu.load(model)).dispose();
   // @ts-expect-error: a model is no number
   await Ralu.load(7);
+  // @ts-expect-error: browsers cannot be asked for that
+  await Ralu.load(own, { adapter: { preference: "software" } });
 }
 
 export function stages(events: RaluEvent[]): number[] {

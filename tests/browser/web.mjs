@@ -7,15 +7,19 @@ import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual } from "node:util";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { failures, openChromium, sameAdapter } from "./chromium.mjs";
+import { watchHolds } from "./holds.mjs";
+import { largeTokenizers } from "./large.mjs";
 import { drawNatively, floats, psnr, readPng, readTexts, relativeL2 } from "./native.mjs";
+import { options } from "./options.mjs";
 import { serve } from "./serve.mjs";
+import { trouble } from "./trouble.mjs";
 
 const [site, models, out, word, ...program] = process.argv.slice(2);
 const here = dirname(fileURLToPath(import.meta.url));
 mkdirSync(out, { recursive: true });
 
-const server = await serve({ "": site, models, tests: here });
-let browser = await openChromium();
+const server = await serve({ "": site, models, tests: here, fixtures: join(here, "../fixtures") });
+const browser = await openChromium();
 const weights = "/models/tiny-flux/transformer/diffusion_pytorch_model.safetensors";
 
 // ---- tools -----------------------------------------------------------------------------------
@@ -33,6 +37,7 @@ async function withPage(use, context) {
     await page.goto(`${server.url}tests/blank.html`);
     await page.waitForFunction(() => window.ready);
     const draw = (options) => Promise.race([page.evaluate((o) => window.draw(o), options), failure]);
+    draw.dispose = () => page.evaluate(() => window.dispose());
     return await use(draw, page);
   } finally {
     await page.close();
@@ -45,10 +50,14 @@ const native = new Map();
 function reference(request) {
   const key = JSON.stringify(request);
   if (!native.has(key)) {
-    const { prompt, width, height, seed, ralu, steps } = request;
-    const args = [prompt, "--model", join(models, "tiny-flux"), "--width", width, "--height", height, "--seed", seed, "--ralu", ralu];
-    if (steps) args.push("--steps", steps);
-    args.push("--precision", "f32");
+    const { prompt, ralu, ...rest } = request;
+    const args = [prompt, "--model", join(models, "tiny-flux"), "--precision", "f32"];
+    const own = typeof ralu === "string" ? { ralu } : { ralu: "custom", ...ralu };
+    for (const [name, value] of Object.entries({ ...own, ...rest })) {
+      // As the command line spells it.
+      const option = name === "variant" ? "ralu-variant" : name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+      if (value !== undefined) args.push(`--${option}=${value}`);
+    }
     native.set(key, drawNatively(program, out, `native-${native.size}`, args.map(String)));
   }
   return native.get(key);
@@ -86,7 +95,7 @@ const tests = {
       const result = await draw({ ...f32, request });
       compare(result, request);
       console.log(`    ${JSON.stringify(result.adapter)}`);
-      console.log(`    ${JSON.stringify(result.memory)}; longest pause of the event loop ${result.longestPause.toFixed(0)} ms`);
+      console.log(`    ${JSON.stringify(result.memory)}`);
       check(result.memory.heapBytes < 128 << 20, `the heap grew to ${result.memory.heapBytes} bytes`);
       const steps = result.events.filter((event) => event.type === "step");
       check(steps.length === 8, `${steps.length} step events`);
@@ -109,6 +118,32 @@ const tests = {
       check(stages.length === 3 && stages[0] < stages[1] && stages[1] < stages[2], `stages of ${stages} tokens`);
       check(result.memory.heapBytes < 128 << 20, `the heap grew to ${result.memory.heapBytes} bytes`);
     });
+  },
+
+  async "the event loop has its turn while a large model is loaded and pictures are drawn"() {
+    // Tokenizers as FLUX.1 has them, which hold longest.
+    for (const [path, file] of Object.entries(largeTokenizers(join(models, "tiny-flux")))) {
+      server.made.set(`/models/tiny-flux/${path}`, file);
+    }
+    try {
+      await withPage(async (draw, page) => {
+        const seen = await watchHolds(browser, page);
+        const load = { precision: "f32", cache: false };
+        const plain = await draw({ load, request: small });
+        const ralu = { prompt: "a fox on a purple background", width: 192, height: 192, seed: 5, ralu: "7x" };
+        const upscaled = await draw({ request: { ...ralu, stagePictures: true } });
+        const { tasks, holds } = await seen();
+        compare(plain, small, ", with large tokenizers");
+        compare(upscaled, ralu, ", RALU 7x");
+        const longest = holds.slice(0, 5).map(({ at, work }) => `${work.toFixed(1)} (at ${(at / 1000).toFixed(1)} s)`);
+        const byClock = Math.max(...holds.map(({ wall }) => wall));
+        console.log(`    of ${tasks} tasks of the page's thread the longest worked for ${longest.join(", ")} ms; by the clock ${byClock.toFixed(0)} ms at most, with waiting for the GPU process and for a core`);
+        // The bar itself: this is work, not time, and 1.4 times what was measured on two busy cores.
+        check(holds[0].work < 50, `the event loop waited for ${holds[0].work} ms of work; allowed are 50`);
+      });
+    } finally {
+      server.made.clear();
+    }
   },
 
   // A measurement, not a bar: it says nothing while the machine does other things.
@@ -284,10 +319,7 @@ const tests = {
           const result = await draw({ ...f32, request: small });
           compare(result, small, ", without storage");
           check(result.warnings.some((text) => warning.test(text)), `warnings: ${result.warnings}`);
-          await page.evaluate(() => {
-            engine.dispose();
-            window.engine = undefined;
-          });
+          await draw.dispose();
         }
       }, context);
     } finally {
@@ -476,6 +508,9 @@ const tests = {
     }
   },
 };
+
+const tools = { browser, server, models, check, withPage, compare, small, f32 };
+Object.assign(tests, trouble(tools), options(tools));
 
 // ---- the run ---------------------------------------------------------------------------------
 

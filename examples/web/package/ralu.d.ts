@@ -78,9 +78,9 @@ export type LoadProgress =
   | { phase: "ready" };
 
 export interface AdapterOptions {
-  /** Which adapter to ask the browser for; a hint. "software" is the browser's own fallback, for tests. */
-  preference?: "high-performance" | "low-power" | "software";
-  /** "webgpu" uses no more than WebGPU guarantees on every adapter. */
+  /** Which adapter to ask the browser for; a hint. "high-performance" by default. */
+  preference?: "high-performance" | "low-power";
+  /** "adapter", the default, uses what there is; "webgpu" no more than WebGPU guarantees on every adapter. */
   limits?: "adapter" | "webgpu";
 }
 
@@ -90,7 +90,10 @@ export interface LoadOptions {
   onWarning?: (text: string) => void;
   signal?: AbortSignal;
   adapter?: AdapterOptions;
-  /** How weights are kept on the GPU: as they are stored, in f32 or in f16. */
+  /**
+   * How weights are kept on the GPU. "auto" and "f32": as they are stored; "f16": those of 32 bits rounded to 16. Sums
+   * have 32 bits in any case.
+   */
   precision?: "auto" | "f32" | "f16";
   /** Whether a model from a server is kept in the browser: true by default; "refresh" fetches it anew. */
   cache?: boolean | "refresh";

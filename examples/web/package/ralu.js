@@ -33,6 +33,36 @@ export class RaluError extends Error {
   }
 }
 
+/** The options of `Ralu.load` that are one of a few words. */
+const WORDS = {
+  precision: ["auto", "f32", "f16"],
+  cache: [true, false, "refresh"],
+  "adapter.preference": ["high-performance", "low-power"],
+  "adapter.limits": ["adapter", "webgpu"],
+};
+const OPTIONS = ["onProgress", "onWarning", "signal", "adapter", "precision", "cache", "prefetch", "wasm"];
+
+/** Refuses what is no option, or no value of one, before anything is fetched. */
+function checkOptions(options) {
+  const refuse = (reason) => {
+    throw new RaluError("bad-request", `Ralu.load's options are not valid: ${reason}`);
+  };
+  const known = (object, names, prefix) => {
+    if (object === null || typeof object !== "object") refuse(`${prefix || "they"} should be an object, not ${JSON.stringify(object)}`);
+    for (const name of Object.keys(object)) {
+      if (!names.includes(name)) refuse(`there is no ${prefix}${prefix && "."}${name}, only ${names.join(", ")}`);
+    }
+  };
+  const { adapter = {} } = options;
+  known(options, OPTIONS, "");
+  known(adapter, ["preference", "limits"], "adapter");
+  for (const [path, words] of Object.entries(WORDS)) {
+    const value = path.split(".").reduce((object, name) => object?.[name], options);
+    const allowed = words.map((word) => JSON.stringify(word)).join(", ");
+    if (value !== undefined && !words.includes(value)) refuse(`${path} is ${JSON.stringify(value)}; it can be ${allowed}`);
+  }
+}
+
 /** The module's errors, worded for a page; others as they are. */
 function worded(error) {
   if (error?.name !== "RaluError" || error instanceof RaluError) return error;
@@ -57,6 +87,7 @@ export class Ralu {
   }
 
   static async load(model, options = {}) {
+    checkOptions(options);
     const { onProgress = () => {}, onWarning = (text) => console.warn(text), signal } = options;
     const { cache = true, prefetch = true, wasm, adapter = {}, precision = "auto" } = options;
     if (!globalThis.navigator?.gpu) throw new RaluError("no-webgpu", ADVICE["no-webgpu"]);
@@ -147,6 +178,7 @@ export class Ralu {
 
   dispose() {
     this.#generation?.cancel();
+    this.#engine?.close();
     this.#engine?.free();
     this.#engine = undefined;
   }

@@ -37,7 +37,8 @@ function status(text, share) {
 }
 
 function fail(error) {
-  $("error").textContent = error?.message ?? String(error);
+  const more = error?.code === "device-lost" ? " Press Draw to load it again." : "";
+  $("error").textContent = `${error?.message ?? String(error)}${more}`;
   $("error").hidden = false;
   $("error").dataset.code = error?.code ?? "";
   status("Nothing is running.", null);
@@ -213,6 +214,8 @@ function step({ stage, step, seconds: took, done, sigma, reused }) {
 }
 
 async function draw(signal) {
+  $("timeline").replaceChildren();
+  stages = [];
   await load(model, signal);
   const size = Number($("size").value);
   const request = {
@@ -225,8 +228,6 @@ async function draw(signal) {
     signal,
   };
   writeAddress();
-  $("timeline").replaceChildren();
-  stages = [];
   startedAt = performance.now();
   for await (const event of engine.generate(request)) {
     switch (event.type) {
