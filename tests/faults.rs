@@ -5,7 +5,7 @@ mod common;
 use std::cell::Cell;
 use std::path::PathBuf;
 
-use ralu::gpu::{Gpu, block_on_while};
+use ralu::gpu::{Gpu, SHADER_FILES, block_on_while};
 use ralu::models::source::Folder;
 use ralu::pipeline::{
     Error, Event, NamedTensors, Options, Picture, Pipeline, RaluChoice, Recovery, Request, Run,
@@ -32,6 +32,7 @@ struct Told {
     steps: Vec<(usize, usize)>,
     selected: Vec<u32>,
     computed: Vec<Vec<bool>>,
+    warnings: Vec<String>,
 }
 
 /// Pulls events until the end, or until the device is lost. `lose` is asked after every event and in the middle of the
@@ -54,6 +55,9 @@ fn watch(
         });
         match next.unwrap()? {
             None => return Ok(()),
+            // That 128 x 128 is small for RALU is no news.
+            Some(Event::Warning(warning)) if warning.contains("is small for RALU") => {}
+            Some(Event::Warning(warning)) => told.warnings.push(warning),
             Some(Event::Step(step)) => told.steps.push((step.stage, step.step)),
             Some(Event::Regions { selected, .. }) => told.selected = selected,
             Some(Event::Image { picture, tensors, report, .. }) => {
@@ -67,11 +71,20 @@ fn watch(
 }
 
 fn undisturbed(request: &Request) -> Told {
-    let pipeline = open(common::gpu());
+    run(&open(common::gpu()), request).unwrap()
+}
+
+fn run(pipeline: &Pipeline, request: &Request) -> Result<Told, Error> {
     let mut told = Told::default();
-    let mut run = pipeline.start(request.clone()).unwrap();
-    watch(&mut run, pipeline.gpu(), &mut told, &|_| false).unwrap();
-    told
+    let mut run = pipeline.start(request.clone())?;
+    watch(&mut run, pipeline.gpu(), &mut told, &|_| false)?;
+    Ok(told)
+}
+
+/// Peak signal-to-noise ratio of two pictures.
+fn psnr(a: &Picture, b: &Picture) -> f64 {
+    let squares = a.rgb.iter().zip(&b.rgb).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
+    10.0 * (255.0 * 255.0 * a.rgb.len() as f64 / squares.sum::<f64>()).log10()
 }
 
 /// Runs a request whose device is destroyed when the first of `lose` says so, the next one when the second does, and so
@@ -169,4 +182,87 @@ fn other_errors_and_other_requests_do_not_go_on() {
     let other = Request { resume, ..request().seed(4) };
     let message = pipeline.start(other).err().unwrap().to_string();
     assert!(message.contains("the checkpoint is of other settings"), "{message}");
+}
+
+#[test]
+fn kernels_that_do_not_compile_have_stand_ins() {
+    let whole = undisturbed(&request());
+    let used =
+        |gpu: &Gpu, shader: &'static str| gpu.faults().broken_kernels.borrow_mut().push(shader);
+    for shader in SHADER_FILES.iter().map(|(name, _)| *name) {
+        let pipeline = open(common::gpu());
+        used(pipeline.gpu(), shader);
+        match run(&pipeline, &request()) {
+            // Stand-ins round differently; what was chosen by them is the same.
+            Ok(told) => {
+                let unused = told.warnings.is_empty();
+                assert!(unused || told.warnings[0].contains(&format!("kernel {shader}")));
+                assert!(!unused || told.pictures == whole.pictures, "{shader}: another picture");
+                assert_eq!(told.selected, whole.selected, "{shader}");
+                let close = psnr(&told.pictures[0], &whole.pictures[0]);
+                assert!(close > 60.0, "{shader}: {close} dB");
+            }
+            // Of these there is only one.
+            Err(error) => {
+                let message = error.to_string();
+                assert!(message.contains(&format!("cannot compile kernel {shader}")), "{message}");
+                let has_stand_in = ["matmul_", "conv2d_", "attention_"];
+                assert!(!has_stand_in.iter().any(|name| shader.starts_with(name)), "{message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn full_memory_is_survived_or_explained() {
+    let whole = undisturbed(&request());
+    let gpu = open(common::gpu());
+    run(&gpu, &request()).unwrap();
+    let allocated = gpu.gpu().faults().allocated.take();
+    // One of each kind: a part's weights, a program's parameters, temporaries, read-backs and so on.
+    let kind = |label: &str| match label.rsplit_once(' ') {
+        Some((_, "params")) => "params".to_owned(),
+        _ => label.split(['.', ' ', '_']).next().unwrap_or_default().to_owned(),
+    };
+    let mut sites: Vec<(u64, String)> = Vec::new();
+    for (at, label) in allocated.iter().enumerate() {
+        if !sites.iter().any(|(_, known)| *known == kind(label)) {
+            sites.push((at as u64, kind(label)));
+        }
+    }
+    println!("{sites:?}");
+    assert!(sites.len() > 10, "{sites:?}");
+    for (at, site) in sites {
+        let pipeline = open(common::gpu());
+        let faults = pipeline.gpu().faults();
+        // Memory is full for good: an error that says where, and nothing that a later run trips over.
+        faults.allocations_left.set(Some(at));
+        let message =
+            run(&pipeline, &request()).err().unwrap_or_else(|| panic!("{site}")).to_string();
+        assert!(message.contains("out of GPU memory at"), "{site}: {message}");
+        // Once: a warning, and the same picture.
+        faults.fails_once.set(true);
+        faults.allocations_left.set(Some(0));
+        let told = run(&pipeline, &request()).unwrap_or_else(|error| panic!("{site}: {error}"));
+        assert!(told.warnings[0].contains("GPU memory is full at"), "{site}: {:?}", told.warnings);
+        assert!(told.pictures == whole.pictures, "{site}: another picture");
+    }
+}
+
+#[test]
+fn work_that_takes_too_long_is_cut_finer() {
+    let gpu = || common::gpu().with_caps(|caps| caps.is_cpu = false);
+    let pipeline = open(gpu());
+    let whole = run(&pipeline, &request()).unwrap();
+    let submissions = pipeline.gpu().counters().submissions;
+    assert!(whole.warnings.is_empty());
+    // So slow that a slice is soon a single dispatch, which still seems to take longer than a second.
+    let pipeline = open(gpu());
+    pipeline.gpu().faults().slowness.set(Some(1e5));
+    let before = pipeline.gpu().caps().max_dispatch_flops;
+    let told = run(&pipeline, &request()).unwrap();
+    assert!(told.warnings.iter().any(|w| w.contains("shorter ones from now on")));
+    assert!(pipeline.gpu().caps().max_dispatch_flops < before);
+    assert!(pipeline.gpu().counters().submissions > 2 * submissions);
+    assert!(told.pictures == whole.pictures, "another picture");
 }

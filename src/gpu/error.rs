@@ -84,6 +84,19 @@ pub enum Error {
         /// The driver's words.
         message: String,
     },
+    /// The driver cannot compile a kernel.
+    #[error(
+        "this driver cannot compile {what}: {message}. A newer driver may; please report it with the output of \
+         `ralu devices`"
+    )]
+    Kernel {
+        /// The stem of its file in `shaders/`.
+        shader: &'static str,
+        /// Its name.
+        what: String,
+        /// The driver's words.
+        message: String,
+    },
     /// Kernels cannot be timed.
     #[error(
         "{adapter} cannot time kernels: its device has no timestamp queries. Leave profiling out, or use an adapter \

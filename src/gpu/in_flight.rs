@@ -13,7 +13,7 @@ use web_time::Instant;
 
 use super::signal::Signal;
 use super::turn::turn;
-use super::{Error, Gpu};
+use super::{Error, Faults, Gpu};
 
 /// What error scopes have caught, as soon as it is known.
 pub(super) type Caught = Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
@@ -26,6 +26,8 @@ const LEAST_SLICE_FLOPS: f64 = 1e8;
 const QUEUED: usize = 2;
 /// Seconds that a slice should take where the GPU's speed is known.
 const SLICE_SECONDS: f64 = 0.2;
+/// Seconds of a dispatch at which Windows begins to take devices away.
+const OVERLONG_SECONDS: f64 = 1.0;
 /// How many times the cautious first slice a slice may become.
 const MAX_GROWTH: f64 = 64.0;
 
@@ -39,14 +41,26 @@ pub(super) struct InFlight {
     slices: RefCell<VecDeque<Slice>>,
     last: Cell<Ticket>,
     pace: Cell<Pace>,
+    overlong: Cell<Option<Overlong>>,
     /// How long a slice may be where others want the device too.
     slice_seconds: Cell<Option<f64>>,
+}
+
+/// A dispatch that took dangerously long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Overlong {
+    /// What it and the little beside it took.
+    pub seconds: f64,
+    /// Its estimated FLOPs.
+    pub flops: f64,
 }
 
 struct Slice {
     ticket: Ticket,
     label: Rc<str>,
     flops: f64,
+    /// FLOPs of its largest dispatch.
+    largest: f64,
     submitted: Instant,
     /// What native executors sleep for; in a browser the event loop does that.
     #[cfg(not(target_arch = "wasm32"))]
@@ -70,11 +84,11 @@ impl Gpu {
         let first = self.first_slice_flops;
         match (self.in_flight.pace.get().flops_per_second, self.in_flight.slice_seconds.get()) {
             (None, None) => first,
-            (Some(rate), None) => (rate * SLICE_SECONDS).clamp(first, MAX_GROWTH * first),
-            (None, Some(seconds)) => (first * seconds).max(LEAST_SLICE_FLOPS),
-            (Some(rate), Some(seconds)) => {
-                (rate * seconds).clamp(LEAST_SLICE_FLOPS, MAX_GROWTH * first)
+            (Some(rate), seconds) => {
+                let most = (MAX_GROWTH * first).max(LEAST_SLICE_FLOPS);
+                (rate * seconds.unwrap_or(SLICE_SECONDS)).clamp(LEAST_SLICE_FLOPS, most)
             }
+            (None, Some(seconds)) => (first * seconds).max(LEAST_SLICE_FLOPS),
         }
     }
 
@@ -83,6 +97,7 @@ impl Gpu {
         &self,
         label: &Rc<str>,
         flops: f64,
+        largest: f64,
         encode: impl FnOnce() -> wgpu::CommandBuffer,
     ) -> Result<Ticket, Error> {
         let submitted = Instant::now();
@@ -98,6 +113,7 @@ impl Gpu {
             ticket,
             label,
             flops,
+            largest,
             submitted,
             #[cfg(not(target_arch = "wasm32"))]
             index: _index,
@@ -110,6 +126,12 @@ impl Gpu {
         }
         turn().await;
         Ok(ticket)
+    }
+
+    /// A dispatch that took so long that a driver might have taken the device away, if there was one since this was asked
+    /// last. Never on processors, which nobody takes away.
+    pub(crate) fn take_overlong(&self) -> Option<Overlong> {
+        self.in_flight.overlong.take()
     }
 
     /// Waits until the submission that `ticket` names, and all before it, have run, and reports what went wrong in
@@ -144,7 +166,15 @@ impl Gpu {
             if is_first { slices.pop_front() } else { None }
         };
         let Some(slice) = slice else { return Ok(()) };
-        self.in_flight.pace.set(self.in_flight.pace.get().after(&slice, watched));
+        let (pace, seconds) = self.in_flight.pace.get().after(&slice, watched, &self.faults);
+        self.in_flight.pace.set(pace);
+        // Of many dispatches, the next slice has fewer: no reason to do more about it.
+        if let Some(seconds) = seconds.filter(|seconds| *seconds > OVERLONG_SECONDS)
+            && slice.largest > slice.flops / 4.0
+            && !self.caps().is_cpu
+        {
+            self.in_flight.overlong.set(Some(Overlong { seconds, flops: slice.largest }));
+        }
         self.judge(&slice.label, slice.caught.await)
     }
 
@@ -169,16 +199,19 @@ impl InFlight {
 
 impl Pace {
     /// A slice has just been seen to end, or, if not `watched`, had ended some time ago.
-    fn after(self, slice: &Slice, watched: bool) -> Pace {
+    /// Gives also the seconds that it took, if that is known.
+    fn after(self, slice: &Slice, watched: bool, faults: &Faults) -> (Pace, Option<f64>) {
         if !watched {
-            return Pace { last_end: None, ..self };
+            return (Pace { last_end: None, ..self }, None);
         }
         let now = Instant::now();
-        let Some(last_end) = self.last_end else { return Pace { last_end: Some(now), ..self } };
-        let seconds = (now - last_end.max(slice.submitted)).as_secs_f64();
+        let Some(last_end) = self.last_end else {
+            return (Pace { last_end: Some(now), ..self }, None);
+        };
+        let seconds = faults.seconds((now - last_end.max(slice.submitted)).as_secs_f64());
         let rate = slice.flops / seconds.max(1e-4);
         // Slices differ in how their estimate fits: no single one may lengthen the next ones by much.
         let blended = self.flops_per_second.map_or(rate, |old| (old + rate.min(2.0 * old)) / 2.0);
-        Pace { flops_per_second: Some(blended), last_end: Some(now) }
+        (Pace { flops_per_second: Some(blended), last_end: Some(now) }, Some(seconds))
     }
 }

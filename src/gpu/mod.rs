@@ -11,6 +11,7 @@
 
 mod adapters;
 mod error;
+mod faults;
 mod in_flight;
 mod pipeline_cache;
 mod profile;
@@ -27,6 +28,7 @@ pub use adapters::{
     device_descriptor, list_adapters,
 };
 pub use error::{Error, human_bytes};
+pub use faults::Faults;
 pub use in_flight::Ticket;
 pub use profile::{KernelTime, Profiler, ProgramTimes};
 pub use program::{Program, SlotPool};
@@ -38,7 +40,7 @@ pub use store::Store;
 pub(crate) use turn::{Turns, at_once};
 pub use uploads::Uploads;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -81,7 +83,7 @@ pub struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     report: AdapterReport,
-    caps: Caps,
+    caps: Cell<Caps>,
     first_slice_flops: f64,
     in_flight: in_flight::InFlight,
     pipeline_cache: RefCell<Option<wgpu::PipelineCache>>,
@@ -90,6 +92,7 @@ pub struct Gpu {
     lost: Arc<Mutex<Option<String>>>,
     uncaptured: Arc<Mutex<Option<String>>>,
     counters: Arc<Ledger>,
+    faults: Faults,
     timers: RefCell<Option<profile::Timers>>,
     profiled: RefCell<Vec<ProgramTimes>>,
 }
@@ -179,7 +182,7 @@ impl Gpu {
             device,
             queue,
             report,
-            caps,
+            caps: Cell::new(caps),
             first_slice_flops: if discrete { 400e9 } else { 20e9 },
             in_flight: Default::default(),
             pipeline_cache: RefCell::default(),
@@ -188,6 +191,7 @@ impl Gpu {
             lost,
             uncaptured,
             counters: Arc::default(),
+            faults: Faults::default(),
             timers: RefCell::default(),
             profiled: RefCell::default(),
         }
@@ -206,18 +210,31 @@ impl Gpu {
 
     /// What recordings for this device may rely on.
     pub fn caps(&self) -> Caps {
-        self.caps
+        self.caps.get()
     }
 
     /// Overrides the capabilities, to try the code paths of smaller devices on this one.
-    pub fn with_caps(mut self, change: impl FnOnce(&mut Caps)) -> Gpu {
-        change(&mut self.caps);
+    pub fn with_caps(self, change: impl FnOnce(&mut Caps)) -> Gpu {
+        self.change_caps(change);
         self
+    }
+
+    /// The same for recordings from now on: something did not do what it was taken to do.
+    pub(crate) fn change_caps(&self, change: impl FnOnce(&mut Caps)) {
+        let mut caps = self.caps.get();
+        change(&mut caps);
+        self.caps.set(caps);
+    }
+
+    /// What tests let go wrong.
+    #[doc(hidden)]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     /// Makes every dispatch and submission `share` as long as it would be.
     pub fn with_shorter_work(mut self, share: f64) -> Gpu {
-        self.caps.max_dispatch_flops *= share;
+        self.change_caps(|caps| caps.max_dispatch_flops *= share);
         self.first_slice_flops *= share;
         self
     }
@@ -284,14 +301,28 @@ impl Gpu {
         self.check()?;
         match caught {
             None => Ok(()),
-            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory {
-                what: what.to_owned(),
-                allocated: human_bytes(self.counters().bytes_alive),
-            }),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(self.out_of_memory(what)),
             Some(error) => {
                 Err(Error::Rejected { what: what.to_owned(), message: error.to_string() })
             }
         }
+    }
+
+    fn out_of_memory(&self, what: &str) -> Error {
+        let allocated = human_bytes(self.counters().bytes_alive);
+        Error::OutOfMemory { what: what.to_owned(), allocated }
+    }
+
+    /// Every buffer there is comes from here.
+    async fn allocate(
+        &self,
+        what: &str,
+        descriptor: &wgpu::BufferDescriptor<'_>,
+    ) -> Result<wgpu::Buffer, Error> {
+        if self.faults.fails(what) {
+            return Err(self.out_of_memory(what));
+        }
+        self.scoped(what, || self.device.create_buffer(descriptor)).await
     }
 
     /// A zeroed storage buffer.
@@ -308,18 +339,15 @@ impl Gpu {
                 advice: "Make the picture smaller (--width, --height) or use another adapter",
             });
         }
-        let raw = self
-            .scoped(label, || {
-                self.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some(label),
-                    size: bytes,
-                    usage: wgpu::BufferUsages::STORAGE
-                        | wgpu::BufferUsages::COPY_SRC
-                        | wgpu::BufferUsages::COPY_DST,
-                    mapped_at_creation: false,
-                })
-            })
-            .await?;
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes,
+            usage: wgpu::BufferUsages::STORAGE
+                | wgpu::BufferUsages::COPY_SRC
+                | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        };
+        let raw = self.allocate(label, &descriptor).await?;
         self.counters.update(|c| {
             c.buffers += 1;
             c.bytes_alive += bytes;
@@ -386,6 +414,7 @@ impl Gpu {
         let what = format!("kernel {}.{}", key.shader, key.entry);
         let source = shader::resolve(key.shader, &key.roles, Dialect::HERE)
             .map_err(|error| Error::Rejected { what: what.clone(), message: error.to_string() })?;
+        let source = self.faults.kernel(key.shader, source);
         let cache = self.pipeline_cache.borrow().clone();
         let pipeline = self
             .scoped(&what, || {
@@ -419,7 +448,13 @@ impl Gpu {
                     cache: cache.as_ref(),
                 })
             })
-            .await?;
+            .await
+            .map_err(|error| match error {
+                Error::Rejected { what, message } => {
+                    Error::Kernel { shader: key.shader, what, message }
+                }
+                other => other,
+            })?;
         self.counters.update(|c| c.pipelines += 1);
         let pipeline = Arc::new(pipeline);
         self.pipelines.borrow_mut().insert(name, pipeline.clone());

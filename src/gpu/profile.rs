@@ -7,7 +7,8 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::{Error, Gpu, read_back::map_read};
+use super::read_back::{self, map_read};
+use super::{Error, Gpu};
 use crate::tensor::{BufferRef, Dispatch, Recording};
 
 /// One dispatch, as the GPU's clock saw it.
@@ -107,22 +108,22 @@ impl Timers {
             return Err(Error::NoTimestamps { adapter: gpu.report.name.clone() });
         }
         let bytes = u64::from(DISPATCHES) * STAMP_BYTES;
-        let (queries, resolved) = gpu
+        let queries = gpu
             .scoped("timestamps", || {
-                let queries = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+                gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
                     label: Some("timestamps"),
                     ty: wgpu::QueryType::Timestamp,
                     count: 2 * DISPATCHES,
-                });
-                let resolved = gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("timestamps"),
-                    size: bytes,
-                    usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-                    mapped_at_creation: false,
-                });
-                (queries, resolved)
+                })
             })
             .await?;
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some("timestamps"),
+            size: bytes,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        };
+        let resolved = gpu.allocate("timestamps", &descriptor).await?;
         gpu.counters.update(|c| c.buffers += 1);
         Ok(Timers {
             queries,
@@ -136,13 +137,7 @@ impl Timers {
 }
 
 async fn staging(gpu: &Gpu, bytes: u64) -> Result<wgpu::Buffer, Error> {
-    let descriptor = wgpu::BufferDescriptor {
-        label: Some("timestamps read-back"),
-        size: bytes,
-        usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-        mapped_at_creation: false,
-    };
-    let buffer = gpu.scoped("timestamps", || gpu.device.create_buffer(&descriptor)).await?;
+    let buffer = read_back::staging(gpu, "timestamps", bytes).await?;
     gpu.counters.update(|c| c.buffers += 1);
     Ok(buffer)
 }

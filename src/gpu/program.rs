@@ -182,16 +182,13 @@ impl Program {
             None
         } else {
             let label = format!("{} params", recording.label);
-            let buffer = gpu
-                .scoped(&label, || {
-                    gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                        label: Some(&label),
-                        size: params.len() as u64,
-                        usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-                        mapped_at_creation: false,
-                    })
-                })
-                .await?;
+            let descriptor = wgpu::BufferDescriptor {
+                label: Some(&label),
+                size: params.len() as u64,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            };
+            let buffer = gpu.allocate(&label, &descriptor).await?;
             gpu.queue.write_buffer(&buffer, 0, &params);
             gpu.ledger().update(|c| c.buffers += 1);
             Some(buffer)
@@ -320,19 +317,20 @@ impl Program {
         let mut from = 0;
         while from < self.steps.len() {
             let limit = gpu.slice_flops();
-            let mut flops = 0.0;
+            let (mut flops, mut largest) = (0.0, 0.0f64);
             let mut to = from;
             while to < self.steps.len().min(from.saturating_add(max_commands))
                 && (to == from || flops < limit)
             {
                 if let Step::Dispatch { flops: more, .. } = &self.steps[to] {
                     flops += more;
+                    largest = largest.max(*more);
                 }
                 to += 1;
             }
             let steps = &self.steps[from..to];
             let encode = || self.encode(gpu, steps, timing.as_ref());
-            ticket = gpu.enqueue(&self.label, flops, encode).await?;
+            ticket = gpu.enqueue(&self.label, flops, largest, encode).await?;
             from = to;
         }
         if let Some(timing) = timing {

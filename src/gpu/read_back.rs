@@ -31,7 +31,7 @@ struct Mapped {
 impl ReadBack {
     /// For matrices of up to `bytes`.
     pub async fn new(gpu: &Gpu, bytes: u64) -> Result<Self, Error> {
-        let staging = gpu.scoped("a read-back", || staging(gpu, bytes)).await?;
+        let staging = staging(gpu, "a read-back", bytes).await?;
         gpu.ledger().update(|c| c.buffers += 1);
         Ok(ReadBack { staging, pending: RefCell::default() })
     }
@@ -75,13 +75,15 @@ pub(super) fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> + '_ {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
 }
 
-fn staging(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
-    gpu.device.create_buffer(&wgpu::BufferDescriptor {
+/// A buffer that the host can read.
+pub(super) async fn staging(gpu: &Gpu, what: &str, bytes: u64) -> Result<wgpu::Buffer, Error> {
+    let descriptor = wgpu::BufferDescriptor {
         label: Some("read-back"),
         size: bytes,
         usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
         mapped_at_creation: false,
-    })
+    };
+    gpu.allocate(what, &descriptor).await
 }
 
 /// Reads a buffer, through a staging buffer made for it.
@@ -91,15 +93,13 @@ pub(super) async fn read_buffer(
     source: &wgpu::Buffer,
     bytes: u64,
 ) -> Result<Vec<u8>, Error> {
-    let staging = gpu
-        .scoped(what, || {
-            let staging = staging(gpu, bytes);
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(source, 0, &staging, 0, bytes);
-            gpu.queue.submit([encoder.finish()]);
-            staging
-        })
-        .await?;
+    let staging = staging(gpu, what, bytes).await?;
+    gpu.scoped(what, || {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(source, 0, &staging, 0, bytes);
+        gpu.queue.submit([encoder.finish()]);
+    })
+    .await?;
     map_read(gpu, what, &staging, bytes).await
 }
 

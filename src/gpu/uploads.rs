@@ -128,15 +128,13 @@ impl Uploads {
                 }
             }
             None => {
-                let create = || {
-                    gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                        label: Some("upload"),
-                        size: CHUNK_BYTES,
-                        usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
-                        mapped_at_creation: true,
-                    })
+                let descriptor = wgpu::BufferDescriptor {
+                    label: Some("upload"),
+                    size: CHUNK_BYTES,
+                    usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+                    mapped_at_creation: true,
                 };
-                gpu.scoped("an upload", create).await?
+                gpu.allocate("an upload", &descriptor).await?
             }
         };
         Ok(Chunk { staging, used: 0, copies: vec![] })

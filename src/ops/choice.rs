@@ -6,7 +6,7 @@
 
 use super::attention::attention_tile;
 use crate::tensor::{
-    AttentionKernel, Caps, Conv2dKernel, MAX_WORKGROUPS, MatmulKernel, RowClass, Storage,
+    AttentionKernel, Caps, Conv2dKernel, MAX_WORKGROUPS, MatmulKernel, RowClass, Storage, Tuning,
 };
 
 /// The kernel of a product of `rows` rows with a weight stored as `storage`.
@@ -30,6 +30,23 @@ pub fn matmul(caps: &Caps, rows: usize, storage: Storage) -> MatmulKernel {
         _ => &[MatmulKernel::Tiled],
     };
     preferred.iter().copied().find(|kernel| valid(kernel)).unwrap_or(MatmulKernel::Direct)
+}
+
+/// Asks for the plainest kernel of the op that `shader` is a kernel of, as the driver cannot compile it. False if that
+/// was asked for already, or if there is no other.
+pub fn do_without(shader: &str, tuning: &mut Tuning) -> bool {
+    let before = *tuning;
+    match shader {
+        "matvec" | "matmul_panel" | "matmul_tiled" | "matmul_subgroup" | "matmul_cooperative" => {
+            tuning.matmul = [Some(MatmulKernel::Direct); RowClass::ALL.len()];
+        }
+        "attention_tiled" => tuning.attention = Some(AttentionKernel::Rows),
+        "conv2d_tiled" | "conv2d_subgroup" | "fold_taps" => {
+            tuning.conv2d = Some(Conv2dKernel::Direct);
+        }
+        _ => {}
+    }
+    *tuning != before
 }
 
 /// Whether a kernel can do such a product on this adapter.

@@ -94,6 +94,14 @@ impl Kept {
         None
     }
 
+    /// Frees the programs that were kept.
+    pub fn forget_programs(&self, store: &Store) {
+        let kept = self.programs.borrow_mut().take();
+        if let Some((_, programs)) = kept {
+            programs.free(store);
+        }
+    }
+
     /// Keeps programs instead of those that were kept before.
     pub fn keep_programs(&self, key: ProgramsKey, programs: Programs, store: &Store) {
         let before = self.programs.borrow_mut().replace((key, programs));

@@ -102,7 +102,7 @@ pub struct Pipeline {
     denoiser_loaded: Cell<bool>,
     text_encoders_loaded: Cell<bool>,
     /// Whether they stay there.
-    pub(super) keeps_text_encoders: bool,
+    pub(super) keeps_text_encoders: Cell<bool>,
     /// What the next run may use again.
     pub(super) kept: Kept,
     /// SD3: how positions between two entries of the table are found; `None` until it was checked.
@@ -391,7 +391,7 @@ impl Pipeline {
         ids: ResidentIds,
         parts: Parts,
     ) -> Self {
-        let keeps_text_encoders = options.keeps_text_encoders(&parts);
+        let keeps_text_encoders = Cell::new(options.keeps_text_encoders(&parts));
         Pipeline {
             gpu,
             config,
@@ -502,7 +502,7 @@ impl Pipeline {
 
     /// Frees the text encoders' memory, unless there is enough for them to stay.
     pub(super) fn release_text_encoders(&self) {
-        if self.keeps_text_encoders {
+        if self.keeps_text_encoders.get() {
             return;
         }
         let Pipeline { parts, store, kept, .. } = self;
@@ -510,6 +510,14 @@ impl Pipeline {
         self.set_loaded(Part::TextEncoders, false);
         parts.clips.iter().flat_map(ModelPart::residents).for_each(|id| store.free(id));
         parts.t5.iter().flat_map(ModelPart::residents).for_each(|id| store.free(id));
+    }
+
+    /// Frees everything that a run can do without, after memory was short.
+    pub(super) fn make_room(&self) {
+        self.keeps_text_encoders.set(false);
+        self.release_text_encoders();
+        self.kept.forget_programs(&self.store);
+        self.pool.clear();
     }
 
     /// Names in the checkpoints that nothing uses: harmless, but perhaps a sign of the wrong file.

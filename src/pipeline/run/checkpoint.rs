@@ -20,7 +20,7 @@ pub struct Checkpoint {
     stage: usize,
     /// Steps of the stage that are done.
     steps: usize,
-    /// Latents, `[N, 64]`.
+    /// Latents, `[N, 64]`; empty before the first step.
     x: Vec<f32>,
     /// The last velocity, `[N, 64]`, at the end of a stage that another one follows.
     velocity: Option<Vec<f32>>,
@@ -78,7 +78,7 @@ impl<'p> Run<'p> {
 
     /// Goes on from where another run was, if it was in this picture.
     pub(super) async fn take_checkpoint(&mut self) -> Result<Option<Phase<'p>>, Error> {
-        let Some(at) = self.resume.take() else { return Ok(None) };
+        let Some(at) = self.resume.take().filter(|at| !at.x.is_empty()) else { return Ok(None) };
         let Checkpoint { stage, steps, state, .. } = &*at;
         self.image.started = state.started;
         self.image.selected.clone_from(&state.selected);
@@ -178,6 +178,14 @@ impl<'p> Run<'p> {
         let state = self.state(stage, steps.saturating_sub(1));
         self.set_checkpoint(stage, steps, x, velocity, state);
         Ok(())
+    }
+
+    /// Notes that the picture is done: the next one begins with nothing.
+    pub(super) fn keep_image_end(&mut self) {
+        self.image.number += 1;
+        let state = State { started: None, ..self.state(0, 0) };
+        self.set_checkpoint(0, 0, vec![], None, state);
+        self.image.number -= 1;
     }
 
     fn set_checkpoint(

@@ -10,6 +10,7 @@ mod jump;
 mod meanwhile;
 mod positions;
 mod prepare;
+mod recover;
 mod regions;
 mod stages;
 
@@ -44,6 +45,9 @@ pub struct Run<'p> {
     first_stage: Option<Arc<FirstStage>>,
     resume: Option<Arc<Checkpoint>>,
     checkpoint: Option<Arc<Checkpoint>>,
+    made_room: bool,
+    /// How often work was found to take too long.
+    cut_finer: u32,
     collect_tensors: bool,
     profile: bool,
     profiler: Option<Profiler<'p>>,
@@ -128,6 +132,8 @@ impl<'p> Run<'p> {
             first_stage: request.first_stage,
             resume: request.resume,
             checkpoint: None,
+            made_room: false,
+            cut_finer: 0,
             collect_tensors: request.collect_tensors,
             profile: request.profile,
             profiler: None,
@@ -162,7 +168,10 @@ impl<'p> Run<'p> {
                 return Ok(None);
             }
             let phase = std::mem::replace(&mut self.phase, Phase::Done);
-            self.phase = self.advance(phase).await?;
+            self.phase = match self.advance(phase).await {
+                Ok(phase) => phase,
+                Err(error) => self.recover(error)?,
+            };
             if let Some(profiler) = &self.profiler {
                 for times in profiler.take().into_iter().rev() {
                     self.events.push_front(Event::Profile(times));
@@ -243,6 +252,9 @@ impl<'p> Run<'p> {
             }
             Phase::Step(stage, i) => {
                 self.step(stage, i).await?;
+                if let Some(phase) = self.split_finer().await? {
+                    return Ok(phase);
+                }
                 if i + 1 < self.schedule.stages[stage].steps() {
                     Phase::Step(stage, i + 1)
                 } else {
@@ -268,7 +280,7 @@ impl<'p> Run<'p> {
     /// Encodes the prompts. Where the text encoders stay on the GPU anyway, the denoiser is loaded while they work.
     async fn encode(&mut self, prompts: Prompts<'p>) -> Result<Loading<'p>, Error> {
         let mut loading = Loading::new(self.pipeline, Part::Denoiser);
-        let encoded = if self.pipeline.keeps_text_encoders {
+        let encoded = if self.pipeline.keeps_text_encoders.get() {
             let events = &mut self.events;
             meanwhile(prompts.encode(), async || {
                 let event = loading.some().await?;

@@ -196,7 +196,7 @@ impl<'p> Run<'p> {
     }
 
     /// Waits for a submitted step and reports it. The step after it is already queued, so the GPU does not wait.
-    async fn report_step(&mut self, step: Option<SubmittedStep>) -> Result<(), Error> {
+    pub(super) async fn report_step(&mut self, step: Option<SubmittedStep>) -> Result<(), Error> {
         let Some(SubmittedStep { mut event, ticket, started, state }) = step else {
             return Ok(());
         };
@@ -399,6 +399,7 @@ impl<'p> Run<'p> {
             seconds: self.image.started.map_or(0.0, |started| started.elapsed().as_secs_f64()),
             report: std::mem::take(&mut self.image.report),
         });
+        self.keep_image_end();
         Ok(())
     }
 

@@ -1,0 +1,51 @@
+//! Faults to order: tests ask for them to see what is done about them. Nothing else does.
+
+use std::cell::{Cell, RefCell};
+
+/// What goes wrong on a device from now on. By default nothing.
+#[derive(Default)]
+pub struct Faults {
+    /// Kernels, by the stem of their file, that do not compile.
+    pub broken_kernels: RefCell<Vec<&'static str>>,
+    /// Allocations that still succeed.
+    pub allocations_left: Cell<Option<u64>>,
+    /// Whether only one allocation fails then, rather than all that follow.
+    pub fails_once: Cell<bool>,
+    /// What was allocated so far.
+    pub allocated: RefCell<Vec<String>>,
+    /// How many times longer than they do submissions seem to take.
+    pub slowness: Cell<Option<f64>>,
+}
+
+/// No kernel in any language.
+const BROKEN: &str = "this does not compile";
+
+impl Faults {
+    /// The text of a kernel, or one that does not compile.
+    pub(super) fn kernel(&self, shader: &str, text: String) -> String {
+        if self.broken_kernels.borrow().contains(&shader) { BROKEN.to_owned() } else { text }
+    }
+
+    /// Whether an allocation fails.
+    pub(super) fn fails(&self, what: &str) -> bool {
+        self.allocated.borrow_mut().push(what.to_owned());
+        match self.allocations_left.get() {
+            None => false,
+            Some(0) => {
+                if self.fails_once.get() {
+                    self.allocations_left.set(None);
+                }
+                true
+            }
+            Some(left) => {
+                self.allocations_left.set(Some(left - 1));
+                false
+            }
+        }
+    }
+
+    /// How long something seems to have taken.
+    pub(super) fn seconds(&self, seconds: f64) -> f64 {
+        seconds * self.slowness.get().unwrap_or(1.0)
+    }
+}

@@ -1,0 +1,77 @@
+//! What a run does about faults of the device that need not end it: it changes what went wrong and starts over, from its
+//! checkpoint if it has one.
+
+use super::{Phase, Run};
+use crate::gpu;
+use crate::ops::choice;
+use crate::pipeline::{Error, Event};
+
+/// Share of a dispatch that took too long which the next ones may be.
+const FINER: f64 = 0.25;
+/// How often a run cuts its work finer: all programs are made anew each time.
+const FINER_TIMES: u32 = 3;
+
+impl<'p> Run<'p> {
+    /// Where to go on after an error; the error, if nothing can be done about it.
+    pub(super) fn recover(&mut self, error: Error) -> Result<Phase<'p>, Error> {
+        let gpu = &self.pipeline.gpu;
+        let warning = match &error {
+            Error::Gpu(gpu::Error::Kernel { shader, what, message }) => {
+                let mut changed = false;
+                gpu.change_caps(|caps| changed = choice::do_without(shader, &mut caps.tuning));
+                changed.then(|| {
+                    let reason = message.lines().next().unwrap_or_default();
+                    format!(
+                        "this driver cannot compile {what} ({reason}); a slower kernel does its work"
+                    )
+                })
+            }
+            Error::Gpu(gpu::Error::OutOfMemory { what, allocated }) if !self.made_room => {
+                self.made_room = true;
+                Some(format!(
+                    "GPU memory is full at {what} ({allocated} held): what was kept for later prompts is given back"
+                ))
+            }
+            _ => None,
+        };
+        // It may have stopped half-way.
+        self.pipeline.kept.encoders.clear(&self.pipeline.store);
+        let Some(warning) = warning else { return Err(error) };
+        Ok(self.start_over(warning))
+    }
+
+    /// After a step in which a dispatch took so long that a driver might have taken the device away: shorter ones.
+    pub(super) async fn split_finer(&mut self) -> Result<Option<Phase<'p>>, Error> {
+        let gpu = &self.pipeline.gpu;
+        let Some(overlong) = gpu.take_overlong().filter(|_| self.cut_finer < FINER_TIMES) else {
+            return Ok(None);
+        };
+        self.cut_finer += 1;
+        // Its end is a place to go on from.
+        let last = self.image.submitted.take();
+        self.report_step(last).await?;
+        let most = overlong.flops * FINER;
+        gpu.change_caps(|caps| caps.max_dispatch_flops = caps.max_dispatch_flops.min(most));
+        Ok(Some(self.start_over(format!(
+            "a piece of work took {:.1} s, and drivers end those of 2 s: shorter ones from now on",
+            overlong.seconds
+        ))))
+    }
+
+    /// Frees the programs, and goes on from the checkpoint.
+    fn start_over(&mut self, warning: String) -> Phase<'p> {
+        self.events.push_back(Event::Warning(warning));
+        if let Some(programs) = self.programs.take() {
+            programs.free(&self.pipeline.store);
+        }
+        if self.made_room {
+            self.pipeline.make_room();
+        }
+        if self.checkpoint.is_some() {
+            self.resume.clone_from(&self.checkpoint);
+        }
+        self.profiler = None;
+        self.image = Default::default();
+        Phase::Start
+    }
+}
