@@ -83,11 +83,18 @@ pub struct Gpu {
     pipeline_cache: RefCell<Option<wgpu::PipelineCache>>,
     layouts: RefCell<HashMap<Vec<Access>, Layout>>,
     pipelines: RefCell<HashMap<String, Arc<wgpu::ComputePipeline>>>,
-    lost: Arc<Mutex<Option<String>>>,
+    lost: Arc<Mutex<Loss>>,
     uncaptured: Arc<Mutex<Option<String>>>,
     counters: Arc<Ledger>,
     timers: RefCell<Option<profile::Timers>>,
     profiled: RefCell<Vec<ProgramTimes>>,
+}
+
+/// Whether the device is lost, and who wants to know.
+#[derive(Default)]
+struct Loss {
+    reason: Option<String>,
+    tell: Option<Box<dyn FnOnce(&str) + Send>>,
 }
 
 /// [`Counters`], shared with the buffers that report their own end.
@@ -132,15 +139,21 @@ impl Gpu {
     /// what to open it with, and [`describe`] gives `report`. A host with a window says with [`Gpu::yield_every`] how
     /// often its frames want a turn.
     pub fn adopt(device: wgpu::Device, queue: wgpu::Queue, mut report: AdapterReport) -> Gpu {
-        let lost: Arc<Mutex<Option<String>>> = Arc::default();
+        let lost: Arc<Mutex<Loss>> = Arc::default();
         let uncaptured: Arc<Mutex<Option<String>>> = Arc::default();
         let note = lost.clone();
         device.set_device_lost_callback(move |reason, message| {
-            // Dropping the device is not losing it.
-            if reason != wgpu::DeviceLostReason::Destroyed
-                && let Ok(mut lost) = note.lock()
-            {
-                *lost = Some(message);
+            let message = match reason {
+                // By whoever opened it: our own is gone before anyone could ask.
+                wgpu::DeviceLostReason::Destroyed => "it was closed".to_owned(),
+                wgpu::DeviceLostReason::Unknown => message,
+            };
+            let tell = note.lock().ok().and_then(|mut lost| {
+                lost.reason = Some(message.clone());
+                lost.tell.take()
+            });
+            if let Some(tell) = tell {
+                tell(&message);
             }
         });
         let note = uncaptured.clone();
@@ -216,6 +229,19 @@ impl Gpu {
         self.in_flight.yield_every(seconds);
     }
 
+    /// Calls `tell` once when the device is lost, with the driver's words, on the thread that finds out: a host with a
+    /// window learns of it even where no run is under way that would fail.
+    pub fn when_lost(&self, tell: impl FnOnce(&str) + Send + 'static) {
+        let Ok(mut lost) = self.lost.lock() else { return };
+        match lost.reason.clone() {
+            None => lost.tell = Some(Box::new(tell)),
+            Some(reason) => {
+                drop(lost);
+                tell(&reason);
+            }
+        }
+    }
+
     /// How many objects were created so far.
     pub fn counters(&self) -> Counters {
         self.counters.0.lock().map(|c| *c).unwrap_or_default()
@@ -223,11 +249,10 @@ impl Gpu {
 
     /// Fails if the device was lost or reported an error outside all scopes.
     pub fn check(&self) -> Result<(), Error> {
-        let first = |slot: &Mutex<Option<String>>| slot.lock().ok().and_then(|s| s.clone());
-        if let Some(reason) = first(&self.lost) {
+        if let Some(reason) = self.lost.lock().ok().and_then(|lost| lost.reason.clone()) {
             return Err(Error::Lost { reason });
         }
-        if let Some(message) = first(&self.uncaptured) {
+        if let Some(message) = self.uncaptured.lock().ok().and_then(|first| first.clone()) {
             return Err(Error::Rejected { what: "a command".into(), message });
         }
         Ok(())
