@@ -90,11 +90,14 @@ pub struct Gpu {
     profiled: RefCell<Vec<ProgramTimes>>,
 }
 
+/// Called with the driver's words.
+type LossCallback = Box<dyn FnOnce(&str) + Send>;
+
 /// Whether the device is lost, and who wants to know.
 #[derive(Default)]
 struct Loss {
     reason: Option<String>,
-    tell: Option<Box<dyn FnOnce(&str) + Send>>,
+    tell: Option<LossCallback>,
 }
 
 /// [`Counters`], shared with the buffers that report their own end.

@@ -1,8 +1,10 @@
 //! The window's state, and what changes it: what the engine tells, keys, drops.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use eframe::egui::{self, ViewportCommand};
+use ralu::gpu::describe;
 use ralu::pipeline::Request;
 
 use crate::dialog::{Dialog, Wanted};
@@ -16,6 +18,9 @@ use crate::loss::{Before, Loss};
 use crate::record::{Record, State};
 use crate::view::{Paint, View};
 use crate::{canvas, controls, figures, theme, timeline};
+
+/// How long what happened may wait for its frame.
+const FRAME_PATIENCE_CPU: Duration = Duration::from_millis(250);
 
 /// What text fields are called.
 const FIELD_PROMPT: &str = "prompt";
@@ -42,6 +47,8 @@ pub struct Start {
 pub struct App {
     pub engine: Engine,
     pub model: Option<Model>,
+    /// Whether a model is being opened.
+    pub opening: bool,
     pub form: Form,
     pub view: View,
     pub painted: Painted,
@@ -85,11 +92,16 @@ impl App {
         theme::apply(&creation.egui_ctx);
         let render = creation.wgpu_render_state.as_ref().ok_or("the window has no device")?;
         let context = creation.egui_ctx.clone();
-        let engine = Engine::start(render, loss.clone(), move || context.request_repaint())
+        // A processor that draws frames draws no picture meanwhile: what happens in short order is one frame.
+        let is_cpu = describe(0, &render.adapter).kind == "CPU";
+        let patience = if is_cpu { FRAME_PATIENCE_CPU } else { Duration::ZERO };
+        let wake = move || context.request_repaint_after(patience);
+        let engine = Engine::start(render, loss.clone(), wake)
             .map_err(|error| format!("the engine's thread cannot be started: {error}"))?;
         let mut app = App {
             engine,
             model: None,
+            opening: false,
             form: kept.form.clone(),
             view: kept.view.clone(),
             painted: kept.painted.clone(),
@@ -127,6 +139,7 @@ impl App {
         self.keep_form = keep_form;
         self.engine.stop();
         self.model = None;
+        self.opening = true;
         self.engine.open(path, self.kept.colors.get(&key).cloned());
     }
 
@@ -359,6 +372,7 @@ impl App {
                     self.form.suit(&model);
                     (self.ralu, self.plain) = (None, None);
                 }
+                self.opening = false;
                 self.kept.model = model.path.clone();
                 self.model = Some(model);
             }
@@ -401,6 +415,7 @@ impl App {
             }
             Told::Failed { job, message } => {
                 self.preparing = None;
+                self.opening &= job.is_some();
                 if let Some(job) = job {
                     self.pending.retain(|pending| *pending != job);
                     if let Some(record) = self.record(job) {
@@ -447,7 +462,8 @@ impl App {
             _ if self.preparing.is_some() => {
                 format!("ralu: {}", self.preparing.as_deref().unwrap_or_default())
             }
-            (_, _, None) => "ralu: opening the model".into(),
+            (_, _, None) if self.opening => "ralu: opening the model".into(),
+            (_, _, None) => "ralu: no model".into(),
             (_, Some(record), _)
                 if self.is_busy() || self.ralu.is_some() || self.plain.is_some() =>
             {
@@ -508,8 +524,8 @@ impl eframe::App for App {
         let (rows, cols) = self.grid();
         self.painted.fit(rows, cols);
 
-        let bar =
-            egui::Frame::new().fill(theme::PANEL).inner_margin(egui::Margin::symmetric(14, 10));
+        // Panels are not filled, the window is theirs already: without a GPU every layer of pixels is felt.
+        let bar = egui::Frame::new().inner_margin(egui::Margin::symmetric(14, 10));
         egui::Panel::bottom("timeline")
             .frame(bar)
             .exact_size(timeline::HEIGHT)
@@ -528,13 +544,17 @@ impl eframe::App for App {
                 .show(ui, |ui| figures::show(ui, self));
         }
         egui::CentralPanel::default()
-            .frame(egui::Frame::new().fill(theme::BACKGROUND))
+            .frame(egui::Frame::new())
             .show(ui, |ui| canvas::show(ui, self));
         let mut help = self.view.help;
         keys::help(&context, &mut help);
         self.view.help = help;
         self.typing = context.egui_wants_keyboard_input();
         self.show_title(&context);
+    }
+
+    fn clear_color(&self, _: &egui::Visuals) -> [f32; 4] {
+        theme::PANEL.to_normalized_gamma_f32()
     }
 
     fn on_exit(&mut self) {

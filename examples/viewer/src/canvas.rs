@@ -24,6 +24,7 @@ pub fn show(ui: &mut Ui, app: &mut App) {
     let (response, painter) = ui.allocate_painter(ui.available_size(), Sense::click_and_drag());
     let area = response.rect;
     if area.width() < 2.0 * MARGIN + 8.0 || area.height() < 2.0 * MARGIN + 8.0 {
+        painter.rect_filled(area, 0.0, theme::BACKGROUND);
         return;
     }
     let notice = notice(&painter, area, app);
@@ -32,7 +33,7 @@ pub fn show(ui: &mut Ui, app: &mut App) {
         free.min.y = free.min.y.max(area.top() + galley.size().y + 14.0).min(free.max.y);
     }
     let rect = place(app, free);
-    painter.rect_filled(rect, 2.0, theme::PANEL);
+    around(&painter, area, rect);
     let compared = app.view.compare && app.plain.is_some() && app.ralu.is_some();
     if compared {
         compare(&painter, rect, app);
@@ -51,6 +52,19 @@ pub fn show(ui: &mut Ui, app: &mut App) {
     dropping(ui, &painter, area);
 }
 
+/// What surrounds the picture.
+fn around(painter: &Painter, area: Rect, rect: Rect) {
+    let Rect { min, max } = area;
+    for strip in [
+        Rect::from_min_max(min, pos2(max.x, rect.top())),
+        Rect::from_min_max(pos2(min.x, rect.bottom()), max),
+        Rect::from_min_max(pos2(min.x, rect.top()), rect.left_bottom()),
+        Rect::from_min_max(rect.right_top(), pos2(max.x, rect.bottom())),
+    ] {
+        painter.rect_filled(strip, 0.0, theme::BACKGROUND);
+    }
+}
+
 /// Where the picture goes: as large as it fits.
 fn place(app: &App, area: Rect) -> Rect {
     let size = match app.shown() {
@@ -64,7 +78,8 @@ fn place(app: &App, area: Rect) -> Rect {
 
 fn hint(painter: &Painter, rect: Rect, app: &App) {
     let text = match (&app.model, &app.preparing) {
-        (None, _) => "opening the model",
+        (None, _) if app.opening => "opening the model",
+        (None, _) => "open or drop a model folder",
         (_, Some(what)) => what,
         _ => "type a prompt and press Enter",
     };

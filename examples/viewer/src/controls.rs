@@ -122,15 +122,19 @@ fn sampling(ui: &mut Ui, app: &mut App) {
 }
 
 fn guidance(ui: &mut Ui, app: &mut App) {
-    let Some(model) = &app.model else { return };
-    let (value, own) = match model.guidance {
-        Some(own) => (&mut app.form.guidance, own),
-        None => (&mut app.form.true_cfg, model.true_cfg),
+    let own = app.model.as_ref().map(|model| (model.guidance, model.true_cfg));
+    let (value, own) = match own {
+        Some((None, own)) => (&mut app.form.true_cfg, own),
+        Some((Some(own), _)) => (&mut app.form.guidance, own),
+        // What it means is not known without a model.
+        None => (&mut None, 0.0),
     };
     let mut shown = value.unwrap_or(own);
     let drag = DragValue::new(&mut shown).range(0.0..=30.0).speed(0.05).max_decimals(2);
     let size = [share(ui, 1), 24.0];
-    if ui.add_sized(size, drag).on_hover_text(tip(Action::MoreGuidance)).changed() {
+    let known = app.model.is_some();
+    let response = ui.add_enabled_ui(known, |ui| ui.add_sized(size, drag)).inner;
+    if response.on_hover_text(tip(Action::MoreGuidance)).changed() {
         *value = Some(shown);
     }
 }
@@ -150,6 +154,8 @@ fn button(ui: &mut Ui, width: f32, text: &str, action: Action, asked: &mut Optio
 /// Buttons in a row, equally wide.
 fn buttons(ui: &mut Ui, texts: &[(&str, Action)], asked: &mut Option<Action>) {
     ui.horizontal(|ui| {
+        // Their width is given, not made of their texts.
+        ui.spacing_mut().button_padding.x = 2.0;
         let width = share(ui, texts.len());
         for (text, action) in texts {
             button(ui, width, text, *action, asked);
@@ -178,6 +184,7 @@ fn runs(ui: &mut Ui, app: &App, asked: &mut Option<Action>) {
 /// Switches in a row, equally wide.
 fn toggles(ui: &mut Ui, switches: &[(bool, &str, Action)], asked: &mut Option<Action>) {
     ui.horizontal(|ui| {
+        ui.spacing_mut().button_padding.x = 2.0;
         let width = share(ui, switches.len());
         for (on, text, action) in switches {
             let button = Button::selectable(*on, *text).frame_when_inactive(true);
@@ -231,8 +238,10 @@ fn saving(ui: &mut Ui, app: &mut App, asked: &mut Option<Action>) {
     buttons(ui, &[("save", Action::Save), ("save strip", Action::SaveStrip)], asked);
     let open = [("open model", Action::OpenModel), ("open picture", Action::OpenPicture)];
     buttons(ui, &open, asked);
-    let name = app.model.as_ref().map_or("opening", |model| model.name.as_str());
-    let hint = format!("{name}; or type a path");
+    let hint = match &app.model {
+        Some(model) => format!("{}; or type a path", model.name),
+        None => "type a path".into(),
+    };
     let mut text = std::mem::take(&mut app.model_field);
     if field(ui, "model", &mut text, 1, &hint, tip(Action::EditModel)) && !text.trim().is_empty() {
         app.open(std::path::Path::new(text.trim()));

@@ -25,7 +25,7 @@ use crate::loss::Loss;
 /// Longest submission in seconds: three of them are the longest that a frame waits. A processor computes frames and
 /// pictures one after the other, and cutting its work finer costs more.
 const SLICE_SECONDS: f64 = 0.006;
-const SLICE_SECONDS_CPU: f64 = 0.04;
+const SLICE_SECONDS_CPU: f64 = 0.08;
 
 /// What the engine is asked to do.
 pub enum Order {
@@ -99,9 +99,12 @@ impl Engine {
             adapter: adapter.clone(),
             stopped: stopped.clone(),
             tell: Box::new(move |told| {
+                let followed = matches!(&told, Told::Event { event, .. } if is_followed(event));
                 // Nobody listens any more if the window is closed.
                 let _ = tell.send(told);
-                wake();
+                if !followed {
+                    wake();
+                }
             }),
         };
         let thread =
@@ -336,6 +339,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether something else is told at once, so that one frame shows both: after a step, its estimate.
+fn is_followed(event: &Event) -> bool {
+    matches!(event, Event::Step(_))
 }
 
 /// The bundled model's folder: upwards from where this program lies, or where it was built.

@@ -25,7 +25,7 @@ pub fn show(ui: &mut Ui, app: &mut App) {
         let adapter = &app.engine.adapter;
         ui.label(RichText::new(&adapter.name).size(12.0));
         ui.label(RichText::new(adapter.backend).size(11.0).color(theme::QUIET));
-        if ui.small_button("open again").on_hover_text(tip(Action::ReopenGpu)).clicked() {
+        if ui.button("open again").on_hover_text(tip(Action::ReopenGpu)).clicked() {
             asked = Some(Action::ReopenGpu);
         }
         if app.view.frames {

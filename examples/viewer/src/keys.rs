@@ -180,7 +180,7 @@ fn taken(events: &mut Vec<egui::Event>, mut typing: bool, has_focus: bool) -> Ve
             let found = BINDINGS.iter().find(|binding| {
                 binding.key == *key
                     && modifiers.matches_logically(binding.modifiers)
-                    && !(typing && !binding.modifiers.command)
+                    && (!typing || binding.modifiers.command)
             });
             if let Some(binding) = found {
                 letter = !binding.modifiers.command;

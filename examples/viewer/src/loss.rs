@@ -52,7 +52,7 @@ impl Before {
 
     pub fn message(&self) -> String {
         let reason = self.reason.trim_end_matches('.');
-        let advice = if self.soon > 0 {
+        let advice = if self.soon > 1 {
             "It is lost again and again: choose a smaller picture, close other programs that use the GPU, or look for \
              another adapter (`ralu devices`)"
         } else {

@@ -12,7 +12,7 @@ use super::screen::Screen;
 use super::window::{Window, cpu_seconds};
 use super::{RUN, SOON, ralu};
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 const PROMPT: &str = "a fox on a purple background";
 
 /// Wall and processor seconds.
