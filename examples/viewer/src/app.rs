@@ -20,7 +20,7 @@ use crate::view::{Paint, View};
 use crate::{canvas, controls, figures, theme, timeline};
 
 /// How long what happened may wait for its frame.
-const FRAME_PATIENCE_CPU: Duration = Duration::from_millis(250);
+const FRAME_PATIENCE_CPU: Duration = Duration::from_millis(330);
 
 /// What text fields are called.
 const FIELD_PROMPT: &str = "prompt";

@@ -211,9 +211,14 @@ impl Worker {
                 }
                 Order::Close => {
                     self.device.destroy();
-                    // Whoever waits for the device learns of it here, once nothing is under way on it any more.
-                    let _ = self.device.poll(eframe::wgpu::PollType::wait_indefinitely());
-                    let _ = self.device.poll(eframe::wgpu::PollType::Poll);
+                    // Whoever waits for the device learns of it in `poll`, once nothing is under way on it any more.
+                    for _ in 0..400 {
+                        let _ = self.device.poll(eframe::wgpu::PollType::Poll);
+                        if self.loss.reason().is_some() {
+                            break;
+                        }
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    }
                 }
             }
         }

@@ -195,19 +195,30 @@ fn taken(events: &mut Vec<egui::Event>, mut typing: bool, has_focus: bool) -> Ve
     actions
 }
 
-/// The list of all keys, as a window.
+/// The list of all keys, as a window: those that need one finger first.
 pub fn help(context: &egui::Context, open: &mut bool) {
-    egui::Window::new("Keys").open(open).resizable(false).collapsible(false).show(context, |ui| {
-        egui::ScrollArea::vertical().max_height(560.0).show(ui, |ui| {
-            egui::Grid::new("keys").num_columns(2).spacing([18.0, 3.0]).show(ui, |ui| {
-                for binding in BINDINGS {
-                    ui.colored_label(crate::theme::AMBER, binding.shown);
-                    ui.label(binding.what);
-                    ui.end_row();
+    let mut bindings: Vec<&Binding> = BINDINGS.iter().collect();
+    bindings.sort_by_key(|binding| (binding.modifiers.command, binding.modifiers.shift));
+    let window = egui::Window::new("Keys").open(open).resizable(false).collapsible(false);
+    window.anchor(egui::Align2::CENTER_CENTER, [0.0, 0.0]).show(context, |ui| {
+        let high = (context.content_rect().height() - 120.0).max(60.0);
+        egui::ScrollArea::vertical().max_height(high).min_scrolled_height(high).show(ui, |ui| {
+            ui.horizontal_top(|ui| {
+                for (i, part) in bindings.chunks(bindings.len().div_ceil(2)).enumerate() {
+                    egui::Grid::new(i).num_columns(2).spacing([14.0, 0.0]).show(ui, |ui| {
+                        for binding in part {
+                            ui.colored_label(crate::theme::AMBER, binding.shown);
+                            ui.label(binding.what);
+                            ui.end_row();
+                        }
+                    });
+                    ui.add_space(14.0);
                 }
             });
+            ui.add_space(6.0);
+            let text = "Drop a model folder or a picture that ralu made on the window to open it.";
+            ui.colored_label(crate::theme::QUIET, text);
         });
-        ui.small("Drop a model folder or a picture that ralu made on the window to open it.");
     });
 }
 
