@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eframe::egui::{self, ViewportCommand};
+use eframe::egui_wgpu::SurfaceConfig;
 use ralu::gpu::describe;
 use ralu::pipeline::Request;
 
@@ -503,6 +504,14 @@ impl eframe::App for App {
         let context = ui.ctx().clone();
         if self.loss.reason().is_some() {
             return;
+        }
+        if self.engine.adapter.kind == "CPU" {
+            // There is no screen to keep in step with, and a frame that waits holds the engine up.
+            let present_mode = eframe::wgpu::PresentMode::AutoNoVsync;
+            frame.set_wgpu_surface_config(SurfaceConfig {
+                present_mode,
+                ..SurfaceConfig::HIGH_THROUGHPUT
+            });
         }
         self.note_size(&context);
         self.frames.begin(frame.info().cpu_usage);
