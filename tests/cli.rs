@@ -838,3 +838,41 @@ fn the_bundled_model_is_found_from_inside_the_repository_only() {
     command.args(["generate", "a fox"]).current_dir(elsewhere.path());
     fails(&mut command, 1, &["models/tiny-flux", "--model"]);
 }
+
+// ---- the viewer --------------------------------------------------------------------------------
+
+/// The program in a folder of its own, where no viewer lies beside it.
+#[cfg(unix)]
+fn alone(folder: &Path) -> Command {
+    let copy = folder.join("ralu");
+    fs::copy(env!("CARGO_BIN_EXE_ralu"), &copy).expect("a copy");
+    let mut command = command_for(&copy);
+    command.arg("view").env("PATH", "");
+    command
+}
+
+#[cfg(unix)]
+#[test]
+fn without_the_viewer_view_says_how_to_get_it() {
+    let folder = folder();
+    let parts = ["not installed", "cargo build --release -p ralu-viewer"];
+    fails(&mut alone(folder.path()), 1, &parts);
+}
+
+#[cfg(unix)]
+#[test]
+fn view_hands_on_what_it_is_told_and_how_it_ends() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    let viewer = folder.path().join("ralu-viewer");
+    fs::write(&viewer, "#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 7\n").expect("a script");
+    fs::set_permissions(&viewer, fs::Permissions::from_mode(0o755)).expect("rights");
+    let mut command = alone(folder.path());
+    // Where a loader runs the program, that is what the viewer is looked for beside.
+    command.env("PATH", folder.path());
+    command.args(["--model", "a model", "--from", "one.png", "a fox, two\nlines"]);
+    let output = run(&mut command);
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "--model\na model\n--from\none.png\n--\na fox, two\nlines\n");
+    fails(ralu().args(["view", "--no-such-option"]), 2, &["--no-such-option"]);
+}

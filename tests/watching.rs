@@ -3,9 +3,9 @@
 mod common;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use ralu::gpu::block_on;
+use ralu::gpu::{AdapterChoice, Gpu, block_on, describe, device_descriptor};
 use ralu::models::source::Folder;
 use ralu::pipeline::{
     Event, FirstStage, LatentColors, Mask, Options, Picture, PictureKind, Pipeline, RaluChoice,
@@ -229,4 +229,39 @@ fn memory_in_use_adds_up() {
     assert!(used.weights_bytes > 0 && used.pool_bytes > 0 && used.states_bytes > 0, "{used:?}");
     let alive = pipeline.gpu().counters().bytes_alive;
     assert_eq!(used.weights_bytes + used.pool_bytes + used.states_bytes, alive);
+}
+
+#[test]
+fn a_host_learns_that_its_device_is_gone_and_the_run_ends() {
+    let instance = wgpu::Instance::default();
+    let (gpu, device) = pollster::block_on(async {
+        let adapter = instance.request_adapter(&Default::default()).await.unwrap();
+        let descriptor = device_descriptor(&adapter, &AdapterChoice::default());
+        let (device, queue) = adapter.request_device(&descriptor).await.unwrap();
+        (Gpu::adopt(device.clone(), queue, describe(0, &adapter)), device)
+    });
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let note = told.clone();
+    gpu.when_lost(move |reason| note.lock().unwrap().push(reason.to_owned()));
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny-flux");
+    let source = Box::new(Folder::open(folder).unwrap());
+    let pipeline = Pipeline::open(gpu, source, Options::default()).unwrap();
+    let mut run = pipeline.start(request()).unwrap();
+    let error = loop {
+        match block_on(pipeline.gpu(), run.next()) {
+            Ok(Some(Event::Step(_))) => {
+                device.destroy();
+                device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended as if nothing had happened"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("the GPU was lost: it was closed"), "{error}");
+    assert_eq!(*told.lock().unwrap(), ["it was closed"]);
+    // Who asks later is told at once.
+    let note = told.clone();
+    pipeline.gpu().when_lost(move |reason| note.lock().unwrap().push(reason.to_owned()));
+    assert_eq!(told.lock().unwrap().len(), 2);
 }

@@ -78,6 +78,7 @@ macro_rules! failures {
 
 failures!(
     pipeline::Error,
+    pipeline::png_file::PngError,
     gpu::Error,
     sampling::Error,
     SourceError,

@@ -10,7 +10,7 @@ use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
 use ralu::pipeline::{
     Event, ImageReport, NamedTensors, Options, Picture, PictureKind, Pipeline, Recovery,
-    RunSchedule, Saved, Settings,
+    RunSchedule, Saved, Settings, png_file,
 };
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ use super::profile::{Profile, Profiles, TraceFile};
 use super::progress::{Progress, human_time};
 use super::request::{self, Asked};
 use super::tune::{self, Subject};
-use super::{files, memory, model, output, pipelines, png_file, signals};
+use super::{files, memory, model, output, pipelines, signals};
 
 /// Runs the command. A failure is also the last event, if events are asked for.
 pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {

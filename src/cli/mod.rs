@@ -19,12 +19,12 @@ mod output;
 mod pipelines;
 mod place;
 mod plan;
-mod png_file;
 mod profile;
 mod progress;
 mod request;
 mod signals;
 mod tune;
+mod view;
 
 use std::process::ExitCode;
 
@@ -46,6 +46,10 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(args, cli.quiet),
         Command::Tune(args) => tune::run(args, cli.quiet),
+        Command::View(args) => match view::run(args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

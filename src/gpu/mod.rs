@@ -89,12 +89,22 @@ pub struct Gpu {
     pipeline_cache: RefCell<Option<wgpu::PipelineCache>>,
     layouts: RefCell<HashMap<Vec<Access>, Layout>>,
     pipelines: RefCell<HashMap<String, Arc<wgpu::ComputePipeline>>>,
-    lost: Arc<Mutex<Option<String>>>,
+    lost: Arc<Mutex<Loss>>,
     uncaptured: Arc<Mutex<Option<String>>>,
     counters: Arc<Ledger>,
     faults: Faults,
     timers: RefCell<Option<profile::Timers>>,
     profiled: RefCell<Vec<ProgramTimes>>,
+}
+
+/// Called with the driver's words.
+type LossCallback = Box<dyn FnOnce(&str) + Send>;
+
+/// Whether the device is lost, and who wants to know.
+#[derive(Default)]
+struct Loss {
+    reason: Option<String>,
+    tell: Option<LossCallback>,
 }
 
 /// [`Counters`], shared with the buffers that report their own end.
@@ -139,16 +149,22 @@ impl Gpu {
     /// what to open it with, and [`describe`] gives `report`. A host with a window says with [`Gpu::yield_every`] how
     /// often its frames want a turn.
     pub fn adopt(device: wgpu::Device, queue: wgpu::Queue, mut report: AdapterReport) -> Gpu {
-        let lost: Arc<Mutex<Option<String>>> = Arc::default();
+        let lost: Arc<Mutex<Loss>> = Arc::default();
         let uncaptured: Arc<Mutex<Option<String>>> = Arc::default();
         let note = lost.clone();
         device.set_device_lost_callback(move |reason, message| {
-            // Also one that the host program has destroyed. After our own drop nobody asks any more.
-            if let Ok(mut lost) = note.lock() {
-                *lost = Some(match message.is_empty() {
-                    true => format!("{reason:?}").to_lowercase(),
-                    false => message,
-                });
+            let message = match (reason, message.is_empty()) {
+                // Also one that the host program has destroyed. After our own drop nobody asks any more.
+                (wgpu::DeviceLostReason::Destroyed, _) => "it was closed".to_owned(),
+                (wgpu::DeviceLostReason::Unknown, true) => "for unknown reasons".to_owned(),
+                (wgpu::DeviceLostReason::Unknown, false) => message,
+            };
+            let tell = note.lock().ok().and_then(|mut lost| {
+                lost.reason = Some(message.clone());
+                lost.tell.take()
+            });
+            if let Some(tell) = tell {
+                tell(&message);
             }
         });
         let note = uncaptured.clone();
@@ -251,6 +267,19 @@ impl Gpu {
         self.in_flight.yield_every(seconds);
     }
 
+    /// Calls `tell` once when the device is lost, with the driver's words, on the thread that finds out: a host with a
+    /// window learns of it even where no run is under way that would fail.
+    pub fn when_lost(&self, tell: impl FnOnce(&str) + Send + 'static) {
+        let Ok(mut lost) = self.lost.lock() else { return };
+        match lost.reason.clone() {
+            None => lost.tell = Some(Box::new(tell)),
+            Some(reason) => {
+                drop(lost);
+                tell(&reason);
+            }
+        }
+    }
+
     /// How many objects were created so far.
     pub fn counters(&self) -> Counters {
         self.counters.0.lock().map(|c| *c).unwrap_or_default()
@@ -258,11 +287,10 @@ impl Gpu {
 
     /// Fails if the device was lost or reported an error outside all scopes.
     pub fn check(&self) -> Result<(), Error> {
-        let first = |slot: &Mutex<Option<String>>| slot.lock().ok().and_then(|s| s.clone());
-        if let Some(reason) = first(&self.lost) {
+        if let Some(reason) = self.lost.lock().ok().and_then(|lost| lost.reason.clone()) {
             return Err(Error::Lost { reason });
         }
-        if let Some(message) = first(&self.uncaptured) {
+        if let Some(message) = self.uncaptured.lock().ok().and_then(|first| first.clone()) {
             return Err(Error::Rejected { what: "a command".into(), message });
         }
         Ok(())

@@ -31,6 +31,8 @@ mod load;
 mod loading;
 mod picture;
 pub mod plan;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod png_file;
 mod preview;
 mod programs;
 mod prompt;

@@ -1,19 +1,27 @@
 //! The window's state, and what changes it: what the engine tells, keys, drops.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use eframe::egui::{self, ViewportCommand};
+use eframe::egui_wgpu::SurfaceConfig;
+use ralu::gpu::describe;
 use ralu::pipeline::Request;
 
+use crate::dialog::{Dialog, Wanted};
 use crate::engine::{Engine, Model, Told};
 use crate::files::{self, Dropped};
 use crate::form::{self, Form, Painted};
 use crate::frames::Frames;
 use crate::kept::Kept;
 use crate::keys::{self, Action};
+use crate::loss::{Before, Loss};
 use crate::record::{Record, State};
 use crate::view::{Paint, View};
 use crate::{canvas, controls, figures, theme, timeline};
+
+/// How long what happened may wait for its frame.
+const FRAME_PATIENCE_CPU: Duration = Duration::from_millis(330);
 
 /// What text fields are called.
 const FIELD_PROMPT: &str = "prompt";
@@ -26,10 +34,22 @@ pub struct Notice {
     pub is_error: bool,
 }
 
+/// What a window starts with, beside what was kept.
+pub struct Start {
+    /// A model that is new to the form brings its own settings, unless they are to be kept.
+    pub keep_form: bool,
+    /// A picture or a model to open.
+    pub open: Option<PathBuf>,
+    /// The GPU that was lost before.
+    pub before: Option<Before>,
+}
+
 /// The window.
 pub struct App {
     pub engine: Engine,
     pub model: Option<Model>,
+    /// Whether a model is being opened.
+    pub opening: bool,
     pub form: Form,
     pub view: View,
     pub painted: Painted,
@@ -41,6 +61,8 @@ pub struct App {
     pub shows_plain: bool,
     pub notice: Option<Notice>,
     pub frames: Frames,
+    /// What is done before the next run begins.
+    pub preparing: Option<String>,
     /// The text of the field for paths.
     pub model_field: String,
     /// The run that goes on from another's first stage.
@@ -49,51 +71,66 @@ pub struct App {
     pub pending: Vec<u64>,
     /// The field that wants the focus.
     focus: Option<&'static str>,
+    /// Whether a field had the focus in the frame before.
+    typing: bool,
     title: String,
     kept: Kept,
     /// The model of a picture that was opened: its request is not to be changed when the model is there.
     keep_form: bool,
+    dialog: Option<Dialog>,
+    loss: Loss,
     closes: bool,
 }
 
 impl App {
-    /// Starts the engine on the window's device, and opens what was open. A model that is new to the form brings its own
-    /// settings, unless they are to be kept.
+    /// Starts the engine on the window's device, and opens what was open.
     pub fn new(
         creation: &eframe::CreationContext<'_>,
         kept: Kept,
-        keep_form: bool,
-        open: Option<PathBuf>,
+        start: Start,
+        loss: Loss,
     ) -> Result<App, String> {
         theme::apply(&creation.egui_ctx);
         let render = creation.wgpu_render_state.as_ref().ok_or("the window has no device")?;
         let context = creation.egui_ctx.clone();
-        let engine = Engine::start(render, move || context.request_repaint())
+        // A processor that draws frames draws no picture meanwhile: what happens in short order is one frame.
+        let is_cpu = describe(0, &render.adapter).kind == "CPU";
+        let patience = if is_cpu { FRAME_PATIENCE_CPU } else { Duration::ZERO };
+        let wake = move || context.request_repaint_after(patience);
+        let engine = Engine::start(render, loss.clone(), wake)
             .map_err(|error| format!("the engine's thread cannot be started: {error}"))?;
         let mut app = App {
             engine,
             model: None,
+            opening: false,
             form: kept.form.clone(),
             view: kept.view.clone(),
-            painted: Painted::default(),
+            painted: kept.painted.clone(),
             ralu: None,
             plain: None,
             shows_plain: false,
             notice: None,
             frames: Frames::default(),
+            preparing: None,
             model_field: String::new(),
             resuming: None,
             pending: vec![],
             focus: None,
+            typing: false,
             title: String::new(),
-            keep_form,
+            keep_form: start.keep_form,
+            dialog: None,
+            loss,
             closes: false,
             kept,
         };
         let model = app.kept.model.clone();
-        match open {
+        match start.open {
             Some(path) => app.open(&path),
-            None => app.open_model(model, keep_form),
+            None => app.open_model(model, start.keep_form),
+        }
+        if let Some(before) = &start.before {
+            app.fail(before.message());
         }
         Ok(app)
     }
@@ -103,11 +140,13 @@ impl App {
         self.keep_form = keep_form;
         self.engine.stop();
         self.model = None;
+        self.opening = true;
         self.engine.open(path, self.kept.colors.get(&key).cloned());
     }
 
     /// Opens a model folder, or the request of a picture.
     pub fn open(&mut self, path: &Path) {
+        self.notice = None;
         match files::read(path) {
             Err(message) => self.fail(message),
             Ok(Dropped::Model(folder)) => self.open_model(Some(folder), false),
@@ -170,7 +209,7 @@ impl App {
     }
 
     /// Does what a key or a button asks for.
-    pub fn act(&mut self, action: Action) {
+    pub fn act(&mut self, context: &egui::Context, action: Action) {
         let guided = self.model.as_ref().is_some_and(|model| model.has_guidance);
         match action {
             Action::Run => {
@@ -193,6 +232,9 @@ impl App {
             Action::EditPrompt => self.focus = Some(FIELD_PROMPT),
             Action::EditNegative => self.focus = Some(FIELD_NEGATIVE),
             Action::EditModel => self.focus = Some(FIELD_MODEL),
+            Action::OpenModel => self.ask(context, Wanted::Model),
+            Action::OpenPicture => self.ask(context, Wanted::Picture),
+            Action::ReopenGpu => self.engine.close_device(),
             Action::NextSeed => self.form.seed = self.form.seed.wrapping_add(1),
             Action::PreviousSeed => self.form.seed = self.form.seed.wrapping_sub(1),
             Action::Wider => self.form.width = form::next_side(self.form.width, true),
@@ -244,6 +286,24 @@ impl App {
             Action::Frames => self.measure_frames(),
             Action::Help => self.view.help = !self.view.help,
             Action::Close => self.closes = true,
+        }
+    }
+
+    /// Opens a dialog, unless one is open.
+    fn ask(&mut self, context: &egui::Context, wanted: Wanted) {
+        if self.dialog.is_none() {
+            let context = context.clone();
+            self.dialog = Some(Dialog::open(wanted, move || context.request_repaint()));
+        }
+    }
+
+    fn hear_dialog(&mut self) {
+        let Some(answer) = self.dialog.as_ref().and_then(Dialog::answer) else { return };
+        self.dialog = None;
+        match answer {
+            Ok(Some(path)) => self.open(&path),
+            Ok(None) => {}
+            Err(message) => self.fail(message),
         }
     }
 
@@ -313,10 +373,13 @@ impl App {
                     self.form.suit(&model);
                     (self.ralu, self.plain) = (None, None);
                 }
+                self.opening = false;
                 self.kept.model = model.path.clone();
                 self.model = Some(model);
             }
+            Told::Preparing(what) => self.preparing = Some(what),
             Told::Begun { job, settings, schedule, plan } => {
+                self.preparing = None;
                 let mut record = Record::new(job, *settings, *schedule, plan);
                 if let Some((number, first)) = self.resuming.take() {
                     if number == job {
@@ -336,6 +399,7 @@ impl App {
                 }
             }
             Told::Ended { job, finished, colors } => {
+                self.preparing = None;
                 self.pending.retain(|pending| *pending != job);
                 let key = Kept::model_key(self.kept.model.as_ref());
                 self.kept.colors.insert(key, colors);
@@ -346,9 +410,13 @@ impl App {
                     // What was compared with is not what is saved.
                     self.shows_plain = false;
                 }
-                self.remember(context);
+                if let Err(error) = self.remember() {
+                    self.fail(format!("the window's state cannot be kept: {error}"));
+                }
             }
             Told::Failed { job, message } => {
+                self.preparing = None;
+                self.opening &= job.is_some();
                 if let Some(job) = job {
                     self.pending.retain(|pending| *pending != job);
                     if let Some(record) = self.record(job) {
@@ -365,15 +433,23 @@ impl App {
     }
 
     /// Writes down what the next start should find.
-    fn remember(&mut self, context: &egui::Context) {
+    fn remember(&mut self) -> std::io::Result<()> {
         self.kept.form = self.form.clone();
         self.kept.view = self.view.clone();
-        let size = context.input(|input| input.viewport().inner_rect.map(|rect| rect.size()));
-        if let Some(size) = size.filter(|size| size.x > 200.0 && size.y > 200.0) {
+        self.kept.painted = self.painted.clone();
+        self.kept.write()
+    }
+
+    /// Takes note of the window's size, which on closing is known no more.
+    fn note_size(&mut self, context: &egui::Context) {
+        let (size, maximised) = context.input(|input| {
+            let viewport = input.viewport();
+            (viewport.inner_rect.map(|rect| rect.size()), viewport.maximized.unwrap_or(false))
+        });
+        self.kept.maximised = maximised;
+        // The size that it had before it filled the screen is the one to go back to.
+        if let Some(size) = size.filter(|size| !maximised && size.x > 200.0 && size.y > 200.0) {
             self.kept.window = Some([size.x, size.y]);
-        }
-        if let Err(error) = self.kept.write() {
-            self.fail(format!("the window's state cannot be kept: {error}"));
         }
     }
 
@@ -384,7 +460,11 @@ impl App {
                 format!("ralu: error: {}", text.lines().next().unwrap_or_default())
             }
             (Some(Notice { text, .. }), _, _) if !self.is_busy() => format!("ralu: {text}"),
-            (_, _, None) => "ralu: opening the model".into(),
+            _ if self.preparing.is_some() => {
+                format!("ralu: {}", self.preparing.as_deref().unwrap_or_default())
+            }
+            (_, _, None) if self.opening => "ralu: opening the model".into(),
+            (_, _, None) => "ralu: no model".into(),
             (_, Some(record), _)
                 if self.is_busy() || self.ralu.is_some() || self.plain.is_some() =>
             {
@@ -411,11 +491,29 @@ impl eframe::App for App {
         for told in self.engine.told() {
             self.take_in(context, told);
         }
+        self.hear_dialog();
+        if self.loss.reason().is_some() && !self.closes {
+            // `main` opens it again; until then nothing can be drawn.
+            self.closes = true;
+            context.send_viewport_cmd(ViewportCommand::Close);
+        }
         self.show_title(context);
     }
 
     fn ui(&mut self, ui: &mut egui::Ui, frame: &mut eframe::Frame) {
         let context = ui.ctx().clone();
+        if self.loss.reason().is_some() {
+            return;
+        }
+        if self.engine.adapter.kind == "CPU" {
+            // There is no screen to keep in step with, and a frame that waits holds the engine up.
+            let present_mode = eframe::wgpu::PresentMode::AutoNoVsync;
+            frame.set_wgpu_surface_config(SurfaceConfig {
+                present_mode,
+                ..SurfaceConfig::HIGH_THROUGHPUT
+            });
+        }
+        self.note_size(&context);
         self.frames.begin(frame.info().cpu_usage);
         if self.view.frames {
             // Measured at display rate, not only where something has changed.
@@ -425,8 +523,8 @@ impl eframe::App for App {
         for file in dropped {
             self.open(file.path());
         }
-        for action in keys::pressed(&context) {
-            self.act(action);
+        for action in keys::pressed(&context, self.typing) {
+            self.act(&context, action);
         }
         if self.closes {
             context.send_viewport_cmd(ViewportCommand::Close);
@@ -435,8 +533,8 @@ impl eframe::App for App {
         let (rows, cols) = self.grid();
         self.painted.fit(rows, cols);
 
-        let bar =
-            egui::Frame::new().fill(theme::PANEL).inner_margin(egui::Margin::symmetric(14, 10));
+        // Panels are not filled, the window is theirs already: without a GPU every layer of pixels is felt.
+        let bar = egui::Frame::new().inner_margin(egui::Margin::symmetric(14, 10));
         egui::Panel::bottom("timeline")
             .frame(bar)
             .exact_size(timeline::HEIGHT)
@@ -455,20 +553,23 @@ impl eframe::App for App {
                 .show(ui, |ui| figures::show(ui, self));
         }
         egui::CentralPanel::default()
-            .frame(egui::Frame::new().fill(theme::BACKGROUND))
+            .frame(egui::Frame::new())
             .show(ui, |ui| canvas::show(ui, self));
         let mut help = self.view.help;
         keys::help(&context, &mut help);
         self.view.help = help;
+        self.typing = context.egui_wants_keyboard_input();
         self.show_title(&context);
+    }
+
+    fn clear_color(&self, _: &egui::Visuals) -> [f32; 4] {
+        theme::PANEL.to_normalized_gamma_f32()
     }
 
     fn on_exit(&mut self) {
         self.engine.stop();
-        self.kept.form = self.form.clone();
-        self.kept.view = self.view.clone();
         // There is no window left to say it in.
-        if let Err(error) = self.kept.write() {
+        if let Err(error) = self.remember() {
             eprintln!("the window's state cannot be kept: {error}");
         }
     }

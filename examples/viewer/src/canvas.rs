@@ -1,8 +1,10 @@
 //! The picture in the middle, with its tokens, scores and painted regions over it.
 
+use std::sync::Arc;
+
 use eframe::egui::{
-    self, Align2, Color32, CursorIcon, FontId, Painter, Pos2, Rect, Sense, Stroke, StrokeKind, Ui,
-    pos2, vec2,
+    self, Align2, Color32, CursorIcon, FontId, Galley, Painter, Pos2, Rect, Sense, Stroke,
+    StrokeKind, Ui, pos2, vec2,
 };
 use ralu::pipeline::StageKind;
 use ralu::sampling::Grid;
@@ -22,10 +24,16 @@ pub fn show(ui: &mut Ui, app: &mut App) {
     let (response, painter) = ui.allocate_painter(ui.available_size(), Sense::click_and_drag());
     let area = response.rect;
     if area.width() < 2.0 * MARGIN + 8.0 || area.height() < 2.0 * MARGIN + 8.0 {
+        painter.rect_filled(area, 0.0, theme::BACKGROUND);
         return;
     }
-    let rect = place(app, area.shrink(MARGIN));
-    painter.rect_filled(rect, 2.0, theme::PANEL);
+    let notice = notice(&painter, area, app);
+    let mut free = area.shrink(MARGIN);
+    if let Some((_, galley)) = &notice {
+        free.min.y = free.min.y.max(area.top() + galley.size().y + 14.0).min(free.max.y);
+    }
+    let rect = place(app, free);
+    around(&painter, area, rect);
     let compared = app.view.compare && app.plain.is_some() && app.ralu.is_some();
     if compared {
         compare(&painter, rect, app);
@@ -38,7 +46,23 @@ pub fn show(ui: &mut Ui, app: &mut App) {
     let grid = Grid { rows, cols };
     painted(&painter, rect, app, grid);
     pointer(ui, &response, &painter, rect, app, grid, compared);
-    notice(&painter, area, app);
+    if let Some((at, galley)) = notice {
+        painter.galley(at, galley, theme::TEXT);
+    }
+    dropping(ui, &painter, area);
+}
+
+/// What surrounds the picture.
+fn around(painter: &Painter, area: Rect, rect: Rect) {
+    let Rect { min, max } = area;
+    for strip in [
+        Rect::from_min_max(min, pos2(max.x, rect.top())),
+        Rect::from_min_max(pos2(min.x, rect.bottom()), max),
+        Rect::from_min_max(pos2(min.x, rect.top()), rect.left_bottom()),
+        Rect::from_min_max(rect.right_top(), pos2(max.x, rect.bottom())),
+    ] {
+        painter.rect_filled(strip, 0.0, theme::BACKGROUND);
+    }
 }
 
 /// Where the picture goes: as large as it fits.
@@ -53,9 +77,11 @@ fn place(app: &App, area: Rect) -> Rect {
 }
 
 fn hint(painter: &Painter, rect: Rect, app: &App) {
-    let text = match &app.model {
-        None => "opening the model",
-        Some(_) => "type a prompt and press Enter",
+    let text = match (&app.model, &app.preparing) {
+        (None, _) if app.opening => "opening the model",
+        (None, _) => "open or drop a model folder",
+        (_, Some(what)) => what,
+        _ => "type a prompt and press Enter",
     };
     let font = FontId::proportional(15.0);
     painter.text(rect.center(), Align2::CENTER_CENTER, text, font, theme::QUIET);
@@ -253,8 +279,19 @@ fn pointer(
     }
 }
 
+/// What a drop would do, while something is held over the window.
+fn dropping(ui: &Ui, painter: &Painter, area: Rect) {
+    if ui.input(|input| input.raw.hovered_files.is_empty()) {
+        return;
+    }
+    painter.rect_filled(area, 0.0, theme::faint(theme::BACKGROUND, 0.75));
+    let text = "drop a model folder, or a picture that ralu made";
+    let font = FontId::proportional(15.0);
+    painter.text(area.center(), Align2::CENTER_CENTER, text, font, theme::TEXT);
+}
+
 /// What was done or went wrong, above the picture; a run's warnings too.
-fn notice(painter: &Painter, area: Rect, app: &App) {
+fn notice(painter: &Painter, area: Rect, app: &App) -> Option<(Pos2, Arc<Galley>)> {
     let (text, colour) = match (&app.notice, app.shown()) {
         (Some(notice), _) if notice.is_error => (notice.text.clone(), theme::RED),
         (Some(notice), _) => (notice.text.clone(), theme::QUIET),
@@ -264,12 +301,9 @@ fn notice(painter: &Painter, area: Rect, app: &App) {
         (None, Some(record)) if !record.warnings.is_empty() => {
             (record.warnings.join("\n"), theme::QUIET)
         }
-        _ => return,
+        _ => return None,
     };
     let width = (area.width() - 24.0).max(1.0);
     let galley = painter.layout(text, FontId::proportional(12.5), colour, width);
-    let at = pos2(area.left() + 12.0, area.top() + 6.0);
-    let back = Rect::from_min_size(at, galley.size()).expand2(vec2(6.0, 3.0));
-    painter.rect_filled(back, 4.0, theme::faint(theme::BACKGROUND, 0.9));
-    painter.galley(at, galley, colour);
+    Some((pos2(area.left() + 12.0, area.top() + 7.0), galley))
 }

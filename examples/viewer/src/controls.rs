@@ -1,6 +1,9 @@
 //! What to draw, at the left.
 
-use eframe::egui::{self, Button, ComboBox, DragValue, RichText, ScrollArea, Slider, TextEdit, Ui};
+use eframe::egui::{
+    self, Align2, Button, ComboBox, DragValue, RichText, ScrollArea, Sense, Slider, TextEdit,
+    TextStyle, Ui, vec2,
+};
 
 use crate::app::App;
 use crate::form::{CACHES, RALU};
@@ -10,6 +13,8 @@ use crate::view::Paint;
 
 /// Of the panel.
 pub const WIDTH: f32 = 268.0;
+/// Of the column in which values are named.
+const NAMES: f32 = 76.0;
 
 /// Shows the controls.
 pub fn show(ui: &mut Ui, app: &mut App) {
@@ -18,14 +23,13 @@ pub fn show(ui: &mut Ui, app: &mut App) {
         ui.set_max_width((ui.available_width() - 4.0).max(0.0));
         let mut asked = None;
         texts(ui, app, &mut asked);
-        size(ui, app);
         sampling(ui, app);
         runs(ui, app, &mut asked);
         looks(ui, app, &mut asked);
         regions(ui, app, &mut asked);
         saving(ui, app, &mut asked);
         if let Some(action) = asked {
-            app.act(action);
+            app.act(ui.ctx(), action);
         }
     });
 }
@@ -56,7 +60,7 @@ fn field(ui: &mut Ui, id: &str, text: &mut String, rows: usize, hint: &str, tip:
 fn texts(ui: &mut Ui, app: &mut App, asked: &mut Option<Action>) {
     let (hint, tip_text) = ("what to draw", tip(Action::EditPrompt));
     title(ui, "prompt");
-    if field(ui, "prompt", &mut app.form.prompt, 3, hint, tip_text) {
+    if field(ui, "prompt", &mut app.form.prompt, 2, hint, tip_text) {
         *asked = Some(Action::Run);
     }
     let own = app.model.as_ref().and_then(|model| model.negative_prompt.clone());
@@ -68,24 +72,10 @@ fn texts(ui: &mut Ui, app: &mut App, asked: &mut Option<Action>) {
     }
 }
 
-fn size(ui: &mut Ui, app: &mut App) {
-    ui.horizontal(|ui| {
-        ui.label("seed");
-        let seed = DragValue::new(&mut app.form.seed).speed(0.05);
-        ui.add(seed).on_hover_text(tip(Action::NextSeed));
-    });
-    ui.horizontal(|ui| {
-        ui.label("size");
-        let side = |value| DragValue::new(value).range(16..=8192).speed(4.0);
-        ui.add(side(&mut app.form.width)).on_hover_text(tip(Action::Wider));
-        ui.label("x");
-        ui.add(side(&mut app.form.height)).on_hover_text(tip(Action::Taller));
-    });
-}
-
 fn combo(ui: &mut Ui, id: &str, value: &mut String, known: &[&str], tip: String) {
     let shown = value.split(':').next().unwrap_or(value).to_owned();
-    let response = ComboBox::from_id_salt(id).width(118.0).selected_text(shown).show_ui(ui, |ui| {
+    let width = share(ui, 1);
+    let response = ComboBox::from_id_salt(id).width(width).selected_text(shown).show_ui(ui, |ui| {
         for name in known {
             ui.selectable_value(value, (*name).to_owned(), *name);
         }
@@ -93,44 +83,84 @@ fn combo(ui: &mut Ui, id: &str, value: &mut String, known: &[&str], tip: String)
     response.response.on_hover_text(tip);
 }
 
-fn sampling(ui: &mut Ui, app: &mut App) {
-    title(ui, "how");
-    egui::Grid::new("how").num_columns(2).spacing([8.0, 6.0]).show(ui, |ui| {
-        ui.label("RALU");
-        let loaded = app.form.loaded.is_some();
-        let known = if loaded { &RALU[..] } else { &RALU[..RALU.len() - 1] };
-        combo(ui, "ralu", &mut app.form.ralu, known, tip(Action::NextRalu));
-        ui.end_row();
-        ui.label("cache");
-        combo(ui, "cache", &mut app.form.cache, &CACHES, tip(Action::NextCache));
-        ui.end_row();
-        ui.label("plain steps");
-        let steps = DragValue::new(&mut app.form.steps).range(1..=1000).speed(0.1);
-        ui.add(steps).on_hover_text(tip(Action::MoreSteps));
-        ui.end_row();
-        ui.label("guidance");
-        guidance(ui, app);
-        ui.end_row();
+/// A row of the form: what it is about, and its fields, which stand below each other.
+fn row(ui: &mut Ui, name: &str, fields: impl FnOnce(&mut Ui)) {
+    ui.horizontal(|ui| {
+        let (rect, _) = ui.allocate_exact_size(vec2(NAMES, 24.0), Sense::hover());
+        let font = TextStyle::Body.resolve(ui.style());
+        ui.painter().text(rect.left_center(), Align2::LEFT_CENTER, name, font, theme::TEXT);
+        fields(ui);
     });
 }
 
+fn sampling(ui: &mut Ui, app: &mut App) {
+    ui.add_space(4.0);
+    row(ui, "seed", |ui| {
+        let width = share(ui, 1);
+        let seed = DragValue::new(&mut app.form.seed).speed(0.05);
+        ui.add_sized([width, 24.0], seed).on_hover_text(tip(Action::NextSeed));
+    });
+    row(ui, "size", |ui| {
+        let width = share(ui, 2);
+        let side = |value| DragValue::new(value).range(16..=8192).speed(4.0);
+        let (wide, high) = (side(&mut app.form.width), side(&mut app.form.height));
+        ui.add_sized([width, 24.0], wide.prefix("w ")).on_hover_text(tip(Action::Wider));
+        ui.add_sized([width, 24.0], high.prefix("h ")).on_hover_text(tip(Action::Taller));
+    });
+    let loaded = app.form.loaded.is_some();
+    let known = if loaded { &RALU[..] } else { &RALU[..RALU.len() - 1] };
+    row(ui, "RALU", |ui| combo(ui, "ralu", &mut app.form.ralu, known, tip(Action::NextRalu)));
+    row(ui, "cache", |ui| {
+        combo(ui, "cache", &mut app.form.cache, &CACHES, tip(Action::NextCache));
+    });
+    row(ui, "plain steps", |ui| {
+        let width = share(ui, 1);
+        let steps = DragValue::new(&mut app.form.steps).range(1..=1000).speed(0.1);
+        ui.add_sized([width, 24.0], steps).on_hover_text(tip(Action::MoreSteps));
+    });
+    row(ui, "guidance", |ui| guidance(ui, app));
+}
+
 fn guidance(ui: &mut Ui, app: &mut App) {
-    let Some(model) = &app.model else { return };
-    let (value, own) = match model.guidance {
-        Some(own) => (&mut app.form.guidance, own),
-        None => (&mut app.form.true_cfg, model.true_cfg),
+    let own = app.model.as_ref().map(|model| (model.guidance, model.true_cfg));
+    let (value, own) = match own {
+        Some((None, own)) => (&mut app.form.true_cfg, own),
+        Some((Some(own), _)) => (&mut app.form.guidance, own),
+        // What it means is not known without a model.
+        None => (&mut None, 0.0),
     };
     let mut shown = value.unwrap_or(own);
     let drag = DragValue::new(&mut shown).range(0.0..=30.0).speed(0.05).max_decimals(2);
-    if ui.add(drag).on_hover_text(tip(Action::MoreGuidance)).changed() {
+    let size = [share(ui, 1), 24.0];
+    let known = app.model.is_some();
+    let response = ui.add_enabled_ui(known, |ui| ui.add_sized(size, drag)).inner;
+    if response.on_hover_text(tip(Action::MoreGuidance)).changed() {
         *value = Some(shown);
     }
 }
 
-fn button(ui: &mut Ui, text: &str, action: Action, asked: &mut Option<Action>) {
-    if ui.button(text).on_hover_text(tip(action)).clicked() {
+/// What each of `n` things has of the rest of a row.
+fn share(ui: &Ui, n: usize) -> f32 {
+    let gaps = ui.spacing().item_spacing.x * (n - 1) as f32;
+    ((ui.available_width() - gaps) / n as f32).max(8.0)
+}
+
+fn button(ui: &mut Ui, width: f32, text: &str, action: Action, asked: &mut Option<Action>) {
+    if ui.add_sized([width, 24.0], Button::new(text)).on_hover_text(tip(action)).clicked() {
         *asked = Some(action);
     }
+}
+
+/// Buttons in a row, equally wide.
+fn buttons(ui: &mut Ui, texts: &[(&str, Action)], asked: &mut Option<Action>) {
+    ui.horizontal(|ui| {
+        // Their width is given, not made of their texts.
+        ui.spacing_mut().button_padding.x = 2.0;
+        let width = share(ui, texts.len());
+        for (text, action) in texts {
+            button(ui, width, text, *action, asked);
+        }
+    });
 }
 
 fn runs(ui: &mut Ui, app: &App, asked: &mut Option<Action>) {
@@ -148,16 +178,21 @@ fn runs(ui: &mut Ui, app: &App, asked: &mut Option<Action>) {
             *asked = Some(Action::Run);
         }
     }
-    ui.horizontal(|ui| {
-        button(ui, "both", Action::RunBoth, asked);
-        button(ui, "from stage 1", Action::Resume, asked);
-    });
+    buttons(ui, &[("draw both", Action::RunBoth), ("from stage 1", Action::Resume)], asked);
 }
 
-fn toggle(ui: &mut Ui, on: bool, text: &str, action: Action, asked: &mut Option<Action>) {
-    if ui.selectable_label(on, text).on_hover_text(tip(action)).clicked() {
-        *asked = Some(action);
-    }
+/// Switches in a row, equally wide.
+fn toggles(ui: &mut Ui, switches: &[(bool, &str, Action)], asked: &mut Option<Action>) {
+    ui.horizontal(|ui| {
+        ui.spacing_mut().button_padding.x = 2.0;
+        let width = share(ui, switches.len());
+        for (on, text, action) in switches {
+            let button = Button::selectable(*on, *text).frame_when_inactive(true);
+            if ui.add_sized([width, 24.0], button).on_hover_text(tip(*action)).clicked() {
+                *asked = Some(*action);
+            }
+        }
+    });
 }
 
 fn looks(ui: &mut Ui, app: &mut App, asked: &mut Option<Action>) {
@@ -169,41 +204,48 @@ fn looks(ui: &mut Ui, app: &mut App, asked: &mut Option<Action>) {
         ui.add(slider).on_hover_text(tip(Action::ShowMap));
         ui.label("tokens");
     });
-    ui.horizontal(|ui| {
-        toggle(ui, app.view.heat, "edges", Action::Heat, asked);
-        toggle(ui, app.view.compare, "wipe", Action::Compare, asked);
-        toggle(ui, app.view.figures, "figures", Action::Figures, asked);
-        toggle(ui, app.view.help, "keys", Action::Help, asked);
-    });
+    let switches = [
+        (app.view.heat, "edges", Action::Heat),
+        (app.view.compare, "wipe", Action::Compare),
+        (app.view.figures, "figures", Action::Figures),
+        (app.view.help, "keys", Action::Help),
+    ];
+    toggles(ui, &switches, asked);
 }
 
 fn regions(ui: &mut Ui, app: &mut App, asked: &mut Option<Action>) {
     title(ui, "regions");
+    let paint = app.view.paint;
+    let switches = [
+        (paint == Some(Paint::Add), "paint", Action::Paint),
+        (paint == Some(Paint::Erase), "erase", Action::Erase),
+        // Never on: it is done at once.
+        (false, "clear", Action::ClearPaint),
+    ];
+    toggles(ui, &switches, asked);
     ui.horizontal(|ui| {
-        toggle(ui, app.view.paint == Some(Paint::Add), "paint", Action::Paint, asked);
-        toggle(ui, app.view.paint == Some(Paint::Erase), "erase", Action::Erase, asked);
-        button(ui, "clear", Action::ClearPaint, asked);
+        ui.checkbox(&mut app.form.replace_regions, "painted ones only")
+            .on_hover_text(tip(Action::ReplaceRegions));
         let brush = DragValue::new(&mut app.view.brush).range(0.5..=16.0).speed(0.05);
-        ui.add(brush.max_decimals(1)).on_hover_text(tip(Action::LargerBrush));
+        let size = [share(ui, 1), 24.0];
+        ui.add_sized(size, brush.max_decimals(1).prefix("brush "))
+            .on_hover_text(tip(Action::LargerBrush));
     });
-    ui.checkbox(&mut app.form.replace_regions, "painted ones only")
-        .on_hover_text(tip(Action::ReplaceRegions));
 }
 
 fn saving(ui: &mut Ui, app: &mut App, asked: &mut Option<Action>) {
     title(ui, "files");
-    ui.horizontal(|ui| {
-        button(ui, "save", Action::Save, asked);
-        button(ui, "save strip", Action::SaveStrip, asked);
-    });
+    buttons(ui, &[("save", Action::Save), ("save strip", Action::SaveStrip)], asked);
+    let open = [("open model", Action::OpenModel), ("open picture", Action::OpenPicture)];
+    buttons(ui, &open, asked);
+    let hint = match &app.model {
+        Some(model) => format!("{}; or type a path", model.name),
+        None => "type a path".into(),
+    };
     let mut text = std::mem::take(&mut app.model_field);
-    let entered =
-        field(ui, "model", &mut text, 1, "model folder or PNG to open", tip(Action::EditModel));
-    if entered && !text.trim().is_empty() {
+    if field(ui, "model", &mut text, 1, &hint, tip(Action::EditModel)) && !text.trim().is_empty() {
         app.open(std::path::Path::new(text.trim()));
         text.clear();
     }
     app.model_field = text;
-    let name = app.model.as_ref().map_or("opening", |model| model.name.as_str());
-    ui.label(RichText::new(format!("model: {name}")).color(theme::QUIET).size(11.0));
 }

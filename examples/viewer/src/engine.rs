@@ -4,7 +4,7 @@
 //! happened comes out, and the window is woken for it. Submissions are kept short ([`Gpu::yield_every`]), as frames
 //! stand in the same queue.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,11 +17,15 @@ use ralu::pipeline::plan::{Plan, plan};
 use ralu::pipeline::{
     Event, LatentColors, MemoryUse, Options, Pipeline, Request, RunSchedule, Settings,
 };
+use ralu::tensor::Tuning;
+
+use crate::kernels;
+use crate::loss::Loss;
 
 /// Longest submission in seconds: three of them are the longest that a frame waits. A processor computes frames and
 /// pictures one after the other, and cutting its work finer costs more.
 const SLICE_SECONDS: f64 = 0.006;
-const SLICE_SECONDS_CPU: f64 = 0.04;
+const SLICE_SECONDS_CPU: f64 = 0.08;
 
 /// What the engine is asked to do.
 pub enum Order {
@@ -29,12 +33,16 @@ pub enum Order {
     Open(Option<PathBuf>, Option<LatentColors>),
     /// Draw.
     Run(u64, Box<Request>),
+    /// Close the device, which is then lost.
+    Close,
 }
 
 /// What the engine tells.
 pub enum Told {
     /// A model is open.
     Opened(Model),
+    /// What is done before a run begins.
+    Preparing(String),
     /// A run begins.
     Begun { job: u64, settings: Box<Settings>, schedule: Box<RunSchedule>, plan: Option<Box<Plan>> },
     /// Something happened in a run.
@@ -75,21 +83,28 @@ impl Engine {
     /// Starts on the window's device. `wake` is called after everything that is told.
     pub fn start(
         render: &RenderState,
-        wake: impl Fn() + Send + 'static,
+        loss: Loss,
+        wake: impl Fn() + Send + Sync + 'static,
     ) -> std::io::Result<Engine> {
         let (orders, taken) = channel();
         let (tell, told) = channel();
         let stopped = Arc::new(AtomicU64::new(0));
         let adapter = describe(0, &render.adapter);
+        let wake = Arc::new(wake);
         let worker = Worker {
+            loss,
+            wake: wake.clone(),
             device: render.device.clone(),
             queue: render.queue.clone(),
             adapter: adapter.clone(),
             stopped: stopped.clone(),
             tell: Box::new(move |told| {
+                let followed = matches!(&told, Told::Event { event, .. } if is_followed(event));
                 // Nobody listens any more if the window is closed.
                 let _ = tell.send(told);
-                wake();
+                if !followed {
+                    wake();
+                }
             }),
         };
         let thread =
@@ -120,6 +135,12 @@ impl Engine {
         self.told.try_iter().collect()
     }
 
+    /// Closes the device, as if a driver had taken it away.
+    pub fn close_device(&self) {
+        self.stop();
+        self.order(Order::Close);
+    }
+
     fn order(&self, order: Order) {
         if let Some(orders) = &self.orders {
             // If the thread is gone, it has told why.
@@ -139,7 +160,18 @@ impl Drop for Engine {
     }
 }
 
+/// An open model.
+struct Open {
+    pipeline: Pipeline,
+    model: Model,
+    folder: PathBuf,
+    /// Whether its kernels were chosen.
+    chosen: bool,
+}
+
 struct Worker {
+    loss: Loss,
+    wake: Arc<dyn Fn() + Send + Sync>,
     device: eframe::wgpu::Device,
     queue: eframe::wgpu::Queue,
     adapter: AdapterReport,
@@ -149,55 +181,80 @@ struct Worker {
 
 impl Worker {
     fn work(&self, orders: &Receiver<Order>) {
-        let mut open = None;
+        let mut open: Option<Open> = None;
         for order in orders {
             match order {
                 Order::Open(folder, colors) => {
                     // Its memory first: two models may not fit.
                     open = None;
                     match self.open(folder.clone()) {
-                        Ok((pipeline, model)) => {
+                        Ok(opened) => {
                             if let Some(colors) = colors {
-                                pipeline.set_latent_colors(colors);
+                                opened.pipeline.set_latent_colors(colors);
                             }
-                            (self.tell)(Told::Opened(model));
-                            open = Some(pipeline);
+                            (self.tell)(Told::Opened(opened.model.clone()));
+                            open = Some(opened);
                         }
                         Err(message) => (self.tell)(Told::Failed { job: None, message }),
                     }
                 }
                 Order::Run(job, request) => {
-                    let result = match &open {
+                    let result = match &mut open {
                         None => {
                             Err("no model is open; give or drop a diffusers model folder".into())
                         }
-                        Some(pipeline) => self.run(job, *request, pipeline),
+                        Some(open) => self.run(job, *request, open),
                     };
                     if let Err(message) = result {
                         (self.tell)(Told::Failed { job: Some(job), message });
+                    }
+                }
+                Order::Close => {
+                    self.device.destroy();
+                    // Whoever waits for the device learns of it in `poll`, once nothing is under way on it any more.
+                    for _ in 0..400 {
+                        let _ = self.device.poll(eframe::wgpu::PollType::Poll);
+                        if self.loss.reason().is_some() {
+                            break;
+                        }
+                        std::thread::sleep(std::time::Duration::from_millis(5));
                     }
                 }
             }
         }
     }
 
-    fn open(&self, path: Option<PathBuf>) -> Result<(Pipeline, Model), String> {
+    /// The engine's view of the window's device.
+    fn gpu(&self) -> Gpu {
         let gpu = Gpu::adopt(self.device.clone(), self.queue.clone(), self.adapter.clone());
+        let (loss, wake) = (self.loss.clone(), self.wake.clone());
+        gpu.when_lost(move |reason| {
+            loss.note(reason);
+            wake();
+        });
         // The engine looks for its own errors in scopes. What is left over is a frame's: while a window changes its size,
         // one may be drawn that no longer fits. That is no reason to end a run, and the next frame fits.
         self.device.on_uncaptured_error(Arc::new(|error: eframe::wgpu::Error| {
             eprintln!("a frame was not drawn: {error}");
         }));
         gpu.yield_every(if self.adapter.kind == "CPU" { SLICE_SECONDS_CPU } else { SLICE_SECONDS });
-        let bundled = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-flux");
-        let folder = path.clone().unwrap_or_else(|| PathBuf::from(bundled));
+        kernels::use_pipelines(&gpu);
+        gpu
+    }
+
+    fn pipeline(&self, folder: &Path, tuning: Tuning) -> Result<Pipeline, String> {
+        let gpu = self.gpu().with_caps(|caps| caps.tuning = tuning);
+        let source = Folder::open(folder).map_err(|error| error.to_string())?;
+        Pipeline::open(gpu, Box::new(source), Options::default()).map_err(|error| error.to_string())
+    }
+
+    fn open(&self, path: Option<PathBuf>) -> Result<Open, String> {
+        let folder = path.clone().unwrap_or_else(bundled);
         let name = |folder: &PathBuf| {
             let folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
             folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
         };
-        let source = Folder::open(&folder).map_err(|error| error.to_string())?;
-        let pipeline = Pipeline::open(gpu, Box::new(source), Options::default())
-            .map_err(|error| error.to_string())?;
+        let pipeline = self.pipeline(&folder, Tuning::default())?;
         let config = pipeline.config();
         let own = config.defaults();
         let model = Model {
@@ -210,15 +267,51 @@ impl Worker {
             height: own.height,
             negative_prompt: own.negative_prompt,
         };
-        Ok((pipeline, model))
+        Ok(Open { pipeline, model, folder, chosen: false })
     }
 
-    fn run(&self, job: u64, request: Request, pipeline: &Pipeline) -> Result<(), String> {
+    /// Chooses kernels before a model's first run, when nothing of it is on the GPU yet. Whether the run may go on.
+    fn choose_kernels(
+        &self,
+        request: &Request,
+        open: &mut Open,
+        going: impl Fn() -> bool,
+    ) -> Result<bool, String> {
+        if open.chosen {
+            return Ok(true);
+        }
+        let Open { pipeline, folder, .. } = open;
+        let settings = pipeline.settings(request).map_err(|error| error.to_string())?;
+        let source = Folder::open(&folder).map_err(|error| error.to_string())?;
+        let tuning = kernels::choose(
+            pipeline.gpu(),
+            pipeline.config(),
+            &source,
+            &settings,
+            going,
+            |done, of| {
+                let text = format!("finding the fastest kernels, {done} of {of}");
+                (self.tell)(Told::Preparing(text));
+            },
+        )?;
+        let Some(tuning) = tuning else { return Ok(false) };
+        if tuning != pipeline.gpu().caps().tuning {
+            let colors = pipeline.latent_colors();
+            open.pipeline = self.pipeline(folder, tuning)?;
+            open.pipeline.set_latent_colors(colors);
+        }
+        open.chosen = true;
+        Ok(true)
+    }
+
+    fn run(&self, job: u64, request: Request, open: &mut Open) -> Result<(), String> {
         let going = || self.stopped.load(Ordering::Acquire) < job;
+        let may_go = going() && self.choose_kernels(&request, open, going)?;
+        let pipeline = &open.pipeline;
         let ended = |finished| {
             (self.tell)(Told::Ended { job, finished, colors: pipeline.latent_colors() });
         };
-        if !going() {
+        if !may_go {
             ended(false);
             return Ok(());
         }
@@ -244,10 +337,25 @@ impl Worker {
                 }),
                 Some(Ok(None)) => {
                     ended(true);
+                    kernels::keep_pipelines(pipeline.gpu());
                     return Ok(());
                 }
                 Some(Err(error)) => return Err(error.to_string()),
             }
         }
     }
+}
+
+/// Whether something else is told at once, so that one frame shows both: after a step, its estimate.
+fn is_followed(event: &Event) -> bool {
+    matches!(event, Event::Step(_))
+}
+
+/// The bundled model's folder: upwards from where this program lies, or where it was built.
+fn bundled() -> PathBuf {
+    const NAME: &str = "models/tiny-flux";
+    let program = std::env::current_exe().ok();
+    let above = program.iter().flat_map(|program| program.ancestors());
+    let found = above.map(|folder| folder.join(NAME)).find(|folder| folder.is_dir());
+    found.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(NAME))
 }

@@ -4,6 +4,7 @@ use eframe::egui::{self, RichText, Sense, Stroke, Ui, pos2, vec2};
 use ralu::gpu::human_bytes;
 
 use crate::app::App;
+use crate::keys::{Action, tip};
 use crate::record::Record;
 use crate::theme;
 
@@ -12,6 +13,7 @@ pub const WIDTH: f32 = 212.0;
 
 /// Shows the figures.
 pub fn show(ui: &mut Ui, app: &mut App) {
+    let mut asked = None;
     egui::ScrollArea::vertical().auto_shrink([false, true]).show(ui, |ui| {
         if let Some(record) = app.shown() {
             title(ui, "noise level");
@@ -23,10 +25,16 @@ pub fn show(ui: &mut Ui, app: &mut App) {
         let adapter = &app.engine.adapter;
         ui.label(RichText::new(&adapter.name).size(12.0));
         ui.label(RichText::new(adapter.backend).size(11.0).color(theme::QUIET));
+        if ui.button("open again").on_hover_text(tip(Action::ReopenGpu)).clicked() {
+            asked = Some(Action::ReopenGpu);
+        }
         if app.view.frames {
             frames(ui, app);
         }
     });
+    if let Some(action) = asked {
+        app.act(ui.ctx(), action);
+    }
 }
 
 fn title(ui: &mut Ui, text: &str) {

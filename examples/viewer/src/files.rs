@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ralu::models::layers::Precision;
 use ralu::pipeline::saved::Maker;
-use ralu::pipeline::{Picture, Request, Saved};
+use ralu::pipeline::{Picture, Request, Saved, png_file};
 
 use crate::engine::Model;
 use crate::record::Record;
@@ -28,7 +28,7 @@ pub fn save(record: &Record, model: &Model, adapter: &str) -> Result<PathBuf, St
     };
     let saved = Saved::new(&record.settings, record.settings.seed, &maker)
         .map_err(|error| error.to_string())?;
-    let bytes = encode(picture, Some(&saved))?;
+    let bytes = png_file::encode(picture, Some(&saved)).map_err(|error| error.to_string())?;
     write_new(&format!("ralu-{}", record.settings.seed), &bytes)
 }
 
@@ -38,38 +38,15 @@ pub fn save_strip(record: &Record) -> Result<PathBuf, String> {
     if record.picture.is_none() || pictures.is_empty() {
         return Err("there is no finished run to save a strip of yet".into());
     }
-    let bytes = encode(&strip(&pictures), None)?;
+    let bytes = png_file::encode(&strip(&pictures), None).map_err(|error| error.to_string())?;
     write_new(&format!("ralu-{}-stages", record.settings.seed), &bytes)
-}
-
-/// The bytes of a PNG, with the text chunks that the command line writes too.
-fn encode(picture: &Picture, saved: Option<&Saved>) -> Result<Vec<u8>, String> {
-    let failed = |error: png::EncodingError| format!("a PNG cannot be made: {error}");
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, picture.width as u32, picture.height as u32);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.add_text_chunk("Software".into(), Saved::SOFTWARE.into()).map_err(failed)?;
-    if let Some(saved) = saved {
-        for (keyword, text) in saved.texts().map_err(|error| error.to_string())? {
-            encoder.add_itxt_chunk(keyword.into(), text).map_err(failed)?;
-        }
-    }
-    let mut writer = encoder.write_header().map_err(failed)?;
-    writer.write_image_data(&picture.rgb).map_err(failed)?;
-    writer.finish().map_err(failed)?;
-    Ok(bytes)
 }
 
 /// What a PNG says about itself.
 fn saved_in(png: BufReader<File>) -> Result<Saved, String> {
-    let not_png = |error: png::DecodingError| {
-        format!("not a readable PNG ({error}); expected a picture that ralu made")
-    };
-    let reader = png::Decoder::new(png).read_info().map_err(not_png)?;
-    let chunk = reader.info().utf8_text.iter().find(|chunk| chunk.keyword == Saved::KEYWORD);
-    let chunk = chunk.ok_or("this PNG carries no request; expected a picture that ralu made")?;
-    Saved::parse(&chunk.get_text().map_err(not_png)?).map_err(|error| error.to_string())
+    let text = png_file::request_in(png).map_err(|error| error.to_string())?;
+    let text = text.ok_or("this PNG carries no request; expected a picture that ralu made")?;
+    Saved::parse(&text).map_err(|error| error.to_string())
 }
 
 /// Pictures in a row, all as high as the highest.

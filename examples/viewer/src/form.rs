@@ -65,7 +65,8 @@ impl Default for Form {
 }
 
 /// Coarse tokens that the user painted.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Painted {
     pub rows: usize,
     pub cols: usize,

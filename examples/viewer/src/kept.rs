@@ -8,7 +8,7 @@ use etcetera::BaseStrategy;
 use ralu::pipeline::LatentColors;
 use serde::{Deserialize, Serialize};
 
-use crate::form::Form;
+use crate::form::{Form, Painted, RALU};
 use crate::view::View;
 
 /// See the module. Whatever is missing or damaged is as on the first start.
@@ -19,6 +19,10 @@ pub struct Kept {
     pub view: View,
     /// Width and height of the window.
     pub window: Option<[f32; 2]>,
+    /// Whether it fills the screen.
+    pub maximised: bool,
+    /// What is painted over the form's size.
+    pub painted: Painted,
     /// The model's folder.
     pub model: Option<PathBuf>,
     /// What was learnt of each model's colours, by its folder.
@@ -34,7 +38,13 @@ impl Kept {
     /// What was kept.
     pub fn read() -> Kept {
         let bytes = Self::file().and_then(|file| std::fs::read(file).ok());
-        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        let mut kept: Kept =
+            bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        // The picture that it was loaded from is not kept.
+        if kept.form.ralu == RALU[RALU.len() - 1] {
+            kept.form.ralu = RALU[0].into();
+        }
+        kept
     }
 
     /// Keeps it, whole or not at all.

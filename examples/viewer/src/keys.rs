@@ -12,6 +12,8 @@ pub enum Action {
     EditPrompt,
     EditNegative,
     EditModel,
+    OpenModel,
+    OpenPicture,
     NextSeed,
     PreviousSeed,
     Wider,
@@ -46,7 +48,15 @@ pub enum Action {
     Figures,
     Frames,
     Help,
+    ReopenGpu,
     Close,
+}
+
+impl Action {
+    /// Whether what is typed next is for a field.
+    fn chooses_a_field(self) -> bool {
+        matches!(self, Action::EditPrompt | Action::EditNegative | Action::EditModel)
+    }
 }
 
 /// An action, its key, and what it does in words.
@@ -66,6 +76,11 @@ const fn shift(action: Action, key: Key, shown: &'static str, what: &'static str
     Binding { action, modifiers: Modifiers::SHIFT, key, shown, what }
 }
 
+const fn both(action: Action, key: Key, shown: &'static str, what: &'static str) -> Binding {
+    let modifiers = Modifiers { shift: true, ..Modifiers::COMMAND };
+    Binding { action, modifiers, key, shown, what }
+}
+
 const fn command(action: Action, key: Key, shown: &'static str, what: &'static str) -> Binding {
     Binding { action, modifiers: Modifiers::COMMAND, key, shown, what }
 }
@@ -75,7 +90,10 @@ pub const BINDINGS: &[Binding] = &[
     command(Action::Run, Key::Enter, "Ctrl+Enter", "draw the picture"),
     command(Action::SaveStrip, Key::E, "Ctrl+E", "save the strip of stages as one PNG"),
     command(Action::Save, Key::S, "Ctrl+S", "save the picture as a PNG that knows how it was made"),
-    command(Action::EditModel, Key::O, "Ctrl+O", "type a model folder or a PNG to open"),
+    both(Action::OpenPicture, Key::O, "Ctrl+Shift+O", "choose a PNG of ours to open"),
+    both(Action::ReopenGpu, Key::G, "Ctrl+Shift+G", "close the GPU and open it again"),
+    command(Action::OpenModel, Key::O, "Ctrl+O", "choose a model folder to open"),
+    command(Action::EditModel, Key::L, "Ctrl+L", "type a model folder or a PNG to open"),
     shift(Action::PreviousSeed, Key::D, "Shift+D", "the seed before"),
     shift(Action::PreviousRalu, Key::A, "Shift+A", "the acceleration before"),
     shift(Action::Narrower, Key::W, "Shift+W", "make it narrower"),
@@ -139,40 +157,123 @@ pub fn tip(action: Action) -> String {
     format!("{what}  ({keys})")
 }
 
-/// What the keys that were pressed ask for.
-pub fn pressed(context: &egui::Context) -> Vec<Action> {
-    // Letters belong to a field that has the focus; Escape leaves it.
-    let typing = context.egui_wants_keyboard_input();
-    context.input_mut(|input| {
-        let mut actions = Vec::new();
-        for binding in BINDINGS {
-            let for_text = typing && binding.modifiers != Modifiers::COMMAND;
-            if !for_text {
-                // Between two frames a key may be pressed more than once.
-                let times = input.count_and_consume_key(binding.modifiers, binding.key);
-                actions.extend(std::iter::repeat_n(binding.action, times));
-            }
-        }
-        if !typing && !actions.is_empty() {
-            // A letter that was a key is no text for the field that it may have chosen.
-            input.events.retain(|event| !matches!(event, egui::Event::Text(_)));
-        }
-        actions
-    })
+/// What the keys that were pressed ask for, in their order: between two slow frames there may be many, some of them for a
+/// field that one of them has chosen. `typing` says whether a field had the focus in the frame before.
+pub fn pressed(context: &egui::Context, typing: bool) -> Vec<Action> {
+    let has_focus = context.egui_wants_keyboard_input();
+    context.input_mut(|input| taken(&mut input.events, typing || has_focus, has_focus))
 }
 
-/// The list of all keys, as a window.
+/// Takes the keys that mean actions out of `events`.
+fn taken(events: &mut Vec<egui::Event>, mut typing: bool, has_focus: bool) -> Vec<Action> {
+    let mut actions = Vec::new();
+    // A letter that was a key is no text for the field that it may have chosen.
+    let mut letter = false;
+    events.retain(|event| match event {
+        egui::Event::Key { key: Key::Escape, pressed: true, .. } if typing && !has_focus => {
+            // It has left the field; what follows is for the window again.
+            typing = false;
+            true
+        }
+        egui::Event::Key { key, pressed: true, modifiers, .. } => {
+            // Letters belong to a field that has the focus.
+            let found = BINDINGS.iter().find(|binding| {
+                binding.key == *key
+                    && modifiers.matches_logically(binding.modifiers)
+                    && (!typing || binding.modifiers.command)
+            });
+            if let Some(binding) = found {
+                letter = !binding.modifiers.command;
+                typing |= binding.action.chooses_a_field();
+                actions.push(binding.action);
+            }
+            found.is_none()
+        }
+        egui::Event::Text(_) => !std::mem::take(&mut letter),
+        _ => true,
+    });
+    actions
+}
+
+/// The list of all keys, as a window: those that need one finger first.
 pub fn help(context: &egui::Context, open: &mut bool) {
-    egui::Window::new("Keys").open(open).resizable(false).collapsible(false).show(context, |ui| {
-        egui::ScrollArea::vertical().max_height(560.0).show(ui, |ui| {
-            egui::Grid::new("keys").num_columns(2).spacing([18.0, 3.0]).show(ui, |ui| {
-                for binding in BINDINGS {
-                    ui.colored_label(crate::theme::AMBER, binding.shown);
-                    ui.label(binding.what);
-                    ui.end_row();
+    let mut bindings: Vec<&Binding> = BINDINGS.iter().collect();
+    bindings.sort_by_key(|binding| (binding.modifiers.command, binding.modifiers.shift));
+    let window = egui::Window::new("Keys").open(open).resizable(false).collapsible(false);
+    window.anchor(egui::Align2::CENTER_CENTER, [0.0, 0.0]).show(context, |ui| {
+        let high = (context.content_rect().height() - 120.0).max(60.0);
+        egui::ScrollArea::vertical().max_height(high).min_scrolled_height(high).show(ui, |ui| {
+            ui.horizontal_top(|ui| {
+                for (i, part) in bindings.chunks(bindings.len().div_ceil(2)).enumerate() {
+                    egui::Grid::new(i).num_columns(2).spacing([14.0, 0.0]).show(ui, |ui| {
+                        for binding in part {
+                            ui.colored_label(crate::theme::AMBER, binding.shown);
+                            ui.label(binding.what);
+                            ui.end_row();
+                        }
+                    });
+                    ui.add_space(14.0);
                 }
             });
+            ui.add_space(6.0);
+            let text = "Drop a model folder or a picture that ralu made on the window to open it.";
+            ui.colored_label(crate::theme::QUIET, text);
         });
-        ui.small("Drop a model folder or a picture that ralu made on the window to open it.");
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(key: Key, modifiers: Modifiers) -> egui::Event {
+        egui::Event::Key { key, physical_key: None, pressed: true, repeat: false, modifiers }
+    }
+
+    /// A letter key, as winit tells of it.
+    fn letter(which: Key, text: &str) -> [egui::Event; 2] {
+        [key(which, Modifiers::NONE), egui::Event::Text(text.into())]
+    }
+
+    fn texts(events: &[egui::Event]) -> String {
+        let text = |event: &egui::Event| match event {
+            egui::Event::Text(text) => text.clone(),
+            _ => String::new(),
+        };
+        events.iter().map(text).collect()
+    }
+
+    #[test]
+    fn what_follows_the_key_of_a_field_is_its_text() {
+        let mut events: Vec<_> =
+            [letter(Key::M, "m"), letter(Key::P, "p"), letter(Key::M, "m"), letter(Key::T, "t")]
+                .concat();
+        assert_eq!(taken(&mut events, false, false), [Action::ShowMap, Action::EditPrompt]);
+        assert_eq!(texts(&events), "mt");
+    }
+
+    #[test]
+    fn a_field_with_the_focus_keeps_its_letters() {
+        let mut events = letter(Key::R, "r").to_vec();
+        events.push(key(Key::S, Modifiers::COMMAND));
+        events.extend(letter(Key::E, "e"));
+        assert_eq!(taken(&mut events, true, true), [Action::Save]);
+        assert_eq!(texts(&events), "re");
+        // Left by Escape since the frame before: what came earlier was text, what came later is not.
+        let mut events = letter(Key::R, "r").to_vec();
+        events.push(key(Key::Escape, Modifiers::NONE));
+        events.extend(letter(Key::E, "e"));
+        assert_eq!(taken(&mut events, true, false), [Action::Heat]);
+    }
+
+    #[test]
+    fn more_modifiers_win_and_no_key_means_two_things() {
+        let mut events = vec![key(Key::O, Modifiers::COMMAND | Modifiers::SHIFT)];
+        assert_eq!(taken(&mut events, false, false), [Action::OpenPicture]);
+        for binding in BINDINGS {
+            let mut events = vec![key(binding.key, binding.modifiers)];
+            assert_eq!(taken(&mut events, false, false), [binding.action], "{}", binding.shown);
+            assert!(!tip(binding.action).is_empty());
+        }
+    }
 }

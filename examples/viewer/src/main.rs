@@ -1,39 +1,45 @@
 //! Watch the stages happen: a window in which RALU draws.
 //!
-//! `cargo run --release -p ralu-viewer -- [--model FOLDER] [--open PICTURE.png] [PROMPT]`
+//! `cargo run --release -p ralu-viewer -- [--model FOLDER] [--from PICTURE.png] [PROMPT]`
 //!
 //! [`engine`] runs the pipeline on a thread of its own, on the window's device. [`app`] takes in what it tells, as
 //! [`record`]s, and shows them: [`controls`] at the left, [`canvas`] in the middle, [`figures`] at the right,
-//! [`timeline`] below. [`keys`] is the list of all that can be done.
+//! [`timeline`] below. [`keys`] is the list of all that can be done, [`loss`] what happens if the GPU goes away.
 
 mod app;
 mod canvas;
 mod controls;
+mod dialog;
 mod engine;
 mod figures;
 mod files;
 mod form;
 mod frames;
 mod kept;
+mod kernels;
 mod keys;
+mod loss;
 mod record;
 mod smooth;
 mod theme;
 mod timeline;
 mod view;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
 use eframe::egui_wgpu::{WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
 use eframe::{NativeOptions, egui};
 use ralu::gpu::{AdapterChoice, describe, device_descriptor};
 
-use app::App;
+use app::{App, Start};
 use kept::Kept;
+use loss::{Before, Loss};
 
-const USAGE: &str = "usage: ralu-viewer [--model FOLDER] [--open PICTURE.png] [PROMPT]";
+const USAGE: &str = "usage: ralu-viewer [--model FOLDER] [--from PICTURE.png] [PROMPT]";
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -41,18 +47,24 @@ struct Arguments {
     model: Option<PathBuf>,
     open: Option<PathBuf>,
     prompt: Option<String>,
+    before: Option<Before>,
 }
 
 impl Arguments {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         let mut arguments = Arguments::default();
         while let Some(word) = words.next() {
-            let mut value =
-                || words.next().map(PathBuf::from).ok_or(format!("{word} needs a path\n{USAGE}"));
+            let mut next = || words.next().ok_or(format!("{word} needs a path\n{USAGE}"));
+            let mut value = || next().map(PathBuf::from);
             match word.as_str() {
                 "--help" | "-h" => return Err(USAGE.into()),
                 "--model" => arguments.model = Some(value()?),
-                "--open" => arguments.open = Some(value()?),
+                "--from" => arguments.open = Some(value()?),
+                "--after-loss" => {
+                    let (reason, soon) = (next()?, next()?);
+                    arguments.before = Before::read(reason, &soon);
+                }
+                "--" => arguments.prompt = words.next(),
                 _ if word.starts_with('-') => {
                     return Err(format!("{word} is not known\n{USAGE}"));
                 }
@@ -64,6 +76,7 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
+    let started = Instant::now();
     let arguments = match Arguments::read(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(message) => {
@@ -81,16 +94,31 @@ fn main() -> ExitCode {
     }
     let viewport = egui::ViewportBuilder::default()
         .with_title("ralu")
+        .with_maximized(kept.maximised)
         .with_inner_size(kept.window.unwrap_or([1180.0, 780.0]));
     let options = NativeOptions { viewport, wgpu_options: wgpu_options(), ..Default::default() };
-    let made = eframe::run_native(
-        "ralu",
-        options,
-        Box::new(|creation| Ok(Box::new(App::new(creation, kept, keep_form, arguments.open)?))),
-    );
+    let loss = Loss::default();
+    let start = Start { keep_form, open: arguments.open, before: arguments.before.clone() };
+    let noted = loss.clone();
+    // egui panics where it cannot draw, as on a device that was lost a moment before.
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        eframe::run_native(
+            "ralu",
+            options,
+            Box::new(|creation| Ok(Box::new(App::new(creation, kept, start, noted)?))),
+        )
+    }));
+    let reason = match &made {
+        Ok(_) => loss.reason(),
+        Err(_) => loss.reason_after_panic(),
+    };
+    if let Some(reason) = reason {
+        return loss::start_again(&reason, started, arguments.before.as_ref());
+    }
     match made {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(panic) => resume_unwind(panic),
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
             eprintln!(
                 "error: there is no window: {error}. A display and a Vulkan, Metal, DX12 or GL driver are needed; \
                  `ralu devices` lists what the engine can use"

@@ -223,6 +223,22 @@ impl Record {
         self.steps[stage].iter().map(|step| step.seconds).sum()
     }
 
+    /// Seconds that the rest of a stage will take: its planned work, at the speed of the steps so far.
+    pub fn seconds_to_come(&self, stage: usize) -> Option<f64> {
+        let plan = self.plan.as_ref()?;
+        let work = |stage: usize| Some(plan.stages.get(stage)?.tflops_per_step.with_attention);
+        let (mut seconds, mut done) = (0.0, 0.0);
+        for (i, steps) in self.steps.iter().enumerate() {
+            let computed = steps.iter().filter(|step| !step.reused);
+            for step in computed {
+                seconds += step.seconds;
+                done += work(i)?;
+            }
+        }
+        let left = self.schedule.stages[stage].steps().saturating_sub(self.steps[stage].len());
+        (done > 0.0 && left > 0).then_some(left as f64 * work(stage)? * seconds / done)
+    }
+
     /// Seconds of all steps so far, of a kept first stage too.
     pub fn step_seconds(&self) -> f64 {
         let kept = match (&self.first_stage, self.resumed) {

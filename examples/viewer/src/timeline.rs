@@ -144,10 +144,13 @@ fn draw(painter: &Painter, record: &Record, stage: usize, bar: Rect) {
     let font = FontId::proportional(12.0);
     let end = painter.text(above, Align2::LEFT_BOTTOM, name, font, theme::TEXT).right();
     let mut figures = format!("{} tokens", spec.n_tokens);
-    match (kept, record.stage_seconds(stage)) {
-        (true, _) => figures += ", kept",
-        (false, seconds) if seconds > 0.0 => figures += &format!(", {seconds:.1} s"),
-        _ => figures += &format!(", {n} steps"),
+    let seconds = record.stage_seconds(stage);
+    match record.seconds_to_come(stage).filter(|_| !record.is_over()) {
+        _ if kept => figures += ", kept",
+        Some(to_come) if steps.is_empty() => figures += &format!(", about {to_come:.1} s"),
+        Some(to_come) => figures += &format!(", {seconds:.1} s of about {:.1}", seconds + to_come),
+        None if seconds > 0.0 => figures += &format!(", {seconds:.1} s"),
+        None => figures += &format!(", {n} steps"),
     }
     let at = pos2(end + 8.0, above.y);
     painter.text(at, Align2::LEFT_BOTTOM, figures, theme::small(), theme::QUIET);

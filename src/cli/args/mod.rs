@@ -44,6 +44,8 @@ pub enum Command {
     Bench(Box<BenchArgs>),
     /// Measures anew which kernels are fastest on an adapter, and keeps the result for later runs.
     Tune(TuneArgs),
+    /// Opens a window in which the stages can be watched, and regions painted (needs the viewer, `ralu-viewer`).
+    View(ViewArgs),
 }
 
 /// `ralu generate`.
@@ -113,6 +115,19 @@ pub struct TuneArgs {
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `ralu view`.
+#[derive(Clone, Debug, Args)]
+pub struct ViewArgs {
+    /// The text to begin with.
+    pub prompt: Option<String>,
+    /// A diffusers model folder. [default: the one that was open last]
+    #[arg(short, long, value_name = "PATH")]
+    pub model: Option<PathBuf>,
+    /// Opens the request that a picture of this program carries.
+    #[arg(long, value_name = "PICTURE.png")]
+    pub from: Option<PathBuf>,
 }
 
 /// `ralu devices`.

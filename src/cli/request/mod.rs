@@ -1,15 +1,16 @@
 //! From arguments to a request.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use ralu::models::layers::Precision;
-use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng, Saved};
+use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng, Saved, png_file};
 use ralu::sampling::{MaskMode, Variant};
 
 use super::args::{CacheArg, GenerateArgs, RaluArg, RequestArgs};
 use super::error::{Error, Result};
-use super::{model, png_file};
+use super::model;
 
 /// More than this on stdin is no prompt.
 const MAX_STDIN_BYTES: u64 = 16 << 20;
@@ -29,7 +30,14 @@ pub struct Asked {
 /// What the picture of `--from` says about itself.
 fn read_saved(path: &Path) -> Result<Saved> {
     let shown = path.display();
-    let text = png_file::read_request(path)?.ok_or_else(|| {
+    let file = File::open(path)
+        .map_err(|error| Error::failed(format!("{shown} cannot be opened: {error}")))?;
+    if file.metadata().is_ok_and(|meta| meta.is_dir()) {
+        return Err(Error::failed(format!("{shown}: this is a folder; expected a PNG file")));
+    }
+    let text = png_file::request_in(BufReader::new(file))
+        .map_err(|error| Error::failed(format!("{shown}: {error}")))?;
+    let text = text.ok_or_else(|| {
         Error::failed(format!(
             "{shown}: this PNG carries no request; expected a picture that `ralu generate` made (programs that \
              edit or share pictures often remove such texts)"

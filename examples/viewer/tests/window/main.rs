@@ -3,6 +3,8 @@
 //!
 //! `scripts/setup-viewer.sh` installs what it needs; without Xvfb and xdotool the tests say so and fail.
 
+mod cost;
+mod drop;
 mod screen;
 mod window;
 
@@ -11,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use screen::Screen;
-use window::Window;
+use window::{Window, command_for};
 
 /// A run at 128 x 128 with two processor cores, and much patience.
 const RUN: Duration = Duration::from_secs(150);
@@ -34,7 +36,7 @@ fn psnr(a: &image::RgbImage, b: &image::RgbImage) -> f64 {
 
 /// The command line, which `scripts/viewer-test` builds before. It finds the bundled model from where it lies.
 fn ralu() -> Command {
-    Command::new(root().join("target/release/ralu"))
+    command_for(&root().join("target/release/ralu"))
 }
 
 /// What `ralu generate --from` makes of a picture.
@@ -139,12 +141,87 @@ fn a_person_draws_paints_compares_and_saves() {
     assert!(state.contains("a red apple on a blue background"), "{state}");
     window.close();
 
-    // A picture of ours brings its request with it.
+    // A picture of ours brings its request with it, when it is named at the start and when it is dropped.
     let path = saved.to_str().unwrap();
-    let mut window = Window::open(&screen, folder.path(), &["--open", path]);
+    let mut window = Window::open(&screen, folder.path(), &["--from", path]);
     window.wait_for_title("the request of", SOON);
     screen.shoot("11-opened");
+    window.key("p");
+    window.key("ctrl+a");
+    window.type_text("something else");
+    window.key("Escape");
+    window.drop_file(&saved);
+    window.wait_for_title("the request of", SOON);
     window.close();
+    let state = std::fs::read_to_string(folder.path().join("config/ralu/viewer.json")).unwrap();
+    assert!(state.contains("a red apple on a blue background"), "{state}");
+}
+
+#[test]
+fn models_are_opened_by_path_by_drop_and_by_dialog() {
+    let screen = Screen::start(1180, 780);
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = root().join("tests/fixtures/flux-a/model");
+    let mut window = Window::open(&screen, folder.path(), &[]);
+    window.wait_for_title("ralu: tiny-flux", SOON);
+    window.key("ctrl+l");
+    window.type_text(fixture.to_str().unwrap());
+    window.key("Return");
+    window.wait_for_title("ralu: model", SOON);
+    window.drop_file(&root().join("models/tiny-flux"));
+    window.wait_for_title("ralu: tiny-flux", SOON);
+    // What is no model says so, and leaves the window usable.
+    window.drop_file(folder.path());
+    window.wait_for_title("ralu: error: ", SOON);
+    screen.shoot("13-no-model");
+
+    // There is no desktop here, so no dialog; the field for paths is still there.
+    window.key("ctrl+o");
+    window.wait_for_title("ralu: error: this system has no file dialog", SOON);
+    window.key("ctrl+l");
+    window.type_text(fixture.to_str().unwrap());
+    window.key("Return");
+    window.wait_for_title("ralu: model", SOON);
+    window.key("ctrl+shift+o");
+    window.wait_for_title("ralu: error: this system has no file dialog", SOON);
+    window.close();
+
+    // The model that was open is opened at the next start.
+    let mut window = Window::open(&screen, folder.path(), &[]);
+    window.wait_for_title("ralu: model", SOON);
+    window.close();
+}
+
+#[test]
+fn a_lost_gpu_is_opened_again() {
+    let screen = Screen::start(1180, 780);
+    let folder = tempfile::tempdir().unwrap();
+    let mut window = Window::open(&screen, folder.path(), &["a blue car"]);
+    window.wait_for_title("ralu: tiny-flux", SOON);
+    for key in ["shift+w", "shift+w", "shift+h", "shift+h"] {
+        window.key(key);
+    }
+    window.resize(1000, 700);
+    let lost = "ralu: error: the GPU was lost: it was closed";
+    // While it works.
+    window.key("r");
+    window.wait_for_title("RALU 4x: stage 1, step", RUN);
+    window.key("ctrl+shift+g");
+    window.appears(folder.path(), lost);
+    screen.shoot("14-lost");
+    // It is as it was, and draws.
+    assert_eq!(window.size(), (1000, 700));
+    window.key("r");
+    window.wait_for_title("RALU 4x: done", RUN);
+    window.key("ctrl+s");
+    window.wait_for_title("ralu: saved", SOON);
+    assert_eq!(read_png(&folder.path().join("ralu-5.png")).dimensions(), (128, 128));
+    // While it does nothing.
+    window.key("ctrl+shift+g");
+    window.appears(folder.path(), lost);
+    window.close();
+    let state = std::fs::read_to_string(folder.path().join("config/ralu/viewer.json")).unwrap();
+    assert!(state.contains("a blue car"), "{state}");
 }
 
 #[test]
@@ -171,7 +248,7 @@ fn nothing_that_happens_to_the_window_harms_it() {
     window.wait_for_title("RALU 4x: stage", RUN);
 
     // What cannot be opened is an error in the window.
-    window.key("ctrl+o");
+    window.key("ctrl+l");
     window.type_text("/nowhere");
     window.key("Return");
     window.wait_for_title("ralu: error: /nowhere cannot be opened", SOON);

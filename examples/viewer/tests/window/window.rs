@@ -18,29 +18,51 @@ impl Window {
     /// keep compiled kernels in the user's.
     pub fn open(screen: &Screen, folder: &Path, arguments: &[&str]) -> Window {
         let log = std::fs::File::create(folder.join("viewer.log")).unwrap();
-        let viewer = Command::new(env!("CARGO_BIN_EXE_ralu-viewer"))
+        let viewer = command_for(Path::new(env!("CARGO_BIN_EXE_ralu-viewer")))
             .args(arguments)
             .current_dir(folder)
             .env("DISPLAY", &screen.display)
             .env("XDG_CONFIG_HOME", folder.join("config"))
             .env_remove("WAYLAND_DISPLAY")
+            // No desktop's dialogs: neither a portal nor zenity.
+            .env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent")
+            .env("PATH", "")
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .unwrap();
         let mut window = Window { viewer, display: screen.display.clone(), id: String::new() };
+        window.appears(folder, "");
+        window
+    }
+
+    /// Waits for a window with `part` in its title: the first, or the one that comes in place of it.
+    pub fn appears(&mut self, folder: &Path, part: &str) {
         let started = Instant::now();
-        let pid = window.viewer.id().to_string();
-        while window.id.is_empty() {
-            assert!(started.elapsed() < Duration::from_secs(60), "no window appears");
-            assert!(window.is_alive(), "{}", log_of(folder));
+        let pid = self.viewer.id().to_string();
+        loop {
+            assert!(started.elapsed() < Duration::from_secs(60), "no window appears: {part}");
+            assert!(self.is_alive(), "{}", log_of(folder));
             std::thread::sleep(Duration::from_millis(200));
-            let found = window.ask(&["search", "--onlyvisible", "--pid", &pid]);
-            window.id = found.lines().next().unwrap_or_default().to_owned();
+            let found = self.ask(&["search", "--onlyvisible", "--pid", &pid]);
+            let Some(id) = found.lines().next() else { continue };
+            self.id = id.to_owned();
+            if self.title().contains(part) {
+                break;
+            }
         }
         // No window manager is there to give it the focus.
-        window.tell(&["windowfocus", "--sync"]);
-        window
+        self.tell(&["windowfocus", "--sync"]);
+    }
+
+    /// Drags a file or folder onto the middle of the window.
+    pub fn drop_file(&self, path: &Path) {
+        super::drop::drop_on(&self.display, self.id.parse().unwrap(), (590, 390), path);
+    }
+
+    /// What the viewer has used of the processors so far.
+    pub fn cpu_seconds(&self) -> f64 {
+        cpu_seconds(self.viewer.id())
     }
 
     /// xdotool's answer.
@@ -89,6 +111,16 @@ impl Window {
         std::thread::sleep(Duration::from_millis(900));
     }
 
+    /// Width and height.
+    pub fn size(&self) -> (u32, u32) {
+        let answer = self.ask(&["getwindowgeometry", "--shell", &self.id]);
+        let find = |name: &str| {
+            let line = answer.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.parse().ok()).unwrap_or(0)
+        };
+        (find("WIDTH="), find("HEIGHT="))
+    }
+
     pub fn minimise(&self) {
         self.tell(&["windowunmap"]);
         std::thread::sleep(Duration::from_millis(900));
@@ -106,16 +138,21 @@ impl Window {
 
     /// Waits until the title has `part`; it says how far a run is.
     pub fn wait_for_title(&mut self, part: &str, patience: Duration) {
+        self.wait_for_titles(&[part], patience);
+    }
+
+    /// Waits until the title has one of `parts`.
+    pub fn wait_for_titles(&mut self, parts: &[&str], patience: Duration) {
         let started = Instant::now();
         loop {
             let title = self.title();
-            if title.contains(part) {
+            if parts.iter().any(|part| title.contains(part)) {
                 return;
             }
-            assert!(self.is_alive(), "the viewer ended while {part:?} was waited for");
+            assert!(self.is_alive(), "the viewer ended while {parts:?} was waited for");
             assert!(
                 started.elapsed() < patience,
-                "the title is {title:?}; {part:?} was waited for in vain"
+                "the title is {title:?}; {parts:?} was waited for in vain"
             );
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -138,6 +175,25 @@ impl Window {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// A command that runs `program` as cargo would: with its runner, if there is one.
+pub fn command_for(program: &Path) -> Command {
+    let arch = std::env::consts::ARCH.to_uppercase();
+    let runner = std::env::var(format!("CARGO_TARGET_{arch}_UNKNOWN_LINUX_GNU_RUNNER"));
+    let runner = runner.unwrap_or_default();
+    let mut words = runner.split_whitespace().map(Path::new).chain([program]);
+    let mut command = Command::new(words.next().unwrap_or(program));
+    command.args(words);
+    command
+}
+
+/// Processor seconds that a process has used so far, of all its threads.
+pub fn cpu_seconds(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // proc(5): after the name in parentheses, user and system time are the 12th and 13th word, in hundredths.
+    let words = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    words.skip(11).take(2).filter_map(|word| word.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 fn log_of(folder: &Path) -> String {

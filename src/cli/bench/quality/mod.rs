@@ -21,7 +21,7 @@ use ralu::gpu::block_on_while;
 use ralu::models::config::ModelConfig;
 use ralu::models::source::Source;
 use ralu::pipeline::plan::Tflops;
-use ralu::pipeline::{Event, NamedTensor, NamedTensors, Options, Pipeline, Request};
+use ralu::pipeline::{Event, NamedTensor, NamedTensors, Options, Pipeline, Request, png_file};
 
 use self::cases::Case;
 use self::progress::Progress;
@@ -29,7 +29,7 @@ use self::results::{Compared, Measures, Reference, Results, Subject, Work};
 use self::store::{Made, Store};
 use crate::cli::args::BenchArgs;
 use crate::cli::error::{Error, Result};
-use crate::cli::{files, memory, model, output, png_file, request, signals, tune};
+use crate::cli::{files, memory, model, output, request, signals, tune};
 
 /// Plain steps of the reference if the user does not say: what FLUX.1-dev and RALU's paper take.
 const REFERENCE_STEPS: usize = 50;

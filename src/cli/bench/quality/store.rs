@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
-use ralu::pipeline::{NamedTensor, NamedTensors, Picture};
+use ralu::pipeline::{NamedTensor, NamedTensors, Picture, png_file};
 
 use super::cases::slug;
 use crate::cli::error::{Error, Result};
-use crate::cli::{files, png_file};
+use crate::cli::files;
 
 /// Of the final latents.
 const LATENTS: &str = "latents";

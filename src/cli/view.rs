@@ -1,0 +1,49 @@
+//! `ralu view`: starts the viewer. It is a program of its own, so that nobody compiles a window who wants none.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use super::args::ViewArgs;
+use super::error::{Error, Result};
+
+const VIEWER: &str = "ralu-viewer";
+
+/// Runs the viewer to its end, which is this program's end too.
+pub fn run(args: &ViewArgs) -> Result<ExitCode> {
+    let beside = beside();
+    let program = beside.clone().filter(|path| path.is_file());
+    let mut command = Command::new(program.unwrap_or_else(|| VIEWER.into()));
+    command.args(words(args));
+    let status = command.status().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::failed(format!(
+            "the viewer is not installed: {} is not there, nor is {VIEWER} in the folders of PATH. `cargo build \
+             --release -p {VIEWER}` in ralu's sources makes it; put it beside this program",
+            beside.map_or_else(|| VIEWER.to_owned(), |path| path.display().to_string())
+        )),
+        _ => Error::failed(format!("{VIEWER} cannot be started: {error}")),
+    })?;
+    // None if it was killed.
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Where the viewer is if both were built or installed together.
+fn beside() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    Some(program.with_file_name(format!("{VIEWER}{}", std::env::consts::EXE_SUFFIX)))
+}
+
+fn words(args: &ViewArgs) -> Vec<OsString> {
+    let mut words = Vec::new();
+    for (name, path) in [("--model", &args.model), ("--from", &args.from)] {
+        if let Some(path) = path {
+            words.extend([name.into(), path.into()]);
+        }
+    }
+    if let Some(prompt) = &args.prompt {
+        words.extend(["--".into(), prompt.into()]);
+    }
+    words
+}
