@@ -78,7 +78,11 @@ impl<'p> Run<'p> {
 
     /// Goes on from where another run was, if it was in this picture.
     pub(super) async fn take_checkpoint(&mut self) -> Result<Option<Phase<'p>>, Error> {
-        let Some(at) = self.resume.take().filter(|at| !at.x.is_empty()) else { return Ok(None) };
+        let Some(at) = self.resume.take() else { return Ok(None) };
+        self.checkpoint = Some(at.clone());
+        if at.x.is_empty() {
+            return Ok(None);
+        }
         let Checkpoint { stage, steps, state, .. } = &*at;
         self.image.started = state.started;
         self.image.selected.clone_from(&state.selected);
@@ -108,7 +112,6 @@ impl<'p> Run<'p> {
         self.write(&memory.shared.step, &scalars).await?;
         let at_end = *steps + 1 == sigmas.len();
         let phase = if at_end { Phase::EndStage(*stage) } else { Phase::Step(*stage, *steps) };
-        self.checkpoint = Some(at);
         Ok(Some(phase))
     }
 
