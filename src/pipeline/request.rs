@@ -103,7 +103,8 @@ pub struct Request {
     pub given: NamedTensors,
     /// Emit [`super::Event::StagePicture`]s for all stages, not only those that cost nothing.
     pub stage_pictures: bool,
-    /// Emit an [`super::Event::Estimate`] after every step. Costs a small read-back each, for which the GPU waits.
+    /// Emit an [`super::Event::Estimate`] behind every [`super::Event::Step`], of the latents that a run reads back in any
+    /// case: nothing waits for it.
     pub estimates: bool,
     /// Emit [`super::Event::FirstStage`], for [`Request::first_stage`].
     pub keep_first_stage: bool,

@@ -100,6 +100,9 @@ impl<'p> Run<'p> {
         if state.cache.is_some() {
             self.image.cache.clone_from(&state.cache);
         }
+        if self.estimates {
+            self.image.latents.clone_from(&at.x);
+        }
         let memory = self.memory()?;
         self.write(&memory.stages[*stage].x, &at.x).await?;
         if let Some(velocity) = &at.velocity {
@@ -141,10 +144,10 @@ impl<'p> Run<'p> {
             && (is_last_stage || i + 1 < self.schedule.stages[stage].steps())
     }
 
-    /// Starts to read back the latents that step `i` leaves, if that is a place to go on from.
+    /// Starts to read back the latents that step `i` leaves, if that is a place to go on from, or if they are shown.
     pub(super) async fn read_ahead(&self, stage: usize, i: usize) -> Result<(), Error> {
         let programs = self.programs()?;
-        if !self.is_resumable(stage, i) {
+        if !self.is_read(stage, i) {
             return Ok(());
         }
         let x = &programs.memory.stages[stage].x;
@@ -152,20 +155,43 @@ impl<'p> Run<'p> {
         Ok(programs.read_backs[i % 2].start(&pipeline.gpu, &pipeline.store, x).await?)
     }
 
-    /// Keeps the latents that step `i` has left.
-    pub(super) async fn keep_checkpoint(
-        &mut self,
+    /// The latents that step `i`, which has run, has left; `None` where they are not read back.
+    pub(super) async fn latents_read_back(
+        &self,
         stage: usize,
         i: usize,
-        mut state: State,
-    ) -> Result<(), Error> {
-        if !self.is_resumable(stage, i) {
-            return Ok(());
+    ) -> Result<Option<Vec<f32>>, Error> {
+        if !self.is_read(stage, i) {
+            return Ok(None);
         }
-        let x = self.programs()?.read_backs[i % 2].finish(&self.pipeline.gpu).await?;
-        state.step_seconds = self.image.report.step_seconds;
-        self.set_checkpoint(stage, i + 1, x, None, state);
-        Ok(())
+        Ok(Some(self.programs()?.read_backs[i % 2].finish(&self.pipeline.gpu).await?))
+    }
+
+    fn is_read(&self, stage: usize, i: usize) -> bool {
+        self.estimates || self.is_resumable(stage, i)
+    }
+
+    /// Keeps the latents that step `i` has left, if that is a place to go on from.
+    pub(super) fn keep_checkpoint(&mut self, stage: usize, i: usize, x: Vec<f32>, state: State) {
+        if self.is_resumable(stage, i) {
+            let step_seconds = self.image.report.step_seconds;
+            self.set_checkpoint(stage, i + 1, x, None, State { step_seconds, ..state });
+        }
+    }
+
+    /// The clean estimate at the end of a stage, whose latents are at `sigma`, as far as its end was kept.
+    pub(super) fn kept_estimate(&self, stage: usize, sigma: f64) -> Option<Vec<f32>> {
+        let at = self.checkpoint.as_deref()?;
+        let is_end = (at.image, at.stage, at.steps)
+            == (self.image.number, stage, self.schedule.stages[stage].steps());
+        match &at.velocity {
+            _ if !is_end => None,
+            None => (sigma == 0.0).then(|| at.x.clone()),
+            Some(velocity) => {
+                let clean = |(x, v): (&f32, &f32)| x - sigma as f32 * v;
+                Some(at.x.iter().zip(velocity).map(clean).collect())
+            }
+        }
     }
 
     /// Keeps the end of a stage, with all that the next one is made from.

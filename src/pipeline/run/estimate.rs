@@ -9,15 +9,21 @@ use crate::pipeline::{Error, StageKind, picture};
 use crate::sampling::{self, Transition, Upsample};
 
 impl<'p> Run<'p> {
-    /// Shows the clean estimate after step `i` of a stage, whose latents are at `sigma` now.
-    pub(super) async fn show_estimate(
-        &mut self,
-        stage: usize,
-        i: usize,
-        sigma: f64,
-    ) -> Result<(), Error> {
-        let tokens = self.clean_tokens(stage, sigma).await?;
-        let (latents, rows, cols) = self.latents_of(stage, tokens)?;
+    /// Shows the clean estimate after step `i` of a stage, which has left the latents `x`, if that is asked for.
+    ///
+    /// Nothing but the latents is read for it, which are read back in any case: the velocity of an Euler step is the
+    /// change that it made.
+    pub(super) fn show_estimate(&mut self, stage: usize, i: usize, x: &[f32]) -> Result<(), Error> {
+        if !self.estimates {
+            return Ok(());
+        }
+        let sigmas = &self.schedule.stages[stage].sigmas;
+        let (before, now) = (sigmas[i], sigmas[i + 1]);
+        let ahead = (now / (before - now)) as f32;
+        let clean =
+            x.iter().zip(&self.image.latents).map(|(x, old)| x + ahead * (x - old)).collect();
+        self.image.latents = x.to_vec();
+        let (latents, rows, cols) = self.latents_of(stage, clean)?;
         let picture = self.pipeline.colors.borrow().picture(&latents, rows, cols);
         self.events.extend(picture.map(|picture| Event::Estimate {
             image: self.image.number,
@@ -38,7 +44,10 @@ impl<'p> Run<'p> {
         if !self.estimates || planes.is_empty() {
             return Ok(());
         }
-        let tokens = self.clean_tokens(stage, sigma).await?;
+        let tokens = match self.kept_estimate(stage, sigma) {
+            Some(tokens) => tokens,
+            None => self.clean_tokens(stage, sigma).await?,
+        };
         let (latents, rows, cols) = self.latents_of(stage, tokens)?;
         self.pipeline.colors.borrow_mut().learn(&latents, &to_unit(planes), rows, cols);
         Ok(())

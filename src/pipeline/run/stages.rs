@@ -56,6 +56,9 @@ impl<'p> Run<'p> {
         };
         turns.due().await;
         self.write(&self.memory()?.stages[0].x, &tokens).await?;
+        if self.estimates {
+            self.image.latents.clone_from(&tokens);
+        }
         if self.settings.rules.jump_noise == JumpNoise::Bound {
             self.image.noise.clone_from(&noise);
         }
@@ -131,6 +134,9 @@ impl<'p> Run<'p> {
             allocated_bytes,
         }));
         self.image.stage_seconds = 0.0;
+        if self.estimates && stage > 0 {
+            self.image.latents = self.read(&self.memory()?.stages[stage].x).await?;
+        }
         Ok(())
     }
 
@@ -186,12 +192,6 @@ impl<'p> Run<'p> {
             let this = self.image.submitted.take();
             self.report_step(this).await?;
         }
-        if self.estimates {
-            // Waits for the step, which is the price of seeing it.
-            let this = self.image.submitted.take();
-            self.report_step(this).await?;
-            self.show_estimate(stage, i, next).await?;
-        }
         Ok(())
     }
 
@@ -208,8 +208,12 @@ impl<'p> Run<'p> {
         event.seconds = (now - started).as_secs_f64();
         self.image.stage_seconds += event.seconds;
         self.image.report.step_seconds += event.seconds;
-        self.keep_checkpoint(event.stage - 1, event.step - 1, state).await?;
+        let (stage, i) = (event.stage - 1, event.step - 1);
         self.events.push_back(Event::Step(event));
+        if let Some(x) = self.latents_read_back(stage, i).await? {
+            self.show_estimate(stage, i, &x)?;
+            self.keep_checkpoint(stage, i, x, state);
+        }
         Ok(())
     }
 
