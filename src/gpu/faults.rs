@@ -11,8 +11,8 @@ pub struct Faults {
     pub allocations_left: Cell<Option<u64>>,
     /// Whether only one allocation fails then, rather than all that follow.
     pub fails_once: Cell<bool>,
-    /// What was allocated so far.
-    pub allocated: RefCell<Vec<String>>,
+    /// What was allocated since this was set to an empty list.
+    pub allocated: RefCell<Option<Vec<String>>>,
     /// How many times longer than they do submissions seem to take.
     pub slowness: Cell<Option<f64>>,
 }
@@ -28,7 +28,9 @@ impl Faults {
 
     /// Whether an allocation fails.
     pub(super) fn fails(&self, what: &str) -> bool {
-        self.allocated.borrow_mut().push(what.to_owned());
+        if let Some(allocated) = &mut *self.allocated.borrow_mut() {
+            allocated.push(what.to_owned());
+        }
         match self.allocations_left.get() {
             None => false,
             Some(0) => {
