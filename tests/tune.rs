@@ -117,7 +117,8 @@ fn without_time_the_usual_kernels_stay() {
 
 #[test]
 fn a_kernel_that_fails_is_left_out() {
-    // A device of WebGPU's features that says it has subgroups too: such a kernel does not compile.
+    // A device of WebGPU's features that says it has subgroups too: such kernels do not compile. Of four, so that they
+    // are nowhere the usual ones.
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
     let choice = AdapterChoice {
         adapter: variable("RALU_TEST_ADAPTER"),
@@ -126,12 +127,12 @@ fn a_kernel_that_fails_is_left_out() {
         ..Default::default()
     };
     let gpu = pollster::block_on(Gpu::open(&choice)).unwrap();
-    let gpu = gpu.with_caps(|caps| caps.subgroup_sizes = Some((8, 8)));
+    let gpu = gpu.with_caps(|caps| caps.subgroup_sizes = Some((4, 4)));
     let (record, events) = tune(&gpu, UNHURRIED);
     let mut failures = 0;
     for event in &events {
         if let TuningEvent::Failed { what, reason } = event {
-            assert!(what.contains("subgroup") && reason.contains("matmul_subgroup"), "{event:?}");
+            assert!(what.contains("subgroup") && reason.contains("_subgroup"), "{event:?}");
             failures += 1;
         }
     }
