@@ -1,14 +1,19 @@
 //! Rules about `shaders/`, checked without a GPU: every kernel with every part and every set of constants
 //! that an op asks for goes through naga to every backend, and its parameters are those of the op.
+//!
+//! `RALU_TEST_TRANSLATIONS=FOLDER` keeps what naga makes of every pipeline, in a folder for each language:
+//! `scripts/portability` gives it to compilers that are no part of cargo's build.
 
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
 use common::recordings::every_op;
 use naga::back::pipeline_constants::process_overrides;
-use naga::back::{PipelineConstants, hlsl, msl, spv};
+use naga::back::{PipelineConstants, glsl, hlsl, msl, spv};
+use naga::proc::BoundsCheckPolicies;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ScalarKind, ShaderStage, StorageAccess, TypeInner};
 use ralu::gpu::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve_shader};
@@ -146,9 +151,10 @@ fn every_kernel_is_valid_with_every_part() {
 fn every_pipeline_translates_to_every_backend() {
     let pipelines = every_pipeline();
     let mut modules = BTreeMap::new();
-    for (_, dispatch) in &pipelines {
+    for (number, (_, dispatch)) in pipelines.iter().enumerate() {
         let key = &dispatch.pipeline;
         let what = format!("{key:?}");
+        let name = format!("{number:03}-{}.{}", key.shader, key.entry);
         let (module, info) =
             modules.entry((key.shader, key.roles.clone())).or_insert_with(|| module_of(&what, key));
         let constants: PipelineConstants =
@@ -156,15 +162,15 @@ fn every_pipeline_translates_to_every_backend() {
         let entry = Some((ShaderStage::Compute, key.entry));
         let (module, info) = process_overrides(module, info, entry, &constants)
             .unwrap_or_else(|error| panic!("{what}: {error:?}"));
-        translate(&what, key, &module, &info);
+        translate(&what, &name, key, &module, &info);
         check_limits(&what, key.entry, &module);
     }
     println!("{} pipelines", pipelines.len());
 }
 
 /// To every backend that has what the kernel enables: SPIR-V has subgroups from 1.3 on and HLSL from shader model 6.0,
-/// f16 is in HLSL from 6.2; cooperative matrices are not in HLSL at all, and in MSL from 2.3 on those of 8 x 8.
-fn translate(what: &str, key: &PipelineKey, module: &Module, info: &ModuleInfo) {
+/// f16 is in HLSL from 6.2; cooperative matrices are not in HLSL nor GLSL at all, and in MSL from 2.3 on those of 8 x 8.
+fn translate(what: &str, name: &str, key: &PipelineKey, module: &Module, info: &ModuleInfo) {
     let owned = (ShaderStage::Compute, key.entry.to_owned());
     let features = enabled(key.shader);
     let subgroups = features.contains(&"subgroups");
@@ -177,17 +183,35 @@ fn translate(what: &str, key: &PipelineKey, module: &Module, info: &ModuleInfo) 
     let words = spv::write_vec(module, info, &spirv, Some(&options))
         .unwrap_or_else(|error| panic!("{what}: SPIR-V: {error}"));
     assert!(!words.is_empty(), "{what}: no SPIR-V");
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    keep("spirv", &format!("{name}.spv"), &bytes);
 
     if !key.roles.contains(&("coop", "coop_16")) {
         let lang_version = if cooperative { (2, 3) } else { (2, 0) };
         let options = msl::Options { lang_version, ..Default::default() };
         let pipeline =
             msl::PipelineOptions { entry_point: Some(owned.clone()), ..Default::default() };
-        let (_, written) = msl::write_string(module, info, &options, &pipeline)
+        let (text, written) = msl::write_string(module, info, &options, &pipeline)
             .unwrap_or_else(|error| panic!("{what}: MSL: {error}"));
         for name in &written.entry_point_names {
             assert!(name.is_ok(), "{what}: MSL: {name:?}");
         }
+        keep("msl", &format!("{name}.metal"), text.as_bytes());
+    }
+
+    if !cooperative {
+        let options = glsl::Options::default();
+        let pipeline = glsl::PipelineOptions {
+            shader_stage: owned.0,
+            entry_point: owned.1.clone(),
+            multiview: None,
+        };
+        let mut text = String::new();
+        let policies = BoundsCheckPolicies::default();
+        glsl::Writer::new(&mut text, module, info, &options, &pipeline, policies)
+            .and_then(|mut writer| writer.write())
+            .unwrap_or_else(|error| panic!("{what}: GLSL: {error}"));
+        keep("glsl", &format!("{name}.glsl"), text.as_bytes());
     }
 
     let shader_models: &[_] = match (cooperative, subgroups) {
@@ -205,7 +229,23 @@ fn translate(what: &str, key: &PipelineKey, module: &Module, info: &ModuleInfo) 
         for name in &written.entry_point_names {
             assert!(name.is_ok(), "{what}: HLSL {shader_model:?}: {name:?}");
         }
+        // Compilers have to be told which function to start from.
+        let [Ok(entry)] = &written.entry_point_names[..] else { panic!("{what}: HLSL: one entry") };
+        let model = if shader_model == hlsl::ShaderModel::V6_0 { "cs_6_0" } else { "cs_5_1" };
+        keep(
+            &format!("hlsl-{model}"),
+            &format!("{name}.hlsl"),
+            format!("// {entry}\n{text}").as_bytes(),
+        );
     }
+}
+
+/// Writes a translation for other compilers, if somebody wants that.
+fn keep(language: &str, name: &str, bytes: &[u8]) {
+    let Some(folder) = std::env::var_os("RALU_TEST_TRANSLATIONS") else { return };
+    let folder = Path::new(&folder).join(language);
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(name), bytes).unwrap();
 }
 
 /// After specialisation, as constants size workgroups.

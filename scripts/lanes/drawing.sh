@@ -1,0 +1,77 @@
+# Sourced by lanes that run the engine: the op table, the model fixtures, and two pictures that must be those of the
+# reference, which is the system's Mesa on the processor.
+source scripts/lanes/common.sh
+source scripts/lanes/stock.sh
+
+# What a lane may set before `draw_all`: the dynamic linker that programs are started by, the command line's options for
+# the adapter, and the ops of a lane that is too slow for the whole table.
+runner=()
+adapter=()
+ops=()
+backend=vulkan
+# As scripts/lanes/report wants it: an adapter's number, or a backend.
+which=
+fixtures=all
+
+# Latents of two drivers differ by rounding alone: relative L2, f32.
+limit=1e-3
+
+# Those that take seconds. Kernels with subgroups and cooperative matrices (linear, conv2d) are in the whole table alone.
+few_ops=(norm euler renoise unpack activation)
+
+# draw FOLDER: one seed, plain and RALU, f32, with the kernels that are usual on a processor. 256 x 256 is the least that
+# gives RALU regions worth choosing.
+draw() {
+  local folder=$1 name=$2 options
+  case $name in
+    plain) options=(--ralu off --steps 4) ;;
+    ralu) options=(--ralu 7x) ;;
+  esac
+  mkdir -p "$folder"
+  "${runner[@]}" target/release/ralu generate "a fox on a purple background" --seed 5 --width 256 --height 256 \
+    --precision f32 --no-tune --backend "$backend" "${adapter[@]}" "${options[@]}" --quiet \
+    --save-tensors "$folder/$name.safetensors" --output "$folder/$name.png"
+}
+
+# picture NAME: draws it on this lane, and compares.
+picture() {
+  draw "$OUT" "$1"
+  "$report" compare "$PORTABILITY/shared/reference/$1.safetensors" "$OUT/$1.safetensors" "$limit"
+}
+
+draw_all() {
+  "${runner[@]}" target/release/ralu devices --json >"$OUT/devices.json" ||
+    not_run "no adapter could be used: $(tr -d '\n' <"$OUT/devices.json")"
+  "$report" adapter "${which:-$backend}" "$OUT/devices.json" >>"$OUT/about.tsv" || not_run "no $backend adapter"
+
+  # How cargo starts test programs.
+  [ ${#runner[@]} -eq 0 ] || export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="${runner[*]}"
+  export RALU_TEST_BACKEND=$backend
+  [ -z "$QUICK" ] || ops=("${few_ops[@]}")
+  # The two pictures first: they say the most.
+  if scripts/lanes/reference >"$OUT/reference.log" 2>&1; then
+    step plain picture plain
+    step ralu picture ralu
+  else
+    skip plain "nothing to compare with: $(tail -n 1 "$OUT/reference.log")"
+    skip ralu "the same"
+  fi
+  step ops op_table
+  if [ -n "$QUICK" ]; then
+    skip fixtures "left out by --quick"
+  elif [ "$fixtures" = all ]; then
+    step fixtures fixture_tests
+  else
+    skip fixtures "$fixtures"
+  fi
+}
+
+op_table() {
+  cargo test --release --test ops -- "${ops[@]}"
+  [ ${#ops[@]} -eq 0 ] || echo "part: ${ops[*]}"
+}
+
+fixture_tests() {
+  cargo test --release --test pipeline -- "$@"
+  [ $# -eq 0 ] || echo "part: $*"
+}
