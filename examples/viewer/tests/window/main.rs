@@ -210,7 +210,8 @@ fn a_lost_gpu_is_opened_again() {
     let lost = "ralu: error: the GPU was lost: it was closed";
     // While it works.
     window.key("r");
-    window.wait_for_title("RALU 4x: stage", RUN);
+    // After a step: the window's new size has been drawn then.
+    window.wait_for_titles(&["stage 1, step", "stage 2, step", "stage 3, step"], RUN);
     window.key("ctrl+shift+g");
     window.appears(folder.path(), lost);
     screen.shoot("14-lost");
