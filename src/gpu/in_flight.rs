@@ -26,7 +26,7 @@ const LEAST_SLICE_FLOPS: f64 = 1e8;
 const QUEUED: usize = 2;
 /// Seconds that a slice should take where the GPU's speed is known.
 const SLICE_SECONDS: f64 = 0.2;
-/// Seconds of a dispatch at which Windows begins to take devices away.
+/// Seconds of a dispatch that are too many: half of those after which Windows takes a device away.
 const OVERLONG_SECONDS: f64 = 1.0;
 /// How many times the cautious first slice a slice may become.
 const MAX_GROWTH: f64 = 64.0;
