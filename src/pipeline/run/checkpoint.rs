@@ -28,7 +28,7 @@ pub struct Checkpoint {
 }
 
 /// What a run knows beside its latents.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     started: Option<Instant>,
     selected: Vec<u32>,
@@ -211,10 +211,15 @@ impl<'p> Run<'p> {
 
     /// Notes that the picture is done: the next one begins with nothing.
     pub(super) fn keep_image_end(&mut self) {
-        self.image.number += 1;
-        let state = State { started: None, ..self.state(0, 0) };
-        self.set_checkpoint(0, 0, vec![], None, state);
-        self.image.number -= 1;
+        self.checkpoint = Some(Arc::new(Checkpoint {
+            settings: self.settings.clone(),
+            image: self.image.number + 1,
+            stage: 0,
+            steps: 0,
+            x: vec![],
+            velocity: None,
+            state: State::default(),
+        }));
     }
 
     fn set_checkpoint(
