@@ -187,6 +187,7 @@ fn reopen(
 fn place(recovery: &Recovery) -> String {
     match recovery.checkpoint() {
         None => "from the start".to_owned(),
+        Some(at) if at.steps() == 0 => format!("with picture {}", at.image() + 1),
         Some(at) => format!("after step {} of stage {}", at.steps(), at.stage()),
     }
 }
