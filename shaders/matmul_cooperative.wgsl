@@ -2,7 +2,8 @@
 //
 // A subgroup computes 4 x 2 matrices of SIDE x SIDE sums in f32, a workgroup ROW_GROUPS of them along the rows and a tile
 // of the weight, 64 columns. Both factors pass through workgroup memory as f16, 16 numbers of K at a time; the sums
-// pass through it to meet the epilogue. Numbers of x beyond f16's largest, 65504, are held there; infinity and NaN stay.
+// pass through it to meet the epilogue. If a number of x lies beyond f16's largest, a flag is raised, and the result is of no
+// use.
 //
 // The workgroup is made for the largest subgroups that the adapter has. If they are smaller there are more of them than
 // parts of the work; the surplus repeats the work of others, as these operations must not be branched around, and
@@ -16,6 +17,8 @@ enable wgpu_cooperative_matrix;
 #import activation
 #import weight
 #import linear_layer
+
+@group(0) @binding(6) var<storage, read_write> f16_flags: array<atomic<u32>>;
 
 override SUBGROUP_SIZE: u32 = 32u;
 override ROW_GROUPS: u32 = 1u;
@@ -32,11 +35,6 @@ override SUBGROUPS: u32 = ROW_GROUPS * ACROSS;
 var<workgroup> x_tile: array<f16, ROW_GROUPS * ROWS * X_STRIDE>;        // [ROW_GROUPS * ROWS][16], padded
 var<workgroup> w_tile: array<f16, 16u * W_STRIDE>;                      // [16][64], padded
 var<workgroup> sums: array<f32, (SUBGROUPS + 1u) * SIDE * SIDE>;        // [SUBGROUPS, and a surplus one][SIDE][SIDE]
-
-fn as_f16(v: vec4<f32>) -> vec4<f16> {
-    let infinite_or_nan = (bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu)) >= vec4<u32>(0x7f800000u);
-    return vec4<f16>(select(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)), v, infinite_or_nan));
-}
 
 // One dimension, as naga demands for `subgroup_id`.
 @compute @workgroup_size(SUBGROUP_SIZE * SUBGROUPS)
@@ -69,13 +67,17 @@ fn main(
     var s11 = zero;
     var s21 = zero;
     var s31 = zero;
+    // The largest magnitude that this invocation has rounded.
+    var largest = vec4<f32>();
     for (var k = 0u; k < params.k4; k += K4) {
         workgroupBarrier();
         // Zeros past the end of K.
         for (var i = index; i < ROW_GROUPS * ROWS * K4; i += invocations) {
             let c = k + i % K4;
             let at = x_row(first_row + i / K4) + min(c, params.k4 - 1u);
-            let v = as_f16(select(vec4<f32>(), x[at], c < params.k4));
+            let whole = select(vec4<f32>(), x[at], c < params.k4);
+            largest = max(largest, abs(whole));
+            let v = vec4<f16>(whole);
             let to = i / K4 * X_STRIDE + i % K4 * 4u;
             x_tile[to] = v.x;
             x_tile[to + 1u] = v.y;
@@ -113,6 +115,9 @@ fn main(
             s21 = coopMultiplyAdd(a2, b1, s21);
             s31 = coopMultiplyAdd(a3, b1, s31);
         }
+    }
+    if (any(largest > vec4<f32>(65504.0))) {
+        atomicStore(&f16_flags[params.f16_flag], 1u);
     }
     // One matrix of each subgroup at a time.
     let slot = min(subgroup, SUBGROUPS) * SIDE * SIDE;

@@ -129,14 +129,23 @@ fn kernels_have_their_taps_in_front() {
 
 /// f16 has nothing between 65504 and infinity.
 #[test]
-fn large_numbers_become_the_largest_f16() {
-    let weights = checkpoint(&[1e9, -1e9, 65504.0, 1.0], &[1, 4], Stored::F32);
-    let found = packed(&weights, Precision::F16, |loader| {
-        loader.linear("a", 1, 4);
-    });
-    let (weight, bytes) = &found[0];
-    assert_eq!(weight.storage, Storage::F16);
-    assert!(*bytes == pack(weight, &[65504.0, -65504.0, 65504.0, 1.0]).concat());
+fn numbers_beyond_f16_are_refused() {
+    let pack_first = |values: &[f32]| {
+        let weights = checkpoint(values, &[1, 4], Stored::F32);
+        let ids = ResidentIds::default();
+        let context = LoadContext::new(&ids, Precision::F16, u64::MAX);
+        Loader::new(Manifest::new(&weights).root(), &context).linear("a", 1, 4);
+        let uploads = context.uploads.borrow();
+        let Upload::Packed { weight, tensor, .. } = &uploads[0] else { panic!("a vector") };
+        assert_eq!(weight.storage, Storage::F16);
+        Packer::default().tile(&weights, tensor, weight, 0, None).map(<[u8]>::to_vec)
+    };
+    pack_first(&[65504.0, -65504.0, 0.0, 1.0]).unwrap();
+    for beyond in [65505.0, -1e9] {
+        let message = pack_first(&[1.0, beyond, 0.0, 1.0]).unwrap_err().to_string();
+        assert!(message.contains(&format!("a.weight holds {beyond}")), "{message}");
+        assert!(message.contains("--precision auto"), "{message}");
+    }
 }
 
 /// Wherever it stands, in a block or at its end.

@@ -12,6 +12,7 @@ struct Params {
     column4: u32,       // first column of this shard, for bias, gate and y
     gate_offset: u32,
     row_blocks: u32,    // blocks of rows, of the height that the kernel has
+    f16_flag: u32,      // for kernels that round x to f16: which flag says that it does not fit
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

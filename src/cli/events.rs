@@ -15,7 +15,7 @@
 //! | `stage_end` | `image`, `stage`, `seconds`; since the stage's first step `buffers_created`, `bind_groups_created` |
 //! | `regions` | `image`, `rows`, `columns`, `selected`, `density` (edge pixels, or what else the region score is), `seconds` |
 //! | `stage_picture` | `image`, `stage`, `kind` (`estimate`, `edges`, `regions`), `width`, `height`, `file` (null without `--stages`) |
-//! | `image` | `image`, `seed`, `width`, `height`, `file`, `tensors` (null without `--save-tensors`), `seconds`, `steps_computed`, `steps_reused`, `computed` (for each stage and step), `tflops` |
+//! | `image` | `image`, `seed`, `width`, `height`, `file`, `tensors` (null without `--save-tensors`), `seconds`, `steps_computed`, `steps_reused`, `computed` (for each stage and step), `tflops`, `in_f32` (blocks that left f16's range) |
 //! | `done` | `images`, `seconds`, `gpu_peak_bytes` |
 //! | `error` | `message`, `exit_code`; the last line of a run that failed or was cancelled |
 
@@ -110,6 +110,7 @@ pub fn value(event: &Event, files: &Files<'_>, counters: Counters) -> Option<Val
             "steps_reused": report.n_reused(),
             "computed": report.computed,
             "tflops": report.flops / 1e12,
+            "in_f32": report.in_f32,
         }),
         // The library may learn to tell more; what is not documented above is not written.
         _ => return None,

@@ -13,6 +13,8 @@ pub struct Faults {
     pub fails_once: Cell<bool>,
     /// What was allocated since this was set to an empty list.
     pub allocated: RefCell<Option<Vec<String>>>,
+    /// Whether nobody looks at the flags of numbers beyond f16.
+    pub f16_flags_unseen: Cell<bool>,
     /// How many times longer than they do submissions seem to take.
     pub slowness: Cell<Option<f64>>,
 }

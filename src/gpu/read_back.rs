@@ -8,7 +8,7 @@ use super::signal::Signal;
 use super::{Error, Gpu, Store};
 use crate::tensor::Resident;
 
-/// A staging buffer through which a matrix is read again and again, without anything waiting for it: started behind the
+/// A staging buffer through which matrices are read again and again, without anything waiting for it: started behind the
 /// work that computes it, and looked at when that is known to have run.
 pub struct ReadBack {
     staging: wgpu::Buffer,
@@ -36,30 +36,37 @@ impl ReadBack {
         Ok(ReadBack { staging, pending: RefCell::default() })
     }
 
-    /// Copies a matrix as it will be when everything submitted before has run. What was started before and not finished
-    /// is forgotten.
-    pub async fn start(&self, gpu: &Gpu, store: &Store, resident: &Resident) -> Result<(), Error> {
+    /// Copies matrices, one behind the other, as they will be when everything submitted before has run. What was started
+    /// before and not finished is forgotten.
+    pub async fn start(
+        &self,
+        gpu: &Gpu,
+        store: &Store,
+        residents: &[&Resident],
+    ) -> Result<(), Error> {
         if self.pending.borrow().is_some() {
             self.finish(gpu).await?;
         }
-        let bytes = resident.band_bytes().sum();
+        let bytes = residents.iter().flat_map(|resident| resident.band_bytes()).sum();
         let (mapped, caught) = gpu.scoped_later(|| {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
             let mut to = 0;
-            for (i, bytes) in resident.band_bytes().enumerate() {
-                let band = store.buffer(resident.id, i);
-                encoder.copy_buffer_to_buffer(&band.raw, 0, &self.staging, to, bytes);
-                to += bytes;
+            for resident in residents {
+                for (i, bytes) in resident.band_bytes().enumerate() {
+                    let band = store.buffer(resident.id, i);
+                    encoder.copy_buffer_to_buffer(&band.raw, 0, &self.staging, to, bytes);
+                    to += bytes;
+                }
             }
             gpu.queue.submit([encoder.finish()]);
             map(&self.staging, bytes)
         });
-        let what = resident.label.clone();
+        let what = residents.first().map_or("".into(), |resident| resident.label.clone());
         *self.pending.borrow_mut() = Some(Pending { what, bytes, mapped, caught });
         Ok(())
     }
 
-    /// Waits for the matrix that was started last, row-major. Empty if none was.
+    /// Waits for the matrices that were started last, row-major. Empty if none were.
     pub async fn finish(&self, gpu: &Gpu) -> Result<Vec<f32>, Error> {
         let pending = self.pending.borrow_mut().take();
         let Some(Pending { what, bytes, mapped, caught }) = pending else { return Ok(vec![]) };

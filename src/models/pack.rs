@@ -26,7 +26,7 @@ impl Packer {
     /// Packs outputs `first..first + weight.tile` of a weight as [`PackedWeight`] describes: `[K][tile]`.
     ///
     /// Reads only those rows of the checkpoint, or, with `order`, the rows that it names for these outputs. Fails on
-    /// NaN and infinity. Outputs past `N` are zero.
+    /// NaN and infinity, and on what does not fit f16 where that is asked for. Outputs past `N` are zero.
     pub fn tile(
         &mut self,
         weights: &Weights,
@@ -60,7 +60,7 @@ impl Packer {
         if taps > 1 || !is_stored_as(&tensor.dtype, weight.storage) {
             self.converted.clear();
             for row in rows {
-                self.convert(&tensor.dtype, row, taps, weight.storage);
+                self.convert(tensor, row, taps, weight.storage)?;
             }
             rows = self.converted.chunks_exact(k * width).collect();
         }
@@ -82,9 +82,15 @@ impl Packer {
     }
 
     /// Appends a row to `converted`: in another type, and with a kernel's taps in front of its channels.
-    fn convert(&mut self, dtype: &StoredDType, row: &[u8], taps: usize, storage: Storage) {
+    fn convert(
+        &mut self,
+        tensor: &TensorInfo,
+        row: &[u8],
+        taps: usize,
+        storage: Storage,
+    ) -> Result<(), WeightError> {
         self.values.clear();
-        append_f32(dtype, row, &mut self.values);
+        append_f32(&tensor.dtype, row, &mut self.values);
         if taps > 1 {
             let channels = self.values.len() / taps;
             let stored = self.values.clone();
@@ -95,8 +101,15 @@ impl Packer {
         match storage {
             Storage::F32 => self.converted.extend(self.values.iter().flat_map(|v| v.to_le_bytes())),
             Storage::F16 => {
-                // 65504 is the largest f16: a weight beyond it would become infinite.
-                self.values.iter_mut().for_each(|v| *v = v.clamp(-65504.0, 65504.0));
+                // A weight beyond it would become infinite, and the picture black.
+                let largest = f32::from(f16::MAX);
+                if let Some(beyond) = self.values.iter().find(|v| v.abs() > largest) {
+                    return Err(WeightError::BeyondF16 {
+                        name: tensor.name.to_string(),
+                        value: *beyond,
+                        file: tensor.file.to_string(),
+                    });
+                }
                 let mut halves = vec![f16::ZERO; self.values.len()];
                 halves.convert_from_f32_slice(&self.values);
                 self.converted.extend(halves.iter().flat_map(|v| v.to_le_bytes()));
@@ -106,6 +119,7 @@ impl Packer {
                 self.converted.extend(halves.flat_map(|v| v.to_le_bytes()));
             }
         }
+        Ok(())
     }
 }
 

@@ -51,6 +51,7 @@ struct Params {
     column4: u32,
     gate_offset: u32,
     row_blocks: u32,
+    f16_flag: u32,
 }
 
 /// The shape of a kernel's work: how its dispatches are cut and counted.
@@ -185,7 +186,7 @@ pub fn linear_into<'r>(
     assert_eq!(y.cols(), n, "{}: y has {} columns, N = {n}", weight.label, y.cols());
     assert_eq!(x.rows(), y.rows(), "{}: x has {} rows, y {}", weight.label, x.rows(), y.rows());
     let recorder = x.recorder();
-    let caps = recorder.caps();
+    let caps = recorder.matmul_caps();
     let gate = epilogue.gate.map(|gate| gate.expect_single("gate"));
     let bias = layer.bias.as_ref().map(|bias| recorder.resident(bias).expect_single("bias").0);
 
@@ -204,6 +205,7 @@ pub fn linear_into<'r>(
             let lanes = weight.tile / 4;
             let Geometry { shader, roles: other_roles, rows, overrides: own, groups } =
                 geometry(kernel, &caps, piece.rows, tiles, lanes);
+            let f16_flag = (kernel == MatmulKernel::Cooperative).then(|| recorder.f16_flag());
             let params = Params {
                 m: piece.rows as u32,
                 n4: quads(shard_n),
@@ -215,6 +217,7 @@ pub fn linear_into<'r>(
                 column4: quads(shard.row0),
                 gate_offset: gate.map_or(0, |(_, at)| quads(at)),
                 row_blocks: piece.rows.div_ceil(rows) as u32,
+                f16_flag: f16_flag.map_or(0, |(_, flag)| flag as u32),
             };
             let mut overrides = vec![
                 ("LANES", lanes as f64),
@@ -226,17 +229,19 @@ pub fn linear_into<'r>(
             overrides.extend(own);
             let mut roles = vec![("weight", weight.storage.accessor())];
             roles.extend(other_roles);
+            // x stands in for an absent bias or gate: a binding must not be empty.
+            let mut bindings = vec![
+                read(x_buffer),
+                read(recorder.shard(weight, index)),
+                read(bias.unwrap_or(x_buffer)),
+                read(gate.map_or(x_buffer, |(buffer, _)| buffer)),
+                read_write(y_buffer),
+            ];
+            bindings.extend(f16_flag.map(|(buffer, _)| read_write(buffer)));
             recorder.dispatch(Dispatch {
                 pipeline: PipelineKey { shader, entry: "main", roles, overrides },
                 params: bytemuck::bytes_of(&params).to_vec(),
-                // x stands in for an absent bias or gate: a binding must not be empty.
-                bindings: vec![
-                    read(x_buffer),
-                    read(recorder.shard(weight, index)),
-                    read(bias.unwrap_or(x_buffer)),
-                    read(gate.map_or(x_buffer, |(buffer, _)| buffer)),
-                    read_write(y_buffer),
-                ],
+                bindings,
                 groups,
                 flops: flops_per_row * piece.rows as f64,
                 label: name.to_owned(),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::Error;
 use super::load::Pipeline;
 use crate::gpu::{Program, SlotPool, Store};
-use crate::tensor::{Recording, Resident};
+use crate::tensor::{Blocks, F16Range, Recording, Resident};
 
 /// One program for each text encoder.
 #[derive(Default)]
@@ -34,23 +34,33 @@ impl EncoderMemory {
     }
 
     /// Runs encoder number `which`, as `record` records it on matrices of the shapes of `inputs` and `outputs`. Gives
-    /// the outputs. Whatever an earlier text has left is used again.
+    /// the outputs. Whatever an earlier text has left is used again. Products of blocks of `in_f32` do not round to f16;
+    /// others that should not have are an error.
     pub async fn run(
         &self,
         pipeline: &Pipeline,
         which: usize,
         inputs: &[(Shape, &[f32])],
         outputs: &[Shape],
-        record: impl FnOnce(&[Resident]) -> Recording,
+        in_f32: &Blocks,
+        record: impl FnOnce(&[Resident], Option<Rc<F16Range>>) -> Recording,
     ) -> Result<Vec<Vec<f32>>, Error> {
         let Pipeline { gpu, store, .. } = pipeline;
-        let shapes: Vec<Shape> =
+        let mut shapes: Vec<Shape> =
             inputs.iter().map(|(shape, _)| *shape).chain(outputs.iter().copied()).collect();
+        let rounds = gpu.caps().rounds_to_f16();
+        if rounds {
+            shapes.push(("f16 flags", 1, F16Range::FLAGS));
+        }
         let residents = self.residents(pipeline, which, &shapes).await?;
+        let f16_range = residents
+            .last()
+            .filter(|_| rounds)
+            .map(|flags| Rc::new(F16Range::new(flags.clone(), in_f32.clone())));
         for (resident, (_, values)) in residents.iter().zip(inputs) {
             store.write(gpu, resident, values).await?;
         }
-        let recording = record(&residents);
+        let recording = record(&residents, f16_range.clone());
         let compiled = self.programs.borrow_mut().get_mut(&which).and_then(|p| p.compiled.take());
         let compiled = match compiled {
             Some(compiled) if compiled.1.update(gpu, &compiled.0, &recording) => compiled,
@@ -63,8 +73,12 @@ impl EncoderMemory {
             program.compiled = Some(compiled.clone());
         }
         compiled.1.run(gpu).await?;
+        if let Some(range) = f16_range {
+            let flags = store.read(gpu, range.flags()).await?;
+            pipeline.check_f16_range(&range, &flags)?;
+        }
         let mut results = Vec::new();
-        for resident in &residents[inputs.len()..] {
+        for resident in &residents[inputs.len()..inputs.len() + outputs.len()] {
             results.push(store.read(gpu, resident).await?);
         }
         Ok(results)

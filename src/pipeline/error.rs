@@ -6,6 +6,7 @@ use crate::models::source::SourceError;
 use crate::models::weights::WeightError;
 use crate::pipeline::tokens::TokenError;
 use crate::sampling;
+use crate::tensor::Blocks;
 
 /// An error of a run. Each says what was found, what was expected and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,15 @@ pub enum Error {
     /// A file of given tensors that cannot be read.
     #[error("the given tensors cannot be read: {0}")]
     GivenFile(String),
+    /// A product that rounds to f16 met numbers beyond it. A run does such blocks again in f32.
+    #[error(
+        "numbers beyond f16's largest, 65504, in {}; run without f16 products",
+        .blocks.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    )]
+    BeyondF16 {
+        /// The blocks that it happened in.
+        blocks: Blocks,
+    },
     /// NaN or infinity came out of the network.
     #[error(
         "{what} holds numbers that are not finite ({bad} of {of}), so there is no picture. The weights may be \

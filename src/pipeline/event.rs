@@ -77,6 +77,8 @@ pub struct ImageReport {
     pub flops: f64,
     /// Seconds of all steps.
     pub step_seconds: f64,
+    /// Blocks that were to round to f16 and met numbers beyond it: they were done again, and kept, in f32.
+    pub in_f32: Vec<String>,
 }
 
 impl ImageReport {

@@ -9,6 +9,7 @@ use super::prompt::Embedding;
 use super::run::Programs;
 use super::{Rng, RunSchedule, Settings};
 use crate::gpu::Store;
+use crate::tensor::Blocks;
 
 /// Encoded texts that are kept, in host memory: 8 MB each for FLUX.
 const TEXTS: usize = 8;
@@ -39,10 +40,16 @@ pub(super) struct ProgramsKey {
     settings: Settings,
     schedule: RunSchedule,
     stage_pictures: bool,
+    in_f32: Blocks,
 }
 
 impl ProgramsKey {
-    pub fn new(settings: &Settings, schedule: &RunSchedule, stage_pictures: bool) -> Self {
+    pub fn new(
+        settings: &Settings,
+        schedule: &RunSchedule,
+        stage_pictures: bool,
+        in_f32: &Blocks,
+    ) -> Self {
         let settings = Settings {
             prompt: String::new(),
             negative_prompt: settings.negative_prompt.as_ref().map(|_| String::new()),
@@ -55,7 +62,8 @@ impl ProgramsKey {
             warnings: vec![],
             ..settings.clone()
         };
-        ProgramsKey { settings, schedule: schedule.clone(), stage_pictures }
+        let (schedule, in_f32) = (schedule.clone(), in_f32.clone());
+        ProgramsKey { settings, schedule, stage_pictures, in_f32 }
     }
 }
 

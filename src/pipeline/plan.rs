@@ -21,7 +21,7 @@ use crate::models::source::Source;
 use crate::sampling::cache::{self, CacheSpec, Cached};
 use crate::sampling::{RaluParams, ntdm::js_distance};
 pub use crate::tensor::Caps;
-use crate::tensor::{MemoryPlan, ResidentIds, plan_memory};
+use crate::tensor::{Blocks, MemoryPlan, ResidentIds, plan_memory};
 
 /// Operations in units of 10^12.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -304,21 +304,30 @@ fn memory(
         let (x, tokens) = (matrix(rows, own.hidden_size), matrix(rows, own.hidden_size));
         let pooled = matrix(1, own.pooled_dim());
         let wants_tokens = (config.family() == Family::Sd3).then_some(&tokens);
-        encoding.push(plan_memory(&record_clip(caps, &clip.model, &x, 0, &pooled, wants_tokens)));
+        encoding.push(plan_memory(&record_clip(
+            caps,
+            None,
+            &clip.model,
+            &x,
+            0,
+            &pooled,
+            wants_tokens,
+        )));
         scratch.extend([x, pooled]);
         scratch.extend(wants_tokens.cloned());
     }
     if let (Some(t5), Some(own)) = (&parts.t5, &config.t5) {
         let (x, out) = (matrix(n_t5, own.d_model), matrix(n_t5, own.d_model));
         let bias = matrix(1, (own.num_heads * (2 * n_t5 - 1)).next_multiple_of(4));
-        encoding.push(plan_memory(&record_t5(caps, &t5.model, &x, &bias, &out)));
+        encoding.push(plan_memory(&record_t5(caps, None, &t5.model, &x, &bias, &out)));
         scratch.extend([x, out, bias]);
     }
     let scratch: u64 = scratch.iter().flat_map(|resident| resident.band_bytes()).sum();
     let text_encoder_weights_bytes = parts.text_encoder_bytes();
     let encoding_bytes = text_encoder_weights_bytes + scratch + grown_pool_bytes(&encoding);
 
-    let layout = Layout { ids: &ids, caps, config, settings };
+    let in_f32 = Blocks::default();
+    let layout = Layout { ids: &ids, caps, config, settings, in_f32: &in_f32 };
     let models = Models { config, denoiser: &parts.denoiser.model, vae: &parts.vae.model };
     let states = RunMemory::new(&layout, schedule, models.denoiser, false);
     let recordings = RunRecordings::new(caps, models, settings, schedule, &states);

@@ -11,6 +11,7 @@ use crate::models::clip::Clip;
 use crate::models::config::Family;
 use crate::models::source::read;
 use crate::models::t5::T5;
+use crate::tensor::Blocks;
 
 /// A text as the denoiser wants it.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +46,8 @@ pub(super) struct Prompts<'p> {
     pipeline: &'p Pipeline,
     positive: Text,
     negative: Option<Text>,
+    /// Blocks of the encoders whose products do not round to f16.
+    in_f32: Blocks,
 }
 
 /// A tokenised text, and what is known of its encoding.
@@ -68,6 +71,7 @@ impl<'p> Prompts<'p> {
         pipeline: &'p Pipeline,
         settings: &Settings,
         given: &NamedTensors,
+        in_f32: &Blocks,
         warnings: &mut Vec<String>,
     ) -> Result<Self, Error> {
         let mut text = |text: &str, prefix| {
@@ -78,7 +82,7 @@ impl<'p> Prompts<'p> {
             None => None,
             Some(negative) => Some(text(negative, "negative_")?),
         };
-        Ok(Prompts { pipeline, positive, negative })
+        Ok(Prompts { pipeline, positive, negative, in_f32: in_f32.clone() })
     }
 
     fn tokenise(
@@ -213,8 +217,8 @@ impl<'p> Prompts<'p> {
         let which = config.clips.len();
         let mut outputs = kept
             .encoders
-            .run(self.pipeline, which, &inputs, &[("t5.out", n, d)], |residents| {
-                record_t5(gpu.caps(), &t5.model, &residents[0], &residents[1], &residents[2])
+            .run(self.pipeline, which, &inputs, &[("t5.out", n, d)], &self.in_f32, |r, range| {
+                record_t5(gpu.caps(), range, &t5.model, &r[0], &r[1], &r[2])
             })
             .await?;
         Ok(outputs.pop().unwrap_or_default())
@@ -238,9 +242,9 @@ impl<'p> Prompts<'p> {
         }
         let mut outputs = kept
             .encoders
-            .run(self.pipeline, i, &inputs, &outputs, |residents| {
-                let (x, pooled, tokens) = (&residents[0], &residents[1], residents.get(2));
-                record_clip(gpu.caps(), &clip.model, x, at, pooled, tokens)
+            .run(self.pipeline, i, &inputs, &outputs, &self.in_f32, |r, range| {
+                let tokens = wants_tokens.then(|| &r[2]);
+                record_clip(gpu.caps(), range, &clip.model, &r[0], at, &r[1], tokens)
             })
             .await?
             .into_iter();

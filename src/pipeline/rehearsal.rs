@@ -6,7 +6,7 @@ use super::programs::{Layout, Models, RunMemory, RunRecordings};
 use super::{Error, RunSchedule, Settings};
 use crate::models::config::ModelConfig;
 use crate::models::layers::{LoadContext, Precision};
-use crate::tensor::{Caps, Recording, Resident, ResidentIds};
+use crate::tensor::{Blocks, Caps, Recording, Resident, ResidentIds};
 
 /// One step of every stage of a run, recorded.
 pub struct Rehearsal {
@@ -25,7 +25,8 @@ impl Rehearsal {
         let context = LoadContext::new(&ids, Precision::F16, caps.max_binding_bytes);
         let parts = Parts::plan(None, config, &context)?;
         let models = Models { config, denoiser: &parts.denoiser.model, vae: &parts.vae.model };
-        let layout = Layout { ids: &ids, caps, config, settings };
+        let in_f32 = Blocks::default();
+        let layout = Layout { ids: &ids, caps, config, settings, in_f32: &in_f32 };
         let memory = RunMemory::new(&layout, &schedule, models.denoiser, false);
         let recordings = RunRecordings::new(caps, models, settings, &schedule, &memory);
         Ok(Rehearsal {

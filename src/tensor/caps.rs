@@ -28,6 +28,13 @@ pub struct Caps {
     pub tuning: Tuning,
 }
 
+impl Caps {
+    /// Whether there are products that round both factors to f16.
+    pub fn rounds_to_f16(&self) -> bool {
+        self.f16 && self.cooperative_matrix.is_some()
+    }
+}
+
 impl Default for Caps {
     /// What WebGPU guarantees everywhere.
     fn default() -> Self {

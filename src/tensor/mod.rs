@@ -12,11 +12,13 @@
 //! Low-level and unstable: public so that tests and tinkerers can reach it.
 
 mod caps;
+mod f16_range;
 mod plan;
 mod recording;
 mod resident;
 
 pub use caps::{AttentionKernel, Caps, Conv2dKernel, MatmulKernel, RowClass, Tuning};
+pub use f16_range::{Blocks, F16Range};
 pub use plan::{MemoryPlan, plan_memory};
 pub use recording::{
     Access, Binding, BufferRef, Command, Dispatch, PipelineKey, Recorder, Recording, TempId,

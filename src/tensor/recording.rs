@@ -1,8 +1,11 @@
 //! Commands, and the recorder that collects them.
 
 use std::cell::{Ref, RefCell};
+use std::rc::Rc;
 
-use super::{Band, Caps, MAX_WORKGROUPS, PackedWeight, Resident, ResidentId, Tensor, split_rows};
+use super::{
+    Band, Caps, F16Range, MAX_WORKGROUPS, PackedWeight, Resident, ResidentId, Tensor, split_rows,
+};
 
 /// A temporary of one recording, before the memory plan gave it a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,13 +149,19 @@ struct Inner {
 /// Collects commands. Ops append to it through the tensors it hands out.
 pub struct Recorder {
     caps: Caps,
+    f16_range: Option<Rc<F16Range>>,
     inner: RefCell<Inner>,
 }
 
 impl Recorder {
     /// An empty recorder for an adapter with these capabilities.
     pub fn new(caps: Caps) -> Self {
-        Recorder { caps, inner: RefCell::default() }
+        Recorder::with_f16_range(caps, None)
+    }
+
+    /// The same; kernels that round to f16 tell `f16_range` of numbers that are too large for it.
+    pub fn with_f16_range(caps: Caps, f16_range: Option<Rc<F16Range>>) -> Self {
+        Recorder { caps, f16_range, inner: RefCell::default() }
     }
 
     /// The capabilities that ops may rely on.
@@ -166,6 +175,29 @@ impl Recorder {
         let result = body();
         self.inner.borrow_mut().scope.pop();
         result
+    }
+
+    /// The capabilities that products may rely on in the block at hand, which may have to be in f32.
+    pub fn matmul_caps(&self) -> Caps {
+        let in_f32 = self.f16_range.as_ref().is_some_and(|range| range.is_in_f32(&self.block()));
+        Caps { f16: self.caps.f16 && !in_f32, ..self.caps }
+    }
+
+    /// The buffer and number of the flag that says that the block at hand has a number beyond f16. Without anybody who
+    /// looks at it, a temporary.
+    pub fn f16_flag(&self) -> (BufferRef, usize) {
+        match &self.f16_range {
+            Some(range) => {
+                let flags = self.resident(range.flags()).expect_single("flags").0;
+                (flags, range.flag(&self.block()))
+            }
+            None => (self.temp("f16.flag", 1, 4).expect_single("flags").0, 0),
+        }
+    }
+
+    /// The outermost scope: `double.3`. What is outside of all has none.
+    fn block(&self) -> String {
+        self.inner.borrow().scope.first().cloned().unwrap_or_default()
     }
 
     /// `name` behind the names of the open scopes: `double.3.attn`.

@@ -1,11 +1,12 @@
 //! A GPU with a store: everything that a test of one op needs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use ralu::gpu::{Gpu, Program, SlotPool, Store};
 use ralu::tensor::{
-    Caps, Command, PackedWeight, Recorder, Recording, Resident, ResidentIds, Storage, Tensor,
-    row_pieces,
+    Blocks, Caps, Command, F16Range, PackedWeight, Recorder, Recording, Resident, ResidentIds,
+    Storage, Tensor, row_pieces,
 };
 
 use super::view::{Bands, Frame, GUARD, View};
@@ -17,6 +18,8 @@ pub struct Lab {
     pub store: Store,
     pub ids: ResidentIds,
     pub pool: SlotPool,
+    /// Whether a product of the last run met numbers beyond f16, which it rounds to.
+    pub beyond_f16: Cell<bool>,
     created: RefCell<Vec<ralu::tensor::ResidentId>>,
 }
 
@@ -27,6 +30,7 @@ impl Lab {
             store: Store::default(),
             ids: ResidentIds::default(),
             pool: SlotPool::default(),
+            beyond_f16: Cell::default(),
             created: RefCell::default(),
         }
     }
@@ -122,7 +126,15 @@ impl Lab {
 
     /// Records, compiles and runs once.
     pub async fn run(&self, record: impl FnOnce(&Recorder, &mut Copies)) -> Recording {
-        let recorder = Recorder::new(self.caps());
+        let range = match self.caps().rounds_to_f16() {
+            false => None,
+            true => {
+                let zeros = [0.0; F16Range::FLAGS];
+                let flags = self.matrix("flags", 1, zeros.len(), &zeros, Bands::One).await;
+                Some(Rc::new(F16Range::new(flags, Blocks::default())))
+            }
+        };
+        let recorder = Recorder::with_f16_range(self.caps(), range.clone());
         let mut copies = Copies::default();
         record(&recorder, &mut copies);
         let mut recording = recorder.finish("test");
@@ -133,6 +145,10 @@ impl Lab {
             program.run(&self.gpu).await
         };
         ran.await.unwrap_or_else(|error| panic!("{error}"));
+        if let Some(range) = range {
+            let flags = self.read(range.flags()).await;
+            self.beyond_f16.set(!range.beyond(&flags).is_empty());
+        }
         recording
     }
 

@@ -91,6 +91,11 @@ pub enum WeightError {
         "{file}: the tensor {name} holds {value} at element {index}; the checkpoint is damaged, fetch it again"
     )]
     NotFinite { name: String, index: u64, value: f32, file: String },
+    /// A weight that is to be kept in f16 does not fit it.
+    #[error(
+        "{file}: the tensor {name} holds {value}, and f16 ends at 65504; keep the weights as they are stored (--precision auto)"
+    )]
+    BeyondF16 { name: String, value: f32, file: String },
     /// Elements outside a tensor were asked for.
     #[error("{file}: the tensor {name} has {len} {unit}; {start}..{end} were asked for")]
     Range { name: String, start: u64, end: u64, len: u64, unit: &'static str, file: String },

@@ -1,6 +1,6 @@
 //! The recordings that turn latents into pictures.
 
-use super::memory::{JumpMemory, MixedView, StageMemory};
+use super::memory::{JumpMemory, MixedView, SharedInputs, StageMemory};
 use crate::models::config::ModelConfig;
 use crate::models::vae::VaeDecoder;
 use crate::ops::{renoise, unpack};
@@ -24,8 +24,7 @@ pub(super) struct Decoding<'a> {
     pub caps: Caps,
     pub config: &'a ModelConfig,
     pub vae: &'a VaeDecoder,
-    /// See [`super::memory::step`].
-    pub step: &'a Resident,
+    pub shared: &'a SharedInputs,
 }
 
 impl Decoding<'_> {
@@ -37,7 +36,7 @@ impl Decoding<'_> {
         cols: usize,
         pixels: &Resident,
     ) -> Recording {
-        let recorder = Recorder::new(self.caps);
+        let recorder = self.recorder();
         self.decode(&recorder, estimate, cols, pixels);
         recorder.finish(label)
     }
@@ -53,7 +52,7 @@ impl Decoding<'_> {
         cols: usize,
         pixels: &Resident,
     ) -> Recording {
-        let recorder = Recorder::new(self.caps);
+        let recorder = self.recorder();
         for (name, from, to) in
             [("view.x", &stage.x, &view.x), ("view.velocity", &stage.velocity, &view.velocity)]
         {
@@ -66,6 +65,10 @@ impl Decoding<'_> {
         recorder.finish(label)
     }
 
+    fn recorder(&self) -> Recorder {
+        Recorder::with_f16_range(self.caps, self.shared.f16_range.clone())
+    }
+
     fn decode(&self, recorder: &Recorder, estimate: Estimate<'_>, cols: usize, pixels: &Resident) {
         let vae = &self.config.vae;
         let rows = estimate.x.rows / cols;
@@ -74,7 +77,7 @@ impl Decoding<'_> {
             "unpack",
             recorder.resident(estimate.x),
             recorder.resident(estimate.velocity),
-            recorder.resident(self.step),
+            recorder.resident(&self.shared.step),
             cols,
             vae.scaling_factor as f32,
             vae.shift_factor as f32,

@@ -1,5 +1,7 @@
 //! The memory of a run that outlives its recordings.
 
+use std::rc::Rc;
+
 use crate::models::config::{ModelConfig, TransformerConfig};
 use crate::models::denoiser::{Denoiser, PerGrid, Positions};
 use crate::models::layers::TIME_CHANNELS;
@@ -8,7 +10,7 @@ use crate::ops::change_rows;
 use crate::pipeline::{RunSchedule, Settings, StageKind};
 use crate::sampling::RopeMode;
 use crate::sampling::cache::{CacheSpec, Cached};
-use crate::tensor::{Caps, Recorder, Resident, ResidentIds};
+use crate::tensor::{Blocks, Caps, F16Range, Recorder, Resident, ResidentIds};
 
 /// Index of each number in the `step` vector.
 pub(in crate::pipeline) mod step {
@@ -46,6 +48,8 @@ pub(in crate::pipeline) struct SharedInputs {
     pub guidance: Resident,
     /// See [`step`].
     pub step: Resident,
+    /// On adapters where products may round to f16.
+    pub f16_range: Option<Rc<F16Range>>,
 }
 
 /// The memory of one stage that outlives its steps.
@@ -162,6 +166,8 @@ pub(in crate::pipeline) struct Layout<'a> {
     pub caps: Caps,
     pub config: &'a ModelConfig,
     pub settings: &'a Settings,
+    /// Blocks whose products do not round to f16.
+    pub in_f32: &'a Blocks,
 }
 
 impl Layout<'_> {
@@ -187,6 +193,10 @@ impl Layout<'_> {
             time: self.matrix("time", b, TIME_CHANNELS),
             guidance: self.matrix("guidance", b, TIME_CHANNELS),
             step: self.matrix("step", 1, step::LEN),
+            f16_range: self.caps.rounds_to_f16().then(|| {
+                let flags = self.matrix("f16 flags", 1, F16Range::FLAGS);
+                Rc::new(F16Range::new(flags, self.in_f32.clone()))
+            }),
         }
     }
 
@@ -335,8 +345,9 @@ impl RunMemory {
 
     /// All residents of the run.
     pub fn residents(&self) -> Vec<&Resident> {
-        let SharedInputs { txt, pooled, time, guidance, step } = &self.shared;
+        let SharedInputs { txt, pooled, time, guidance, step, f16_range } = &self.shared;
         let mut all = vec![txt, pooled, time, guidance, step, &self.pixels];
+        all.extend(f16_range.as_ref().map(|range| range.flags()));
         for stage in &self.stages {
             all.extend([&stage.x, &stage.velocity]);
             all.extend(stage.positions.residents());

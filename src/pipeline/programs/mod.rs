@@ -109,7 +109,7 @@ impl RunRecordings {
                 let (from, to) = (&memory.stages[i], &memory.stages[i + 1].x);
                 record_jump(caps, &format!("jump{}", i + 1), from, clean, jump, gains, to)
             });
-        let decoding = Decoding { caps, config, vae, step: &memory.shared.step };
+        let decoding = Decoding { caps, config, vae, shared: &memory.shared };
         let cols = schedule.cols;
         let last = &memory.stages[memory.stages.len() - 1];
         RunRecordings {

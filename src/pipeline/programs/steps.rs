@@ -46,7 +46,8 @@ impl StepRecorder<'_> {
     /// All recordings of the stage's steps.
     pub fn record(&self, label: &str) -> StepRecordings {
         let recording = |name: &str, body: &dyn Fn(&Self, &Recorder)| {
-            let recorder = Recorder::new(self.caps);
+            let f16_range = self.shared.f16_range.clone();
+            let recorder = Recorder::with_f16_range(self.caps, f16_range);
             body(self, &recorder);
             recorder.finish(&format!("{label}{name}"))
         };

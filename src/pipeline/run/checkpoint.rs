@@ -8,6 +8,7 @@ use super::{Phase, Run};
 use crate::pipeline::programs::step;
 use crate::pipeline::{Error, NamedTensors, Settings};
 use crate::sampling::cache::CacheRule;
+use crate::tensor::{Blocks, F16Range};
 
 /// Where a run was after a step. [`super::super::Request::resume`] goes on from it, to the same picture.
 ///
@@ -38,6 +39,7 @@ pub(super) struct State {
     flops_done: f64,
     cache: Option<CacheRule>,
     tensors: NamedTensors,
+    in_f32: Blocks,
 }
 
 impl Checkpoint {
@@ -73,6 +75,7 @@ impl<'p> Run<'p> {
         if !at.state.selected.is_empty() && at.state.selected.len() != self.schedule.regions {
             self.schedule.set_regions(at.state.selected.len());
         }
+        self.in_f32.clone_from(&at.state.in_f32);
         Ok(())
     }
 
@@ -133,6 +136,7 @@ impl<'p> Run<'p> {
             flops_done: self.image.flops_done,
             cache: self.image.cache.clone(),
             tensors: self.image.tensors.clone(),
+            in_f32: self.in_f32.clone(),
         }
     }
 
@@ -150,12 +154,14 @@ impl<'p> Run<'p> {
         if !self.is_read(stage, i) {
             return Ok(());
         }
-        let x = &programs.memory.stages[stage].x;
+        let mut residents = vec![&programs.memory.stages[stage].x];
+        residents.extend(programs.memory.shared.f16_range.as_ref().map(|range| range.flags()));
         let pipeline = self.pipeline;
-        Ok(programs.read_backs[i % 2].start(&pipeline.gpu, &pipeline.store, x).await?)
+        Ok(programs.read_backs[i % 2].start(&pipeline.gpu, &pipeline.store, &residents).await?)
     }
 
-    /// The latents that step `i`, which has run, has left; `None` where they are not read back.
+    /// The latents that step `i`, which has run, has left; `None` where they are not read back. Fails if a product met
+    /// numbers beyond f16.
     pub(super) async fn latents_read_back(
         &self,
         stage: usize,
@@ -164,11 +170,18 @@ impl<'p> Run<'p> {
         if !self.is_read(stage, i) {
             return Ok(None);
         }
-        Ok(Some(self.programs()?.read_backs[i % 2].finish(&self.pipeline.gpu).await?))
+        let programs = self.programs()?;
+        let mut read = programs.read_backs[i % 2].finish(&self.pipeline.gpu).await?;
+        if let Some(range) = &programs.memory.shared.f16_range {
+            let flags = read.split_off(read.len().saturating_sub(F16Range::FLAGS));
+            self.pipeline.check_f16_range(range, &flags)?;
+        }
+        Ok(Some(read))
     }
 
     fn is_read(&self, stage: usize, i: usize) -> bool {
-        self.estimates || self.is_resumable(stage, i)
+        let checks_range = self.pipeline.gpu.caps().rounds_to_f16();
+        self.estimates || checks_range || self.is_resumable(stage, i)
     }
 
     /// Keeps the latents that step `i` has left, if that is a place to go on from.

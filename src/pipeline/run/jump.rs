@@ -5,7 +5,6 @@ use crate::gpu::Turns;
 use crate::pipeline::event::{Event, PictureKind};
 use crate::pipeline::picture::{self, Picture};
 use crate::pipeline::programs::JumpMemory;
-use crate::pipeline::prompt::check_finite;
 use crate::pipeline::{Error, Pipeline, StageKind};
 use crate::sampling::{self, JumpNoise, Transition, Upsample};
 
@@ -108,7 +107,7 @@ impl<'p> Run<'p> {
         program.run(&self.pipeline.gpu).await?;
         let values = self.read(&programs.memory.pixels).await?;
         let turns = Turns::new();
-        check_finite("the clean estimate of stage 2", &values)?;
+        self.check_finite("the clean estimate of stage 2", &values).await?;
         turns.due().await;
         let planes = picture::planes(&values);
         turns.due().await;

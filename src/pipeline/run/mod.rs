@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod estimate;
+mod f16_range;
 mod first_stage;
 mod jump;
 mod meanwhile;
@@ -26,7 +27,7 @@ use super::prompt::{Encoded, Prompts};
 use super::{Error, NamedTensors, Pipeline, Request, RunSchedule, Settings};
 use crate::gpu::{Counters, Profiler, Ticket};
 use crate::sampling::cache::CacheRule;
-use crate::tensor::Resident;
+use crate::tensor::{Blocks, Resident};
 pub use checkpoint::Checkpoint;
 use checkpoint::State;
 pub use first_stage::FirstStage;
@@ -48,6 +49,8 @@ pub struct Run<'p> {
     made_room: bool,
     /// How often work was found to take too long.
     cut_finer: u32,
+    /// Blocks whose products do not round to f16, as they met numbers beyond it.
+    in_f32: Blocks,
     collect_tensors: bool,
     profile: bool,
     profiler: Option<Profiler<'p>>,
@@ -136,6 +139,7 @@ impl<'p> Run<'p> {
             checkpoint: None,
             made_room: false,
             cut_finer: 0,
+            in_f32: Blocks::default(),
             collect_tensors: request.collect_tensors,
             profile: request.profile,
             profiler: None,
@@ -190,8 +194,9 @@ impl<'p> Run<'p> {
                 }
                 let started = Instant::now();
                 let mut warnings = Vec::new();
+                let (settings, in_f32) = (&self.settings, &self.in_f32);
                 let prompts =
-                    Prompts::new(self.pipeline, &self.settings, &self.given, &mut warnings)?;
+                    Prompts::new(self.pipeline, settings, &self.given, in_f32, &mut warnings)?;
                 self.events.extend(warnings.into_iter().map(Event::Warning));
                 match prompts.need_encoders() {
                     true => {

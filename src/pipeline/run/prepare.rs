@@ -39,7 +39,8 @@ impl<'p> Run<'p> {
             return Ok(Programs { allocated_bytes: 0, ..programs });
         }
         let models = Models { config, denoiser: &parts.denoiser.model, vae: &parts.vae.model };
-        let layout = Layout { ids, caps: gpu.caps(), config, settings: &self.settings };
+        let (settings, in_f32) = (&self.settings, &self.in_f32);
+        let layout = Layout { ids, caps: gpu.caps(), config, settings, in_f32 };
         let memory = RunMemory::new(&layout, &self.schedule, models.denoiser, self.stage_pictures);
         let residents: Vec<_> = memory.residents().into_iter().cloned().collect();
         let programs = self.compile(models, memory).await;
@@ -50,7 +51,7 @@ impl<'p> Run<'p> {
     }
 
     fn programs_key(&self) -> ProgramsKey {
-        ProgramsKey::new(&self.settings, &self.schedule, self.stage_pictures)
+        ProgramsKey::new(&self.settings, &self.schedule, self.stage_pictures, &self.in_f32)
     }
 
     /// Leaves the programs to the next run.
@@ -105,8 +106,9 @@ impl<'p> Run<'p> {
         }
         let [decode_low, decode_mixed] = optional;
         let decode = Program::compile(gpu, store, pool, &recordings.decode).await?;
-        let latents = memory.stages.iter().map(|stage| stage.x.band_bytes().sum());
-        let bytes: u64 = latents.max().unwrap_or(0);
+        let latents = memory.stages.iter().map(|stage| stage.x.band_bytes().sum::<u64>());
+        let flags = memory.shared.f16_range.iter().flat_map(|range| range.flags().band_bytes());
+        let bytes = latents.max().unwrap_or(0) + flags.sum::<u64>();
         let read_backs = [ReadBack::new(gpu, bytes).await?, ReadBack::new(gpu, bytes).await?];
         Ok(Programs {
             memory,

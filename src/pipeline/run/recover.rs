@@ -32,6 +32,17 @@ impl<'p> Run<'p> {
                     "GPU memory is full at {what} ({allocated} held): what was kept for later prompts is given back"
                 ))
             }
+            Error::BeyondF16 { blocks } => {
+                let named: Vec<&str> = blocks.iter().map(String::as_str).collect();
+                let before = self.in_f32.len();
+                self.in_f32.extend(blocks.iter().cloned());
+                (self.in_f32.len() > before).then(|| {
+                    format!(
+                        "numbers beyond f16's largest, 65504, in {}: done again, and from now on in f32",
+                        named.join(", ")
+                    )
+                })
+            }
             _ => None,
         };
         // It may have stopped half-way.

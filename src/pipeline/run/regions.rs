@@ -7,7 +7,6 @@ use crate::gpu::{Program, Turns};
 use crate::pipeline::Error;
 use crate::pipeline::event::{Event, PictureKind};
 use crate::pipeline::picture::{self, Picture};
-use crate::pipeline::prompt::check_finite;
 use crate::sampling::{self, EdgeMap, RaluParams, Ranking, RegionScore, TieBreak};
 
 impl<'p> Run<'p> {
@@ -107,7 +106,7 @@ impl<'p> Run<'p> {
         program.run(&self.pipeline.gpu).await?;
         let values = self.read(pixels).await?;
         self.image.flops_done += self.programs()?.decode_low.as_ref().map_or(0.0, Program::flops);
-        check_finite("the clean estimate of stage 1", &values)?;
+        self.check_finite("the clean estimate of stage 1", &values).await?;
         let planes = picture::planes(&values);
         let sigma = self.schedule.stages[stage].sigmas.last().copied().unwrap_or(0.0);
         self.learn_colors(stage, sigma, &planes).await?;

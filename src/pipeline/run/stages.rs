@@ -12,7 +12,7 @@ use crate::ops::{change_rows, relative_change};
 use crate::pipeline::event::{Event, StageEnd, StageStart, StepDone};
 use crate::pipeline::picture::{self, Picture};
 use crate::pipeline::programs::{StepRecordings, step, taylor};
-use crate::pipeline::prompt::{Embedding, check_finite};
+use crate::pipeline::prompt::Embedding;
 use crate::pipeline::{Error, Rng, StageKind};
 use crate::sampling::cache::{CacheRule, Decision, TaylorUpdate};
 use crate::sampling::{self, JumpNoise, RegionScore};
@@ -201,16 +201,17 @@ impl<'p> Run<'p> {
             return Ok(());
         };
         self.pipeline.gpu.finish(ticket).await?;
+        let (stage, i) = (event.stage - 1, event.step - 1);
         let now = Instant::now();
+        let latents = self.latents_read_back(stage, i).await?;
         // It was submitted before the step in front of it had ended.
         let started = self.image.step_end.map_or(started, |end| end.max(started));
         self.image.step_end = Some(now);
         event.seconds = (now - started).as_secs_f64();
         self.image.stage_seconds += event.seconds;
         self.image.report.step_seconds += event.seconds;
-        let (stage, i) = (event.stage - 1, event.step - 1);
         self.events.push_back(Event::Step(event));
-        if let Some(x) = self.latents_read_back(stage, i).await? {
+        if let Some(x) = latents {
             self.show_estimate(stage, i, &x)?;
             self.keep_checkpoint(stage, i, x, state);
         }
@@ -298,7 +299,7 @@ impl<'p> Run<'p> {
         let mut x = self.read(&memory.x).await?;
         let velocity = self.read(&memory.velocity).await?;
         x.iter_mut().zip(velocity).for_each(|(x, v)| *x -= sigma as f32 * v);
-        check_finite(&format!("the clean estimate of stage {}", stage + 1), &x)?;
+        self.check_finite(&format!("the clean estimate of stage {}", stage + 1), &x).await?;
         Ok(x)
     }
 
@@ -371,9 +372,10 @@ impl<'p> Run<'p> {
         programs.decode.run(&self.pipeline.gpu).await?;
         let values = self.read(&programs.memory.pixels).await?;
         let turns = Turns::new();
-        check_finite("the decoded picture", &values)?;
+        self.check_finite("the decoded picture", &values).await?;
         turns.due().await;
         self.image.report.flops = self.image.flops_done + self.programs()?.decode.flops();
+        self.image.report.in_f32 = self.in_f32.iter().cloned().collect();
         let planes = picture::planes(&values);
         self.learn_colors(self.schedule.stages.len() - 1, 0.0, &planes).await?;
         turns.due().await;
