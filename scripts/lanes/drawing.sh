@@ -1,5 +1,5 @@
 # Sourced by lanes that run the engine: the op table, the model fixtures, and two pictures that must be those of the
-# reference, which is the system's Mesa on the processor.
+# reference, which is the system's Mesa on the processor; and a model whose numbers leave f16's range.
 source scripts/lanes/common.sh
 source scripts/lanes/stock.sh
 
@@ -58,10 +58,13 @@ draw_all() {
   fi
   step ops op_table
   if [ -n "$QUICK" ]; then
+    skip f16-range "left out by --quick"
     skip fixtures "left out by --quick"
   elif [ "$fixtures" = all ]; then
+    step f16-range f16_range
     step fixtures fixture_tests
   else
+    skip f16-range "$fixtures"
     skip fixtures "$fixtures"
   fi
 }
@@ -69,6 +72,12 @@ draw_all() {
 op_table() {
   cargo test --release --test ops -- "${ops[@]}"
   [ ${#ops[@]} -eq 0 ] || echo "part: ${ops[*]}"
+}
+
+# Weights in f16 against f32; products in f16 too, with blocks that leave its range, where the adapter has such products.
+f16_range() {
+  cargo test --release --test f16_range -- --nocapture | tee "$OUT/f16-range.txt"
+  sed -n -E 's/^(weights|products) [^:]*: ([^,]*).*/\1 \2/p' "$OUT/f16-range.txt" | paste -sd, | sed 's/^/note: /; s/,/, /'
 }
 
 fixture_tests() {

@@ -14,7 +14,11 @@ const USAGE: &str = "report compare REFERENCE.safetensors OTHER.safetensors LIMI
 report adapter BACKEND|NUMBER DEVICES.json    its name and driver, as a lane's `about`
 report gpu DEVICES.json                the number of the first adapter that is a GPU
 report dxc LIBRARY PROFILE FOLDER MOST compiles HLSL; `all`, or so many of each kernel
-report write RESULTS                   docs/portability and the README's table";
+report print RESULTS                   a table
+report write RESULTS                   the same, docs/portability and the README's table";
+
+/// All lanes.
+const LIST: &str = "scripts/lanes/list";
 
 /// Anything that can go wrong here is told and ends the program.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -31,6 +35,9 @@ fn main() -> ExitCode {
         ["dxc", library, profile, folder, most] => {
             dxc::run(Path::new(library), profile, Path::new(folder), most)
         }
+        ["print", folder] => results::known(Path::new(LIST))
+            .and_then(|known| results::read(Path::new(folder), &known))
+            .and_then(|lanes| print(&lanes)),
         ["write", folder] => write(Path::new(folder)),
         _ => Err(USAGE.into()),
     };
@@ -45,7 +52,7 @@ fn main() -> ExitCode {
 
 /// Adds the results of a run to those that were kept, and writes every table.
 fn write(folder: &Path) -> Result<()> {
-    let known = results::known(Path::new("scripts/lanes/list"))?;
+    let known = results::known(Path::new(LIST))?;
     let fresh = results::read(folder, &known)?;
     let kept = Path::new("docs/portability/portability.json");
     let lanes = results::merge(&known, results::load(kept)?, &fresh);
@@ -53,9 +60,14 @@ fn write(folder: &Path) -> Result<()> {
     std::fs::write("docs/portability/README.md", tables::page(&lanes))?;
     let readme = std::fs::read_to_string("README.md")?;
     std::fs::write("README.md", tables::between_marks(&readme, &tables::short(&lanes))?)?;
-    print!("{}", tables::plain(&fresh));
-    match fresh.iter().filter(|lane| lane.state == "failed").count() {
+    print(&fresh)
+}
+
+/// Prints results; an error if any lane failed.
+fn print(lanes: &[results::Lane]) -> Result<()> {
+    print!("{}", tables::plain(lanes));
+    match lanes.iter().filter(|lane| lane.state == "failed").count() {
         0 => Ok(()),
-        n => Err(format!("{n} of {} lanes failed", fresh.len()).into()),
+        n => Err(format!("{n} of {} lanes failed", lanes.len()).into()),
     }
 }
