@@ -318,7 +318,6 @@ pub fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
     let known = [
         (wgpu::Features::SHADER_F16, "shader-f16"),
         (wgpu::Features::SUBGROUP, "subgroups"),
-        (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, "cooperative-matrix"),
         (wgpu::Features::TIMESTAMP_QUERY, "timestamp-query"),
         (wgpu::Features::PIPELINE_CACHE, "pipeline-cache"),
         (wgpu::Features::MAPPABLE_PRIMARY_BUFFERS, "mappable-primary-buffers"),
