@@ -22,6 +22,8 @@ pub enum FeaturesPolicy {
     Experimental,
     /// None, as on an adapter that offers none.
     None,
+    /// As `Experimental` but for these, and what needs them, as on an adapter that lacks them.
+    Without(wgpu::Features),
 }
 
 /// Which adapter is the best one.
@@ -124,6 +126,9 @@ pub fn device_descriptor(
     if choice.limits == LimitsPolicy::Adapter {
         features |= kernel_features(adapter, choice.features);
     }
+    if let FeaturesPolicy::Without(masked) = choice.features {
+        features.remove(masked);
+    }
     let experimental_features = if features.intersects(wgpu::Features::all_experimental_mask()) {
         // SAFETY: the only experimental feature asked for is cooperative matrices, and wgpu's promise for such a feature
         // is that it may have bugs that break the rules of memory. One kernel uses it, `matmul_cooperative.wgsl`, only
@@ -146,21 +151,45 @@ pub fn device_descriptor(
 /// The optional features that kernels have a use for, as far as an adapter offers them.
 fn kernel_features(adapter: &wgpu::Adapter, policy: FeaturesPolicy) -> wgpu::Features {
     let stable = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
-    match policy {
-        FeaturesPolicy::None => wgpu::Features::empty(),
-        FeaturesPolicy::Experimental if cooperative_matrix(adapter).is_some() => {
-            stable | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
-        }
-        FeaturesPolicy::Adapter | FeaturesPolicy::Experimental => stable,
+    let masked = match policy {
+        FeaturesPolicy::None => return wgpu::Features::empty(),
+        FeaturesPolicy::Adapter => return stable,
+        FeaturesPolicy::Experimental => wgpu::Features::empty(),
+        FeaturesPolicy::Without(masked) => masked,
+    };
+    match cooperative_matrix(adapter) {
+        Some(_) if !masked.intersects(COOPERATIVE_MATRIX) => stable | COOPERATIVE_MATRIX,
+        _ => stable - masked,
+    }
+}
+
+/// Cooperative matrices, and what kernels with them use besides.
+const COOPERATIVE_MATRIX: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SUBGROUP);
+
+/// The sizes of subgroups on a page's device that was opened with them.
+///
+/// wgpu 30 has no name for that feature in a browser: it never asks for it and does not see it either. A page that adds it
+/// to `GPUAdapter.requestDevice` itself gets it, and then the device says so. (tests/dawn does, so that a browser's compiler
+/// reads those kernels; on GPUs, where they are chosen by measurement alone, they would be of no use to a page.)
+pub(super) fn subgroups_of_page(device: &wgpu::Device) -> Option<(u32, u32)> {
+    #[cfg(target_arch = "wasm32")]
+    {
+        let device = device.as_webgpu()?;
+        let info = device.features().has("subgroups").then(|| device.adapter_info())?;
+        Some((info.subgroup_min_size(), info.subgroup_max_size()))
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        let _ = device;
+        None
     }
 }
 
 /// The side of the largest square cooperative matrices with f16 factors and f32 sums.
 fn cooperative_matrix(adapter: &wgpu::Adapter) -> Option<u32> {
-    let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
-        | wgpu::Features::SHADER_F16
-        | wgpu::Features::SUBGROUP;
-    if !adapter.features().contains(needed) {
+    if !adapter.features().contains(COOPERATIVE_MATRIX) {
         return None;
     }
     // Mesa's software driver (26.1) lists them for all widths of its vectors, but refuses a device that asks for them at

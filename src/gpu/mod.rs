@@ -188,7 +188,8 @@ impl Gpu {
             max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             subgroup_sizes: report
                 .subgroup_sizes
-                .filter(|_| features.contains(wgpu::Features::SUBGROUP)),
+                .filter(|_| features.contains(wgpu::Features::SUBGROUP))
+                .or_else(|| adapters::subgroups_of_page(&device)),
             cooperative_matrix: report
                 .cooperative_matrix
                 .filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),

@@ -7,7 +7,7 @@
 //! | `RALU_TEST_ADAPTER` | a number or a part of a name, as `ralu devices` lists them |
 //! | `RALU_TEST_BACKEND` | `vulkan`, `metal`, `dx12` or `gl` |
 //! | `RALU_TEST_LIMITS=webgpu` | no more than WebGPU guarantees |
-//! | `RALU_TEST_FEATURES=none` | no optional features |
+//! | `RALU_TEST_FEATURES` | `none`: no optional features; `no-f16`, `no-subgroups`, `no-timestamps`, or several with commas: all but these |
 //!
 //! Tests of single ops also run in a browser (`scripts/browser-test`), so a [`Lab`] awaits, as the library does.
 //! Natively [`block_on`] drives them.
@@ -49,7 +49,9 @@ async fn open() -> Gpu {
     let features = match variable("RALU_TEST_FEATURES").as_deref() {
         None => FeaturesPolicy::Experimental,
         Some("none") => FeaturesPolicy::None,
-        Some(other) => panic!("RALU_TEST_FEATURES={other}: only `none` is known"),
+        Some(names) => FeaturesPolicy::Without(
+            names.split(',').fold(wgpu::Features::empty(), |all, word| all | masked(word)),
+        ),
     };
     let choice = AdapterChoice {
         adapter: variable("RALU_TEST_ADAPTER"),
@@ -63,7 +65,7 @@ async fn open() -> Gpu {
             let report = gpu.report();
             ONCE.call_once(|| {
                 say(&format!(
-                    "adapter: {} ({}, {}, {}), {limits:?} limits, subgroups {:?}, cooperative matrices {:?}",
+                    "adapter: {} ({}, {}, {}), {limits:?} limits, {features:?} features, subgroups {:?}, cooperative matrices {:?}",
                     report.name,
                     report.backend,
                     report.kind,
@@ -75,6 +77,22 @@ async fn open() -> Gpu {
             gpu
         }
         Err(error) => panic!("the GPU tests need an adapter, software will do: {error}"),
+    }
+}
+
+/// What a word of `RALU_TEST_FEATURES` takes away.
+fn masked(word: &str) -> wgpu::Features {
+    match word {
+        "no-f16" => wgpu::Features::SHADER_F16,
+        "no-subgroups" => wgpu::Features::SUBGROUP,
+        "no-timestamps" => {
+            wgpu::Features::TIMESTAMP_QUERY
+                | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
+                | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
+        }
+        other => panic!(
+            "RALU_TEST_FEATURES has {other}: `none`, `no-f16`, `no-subgroups` and `no-timestamps` are known"
+        ),
     }
 }
 
