@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what builds for the browser and this machine lacks: Rust's wasm target and the node packages of tests/browser
-# (there, nowhere else); with --browser also Chromium. Debian and Ubuntu; elsewhere it says what is missing.
+# (there, nowhere else); with --browser also Chromium, with --dawn the packages of tests/dawn. Debian and Ubuntu; elsewhere it
+# says what is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,7 +24,11 @@ fi
 [ ${#missing[@]} -eq 0 ] || scripts/install-packages "${missing[@]}"
 
 # Again only when the lock file has changed.
-if ! cmp -s tests/browser/package-lock.json tests/browser/node_modules/.installed; then
-  (cd tests/browser && npm ci --silent >&2)
-  cp tests/browser/package-lock.json tests/browser/node_modules/.installed
-fi
+packages() {
+  if ! cmp -s "$1/package-lock.json" "$1/node_modules/.installed"; then
+    (cd "$1" && npm ci --silent >&2)
+    cp "$1/package-lock.json" "$1/node_modules/.installed"
+  fi
+}
+packages tests/browser
+[ "${1:-}" != --dawn ] || packages tests/dawn

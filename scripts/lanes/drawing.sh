@@ -19,8 +19,12 @@ limit=1e-3
 # Those that take seconds. Kernels with subgroups and cooperative matrices (linear, conv2d) are in the whole table alone.
 few_ops=(norm euler renoise unpack activation)
 
-# draw FOLDER: one seed, plain and RALU, f32, with the kernels that are usual on a processor. 256 x 256 is the least that
-# gives RALU regions worth choosing.
+# One seed for all. 256 x 256 is the least that gives RALU regions worth choosing.
+prompt="a fox on a purple background"
+seed=5
+side=256
+
+# draw FOLDER NAME: plain or RALU, f32, with the kernels that are usual on a processor.
 draw() {
   local folder=$1 name=$2 options
   case $name in
@@ -28,18 +32,31 @@ draw() {
     ralu) options=(--ralu 7x) ;;
   esac
   mkdir -p "$folder"
-  "${runner[@]}" target/release/ralu generate "a fox on a purple background" --seed 5 --width 256 --height 256 \
+  "${runner[@]}" target/release/ralu generate "$prompt" --seed "$seed" --width "$side" --height "$side" \
     --precision f32 --no-tune --backend "$backend" "${adapter[@]}" "${options[@]}" --quiet \
     --save-tensors "$folder/$name.safetensors" --output "$folder/$name.png"
 }
 
-# picture NAME: draws it on this lane, and compares.
+# picture NAME: draws it on this lane, and compares. `f16` is the plain one with weights in 16 bits.
 picture() {
   draw "$OUT" "$1"
-  "$report" compare "$PORTABILITY/shared/reference/$1.safetensors" "$OUT/$1.safetensors" "$limit"
+  local reference=$1 most=$limit
+  [ "$1" != f16 ] || reference=plain most=45dB
+  "$report" compare "$PORTABILITY/shared/reference/$reference.safetensors" "$OUT/$1.safetensors" "$most"
 }
 
-draw_all() {
+# pictures NAME...: a step for each, if there is what to compare with.
+pictures() {
+  local name
+  if scripts/lanes/reference >"$OUT/reference.log" 2>&1; then
+    for name in "$@"; do step "$name" picture "$name"; done
+  else
+    for name in "$@"; do skip "$name" "nothing to compare with: $(tail -n 1 "$OUT/reference.log")"; done
+  fi
+}
+
+# What the lane draws on, and how its programs are started.
+use_adapter() {
   "${runner[@]}" target/release/ralu devices --json >"$OUT/devices.json" ||
     not_run "no adapter could be used: $(tr -d '\n' <"$OUT/devices.json")"
   "$report" adapter "${which:-$backend}" "$OUT/devices.json" >>"$OUT/about.tsv" || not_run "no $backend adapter"
@@ -47,15 +64,13 @@ draw_all() {
   # How cargo starts test programs.
   [ ${#runner[@]} -eq 0 ] || export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="${runner[*]}"
   export RALU_TEST_BACKEND=$backend
+}
+
+draw_all() {
+  use_adapter
   [ -z "$QUICK" ] || ops=("${few_ops[@]}")
   # The two pictures first: they say the most.
-  if scripts/lanes/reference >"$OUT/reference.log" 2>&1; then
-    step plain picture plain
-    step ralu picture ralu
-  else
-    skip plain "nothing to compare with: $(tail -n 1 "$OUT/reference.log")"
-    skip ralu "the same"
-  fi
+  pictures plain ralu
   step ops op_table
   if [ -n "$QUICK" ]; then
     skip f16-range "left out by --quick"

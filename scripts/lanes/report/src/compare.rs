@@ -7,10 +7,13 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::Result;
 
-/// Says how far `other` is from `reference`; an error if further than `limit` (relative L2 of the latents), or if RALU
-/// chose other regions.
+/// Says how far `other` is from `reference`; an error if further than `limit`, or if RALU chose other regions. `limit` is
+/// the relative L2 of the latents, or, as `45dB`, the least PSNR of the picture.
 pub fn run(reference: &Path, other: &Path, limit: &str) -> Result<()> {
-    let limit: f64 = limit.parse()?;
+    let limit = match limit.strip_suffix("dB") {
+        Some(least) => Limit::Picture(least.parse()?),
+        None => Limit::Latents(limit.parse()?),
+    };
     let bytes = (std::fs::read(reference)?, std::fs::read(other)?);
     let files = (SafeTensors::deserialize(&bytes.0)?, SafeTensors::deserialize(&bytes.1)?);
     let floats = |name: &str| -> Result<(Vec<f64>, Vec<f64>)> {
@@ -23,11 +26,22 @@ pub fn run(reference: &Path, other: &Path, limit: &str) -> Result<()> {
     let (expected, actual) = floats("latents")?;
     let distance = distance(&expected, &actual);
     let (expected, actual) = floats("image")?;
-    let mut note = format!("{distance:.1e}, {}", decibels(&expected, &actual));
+    let decibels = decibels(&expected, &actual);
+    let mut note = format!("{distance:.1e}, ");
+    note += &match decibels == f64::INFINITY {
+        true => "the same picture".to_owned(),
+        false => format!("{decibels:.0} dB"),
+    };
     let mut wrong = Vec::new();
-    // Not `distance > limit`, which NaN passes.
-    if !(distance <= limit) {
-        wrong.push(format!("latents differ by {distance:.2e}, limit {limit:.0e}"));
+    match limit {
+        // Not `distance > limit`, which NaN passes.
+        Limit::Latents(limit) if !(distance <= limit) => {
+            wrong.push(format!("latents differ by {distance:.2e}, limit {limit:.0e}"));
+        }
+        Limit::Picture(least) if !(decibels >= least) => {
+            wrong.push(format!("the picture has {decibels:.1} dB, at least {least} are wanted"));
+        }
+        _ => {}
     }
     if files.0.tensor("selected").is_ok() {
         let (expected, actual) = (indices(&files.0, "selected")?, indices(&files.1, "selected")?);
@@ -41,19 +55,21 @@ pub fn run(reference: &Path, other: &Path, limit: &str) -> Result<()> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ").into()) }
 }
 
+enum Limit {
+    Latents(f64),
+    Picture(f64),
+}
+
 /// L2 of the difference by L2 of what was expected.
 fn distance(expected: &[f64], actual: &[f64]) -> f64 {
     let difference: f64 = expected.iter().zip(actual).map(|(a, b)| (a - b).powi(2)).sum();
     (difference / expected.iter().map(|a| a * a).sum::<f64>()).sqrt()
 }
 
-/// Peak signal to noise ratio of pictures in 0..1.
-fn decibels(expected: &[f64], actual: &[f64]) -> String {
+/// Peak signal to noise ratio of pictures in 0..1; infinite for the same one.
+fn decibels(expected: &[f64], actual: &[f64]) -> f64 {
     let difference: f64 = expected.iter().zip(actual).map(|(a, b)| (a - b).powi(2)).sum();
-    match difference / expected.len() as f64 {
-        0.0 => "the same picture".to_owned(),
-        mean => format!("{:.0} dB", -10.0 * mean.log10()),
-    }
+    -10.0 * (difference / expected.len() as f64).log10()
 }
 
 fn bytes_of<'f>(file: &SafeTensors<'f>, name: &str, dtype: Dtype) -> Result<&'f [u8]> {

@@ -10,7 +10,7 @@ mod tables;
 use std::path::Path;
 use std::process::ExitCode;
 
-const USAGE: &str = "report compare REFERENCE.safetensors OTHER.safetensors LIMIT
+const USAGE: &str = "report compare REFERENCE.safetensors OTHER.safetensors LIMIT|LEASTdB
 report adapter BACKEND|NUMBER DEVICES.json    its name and driver, as a lane's `about`
 report gpu DEVICES.json                the number of the first adapter that is a GPU
 report dxc LIBRARY PROFILE FOLDER MOST compiles HLSL; `all`, or so many of each kernel

@@ -15,29 +15,29 @@ set up says why and is no pass; lanes that were left out of the last run keep th
 
 Every lane that runs draws the bundled model's picture twice, from one seed in f32 at 256 x 256: 4 plain steps, and RALU
 7x. Both are compared with those of the system's Mesa on the processor: relative L2 of the latents (at most 1e-3), PSNR
-of the picture, and the regions that RALU chose, which must be the same. Then come the tables of ops against their
-references (`cargo test --test ops`) and the model fixtures against diffusers (`cargo test --test pipeline`). Seconds are
-those of a shared machine: they say how long to wait, not how fast anything is.
+of the picture, and the regions that RALU chose, which must be the same. f16 is the plain picture with weights in 16 bits
+(at least 45 dB to that in f32). Then come the tables of ops against their references (`cargo test --test ops`) and the
+model fixtures against diffusers (`cargo test --test pipeline`). Seconds are those of a shared machine: they say how long
+to wait, not how fast anything is.
 ";
 
 /// docs/portability/README.md.
 pub fn page(lanes: &[Lane]) -> String {
     let mut page = PAGE.to_owned();
-    page +=
-        "\n## Run\n\n| lane | | plain | RALU 7x | op table | fixtures | seconds | date, commit |\n";
-    page += "| --- | --- | --- | --- | --- | --- | --- | --- |\n";
+    page += "\n## Run\n\n| lane | | plain | RALU 7x | f16 | op table | fixtures | seconds | date, commit |\n";
+    page += "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
     for lane in lanes.iter().filter(|lane| lane.kind == "run" && lane.state != "not run") {
         // A lane that is one command has one step, under another name.
         let cell = |name: &str| lane.steps.iter().find(|s| s.name == name).map_or("-".into(), cell);
-        let mut cells = ["plain", "ralu", "ops", "fixtures"].map(cell);
+        let mut cells = ["plain", "ralu", "f16", "ops", "fixtures"].map(cell);
         if let Some(step) = lane.steps.iter().find(|step| step.name == "browser") {
-            cells[2] = self::cell(step);
+            cells[3] = self::cell(step);
         }
-        let [plain, ralu, ops, fixtures] = cells;
+        let [plain, ralu, f16, ops, fixtures] = cells;
         let (name, state, seconds) = (&lane.name, state(lane), lane.seconds);
         _ = writeln!(
             page,
-            "| {name} | {state} | {plain} | {ralu} | {ops} | {fixtures} | {seconds:.0} | {}, {} |",
+            "| {name} | {state} | {plain} | {ralu} | {f16} | {ops} | {fixtures} | {seconds:.0} | {}, {} |",
             lane.date, lane.commit
         );
     }
