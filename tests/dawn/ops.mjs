@@ -1,45 +1,54 @@
-// Runs the tables of tests/ops under Node on Dawn: `node ops.mjs FOLDER [WORD...]`, with the module in FOLDER. WORDs: only
-// those tests that have one of them in their name.
+// Runs the tables of tests/ops on Dawn: `node ops.mjs FOLDER WORDS NODE...`, with the module in FOLDER and NODE... being the
+// command that starts a Node with Dawn. WORDS: only those tests that have one of them in their name.
+//
+// Every test has a process of its own, so that one that crashes spoils no other. Most of their time goes into compiling,
+// on one thread each, so as many run at once as there are processors.
 
-import { readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
-import { pathToFileURL } from "node:url";
-import { features } from "./dawn.mjs";
+import { spawn } from "node:child_process";
+import { cpus } from "node:os";
+import { fileURLToPath } from "node:url";
 
-const [folder, ...words] = process.argv.slice(2);
-const module = new WebAssembly.Module(readFileSync(join(folder, "browser_ops_bg.wasm")));
-const address = pathToFileURL(resolve(folder, "browser_ops.js")).href;
+const [folder, words, command, ...rest] = process.argv.slice(2);
+const script = fileURLToPath(new URL("op.mjs", import.meta.url));
+const minutes = 15;
 
-/** The module once more: one that has panicked is good for nothing. */
-let instances = 0;
-async function instance() {
-  instances += 1;
-  const fresh = await import(`${address}?${instances}`);
-  await fresh.default({ module_or_path: module });
-  return fresh;
-}
-
-// A panic ends the task that it happens in, and the test's promise is never settled.
-let fail;
-process.on("uncaughtException", (error) => fail?.(error));
-process.on("unhandledRejection", (error) => fail?.(error));
-
-const names = (await instance()).names().filter((name) => words.length === 0 || words.some((word) => name.includes(word)));
-let [passed, failed] = [0, 0];
-for (const name of names) {
-  const failure = new Promise((_, reject) => {
-    fail = reject;
+/** What `op.mjs` says, and how it ended if not well. */
+async function op(...args) {
+  const child = spawn(command, [...rest, script, folder, ...args], { timeout: minutes * 60_000 });
+  const said = { out: "", all: "" };
+  child.stdout.on("data", (text) => (said.out += text));
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (said.all += text));
+  const [code, signal] = await new Promise((done, refused) => {
+    child.on("error", refused);
+    child.on("close", (...how) => done(how));
   });
-  const { run } = await instance();
-  console.log(`${name}:`);
-  const start = performance.now();
-  const error = await Promise.race([run(name), failure]).then(() => undefined, (error) => error);
-  if (error) failed += 1;
-  else passed += 1;
-  console.log(`${error ? "FAILED" : "ok"} ${name} (${((performance.now() - start) / 1000).toFixed(1)} s)`);
-  if (error) console.log(error.message);
+  return { ...said, failure: code === 0 ? undefined : `ended with ${signal ?? code}` };
 }
-console.log(`note: ${features()}`);
+
+const list = await op();
+if (list.failure) throw new Error(`${list.all}\nthe list of tests ${list.failure}`);
+const wanted = words.split(" ").filter(Boolean);
+const names = list.out.trim().split("\n");
+const queue = names.filter((name) => wanted.length === 0 || wanted.some((word) => name.includes(word)));
+const devices = new Set();
+let [passed, failed] = [0, 0];
+
+async function work() {
+  for (let name = queue.shift(); name !== undefined; name = queue.shift()) {
+    const start = performance.now();
+    const { out, all, failure } = await op(name);
+    const seconds = ((performance.now() - start) / 1000).toFixed(1);
+    console.log(`${failure ? "FAILED" : "ok"} ${name} (${seconds} s)`);
+    const lines = failure ? [...all.trim().split("\n"), failure] : out.trim().split("\n");
+    for (const line of lines) console.log(`    ${line}`);
+    const device = /^device: (.*)$/m.exec(out)?.[1];
+    if (device) devices.add(device);
+    if (failure) failed += 1;
+    else passed += 1;
+  }
+}
+await Promise.all(cpus().map(work));
+console.log(`note: ${[...devices].join("; ")}`);
 // As cargo says it, which is what scripts/lanes/common.sh reads.
 console.log(`test result: ${failed ? "FAILED" : "ok"}. ${passed} passed; ${failed} failed`);
 process.exit(failed === 0 && passed > 0 ? 0 : 1);
