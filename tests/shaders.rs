@@ -220,7 +220,14 @@ fn translate(what: &str, name: &str, key: &PipelineKey, module: &Module, info: &
         (false, false) => &[hlsl::ShaderModel::V5_1, hlsl::ShaderModel::V6_0],
     };
     for &shader_model in shader_models {
-        let options = hlsl::Options { shader_model, ..Default::default() };
+        // As wgpu writes it for the engine (`Gpu::pipeline`): how long FXC takes depends on that.
+        let options = hlsl::Options {
+            shader_model,
+            zero_initialize_workgroup_memory: false,
+            restrict_indexing: false,
+            force_loop_bounding: false,
+            ..Default::default()
+        };
         let pipeline = hlsl::PipelineOptions { entry_point: Some(owned.clone()) };
         let mut text = String::new();
         let written = hlsl::Writer::new(&mut text, &options, &pipeline)

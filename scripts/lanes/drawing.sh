@@ -3,9 +3,10 @@
 source scripts/lanes/common.sh
 source scripts/lanes/stock.sh
 
-# What a lane may set before `draw_all`: the dynamic linker that programs are started by, the command line's options for
-# the adapter, and the ops of a lane that is too slow for the whole table.
+# What a lane may set before `draw_all`: what programs are started by, the system that they are built for where it is
+# another than this, the command line's options for the adapter, and the ops of a lane that is too slow for the whole table.
 runner=()
+target=
 adapter=()
 ops=()
 backend=vulkan
@@ -24,6 +25,14 @@ prompt="a fox on a purple background"
 seed=5
 side=256
 
+# The command line.
+program() {
+  case $target in
+    '') echo target/release/ralu ;;
+    *windows*) echo "target/$target/release/ralu.exe" ;;
+  esac
+}
+
 # draw FOLDER NAME: plain or RALU, f32, with the kernels that are usual on a processor.
 draw() {
   local folder=$1 name=$2 options
@@ -32,7 +41,7 @@ draw() {
     ralu) options=(--ralu 7x) ;;
   esac
   mkdir -p "$folder"
-  "${runner[@]}" target/release/ralu generate "$prompt" --seed "$seed" --width "$side" --height "$side" \
+  "${runner[@]}" "$(program)" generate "$prompt" --seed "$seed" --width "$side" --height "$side" \
     --precision f32 --no-tune --backend "$backend" "${adapter[@]}" "${options[@]}" --quiet \
     --save-tensors "$folder/$name.safetensors" --output "$folder/$name.png"
 }
@@ -57,12 +66,14 @@ pictures() {
 
 # What the lane draws on, and how its programs are started.
 use_adapter() {
-  "${runner[@]}" target/release/ralu devices --json >"$OUT/devices.json" ||
+  "${runner[@]}" "$(program)" devices --json >"$OUT/devices.json" ||
     not_run "no adapter could be used: $(tr -d '\n' <"$OUT/devices.json")"
   "$report" adapter "${which:-$backend}" "$OUT/devices.json" >>"$OUT/about.tsv" || not_run "no $backend adapter"
 
   # How cargo starts test programs.
-  [ ${#runner[@]} -eq 0 ] || export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="${runner[*]}"
+  local triple=${target:-x86_64-unknown-linux-gnu}
+  triple=${triple//-/_}
+  [ ${#runner[@]} -eq 0 ] || export "CARGO_TARGET_${triple^^}_RUNNER=${runner[*]}"
   export RALU_TEST_BACKEND=$backend
 }
 
@@ -85,17 +96,17 @@ draw_all() {
 }
 
 op_table() {
-  cargo test --release --test ops -- "${ops[@]}"
+  cargo test --release ${target:+--target "$target"} --test ops -- "${ops[@]}"
   [ ${#ops[@]} -eq 0 ] || echo "part: ${ops[*]}"
 }
 
 # Weights in f16 against f32; products in f16 too, with blocks that leave its range, where the adapter has such products.
 f16_range() {
-  cargo test --release --test f16_range -- --nocapture | tee "$OUT/f16-range.txt"
+  cargo test --release ${target:+--target "$target"} --test f16_range -- --nocapture | tee "$OUT/f16-range.txt"
   sed -n -E 's/^(weights|products) [^:]*: ([^,]*).*/\1 \2/p' "$OUT/f16-range.txt" | paste -sd, | sed 's/^/note: /; s/,/, /'
 }
 
 fixture_tests() {
-  cargo test --release --test pipeline -- "$@"
+  cargo test --release ${target:+--target "$target"} --test pipeline -- "$@"
   [ $# -eq 0 ] || echo "part: $*"
 }
