@@ -127,7 +127,9 @@ unsafe fn take(blob: Object) -> Vec<u8> {
 fn processor_seconds() -> f64 {
     let [mut created, mut exited, mut kernel, mut user] = [0; 4];
     // SAFETY: the four are where it writes; the handle stands for this thread and need not be closed.
-    unsafe { GetThreadTimes(GetCurrentThread(), &mut created, &mut exited, &mut kernel, &mut user) };
+    unsafe {
+        GetThreadTimes(GetCurrentThread(), &mut created, &mut exited, &mut kernel, &mut user)
+    };
     // In units of 100 ns.
     (kernel + user) as f64 * 1e-7
 }

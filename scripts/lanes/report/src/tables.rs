@@ -21,6 +21,9 @@ model fixtures against diffusers (`cargo test --test pipeline`). Seconds are tho
 to wait, not how fast anything is.
 ";
 
+/// Steps that have a column, the last one in that of the op table.
+const COLUMNS: [&str; 5] = ["plain", "ralu", "ops", "fixtures", "browser"];
+
 /// docs/portability/README.md.
 pub fn page(lanes: &[Lane]) -> String {
     let mut page = PAGE.to_owned();
@@ -48,6 +51,18 @@ pub fn page(lanes: &[Lane]) -> String {
             "| {} | {} on {} | {} | {} |",
             lane.name, lane.backend, lane.what, lane.adapter, lane.driver
         );
+    }
+    // What only some lanes do.
+    let mut further = String::new();
+    for lane in lanes.iter().filter(|lane| lane.kind == "run" && lane.state != "not run") {
+        for step in lane.steps.iter().filter(|step| !COLUMNS.contains(&step.name.as_str())) {
+            let (name, seconds) = (&step.name, step.seconds);
+            _ = writeln!(further, "| {} | {name} | {} | {seconds:.0} |", lane.name, cell(step));
+        }
+    }
+    if !further.is_empty() {
+        page += "\n| lane | further step | | seconds |\n| --- | --- | --- | --- |\n";
+        page += &further;
     }
     page += "\n## Translated only\n\n| lane | what it is | | steps | compiler | seconds | date, commit |\n";
     page += "| --- | --- | --- | --- | --- | --- | --- |\n";
