@@ -34,11 +34,11 @@ pub fn run(reference: &Path, other: &Path, limit: &str) -> Result<()> {
     };
     let mut wrong = Vec::new();
     match limit {
-        // Not `distance > limit`, which NaN passes.
-        Limit::Latents(limit) if !(distance <= limit) => {
+        // NaN is no distance.
+        Limit::Latents(limit) if distance > limit || distance.is_nan() => {
             wrong.push(format!("latents differ by {distance:.2e}, limit {limit:.0e}"));
         }
-        Limit::Picture(least) if !(decibels >= least) => {
+        Limit::Picture(least) if decibels < least || decibels.is_nan() => {
             wrong.push(format!("the picture has {decibels:.1} dB, at least {least} are wanted"));
         }
         _ => {}

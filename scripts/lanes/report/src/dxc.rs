@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 use std::time::Instant;
 
 use libloading::{Library, Symbol};
@@ -206,7 +206,7 @@ unsafe fn output(result: Object, kind: u32) -> Vec<u8> {
         }
         let (start, n): (Pointer, Number) = (function(blob, BUFFER), function(blob, SIZE));
         let (start, n) = (start(blob), n(blob));
-        let bytes = if start == null() { &[] } else { std::slice::from_raw_parts(start, n) };
+        let bytes = if start.is_null() { &[] } else { std::slice::from_raw_parts(start, n) };
         let bytes = bytes.to_vec();
         release(blob);
         bytes
