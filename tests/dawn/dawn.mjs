@@ -35,8 +35,9 @@ globals.GPUAdapter.prototype.requestDevice = async function (descriptor = {}) {
   return opened;
 };
 
-/** What the last device can do, in words. */
+/** What the last device can do, in words, if one was opened. */
 export function features() {
+  if (!opened) return undefined;
   const { subgroupMinSize: least, subgroupMaxSize: most } = opened.adapterInfo;
   const sizes = least === most ? `${least}` : `${least} to ${most}`;
   const names = [...opened.features].filter((name) => name !== "core-features-and-limits").sort();

@@ -13,6 +13,7 @@ if (name === undefined) {
 } else {
   // A panic ends the task that it happens in, and Node with it.
   await ops.run(name);
-  console.log(`device: ${features()}`);
+  // Some need none.
+  if (features()) console.log(`device: ${features()}`);
 }
 process.exit(0);

@@ -16,9 +16,9 @@ set up says why and is no pass; lanes that were left out of the last run keep th
 Every lane that runs draws the bundled model's picture twice, from one seed in f32 at 256 x 256: 4 plain steps, and RALU
 7x. Both are compared with those of the system's Mesa on the processor: relative L2 of the latents (at most 1e-3), PSNR
 of the picture, and the regions that RALU chose, which must be the same. f16 is the plain picture with weights in 16 bits
-(at least 45 dB to that in f32). Then come the tables of ops against their references (`cargo test --test ops`) and the
-model fixtures against diffusers (`cargo test --test pipeline`). Seconds are those of a shared machine: they say how long
-to wait, not how fast anything is.
+(at least 45 dB to that in f32; the bundled model's file has 16 bits, so this is about the kernels that unpack them). Then
+come the tables of ops against their references (`cargo test --test ops`) and the model fixtures against diffusers
+(`cargo test --test pipeline`). Seconds are those of a shared machine: they say how long to wait, not how fast anything is.
 ";
 
 /// Steps that have a column, the last one in that of the op table.
