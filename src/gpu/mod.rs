@@ -453,8 +453,9 @@ impl Gpu {
                 };
                 // SAFETY: the checks left out are that loops end and that indices lie inside buffers; they
                 // hide trip counts from drivers, which then keep tiles in memory instead of registers
-                // (attention with heads of 128 runs at half speed). Every loop of our kernels counts up to
-                // an override or to a number in `params`. Every index is made from shapes that the
+                // (attention with heads of 128 runs at half speed), and from FXC, which with them is not done with
+                // some kernels after 110 s, without them with any after 2. Every loop of our kernels counts
+                // up to an override or to a number in `params`. Every index is made from shapes that the
                 // recording checked against the buffers it binds; the one index that is data, the gather
                 // list of `renoise`, is made by `sampling::Transition` from a checked selection. The op
                 // tests surround all operands with guard words.
