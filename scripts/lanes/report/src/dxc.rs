@@ -146,7 +146,12 @@ impl Dxc {
     fn compile(&self, text: &str, entry: &str, profile: &str) -> Result<()> {
         // `wchar_t` has 32 bits on Linux.
         let wide = |word: &&str| word.chars().map(u32::from).chain([0]).collect::<Vec<u32>>();
-        let arguments: Vec<Vec<u32>> = ["-E", entry, "-T", profile].iter().map(wide).collect();
+        let mut words = vec!["-E", entry, "-T", profile];
+        // From 6.2 on there are such types, and wgpu asks for them.
+        if profile != "cs_6_0" {
+            words.push("-enable-16bit-types");
+        }
+        let arguments: Vec<Vec<u32>> = words.iter().map(wide).collect();
         let pointers: Vec<*const u32> = arguments.iter().map(|word| word.as_ptr()).collect();
         let source = Source { text: text.as_ptr(), bytes: text.len(), encoding: UTF_8 };
         // SAFETY: places in the tables and signatures are dxcapi.h's, and all pointers outlive the calls.
