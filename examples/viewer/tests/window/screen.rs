@@ -21,9 +21,12 @@ impl Screen {
         let folder = tempfile::tempdir().unwrap();
         let number = 300 + std::process::id() % 3000 + 4000 * NEXT.fetch_add(1, Ordering::Relaxed);
         let display = format!(":{number}");
+        let size = format!("{width}x{height}x24");
         let server = Command::new("Xvfb")
             .arg(&display)
-            .args(["-screen", "0", &format!("{width}x{height}x24"), "-nolisten", "tcp", "-fbdir"])
+            // A desktop has other clients; here the server would begin anew whenever the window is closed, and refuse a
+            // viewer that starts itself again in that moment.
+            .args(["-noreset", "-screen", "0", &size, "-nolisten", "tcp", "-fbdir"])
             .arg(folder.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
