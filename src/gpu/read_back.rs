@@ -8,8 +8,8 @@ use super::signal::Signal;
 use super::{Error, Gpu, Store};
 use crate::tensor::Resident;
 
-/// A staging buffer through which matrices are read again and again, without anything waiting for it: started behind the
-/// work that computes it, and looked at when that is known to have run.
+/// A staging buffer through which matrices are read again and again, without anything waiting for them: started behind the
+/// work that computes them, and looked at when that is known to have run.
 pub struct ReadBack {
     staging: wgpu::Buffer,
     pending: RefCell<Option<Pending>>,

@@ -195,9 +195,10 @@ impl Recorder {
         }
     }
 
-    /// The outermost scope: `double.3`. What is outside of all has none.
+    /// The outermost scope: `double.3`. What is outside of all counts as one block.
     fn block(&self) -> String {
-        self.inner.borrow().scope.first().cloned().unwrap_or_default()
+        let inner = self.inner.borrow();
+        inner.scope.first().cloned().unwrap_or_else(|| "the layers around the blocks".to_owned())
     }
 
     /// `name` behind the names of the open scopes: `double.3.attn`.
