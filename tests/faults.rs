@@ -3,6 +3,7 @@
 mod common;
 
 use std::cell::Cell;
+use std::mem::{Discriminant, discriminant};
 use std::path::PathBuf;
 
 use ralu::gpu::{Gpu, SHADER_FILES, block_on_while};
@@ -26,6 +27,7 @@ fn request() -> Request {
 /// What a run told.
 #[derive(Default)]
 struct Told {
+    kinds: Vec<Discriminant<Event>>,
     pictures: Vec<Picture>,
     tensors: Option<NamedTensors>,
     /// Stage and step, both from 1.
@@ -35,25 +37,45 @@ struct Told {
     warnings: Vec<String>,
 }
 
-/// Pulls events until the end, or until the device is lost. `lose` is asked after every event and in the middle of the
-/// work on the next one.
-fn watch(
-    run: &mut Run<'_>,
-    gpu: &Gpu,
-    told: &mut Told,
-    lose: &dyn Fn(&Told) -> bool,
-) -> Result<(), Error> {
+/// When a device is destroyed: at the first event before which `due` holds.
+#[derive(Clone, Copy)]
+struct Loss<'a> {
+    due: &'a dyn Fn(&Told) -> bool,
+    /// In the middle of the work on that event, where a machine is slow enough to see it, or else right after it;
+    /// otherwise before it.
+    in_the_middle: bool,
+}
+
+impl<'a> Loss<'a> {
+    const NONE: Loss<'static> = Loss { due: &|_| false, in_the_middle: false };
+
+    fn during(due: &'a dyn Fn(&Told) -> bool) -> Loss<'a> {
+        Loss { due, in_the_middle: true }
+    }
+
+    fn before(due: &'a dyn Fn(&Told) -> bool) -> Loss<'a> {
+        Loss { due, in_the_middle: false }
+    }
+}
+
+/// Pulls events until the end, or until the device is lost.
+fn watch(run: &mut Run<'_>, gpu: &Gpu, told: &mut Told, loss: Loss<'_>) -> Result<(), Error> {
     loop {
+        let due = Cell::new((loss.due)(told));
         let turns = Cell::new(0);
         let next = block_on_while(gpu, run.next(), || {
-            turns.set(turns.get() + 1);
-            // In the middle: when something was submitted already.
-            if turns.get() == 2 && lose(told) {
+            // After the first turn something was submitted.
+            if turns.replace(turns.get() + 1) == usize::from(loss.in_the_middle) && due.take() {
                 gpu.destroy();
             }
             true
         });
-        match next.unwrap()? {
+        if due.take() {
+            gpu.destroy();
+        }
+        let event = next.unwrap()?;
+        told.kinds.extend(event.as_ref().map(discriminant));
+        match event {
             None => return Ok(()),
             // That 128 x 128 is small for RALU is no news.
             Some(Event::Warning(warning)) if warning.contains("is small for RALU") => {}
@@ -77,7 +99,7 @@ fn undisturbed(request: &Request) -> Told {
 fn run(pipeline: &Pipeline, request: &Request) -> Result<Told, Error> {
     let mut told = Told::default();
     let mut run = pipeline.start(request.clone())?;
-    watch(&mut run, pipeline.gpu(), &mut told, &|_| false)?;
+    watch(&mut run, pipeline.gpu(), &mut told, Loss::NONE)?;
     Ok(told)
 }
 
@@ -87,17 +109,17 @@ fn psnr(a: &Picture, b: &Picture) -> f64 {
     10.0 * (255.0 * 255.0 * a.rgb.len() as f64 / squares.sum::<f64>()).log10()
 }
 
-/// Runs a request whose device is destroyed when the first of `lose` says so, the next one when the second does, and so
-/// on. Gives also how many were lost.
-fn with_losses(request: &Request, lose: &[&dyn Fn(&Told) -> bool]) -> (Told, usize) {
+/// Runs a request whose device is lost by the first of `losses`, the next one by the second, and so on. Gives also how
+/// many were lost.
+fn with_losses(request: &Request, losses: &[Loss<'_>]) -> (Told, usize) {
     let mut pipeline = open(common::gpu());
     let mut recovery = Recovery::default();
     let mut told = Told::default();
     let mut lost = 0;
     loop {
         let mut run = pipeline.start(recovery.request(request)).unwrap();
-        let when = |told: &Told| lose.get(lost).is_some_and(|lose| lose(told));
-        match watch(&mut run, pipeline.gpu(), &mut told, &when) {
+        let loss = losses.get(lost).copied().unwrap_or(Loss::NONE);
+        match watch(&mut run, pipeline.gpu(), &mut told, loss) {
             Ok(()) => return (told, lost),
             Err(error) => assert!(recovery.can_go_on(&error, &run), "{error}"),
         }
@@ -115,7 +137,7 @@ fn a_run_goes_on_from_its_last_step() {
     // In the middle of stage 1, of stage 2, right after its end, in stage 3, and while the picture is decoded.
     for after in [(1, 1), (1, 2), (2, 2), (2, 3), (3, 1), (3, 4), (3, 5)] {
         let lose = move |told: &Told| told.steps.last() == Some(&after);
-        let (told, lost) = with_losses(&request(), &[&lose]);
+        let (told, lost) = with_losses(&request(), &[Loss::during(&lose)]);
         assert_eq!(lost, 1, "the device was not lost after {after:?}");
         assert!(told.pictures == whole.pictures, "lost after {after:?}: another picture");
         assert_eq!(told.selected, whole.selected);
@@ -126,6 +148,23 @@ fn a_run_goes_on_from_its_last_step() {
     }
 }
 
+/// What comes next differs by the kind of event: something is planned, compiled, uploaded, submitted or read, and each
+/// has its own way to fail on a device that is gone.
+#[test]
+fn a_device_may_be_lost_after_any_kind_of_event() {
+    let whole = undisturbed(&request());
+    let kinds = &whole.kinds;
+    let firsts: Vec<_> =
+        (1..kinds.len()).filter(|i| !kinds[..i - 1].contains(&kinds[i - 1])).collect();
+    assert!(firsts.len() > 6, "{firsts:?} of {kinds:?}");
+    for events in firsts {
+        let due = |told: &Told| told.kinds.len() == events;
+        let (told, lost) = with_losses(&request(), &[Loss::before(&due)]);
+        assert_eq!(lost, 1, "the device was not lost after event {events}");
+        assert!(told.pictures == whole.pictures, "lost after event {events}: another picture");
+    }
+}
+
 #[test]
 fn a_run_with_a_cache_goes_on_from_its_last_stage() {
     let cache = CacheSpec::parse_option("taylorseer").unwrap();
@@ -133,7 +172,7 @@ fn a_run_with_a_cache_goes_on_from_its_last_stage() {
     let whole = undisturbed(&request);
     for after in [(1, 1), (2, 1), (3, 2)] {
         let lose = move |told: &Told| told.steps.last() == Some(&after);
-        let (told, lost) = with_losses(&request, &[&lose]);
+        let (told, lost) = with_losses(&request, &[Loss::during(&lose)]);
         assert_eq!(lost, 1, "the device was not lost after {after:?}");
         assert!(told.pictures == whole.pictures, "lost after {after:?}: another picture");
         assert_eq!(told.computed, whole.computed);
@@ -149,7 +188,7 @@ fn a_second_picture_and_a_second_loss_change_nothing() {
     let whole = undisturbed(&request);
     let early = |told: &Told| told.pictures.len() == 1 && told.steps.len() == 12;
     let late = |told: &Told| told.pictures.len() == 1 && told.steps.len() == 16;
-    let (told, lost) = with_losses(&request, &[&early, &late]);
+    let (told, lost) = with_losses(&request, &[Loss::during(&early), Loss::during(&late)]);
     assert_eq!(lost, 2);
     assert!(told.pictures == whole.pictures, "other pictures");
 }
@@ -160,7 +199,8 @@ fn a_device_that_is_lost_again_and_again_ends_the_run() {
     let mut recovery = Recovery::default();
     for attempt in 1..=3 {
         let mut run = pipeline.start(recovery.request(&request())).unwrap();
-        let error = watch(&mut run, pipeline.gpu(), &mut Told::default(), &|_| true).unwrap_err();
+        let error = watch(&mut run, pipeline.gpu(), &mut Told::default(), Loss::before(&|_| true))
+            .unwrap_err();
         assert!(error.to_string().contains("the GPU was lost"), "{error}");
         assert_eq!(recovery.can_go_on(&error, &run), attempt < 3, "loss {attempt}");
         assert!(recovery.checkpoint().is_none(), "no step was made");
@@ -174,7 +214,7 @@ fn other_errors_and_other_requests_do_not_go_on() {
     let pipeline = open(common::gpu());
     let mut told = Told::default();
     let mut run = pipeline.start(request()).unwrap();
-    watch(&mut run, pipeline.gpu(), &mut told, &|_| false).unwrap();
+    watch(&mut run, pipeline.gpu(), &mut told, Loss::NONE).unwrap();
     let error = pipeline.start(request().size(7, 7)).err().unwrap();
     assert!(!Recovery::default().can_go_on(&error, &run));
     let resume = run.checkpoint();

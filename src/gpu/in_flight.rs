@@ -175,7 +175,7 @@ impl Gpu {
         {
             self.in_flight.overlong.set(Some(Overlong { seconds, flops: slice.largest }));
         }
-        self.judge(&slice.label, slice.caught.await)
+        self.judge(&slice.label, slice.caught.await).await
     }
 
     /// The submission to sleep for: the oldest that has not ended. `None` if there is none.

@@ -288,26 +288,40 @@ impl Gpu {
 
     /// Fails if the device was lost or reported an error outside all scopes.
     pub fn check(&self) -> Result<(), Error> {
-        if let Some(reason) = self.lost.lock().ok().and_then(|lost| lost.reason.clone()) {
-            return Err(Error::Lost { reason });
-        }
-        if let Some(message) = self.uncaptured.lock().ok().and_then(|first| first.clone()) {
-            return Err(Error::Rejected { what: "a command".into(), message });
-        }
-        Ok(())
+        self.check_known_loss()?;
+        let Some(message) = self.uncaptured.lock().ok().and_then(|first| first.clone()) else {
+            return Ok(());
+        };
+        self.ask_for_loss()?;
+        Err(Error::Rejected { what: "a command".into(), message })
     }
 
-    /// Fails if the device was lost: to be asked when something that it should do has failed. A browser may report
-    /// that before it reports the loss.
+    fn check_known_loss(&self) -> Result<(), Error> {
+        match self.lost.lock().ok().and_then(|lost| lost.reason.clone()) {
+            Some(reason) => Err(Error::Lost { reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails if the device was lost, also if nobody said so yet: wgpu does when it is polled, and takes commands for
+    /// invalid ones until then.
+    fn ask_for_loss(&self) -> Result<(), Error> {
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        self.check_known_loss()
+    }
+
+    /// Fails if the device was lost: to be asked when something that it should do has failed. A browser says that
+    /// before it tells of the loss, in a later turn.
     pub(crate) async fn check_lost(&self) -> Result<(), Error> {
         turn::turn().await;
+        self.ask_for_loss()?;
         self.check()
     }
 
     /// Runs `body` inside error scopes and turns what they catch into an [`Error`] about `what`.
     pub(crate) async fn scoped<T>(&self, what: &str, body: impl FnOnce() -> T) -> Result<T, Error> {
         let (result, caught) = self.scoped_later(body);
-        self.judge(what, caught.await)?;
+        self.judge(what, caught.await).await?;
         Ok(result)
     }
 
@@ -326,8 +340,11 @@ impl Gpu {
     }
 
     /// Turns what error scopes caught into an [`Error`] about `what`.
-    fn judge(&self, what: &str, caught: Option<wgpu::Error>) -> Result<(), Error> {
+    async fn judge(&self, what: &str, caught: Option<wgpu::Error>) -> Result<(), Error> {
         self.check()?;
+        if caught.is_some() {
+            self.check_lost().await?;
+        }
         match caught {
             None => Ok(()),
             Some(wgpu::Error::OutOfMemory { .. }) => Err(self.out_of_memory(what)),
@@ -480,7 +497,7 @@ impl Gpu {
             })
             .await
             .map_err(|error| match error {
-                Error::Rejected { what, message } => {
+                Error::Rejected { what: rejected, message } if rejected == what => {
                     Error::Kernel { shader: key.shader, what, message }
                 }
                 other => other,

@@ -260,7 +260,7 @@ impl Program {
             }
         }
         for (label, caught) in unjudged {
-            gpu.judge(label, caught.await)?;
+            gpu.judge(label, caught.await).await?;
         }
         Ok(Program {
             label: recording.label.as_str().into(),

@@ -70,7 +70,7 @@ impl ReadBack {
     pub async fn finish(&self, gpu: &Gpu) -> Result<Vec<f32>, Error> {
         let pending = self.pending.borrow_mut().take();
         let Some(Pending { what, bytes, mapped, caught }) = pending else { return Ok(vec![]) };
-        gpu.judge(&what, caught.await)?;
+        gpu.judge(&what, caught.await).await?;
         let bytes = read_mapped(gpu, &what, &self.staging, bytes, mapped).await?;
         self.staging.unmap();
         Ok(numbers(&bytes).collect())
@@ -155,6 +155,11 @@ async fn read_mapped(
         }
         None => return Err(failed("no answer from the device".into())),
     }
-    let view = staging.get_mapped_range(..bytes).map_err(|error| failed(error.to_string()))?;
-    Ok(view.to_vec())
+    match staging.get_mapped_range(..bytes) {
+        Ok(view) => Ok(view.to_vec()),
+        Err(error) => {
+            gpu.check_lost().await?;
+            Err(failed(error.to_string()))
+        }
+    }
 }

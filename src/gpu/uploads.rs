@@ -74,11 +74,14 @@ impl Uploads {
             let now = bytes.len().min((CHUNK_BYTES - chunk.used) as usize);
             let (part, rest) = bytes.split_at(now);
             let n = part.len() as u64;
-            chunk
-                .staging
-                .get_mapped_range_mut(chunk.used..chunk.used + n)
-                .map_err(failed)?
-                .copy_from_slice(part);
+            match chunk.staging.get_mapped_range_mut(chunk.used..chunk.used + n) {
+                Ok(mut range) => range.copy_from_slice(part),
+                // A buffer made on a lost device is none.
+                Err(error) => {
+                    gpu.check_lost().await?;
+                    return Err(failed(error));
+                }
+            }
             chunk.copies.push(Copy {
                 from: chunk.used,
                 target: target.raw.clone(),
