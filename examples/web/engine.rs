@@ -3,16 +3,17 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use ralu::gpu::{AdapterChoice, AdapterPreference, Gpu, LimitsPolicy};
+use ralu::gpu::{AdapterChoice, AdapterPreference, LimitsPolicy};
 use ralu::models::layers::Precision;
 use ralu::models::source::Remote;
-use ralu::pipeline::{Options, Pipeline};
+use ralu::pipeline::Options;
 use serde::Deserialize;
 use wasm_bindgen::prelude::*;
 
 use crate::about::About;
-use crate::error::{from_error, from_gpu, js_error};
+use crate::error::{from_error, js_error};
 use crate::generation::Generation;
+use crate::model::Model;
 use crate::object::Object;
 use crate::origin::JsOrigin;
 use crate::request;
@@ -20,7 +21,7 @@ use crate::request;
 /// A model, ready to draw.
 #[wasm_bindgen]
 pub struct Engine {
-    pipeline: Rc<Pipeline>,
+    model: Rc<Model>,
     remote: Remote,
     precision: Precision,
     busy: Rc<Cell<bool>>,
@@ -94,7 +95,6 @@ impl Engine {
             },
             ..AdapterChoice::default()
         };
-        let gpu = Gpu::open(&choice).await.map_err(|error| from_gpu(&error))?;
         let remote = Remote::new(name, Box::new(origin));
         let precision = match settings.precision {
             PrecisionField::Auto => Precision::Auto,
@@ -102,10 +102,10 @@ impl Engine {
             PrecisionField::F16 => Precision::F16,
         };
         let options = Options { precision, ..Options::default() };
-        let pipeline = Pipeline::fetch(gpu, Box::new(remote.clone()), options)
+        let model = Model::open(choice, remote.clone(), options)
             .await
             .map_err(|error| from_error(&error))?;
-        Ok(Engine { pipeline: Rc::new(pipeline), remote, precision, busy: Rc::default() })
+        Ok(Engine { model: Rc::new(model), remote, precision, busy: Rc::default() })
     }
 
     /// Starts a request. Nothing happens until the first `next`.
@@ -119,20 +119,23 @@ impl Engine {
         let request =
             request::parse(&request).map_err(|reason| js_error("bad-request", &reason))?;
         // Checked here, so that a bad request fails at once.
-        let settings = self.pipeline.settings(&request).map_err(|error| from_error(&error))?;
-        let about = About::new(&self.pipeline, settings, self.precision);
-        Ok(Generation::new(self.pipeline.clone(), request, about, self.busy.clone()))
+        let pipeline = self.model.pipeline().map_err(|error| from_error(&error))?;
+        let settings = pipeline.settings(&request).map_err(|error| from_error(&error))?;
+        let about = About::new(&pipeline, settings, self.precision);
+        Ok(Generation::new(self.model.clone(), request, about, self.busy.clone()))
     }
 
     /// Frees everything on the GPU.
     pub fn close(&self) {
-        self.pipeline.gpu().destroy();
+        if let Ok(pipeline) = self.model.pipeline() {
+            pipeline.gpu().destroy();
+        }
     }
 
     /// What draws: `AdapterInfo` in `package/ralu.d.ts`.
     #[wasm_bindgen(getter)]
     pub fn adapter(&self) -> JsValue {
-        let report = self.pipeline.gpu().report();
+        let report = self.model.adapter();
         let features: js_sys::Array = report.features.iter().map(|f| JsValue::from(*f)).collect();
         Object::new()
             .with("name", &report.name)
@@ -147,7 +150,8 @@ impl Engine {
     /// Memory in use: `MemoryInfo` in `package/ralu.d.ts`.
     #[wasm_bindgen(getter)]
     pub fn memory(&self) -> JsValue {
-        let counters = self.pipeline.gpu().counters();
+        let pipeline = self.model.pipeline().ok();
+        let counters = pipeline.map(|pipeline| pipeline.gpu().counters()).unwrap_or_default();
         Object::new()
             .number("gpuBytes", counters.bytes_alive)
             .number("gpuPeakBytes", counters.bytes_peak)

@@ -16,18 +16,18 @@ pub fn js_error(code: &str, message: &str) -> JsValue {
     error.into()
 }
 
-pub fn from_gpu(error: &gpu::Error) -> JsValue {
-    js_error(gpu_code(error), &gpu_message(error))
-}
-
 pub fn from_error(error: &Error) -> JsValue {
-    match error {
-        Error::Gpu(error) => from_gpu(error),
-        _ => js_error(code(error), &error.to_string()),
-    }
+    js_error(code(error), &message(error))
 }
 
 /// What happened. What to do is added by `package/ralu.js`: the library's advice is for people with a terminal.
+pub fn message(error: &Error) -> String {
+    match error {
+        Error::Gpu(error) => gpu_message(error),
+        _ => error.to_string(),
+    }
+}
+
 fn gpu_message(error: &gpu::Error) -> String {
     match error {
         gpu::Error::OutOfMemory { what, allocated } => {

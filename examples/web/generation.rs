@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use ralu::pipeline::{Error, Event, Pipeline, Request};
+use ralu::pipeline::{Error, Event, Recovery, Request};
 use wasm_bindgen::prelude::*;
 
 use crate::about::About;
+use crate::model::Model;
 use crate::{error, event};
 
 /// A request in progress. One at a time: runs of one pipeline share its memory.
@@ -30,22 +31,35 @@ struct Shared {
 
 impl Generation {
     /// `busy` is true until it ends.
-    pub fn new(
-        pipeline: Rc<Pipeline>,
-        request: Request,
-        about: About,
-        busy: Rc<Cell<bool>>,
-    ) -> Self {
+    pub fn new(model: Rc<Model>, request: Request, about: About, busy: Rc<Cell<bool>>) -> Self {
         busy.set(true);
         let events = Rc::new(RefCell::new(VecDeque::new()));
         let told = events.clone();
         let driver = async move {
-            let mut run = pipeline.start(request)?;
-            while let Some(event) = run.next().await? {
-                told.borrow_mut().push_back(event);
+            let mut recovery = Recovery::default();
+            loop {
+                let pipeline = model.pipeline()?;
+                let mut run = pipeline.start(recovery.request(&request))?;
+                let lost = loop {
+                    match run.next().await {
+                        Ok(Some(event)) => told.borrow_mut().push_back(event),
+                        Ok(None) => return Ok(()),
+                        Err(error) if recovery.can_go_on(&error, &run) => break error,
+                        Err(error) => return Err(error),
+                    }
+                    pause().await;
+                };
+                drop(run);
+                drop(pipeline);
+                let message = format!(
+                    "The browser lost the GPU ({}). It is opened again, to go on {}.",
+                    error::message(&lost),
+                    recovery.place()
+                );
+                told.borrow_mut().push_back(Event::Warning(message));
                 pause().await;
+                model.revive(&recovery).await?;
             }
-            Ok(())
         };
         Generation(Rc::new(Shared {
             about,

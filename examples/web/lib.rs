@@ -9,6 +9,7 @@ mod engine;
 mod error;
 mod event;
 mod generation;
+mod model;
 mod object;
 mod origin;
 mod request;

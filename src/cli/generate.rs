@@ -108,7 +108,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
             Ok(None) => break,
             Err(error) if recovery.can_go_on(&error, &run) => {
                 drop(run);
-                let message = format!("{error}. Opening it again, to go on {}", place(&recovery));
+                let message = format!("{error}. Opening it again, to go on {}", recovery.place());
                 progress.warn(&message);
                 reporter.emit(&json!({ "event": "warning", "message": message }))?;
                 pipeline = reopen(pipeline, &recovery, args, cache.as_ref())
@@ -181,15 +181,6 @@ fn reopen(
     let gpu = pipelines::open_gpu(&args.adapter.choice(), cache)?;
     let gpu = recovery.be_careful(gpu.with_caps(|caps| caps.tuning = tuning));
     Ok(pollster::block_on(pipeline.revive(gpu))?)
-}
-
-/// Where a run goes on.
-fn place(recovery: &Recovery) -> String {
-    match recovery.checkpoint() {
-        None => "from the start".to_owned(),
-        Some(at) if at.steps() == 0 => format!("with picture {}", at.image() + 1),
-        Some(at) => format!("after step {} of stage {}", at.steps(), at.stage()),
-    }
 }
 
 /// The device with the kernels that are best for this run: see [`tune::tuned`].

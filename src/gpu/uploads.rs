@@ -16,6 +16,9 @@ use crate::tensor::ResidentId;
 const CHUNK_BYTES: u64 = 4 << 20;
 /// Staging buffers: one is filled while the others are on their way.
 const CHUNKS: usize = 4;
+/// Whether a staging buffer's memory is touched only when all that goes there is known. In a browser it is gone at once
+/// when the device is, and to touch it in a later turn is an exception that nothing in between can catch.
+const WRITTEN_AT_ONCE: bool = cfg!(target_arch = "wasm32");
 /// Mapped ranges start on multiples of this (WebGPU).
 const MAP_ALIGNMENT: u64 = 8;
 
@@ -32,7 +35,37 @@ pub struct Uploads {
 struct Chunk {
     staging: wgpu::Buffer,
     used: u64,
+    /// All bytes so far, if they are written at once.
+    collected: Vec<u8>,
     copies: Vec<Copy>,
+}
+
+impl Chunk {
+    async fn push(&mut self, gpu: &Gpu, part: &[u8]) -> Result<(), Error> {
+        match WRITTEN_AT_ONCE {
+            true => self.collected.extend_from_slice(part),
+            false => self.write(gpu, self.used, part).await?,
+        }
+        self.used = (self.used + part.len() as u64).next_multiple_of(MAP_ALIGNMENT);
+        if WRITTEN_AT_ONCE {
+            self.collected.resize(self.used as usize, 0);
+        }
+        Ok(())
+    }
+
+    async fn write(&self, gpu: &Gpu, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        match self.staging.get_mapped_range_mut(at..at + bytes.len() as u64) {
+            Ok(mut range) => {
+                range.copy_from_slice(bytes);
+                Ok(())
+            }
+            // A buffer that was made on a lost device is none.
+            Err(error) => {
+                gpu.check_lost().await?;
+                Err(failed(error))
+            }
+        }
+    }
 }
 
 struct Copy {
@@ -74,21 +107,9 @@ impl Uploads {
             let now = bytes.len().min((CHUNK_BYTES - chunk.used) as usize);
             let (part, rest) = bytes.split_at(now);
             let n = part.len() as u64;
-            match chunk.staging.get_mapped_range_mut(chunk.used..chunk.used + n) {
-                Ok(mut range) => range.copy_from_slice(part),
-                // A buffer made on a lost device is none.
-                Err(error) => {
-                    gpu.check_lost().await?;
-                    return Err(failed(error));
-                }
-            }
-            chunk.copies.push(Copy {
-                from: chunk.used,
-                target: target.raw.clone(),
-                to: offset,
-                bytes: n,
-            });
-            chunk.used = (chunk.used + n).next_multiple_of(MAP_ALIGNMENT);
+            let from = chunk.used;
+            chunk.push(gpu, part).await?;
+            chunk.copies.push(Copy { from, target: target.raw.clone(), to: offset, bytes: n });
             (offset, bytes) = (offset + n, rest);
             if chunk.used == CHUNK_BYTES {
                 self.submit(gpu, chunk).await?;
@@ -140,11 +161,14 @@ impl Uploads {
                 gpu.allocate("an upload", &descriptor).await?
             }
         };
-        Ok(Chunk { staging, used: 0, copies: vec![] })
+        Ok(Chunk { staging, used: 0, collected: Vec::new(), copies: Vec::new() })
     }
 
     /// Starts a chunk's copies, and asks for its memory back.
     async fn submit(&self, gpu: &Gpu, chunk: Chunk) -> Result<(), Error> {
+        if WRITTEN_AT_ONCE {
+            chunk.write(gpu, 0, &chunk.collected).await?;
+        }
         let Chunk { staging, copies, .. } = chunk;
         let copy = || {
             staging.unmap();

@@ -61,6 +61,15 @@ impl Recovery {
         self.checkpoint.as_deref()
     }
 
+    /// The same in words: `after step 2 of stage 1`.
+    pub fn place(&self) -> String {
+        match self.checkpoint() {
+            None => "from the start".to_owned(),
+            Some(at) if at.steps() == 0 => format!("with picture {}", at.image() + 1),
+            Some(at) => format!("after step {} of stage {}", at.steps(), at.stage()),
+        }
+    }
+
     /// Gives a device shorter pieces of work for every one that was lost before it: drivers take one away that is busy
     /// with one piece for too long.
     pub fn be_careful(&self, gpu: Gpu) -> Gpu {

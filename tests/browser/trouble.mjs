@@ -9,6 +9,7 @@ function wrapWebGpu() {
   GPUAdapter.prototype.requestDevice = async function (descriptor) {
     const device = await requestDevice.call(this, descriptor);
     window.devices.push(device);
+    if (window.lostForEver) setTimeout(() => device.destroy(), 100);
     return device;
   };
 
@@ -39,17 +40,31 @@ function wrapWebGpu() {
   };
 }
 
-/** In the page: draws until `when` says so, makes trouble, and tells how the run ends. */
-async function drawInto({ request, when, trouble }) {
+/**
+ * In the page: draws, makes trouble at the first event called `when` (or at all of them), and tells how the run ends.
+ * Trouble is "lost", for the device, or an expression for labels of buffers that do not fit.
+ */
+async function drawInto({ request, when, trouble, always }) {
   const { Ralu, RaluError } = await import("/ralu/ralu.js");
   window.engine ??= await Ralu.load("/models/tiny-flux/", { precision: "f32" });
-  const make = () => (trouble === "lost" ? window.devices.at(-1).destroy() : (window.noRoomFor = new RegExp(trouble)));
+  let made = 0;
+  const make = () => {
+    if (made > 0 && !always) return;
+    made += 1;
+    if (trouble === "lost") window.devices.at(-1).destroy();
+    else window.noRoomFor = new RegExp(trouble);
+  };
+  const warnings = [];
+  let picture;
   try {
     if (when === "start") make();
     for await (const event of window.engine.generate(request)) {
+      if (event.type === "warning") warnings.push(event.message);
+      if (event.type === "image") picture = event.picture.data;
       if (event.type === when) make();
     }
-    return { drawn: true };
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", picture));
+    return { picture: digest.toHex?.() ?? digest.join(), made, warnings };
   } catch (error) {
     const { name, code, message } = error;
     return { name, code, message, typed: error instanceof RaluError };
@@ -71,17 +86,26 @@ export const trouble = ({ browser, server, check, withPage, compare, small, f32 
     );
 
   return {
-    async "a device that is lost is a typed error, and a new engine draws"() {
+    async "a run whose device is lost goes on to the same picture, and one that loses it for ever is a typed error"() {
       const context = await wrapped();
       try {
         await withPage(async (draw, page) => {
-          // While weights are loaded, between two steps, and while nothing is done.
-          for (const when of ["loading", "step", "start"]) {
+          const whole = await page.evaluate(drawInto, { request: small, when: "never" });
+          // Between two steps, while nothing is done, and while weights are loaded for a new engine.
+          for (const [when, place] of [["step", /after step \d of stage 1/], ["start", /from the start/], ["loading", /from the start/]]) {
+            if (when === "loading") await draw.dispose();
             const result = await page.evaluate(drawInto, { request: small, when, trouble: "lost" });
-            expect(result, "device-lost", /lost the GPU/, `lost at ${when}`);
-            await draw.dispose();
+            const said = result.warnings?.filter((text) => /lost the GPU.*opened again/.test(text)) ?? [];
+            check(
+              result.picture === whole.picture && result.made === 1 && said.length === 1 && place.test(said[0]),
+              `lost at ${when}: ${JSON.stringify(result)} instead of the picture ${whole.picture}`,
+            );
           }
-          compare(await draw({ ...f32, request: small }), small, ", after three lost devices");
+          await draw.dispose();
+          const result = await page.evaluate(drawInto, { request: small, when: "loading", trouble: "lost", always: true });
+          expect(result, "device-lost", /lost the GPU/, "lost for ever");
+          await draw.dispose();
+          compare(await draw({ ...f32, request: small }), small, ", after all lost devices");
           // What is disposed of gives its memory back at once.
           await draw.dispose();
           const reason = await page.evaluate(() => window.devices.at(-1).lost.then((info) => info.reason));
@@ -135,14 +159,25 @@ export const trouble = ({ browser, server, check, withPage, compare, small, f32 
         };
         await button.click();
         await step();
+        // Once: the page says so, and goes on.
+        await page.evaluate(() => window.devices.at(-1).destroy());
+        await state("done");
+        const warning = await page.locator("#warning").textContent();
+        check(/lost the GPU.*opened again/.test(warning), `the page warns: ${warning}`);
+        const cards = await page.locator("#timeline li").count();
+        check(cards === 3, `the timeline has ${cards} stages`);
+        // For ever: the button loads the model onto a new device.
+        await page.evaluate(() => (window.lostForEver = true));
+        await button.click();
         await page.evaluate(() => window.devices.at(-1).destroy());
         await failed("device-lost", /lost the GPU.*Draw/s);
-        // The button loads the model onto a new device.
+        await page.evaluate(() => (window.lostForEver = false));
         await button.click();
         await step();
         check((await shown()).hidden, "the error is still there");
         await page.keyboard.press("Escape");
         await state("cancelled");
+        const devices = await page.evaluate(() => window.devices.length);
         // A larger picture needs other memory.
         await page.evaluate(() => (window.noRoomFor = /./));
         await page.getByLabel("Size").selectOption("256");
@@ -155,7 +190,8 @@ export const trouble = ({ browser, server, check, withPage, compare, small, f32 
         check((await shown()).hidden, "the error is still there");
         const caption = await page.locator("#caption").textContent();
         check(/Seed 7, 128 × 128/.test(caption), `afterwards the page shows ${caption}`);
-        check((await page.evaluate(() => window.devices.length)) === 2, "the full device was not used again");
+        const opened = await page.evaluate(() => window.devices.length);
+        check(opened === devices, `the full device was not used again: ${opened} were opened, ${devices} before`);
       } finally {
         await context.close();
       }

@@ -20,6 +20,7 @@ export type ErrorCode =
   /** The picture needs larger buffers than the adapter has. */
   | "too-large"
   | "out-of-memory"
+  /** Three times without a step between; once is a warning, and the run goes on. */
   | "device-lost"
   /** NaN or infinity came out of the network. */
   | "not-finite"

@@ -18,7 +18,7 @@ const ADVICE = {
     "The GPU's memory is full. Make the picture smaller, close other tabs that use the GPU, or load the model in 16 bits (precision: 'f16').",
   "too-large": "This picture needs larger buffers than this adapter has. Make it smaller.",
   "device-lost":
-    "The browser lost the GPU: a driver update, sleep, or too long a piece of work does that. Load the model again; if it happens again, make the picture smaller.",
+    "The browser lost the GPU again and again: a driver update, sleep, or too long a piece of work does that. Load the model again; if that does not help, make the picture smaller.",
   "not-finite":
     "The network's numbers overflowed, so there is no picture. Load the model with precision 'f32', or download it again.",
   gpu: "The browser refused a piece of GPU work. This is a bug: please report it with the message below.",

@@ -44,14 +44,19 @@ function fail(error) {
   status("Nothing is running.", null);
 }
 
+/** Each once: a run that goes on after it lost its GPU says again what is to be said of the request. */
+const warnings = new Set();
+
 function warn(text) {
-  $("warning").textContent = text;
+  warnings.add(text);
+  $("warning").textContent = [...warnings].join("\n");
   $("warning").hidden = false;
 }
 
 function quiet() {
   $("error").hidden = true;
   $("warning").hidden = true;
+  warnings.clear();
 }
 
 // ---- the request, in the form and in the address ---------------------------------------------
@@ -182,6 +187,8 @@ function outline(target, { rows, columns, selected }) {
 let stages = [];
 
 function addStage({ stage, of, tokens, steps }) {
+  // A run that lost its GPU goes on in a stage that has its card.
+  if (stages[stage]) return;
   const item = document.createElement("li");
   item.innerHTML = `<button type="button" aria-pressed="false" disabled><canvas width="1" height="1"></canvas><div class="steps"></div><b></b><span></span><span></span></button>`;
   const [button, thumbnail, ticks, title, time, size] = item.querySelectorAll("button, canvas, .steps, b, span");
