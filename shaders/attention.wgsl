@@ -6,7 +6,7 @@
 //                       positions)
 //   y    [M, H*D]
 //   state [M, H, 2]     maximum and sum so far, where keys come in several buffers: one dispatch each, all but
-//                       the FIRST continue from y and state, all but the LAST leave y unnormalised
+//                       the first continue from y and state, all but the last leave y unnormalised
 //
 // One invocation keeps one query row of one head and its output row in registers and walks over the keys,
 // four at a time. All invocations of a workgroup read the same key, so those reads are uniform.
@@ -41,7 +41,7 @@ fn main(
     }
     var maximum = MASKED;
     var total = 0.0;
-    if (!FIRST) {
+    if (!is_first()) {
         maximum = state[row_state].x;
         total = state[row_state].y;
         for (var i = 0u; i < D4; i++) {
@@ -89,11 +89,11 @@ fn main(
     if (row >= params.m) {
         return;
     }
-    if (!LAST) {
+    if (!is_last()) {
         state[row_state] = vec2<f32>(maximum, total);
     }
     // A row that attends to nothing gives zeros.
-    let factor = select(select(0.0, 1.0 / total, total > 0.0), 1.0, !LAST);
+    let factor = select(select(0.0, 1.0 / total, total > 0.0), 1.0, !is_last());
     for (var i = 0u; i < D4; i++) {
         y[y_at + i] = output[i] * factor;
     }

@@ -56,7 +56,7 @@ fn main(
     }
     for (var i = index; i < QUERIES; i += LANES * BLOCKS) {
         var start = MASKED;
-        if (!FIRST) {
+        if (!is_first()) {
             start = state[state_at(head, first_row + i)].x;
         }
         reference[i] = start;
@@ -72,7 +72,7 @@ fn main(
         for (var c = 0u; c < COLUMNS; c++) {
             output[c * ROWS + r] = vec4<f32>();
         }
-        if (!FIRST) {
+        if (!is_first()) {
             let row = first_row + block + r;
             if (lane == 0u) {
                 total[r] = state[state_at(head, row)].y;
@@ -182,11 +182,11 @@ fn main(
         for (var l = 0u; l < LANES; l++) {
             sum += weights[i * LANES + l].x;
         }
-        if (!LAST && first_row + i < params.m) {
+        if (!is_last() && first_row + i < params.m) {
             state[state_at(head, first_row + i)] = vec2<f32>(reference[i], sum);
         }
         // A row that attends to nothing gives zeros.
-        decay[i] = select(select(0.0, 1.0 / sum, sum > 0.0), 1.0, !LAST);
+        decay[i] = select(select(0.0, 1.0 / sum, sum > 0.0), 1.0, !is_last());
     }
     workgroupBarrier();
     for (var r = 0u; r < ROWS; r++) {

@@ -27,14 +27,22 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> state: array<vec2<f32>>;
 
-override FIRST: bool = true;
-override LAST: bool = true;
 override D4: u32 = 4u;          // a quarter of the head width
 override CAUSAL: bool = false;
 override HAS_BIAS: bool = false;
 
 // Below every score that can occur; a literal infinity is not WGSL, and inf - inf would be NaN.
 const MASKED: f32 = -3.0e38;
+
+// Whether these keys are the first ones, and the last ones, of all. Not overrides: drivers take a second to compile a
+// kernel of tiles, and nothing that is asked once for a block of keys is worth four of them.
+fn is_first() -> bool {
+    return params.first_key == 0u;
+}
+
+fn is_last() -> bool {
+    return params.first_key + params.n == params.all_keys;
+}
 
 // Where a row of y and its state are. Rows past the end repeat the last one.
 fn y_row(head: u32, row: u32) -> u32 {

@@ -195,7 +195,7 @@ pub fn attention_over<'r>(
         for first_head in (0..heads).step_by(heads_at_once) {
             let count = heads_at_once.min(heads - first_head);
             let column = first_head * d;
-            for (i, (first_key, keys, strides)) in key_pieces.iter().enumerate() {
+            for (first_key, keys, strides) in &key_pieces {
                 let [(k_buffer, k_at), (v_buffer, v_at)] = [keys.at[0], keys.at[1]];
                 let params = Params {
                     m: piece.rows as u32,
@@ -220,8 +220,6 @@ pub fn attention_over<'r>(
                     ("D4", f64::from(quads(d))),
                     ("CAUSAL", flag(options.causal)),
                     ("HAS_BIAS", flag(bias.is_some())),
-                    ("FIRST", flag(i == 0)),
-                    ("LAST", flag(i + 1 == key_pieces.len())),
                 ];
                 overrides.extend(&geometry.overrides);
                 recorder.dispatch(Dispatch {
