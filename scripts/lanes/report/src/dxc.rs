@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use libloading::{Library, Symbol};
@@ -72,41 +73,80 @@ type Release = unsafe extern "C" fn(Object) -> u32;
 /// Compiles the files of a folder, or as many of each kernel as `most` says. Their first lines are comments that name the
 /// entry point.
 pub fn run(library: &Path, profile: &str, folder: &Path, most: &str) -> Result<()> {
-    let dxc = Dxc::open(library)?;
     let mut all: Vec<PathBuf> =
         std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     all.sort();
     let files = if most == "all" { all.clone() } else { spread(&all, most.parse()?) };
-    let (mut refused, mut slowest) = (0, (0.0, String::new()));
+    let mut texts = Vec::new();
     for path in &files {
-        let text = std::fs::read_to_string(path)?;
-        let entry = text.lines().next().and_then(|line| line.strip_prefix("// "));
-        let entry = entry.ok_or_else(|| format!("{}: no entry point", path.display()))?;
-        let start = Instant::now();
-        if let Err(message) = dxc.compile(&text, entry, profile) {
-            println!("{}: {message}", path.display());
-            refused += 1;
+        texts.push(Text::read(path)?);
+    }
+    // Threads take what the others left.
+    let next = AtomicUsize::new(0);
+    let worker = || -> std::result::Result<(usize, f64, usize), String> {
+        let dxc = Dxc::open(library).map_err(|error| error.to_string())?;
+        let (mut refused, mut seconds, mut slowest) = (0, 0.0, 0);
+        while let Some((i, text)) = text_at(&texts, &next) {
+            let start = Instant::now();
+            if let Err(message) = dxc.compile(&text.hlsl, &text.entry, profile) {
+                println!("{}: {message}", files[i].display());
+                refused += 1;
+            }
+            let taken = start.elapsed().as_secs_f64();
+            if taken > seconds {
+                (seconds, slowest) = (taken, i);
+            }
         }
-        let seconds = start.elapsed().as_secs_f64();
+        Ok((refused, seconds, slowest))
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let done = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+    });
+    let (mut refused, mut slowest) = (0, (0.0, 0));
+    for thread in done {
+        let (n, seconds, file) = thread.map_err(|_| "a thread panicked")??;
+        refused += n;
         if seconds > slowest.0 {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            slowest = (seconds, name.into_owned());
+            slowest = (seconds, file);
         }
     }
+    let (n, total) = (files.len(), all.len());
+    let name = files.get(slowest.1).and_then(|path| path.file_stem()).unwrap_or_default();
     println!(
-        "note: {refused} of {} refused; the slowest took {:.1} s ({})",
-        files.len(),
+        "note: {refused} of {n} refused; the slowest took {:.1} s ({})",
         slowest.0,
-        slowest.1
+        name.to_string_lossy()
     );
-    if files.len() < all.len() {
-        println!("part: {} of {}, at most {most} of each kernel", files.len(), all.len());
+    if n < total {
+        println!("part: {n} of {total}, at most {most} of each kernel");
     }
-    match (files.len(), refused) {
+    match (n, refused) {
         (0, _) => Err(format!("{} is empty", folder.display()).into()),
         (_, 0) => Ok(()),
         _ => Err(format!("DXC refuses {refused} files").into()),
     }
+}
+
+struct Text {
+    hlsl: String,
+    entry: String,
+}
+
+impl Text {
+    fn read(path: &Path) -> Result<Text> {
+        let hlsl = std::fs::read_to_string(path)?;
+        let entry = hlsl.lines().next().and_then(|line| line.strip_prefix("// "));
+        let entry = entry.ok_or_else(|| format!("{}: no entry point", path.display()))?.to_owned();
+        Ok(Text { hlsl, entry })
+    }
+}
+
+/// The next text that nobody has taken.
+fn text_at<'a>(texts: &'a [Text], next: &AtomicUsize) -> Option<(usize, &'a Text)> {
+    let i = next.fetch_add(1, Ordering::Relaxed);
+    Some((i, texts.get(i)?))
 }
 
 /// At most `most` files of each kernel, from its first to its last. Names are `number-kernel.hlsl`.
