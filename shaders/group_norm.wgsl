@@ -138,6 +138,9 @@ fn apply(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let first = (group.x + group.y * groups.x) * ITEMS;
+    // Where whole pixels fit into a workgroup's lanes, all items of a lane are of the same channels.
+    var factor = affine[lane % C4];
+    var offset = affine[params.c4 + lane % C4];
     for (var i = 0u; i < ITEMS; i += LANES) {
         let index = first + i + lane;
         let pixel = index / C4;
@@ -145,7 +148,11 @@ fn apply(
         if (pixel >= params.pixels) {
             return;
         }
-        var v = x[params.x_offset + pixel * params.x_stride + c] * affine[c] + affine[params.c4 + c];
+        if (LANES % C4 != 0u) {
+            factor = affine[c];
+            offset = affine[params.c4 + c];
+        }
+        var v = x[params.x_offset + pixel * params.x_stride + c] * factor + offset;
         if (SILU_AFTER) {
             v = activate4(v, SILU);
         }

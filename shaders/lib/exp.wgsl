@@ -6,18 +6,14 @@
 // Below -87 the result is held at 1.6e-38: no denormals. NaN stays NaN, so that a sum that overflowed is noticed;
 // drivers may drop clamp's and `x != x`, so its bits are asked.
 fn exp4(x: vec4<f32>) -> vec4<f32> {
-    let result = exp4_within(clamp(x, vec4<f32>(-87.0), vec4<f32>(88.0)));
-    return select(result, x, (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
-}
-
-// Of numbers from -87 to 88; anything for others and NaN.
-fn exp4_within(x: vec4<f32>) -> vec4<f32> {
+    let held = clamp(x, vec4<f32>(-87.0), vec4<f32>(88.0));
     // Adding 1.5 * 2^23 leaves the nearest integer in the low bits. Software drivers convert floats to integers one
     // lane after the other, with checks; this is faster by half.
-    let i = bitcast<vec4<i32>>(x * 1.4426950408889634 + 12582912.0) - 0x4b400000;
+    let i = bitcast<vec4<i32>>(held * 1.4426950408889634 + 12582912.0) - 0x4b400000;
     let k = vec4<f32>(i);
-    let r = (x - k * 0.693359375) + k * 2.12194440e-4;
+    let r = (held - k * 0.693359375) + k * 2.12194440e-4;
     let p = ((((1.9875691500e-4 * r + 1.3981999507e-3) * r + 8.3334519073e-3) * r + 4.1665795894e-2) * r
         + 1.6666665459e-1) * r + 5.0000001201e-1;
-    return (p * r * r + r + 1.0) * bitcast<vec4<f32>>((i + 127) << vec4<u32>(23u));
+    let result = (p * r * r + r + 1.0) * bitcast<vec4<f32>>((i + 127) << vec4<u32>(23u));
+    return select(result, x, (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
 }

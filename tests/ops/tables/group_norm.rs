@@ -1,8 +1,8 @@
 //! Group norms.
 
-use super::{SIGMOID, check_all};
+use super::{activation_tolerance, check_all, largest};
 use crate::common::{Bands, EPSILON, Frame, Lab, Random, Tolerance, assert_close};
-use ralu::ops::{self, reference};
+use ralu::ops::{self, Activation, reference};
 
 #[derive(Clone, Copy, Debug)]
 struct GroupNormCase {
@@ -79,9 +79,11 @@ async fn check_group_norm(lab: &Lab, label: &str, case: &GroupNormCase) {
     // x * factor and mean * factor are rounded before they cancel: an offset of many deviations costs as
     // many roundings. A uniform distribution's deviation is its half width / sqrt(3).
     let cancellation = 1.0 + f64::from(offset / magnitude) * 3f64.sqrt();
-    let tolerance = Tolerance::scale(EPSILON * 8.0 * cancellation)
-        .plus(Tolerance::sum(1).plus(Tolerance::scale(EPSILON * 8.0)))
-        .plus(Tolerance::relative(if silu { SIGMOID } else { 0.0 }));
+    let mut tolerance = Tolerance::scale(EPSILON * 8.0 * cancellation)
+        .plus(Tolerance::sum(1).plus(Tolerance::scale(EPSILON * 8.0)));
+    if silu {
+        tolerance = tolerance.plus(activation_tolerance(Activation::Silu, largest(&expected)));
+    }
     let label = format!("group_norm {label}");
     assert_close(&label, [pixels, channels], &lab.read_view(&ys).await, &expected, tolerance);
 }

@@ -194,26 +194,30 @@ pub fn largest(values: &[f64]) -> f64 {
 /// where the additions have less. Its truncation is 0.05. lavapipe's largest error is 1.98 roundings.
 pub const EXP: f64 = 3.0 * EPSILON;
 
-/// `a / (1 + exp)`: an addition, a division (2.5 ulp, or 5 roundings, are allowed) and a product.
-pub const SIGMOID: f64 = EXP + 7.0 * EPSILON;
+/// `x / (1 + 2^t)`: 2^t (1.7 roundings where drivers round every product), an addition and a division (2.5 ulp, or 5
+/// roundings, are allowed).
+const GATED: f64 = 8.0 * EPSILON;
 
 /// What the activation adds for arguments up to `magnitude`.
 pub fn activation_tolerance(activation: Activation, magnitude: f64) -> Tolerance {
-    // Where the argument of exp is held at 80, x * 1.8e-35 is left.
+    // Where t is held at 116, x * 1.2e-35 is left.
     let held = 2e-35 * magnitude;
-    // An argument t = c x that is off by n roundings moves x sigmoid(t) by n t^2 sigmoid'(t) / c, and
-    // t^2 sigmoid'(t) is at most 0.44.
+    // An argument u = c x that is off by n roundings moves x sigmoid(u) by n u^2 sigmoid'(u) / c, and
+    // u^2 sigmoid'(u) is at most 0.44.
     let argument = |n: f64, c: f64| 0.44 / c * n * EPSILON;
     match activation {
         Activation::Identity => Tolerance::default(),
-        Activation::Silu => Tolerance { relative: SIGMOID, absolute: held, scale: 0.0 },
-        // 1.702 and the product.
-        Activation::QuickGelu => {
-            Tolerance { relative: SIGMOID, absolute: held + argument(2.0, 1.702), scale: 0.0 }
+        // 1 / ln 2 and the product.
+        Activation::Silu => {
+            Tolerance { relative: GATED, absolute: held + argument(2.0, 1.0), scale: 0.0 }
         }
-        // Both constants, five products and a sum of equal signs. t is 1.6 x or more.
+        // 1.702 / ln 2 and the product.
+        Activation::QuickGelu => {
+            Tolerance { relative: GATED, absolute: held + argument(2.0, 1.702), scale: 0.0 }
+        }
+        // Both constants, four products and a sum of equal signs. u is 1.6 x or more.
         Activation::GeluTanh => {
-            Tolerance { relative: SIGMOID, absolute: held + argument(8.0, 1.596), scale: 0.0 }
+            Tolerance { relative: GATED, absolute: held + argument(7.0, 1.596), scale: 0.0 }
         }
         // The polynomial is good to 1.5e-7, and its terms (up to 1.45, of both signs) are rounded twice each; the
         // division is t's. From 6 on the error function is 1.
