@@ -42,15 +42,14 @@ struct Chunk {
 
 impl Chunk {
     async fn push(&mut self, gpu: &Gpu, part: &[u8]) -> Result<(), Error> {
-        match WRITTEN_AT_ONCE {
-            true => self.collected.extend_from_slice(part),
-            false => self.write(gpu, self.used, part).await?,
-        }
-        self.used = (self.used + part.len() as u64).next_multiple_of(MAP_ALIGNMENT);
+        let at = self.used;
+        self.used = (at + part.len() as u64).next_multiple_of(MAP_ALIGNMENT);
         if WRITTEN_AT_ONCE {
+            self.collected.extend_from_slice(part);
             self.collected.resize(self.used as usize, 0);
+            return Ok(());
         }
-        Ok(())
+        self.write(gpu, at, part).await
     }
 
     async fn write(&self, gpu: &Gpu, at: u64, bytes: &[u8]) -> Result<(), Error> {
@@ -161,7 +160,9 @@ impl Uploads {
                 gpu.allocate("an upload", &descriptor).await?
             }
         };
-        Ok(Chunk { staging, used: 0, collected: Vec::new(), copies: Vec::new() })
+        let room = if WRITTEN_AT_ONCE { CHUNK_BYTES as usize } else { 0 };
+        let collected = Vec::with_capacity(room);
+        Ok(Chunk { staging, used: 0, collected, copies: Vec::new() })
     }
 
     /// Starts a chunk's copies, and asks for its memory back.
