@@ -13,6 +13,8 @@ backend=vulkan
 # As scripts/lanes/report wants it: an adapter's number, or a backend.
 which=
 fixtures=all
+# The tests that compare a model with its reference, by parts of their names.
+models=(equals is_right)
 
 # Latents of two drivers differ by rounding alone: relative L2, f32.
 limit=1e-3
@@ -69,11 +71,6 @@ use_adapter() {
   "${runner[@]}" "$(program)" devices --json >"$OUT/devices.json" ||
     not_run "no adapter could be used: $(tr -d '\n' <"$OUT/devices.json")"
   "$report" adapter "${which:-$backend}" "$OUT/devices.json" >>"$OUT/about.tsv" || not_run "no $backend adapter"
-
-  # How cargo starts test programs.
-  local triple=${target:-x86_64-unknown-linux-gnu}
-  triple=${triple//-/_}
-  [ ${#runner[@]} -eq 0 ] || export "CARGO_TARGET_${triple^^}_RUNNER=${runner[*]}"
   export RALU_TEST_BACKEND=$backend
 }
 
@@ -88,25 +85,29 @@ draw_all() {
     skip fixtures "left out by --quick"
   elif [ "$fixtures" = all ]; then
     step f16-range f16_range
-    step fixtures fixture_tests
+    step fixtures run_test pipeline "${models[@]}"
   else
     skip f16-range "$fixtures"
     skip fixtures "$fixtures"
   fi
 }
 
+# run_test TEST ARGUMENT...: a test as scripts/lanes/test-programs built it.
+run_test() {
+  local program
+  program=$(sed -n "s/^$1 //p" "$PORTABILITY/programs/${target:-native}")
+  [ -n "$program" ] || { echo "the test $1 was not built" && return 1; }
+  shift
+  "${runner[@]}" "$program" "$@"
+}
+
 op_table() {
-  cargo test --release ${target:+--target "$target"} --test ops -- "${ops[@]}"
+  run_test ops "${ops[@]}"
   [ ${#ops[@]} -eq 0 ] || echo "part: ${ops[*]}"
 }
 
 # Weights in f16 against f32; products in f16 too, with blocks that leave its range, where the adapter has such products.
 f16_range() {
-  cargo test --release ${target:+--target "$target"} --test f16_range -- --nocapture | tee "$OUT/f16-range.txt"
+  run_test f16_range --nocapture | tee "$OUT/f16-range.txt"
   sed -n -E 's/^(weights|products) [^:]*: ([^,]*).*/\1 \2/p' "$OUT/f16-range.txt" | paste -sd, | sed 's/^/note: /; s/,/, /'
-}
-
-fixture_tests() {
-  cargo test --release ${target:+--target "$target"} --test pipeline -- "$@"
-  [ $# -eq 0 ] || echo "part: $*"
 }
