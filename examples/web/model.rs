@@ -11,7 +11,7 @@ use ralu::pipeline::{Error, Options, Pipeline, Recovery};
 pub struct Model {
     choice: AdapterChoice,
     report: AdapterReport,
-    /// `None` after a loss with which no new device could be had.
+    /// `None` after a loss in which the model could not be moved.
     pipeline: RefCell<Option<Rc<Pipeline>>>,
 }
 
@@ -49,5 +49,5 @@ impl Model {
 }
 
 fn lost() -> gpu::Error {
-    gpu::Error::Lost { reason: "no other could be opened in its place".to_owned() }
+    gpu::Error::Lost { reason: "the model could not be moved to another".to_owned() }
 }
