@@ -35,6 +35,7 @@
 //!
 //! The library never blocks, spawns threads, prints, or reads the environment.
 
+pub mod escape;
 pub mod gpu;
 pub mod models;
 pub mod ops;
