@@ -31,15 +31,22 @@ const OVERLONG_SECONDS: f64 = 1.0;
 /// How many times the cautious first slice a slice may become.
 const MAX_GROWTH: f64 = 64.0;
 
-/// Names a submission; see [`Gpu::finish`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
+/// The submissions of one start of a program, or of several; see [`Gpu::finish`]. What goes wrong in them is told to the
+/// holder of the ticket, whoever else waits on the same queue.
+#[derive(Clone, Debug, Default)]
+pub struct Ticket {
+    /// The number of the last submission.
+    last: u64,
+    /// The first error that was found in any of them.
+    failure: Rc<RefCell<Option<Error>>>,
+}
 
 /// Slices whose end was not yet seen, oldest first.
 #[derive(Default)]
 pub(super) struct InFlight {
     slices: RefCell<VecDeque<Slice>>,
-    last: Cell<Ticket>,
+    /// The number of the last one.
+    last: Cell<u64>,
     pace: Cell<Pace>,
     overlong: Cell<Option<Overlong>>,
     /// How long a slice may be where others want the device too.
@@ -56,7 +63,9 @@ pub(crate) struct Overlong {
 }
 
 struct Slice {
-    ticket: Ticket,
+    number: u64,
+    /// Of its ticket.
+    failure: Rc<RefCell<Option<Error>>>,
     label: Rc<str>,
     flops: f64,
     /// FLOPs of its largest dispatch.
@@ -92,26 +101,27 @@ impl Gpu {
         }
     }
 
-    /// Submits a slice, and waits until few enough are queued.
+    /// Submits a slice for `ticket`, and waits until few enough are queued. Fails if an earlier slice of the ticket did.
     pub(super) async fn enqueue(
         &self,
+        ticket: &mut Ticket,
         label: &Rc<str>,
         flops: f64,
         largest: f64,
         encode: impl FnOnce() -> wgpu::CommandBuffer,
-    ) -> Result<Ticket, Error> {
+    ) -> Result<(), Error> {
         let submitted = Instant::now();
         let (_index, caught) = self.scoped_later(|| self.queue.submit([encode()]));
         self.ledger().update(|c| c.submissions += 1);
         let done = Signal::default();
         let set = done.clone();
         self.queue.on_submitted_work_done(move || set.set());
-        let ticket = Ticket(self.in_flight.last.get().0 + 1);
-        self.in_flight.last.set(ticket);
-        let label = label.clone();
+        ticket.last = self.in_flight.last.get() + 1;
+        self.in_flight.last.set(ticket.last);
         let slice = Slice {
-            ticket,
-            label,
+            number: ticket.last,
+            failure: ticket.failure.clone(),
+            label: label.clone(),
             flops,
             largest,
             submitted,
@@ -125,7 +135,7 @@ impl Gpu {
             self.retire_oldest().await?;
         }
         turn().await;
-        Ok(ticket)
+        ticket.outcome()
     }
 
     /// A dispatch that took so long that a driver might have taken the device away, if there was one since this was asked
@@ -134,35 +144,40 @@ impl Gpu {
         self.in_flight.overlong.take()
     }
 
-    /// Waits until the submission that `ticket` names, and all before it, have run, and reports what went wrong in
-    /// them.
-    pub async fn finish(&self, ticket: Ticket) -> Result<(), Error> {
-        let is_due = || self.in_flight.slices.borrow().front().is_some_and(|s| s.ticket <= ticket);
+    /// Waits until the submissions of `ticket`, and all before them, have run, and reports what went wrong in its own.
+    pub async fn finish(&self, ticket: &Ticket) -> Result<(), Error> {
+        let is_due =
+            || self.in_flight.slices.borrow().front().is_some_and(|s| s.number <= ticket.last);
         while is_due() {
             self.retire_oldest().await?;
         }
-        Ok(())
+        ticket.outcome()
     }
 
-    /// Whether the submission that `ticket` names has run, as far as can be said without waiting. Where a driver runs
-    /// commands as they are submitted, it always has.
-    pub fn has_run(&self, ticket: Ticket) -> bool {
+    /// Whether the submissions of `ticket` have run, as far as can be said without waiting. Where a driver runs commands
+    /// as they are submitted, they always have.
+    pub fn has_run(&self, ticket: &Ticket) -> bool {
+        self.has_ended(ticket.last)
+    }
+
+    /// Whether slice number `number` and all before it have run.
+    fn has_ended(&self, number: u64) -> bool {
         // Natively, callbacks run inside `poll`.
         let _ = self.device.poll(wgpu::PollType::Poll);
         let slices = self.in_flight.slices.borrow();
-        slices.iter().take_while(|slice| slice.ticket <= ticket).all(|slice| slice.done.is_set())
+        slices.iter().take_while(|slice| slice.number <= number).all(|slice| slice.done.is_set())
     }
 
-    /// Waits for the oldest slice.
+    /// Waits for the oldest slice. What went wrong in it is left to its ticket; a lost device is everybody's error.
     async fn retire_oldest(&self) -> Result<(), Error> {
-        let oldest = self.in_flight.slices.borrow().front().map(|s| (s.ticket, s.done.clone()));
-        let Some((ticket, done)) = oldest else { return Ok(()) };
-        let watched = !self.has_run(ticket);
+        let oldest = self.in_flight.slices.borrow().front().map(|s| (s.number, s.done.clone()));
+        let Some((number, done)) = oldest else { return Ok(()) };
+        let watched = !self.has_ended(number);
         done.wait(self).await;
         let slice = {
             let mut slices = self.in_flight.slices.borrow_mut();
             // Another run on this device may have taken it meanwhile.
-            let is_first = slices.front().is_some_and(|slice| slice.ticket == ticket);
+            let is_first = slices.front().is_some_and(|slice| slice.number == number);
             if is_first { slices.pop_front() } else { None }
         };
         let Some(slice) = slice else { return Ok(()) };
@@ -175,7 +190,13 @@ impl Gpu {
         {
             self.in_flight.overlong.set(Some(Overlong { seconds, flops: slice.largest }));
         }
-        self.judge(&slice.label, slice.caught.await).await
+        match self.judge(&slice.label, slice.caught.await).await {
+            Err(error) if !matches!(error, Error::Lost { .. }) => {
+                slice.failure.borrow_mut().get_or_insert(error);
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     /// The submission to sleep for: the oldest that has not ended. `None` if there is none.
@@ -183,6 +204,13 @@ impl Gpu {
     pub(super) fn oldest_pending(&self) -> Option<wgpu::SubmissionIndex> {
         let slices = self.in_flight.slices.borrow();
         slices.iter().find(|slice| !slice.done.is_set()).map(|slice| slice.index.clone())
+    }
+}
+
+impl Ticket {
+    /// The error that was found in its submissions, once.
+    fn outcome(&self) -> Result<(), Error> {
+        self.failure.borrow_mut().take().map_or(Ok(()), Err)
     }
 }
 

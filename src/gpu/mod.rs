@@ -3,17 +3,22 @@
 //! [`Gpu`] is the device. [`Store`] holds what outlives a recording (weights, latents, inputs), [`SlotPool`]
 //! the buffers that recordings share for their temporaries, and [`Program`] is a compiled recording.
 //!
-//! Nothing here blocks: results are awaited, and [`block_on`] is the executor that native faces use, which
-//! sleeps inside the driver while the GPU works. wgpu reports late and asynchronously, so everything that
-//! compiles, allocates or submits does so inside error scopes and returns an [`Error`] that names the kernel.
+//! Nothing here blocks: results are awaited, under any executor (`poller` polls the device while a future waits).
+//! [`block_on`] is one for native programs that have none, and sleeps inside the driver while the GPU works. wgpu reports
+//! late and asynchronously, so everything that compiles, allocates or submits does so inside error scopes and returns an
+//! [`Error`] that names the kernel.
 //!
 //! Low-level and unstable.
 
 mod adapters;
+#[cfg(not(target_arch = "wasm32"))]
+mod block_on;
 mod error;
 mod faults;
 mod in_flight;
 mod pipeline_cache;
+#[cfg(not(target_arch = "wasm32"))]
+mod poller;
 mod profile;
 mod program;
 mod read_back;
@@ -27,6 +32,8 @@ pub use adapters::{
     AdapterChoice, AdapterPreference, AdapterReport, FeaturesPolicy, LimitsPolicy, describe,
     device_descriptor, list_adapters,
 };
+#[cfg(not(target_arch = "wasm32"))]
+pub use block_on::{block_on, block_on_while};
 pub use error::{Error, human_bytes};
 pub use faults::Faults;
 pub use in_flight::Ticket;
@@ -34,8 +41,6 @@ pub use profile::{KernelTime, Profiler, ProgramTimes};
 pub use program::{Program, SlotPool};
 pub use read_back::ReadBack;
 pub use shader::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
-#[cfg(not(target_arch = "wasm32"))]
-pub use signal::{block_on, block_on_while};
 pub use store::Store;
 pub(crate) use turn::{Turns, at_once};
 pub use uploads::Uploads;
@@ -86,6 +91,8 @@ pub struct Gpu {
     caps: Cell<Caps>,
     first_slice_flops: f64,
     in_flight: in_flight::InFlight,
+    #[cfg(not(target_arch = "wasm32"))]
+    poller: poller::Poller,
     pipeline_cache: RefCell<Option<wgpu::PipelineCache>>,
     layouts: RefCell<HashMap<Vec<Access>, Layout>>,
     pipelines: RefCell<HashMap<String, Arc<wgpu::ComputePipeline>>>,
@@ -202,6 +209,8 @@ impl Gpu {
             caps: Cell::new(caps),
             first_slice_flops: if discrete { 400e9 } else { 20e9 },
             in_flight: Default::default(),
+            #[cfg(not(target_arch = "wasm32"))]
+            poller: Default::default(),
             pipeline_cache: RefCell::default(),
             layouts: RefCell::default(),
             pipelines: RefCell::default(),

@@ -4,7 +4,8 @@
 //! after each dispatch. Adapters that allow it write them inside a pass; for the others, WebGPU in a browser among
 //! them, each dispatch has a pass of its own, which costs more than the timestamps. Results are the same bits.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::read_back::{self, map_read};
@@ -47,19 +48,44 @@ impl ProgramTimes {
 /// Times the programs of a device while it lives.
 pub struct Profiler<'g> {
     gpu: &'g Gpu,
+    /// While it is paused.
+    parked: RefCell<Option<Timers>>,
 }
 
-impl Profiler<'_> {
+impl<'g> Profiler<'g> {
     /// The programs that have run since the last call.
     pub fn take(&self) -> Vec<ProgramTimes> {
         std::mem::take(&mut *self.gpu.profiled.borrow_mut())
+    }
+
+    /// Stops timing until [`Profiler::resume`]: what others run on the device is not this profiler's.
+    pub(crate) fn pause(&self) {
+        self.parked.replace(self.gpu.timers.take());
+    }
+
+    /// Times what runs until the result is dropped.
+    pub(crate) fn resume(self: Rc<Self>) -> Active<'g> {
+        self.gpu.timers.replace(self.parked.take());
+        Active(self)
+    }
+}
+
+/// Pauses its profiler when it is dropped.
+pub(crate) struct Active<'g>(Rc<Profiler<'g>>);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.pause();
     }
 }
 
 impl Drop for Profiler<'_> {
     fn drop(&mut self) {
-        self.gpu.timers.replace(None);
-        self.take();
+        // A paused one has left the device to others.
+        if self.parked.take().is_none() {
+            self.gpu.timers.replace(None);
+            self.take();
+        }
     }
 }
 
@@ -69,7 +95,7 @@ impl Gpu {
     pub async fn profile(&self) -> Result<Profiler<'_>, Error> {
         let timers = Timers::new(self).await?;
         self.timers.replace(Some(timers));
-        Ok(Profiler { gpu: self })
+        Ok(Profiler { gpu: self, parked: RefCell::default() })
     }
 }
 

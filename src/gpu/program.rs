@@ -299,21 +299,20 @@ impl Program {
 
     /// Runs the program once and waits for its end.
     pub async fn run(&self, gpu: &Gpu) -> Result<(), Error> {
-        let ticket = self.start(gpu).await?;
-        gpu.finish(ticket).await
+        let ticket = self.start(gpu, Ticket::default()).await?;
+        gpu.finish(&ticket).await
     }
 
-    /// Submits one run. Whatever is submitted or written to the queue later comes after it; [`Gpu::finish`] waits for
-    /// its end.
+    /// Submits one run, and adds its submissions to `ticket`. Whatever is submitted or written to the queue later comes
+    /// after it; [`Gpu::finish`] waits for its end.
     ///
     /// Work is submitted in slices of bounded estimated FLOPs, with at most two of them queued: a slow GPU
     /// meets no driver time-out, and a dropped run leaves little behind.
     ///
     /// While somebody profiles, it waits for the end itself.
-    pub async fn start(&self, gpu: &Gpu) -> Result<Ticket, Error> {
+    pub async fn start(&self, gpu: &Gpu, mut ticket: Ticket) -> Result<Ticket, Error> {
         let timing = Timing::begin(gpu, self.kernels.len()).await?;
         let max_commands = timing.as_ref().map_or(usize::MAX, |_| Timing::MAX_COMMANDS);
-        let mut ticket = Ticket::default();
         let mut from = 0;
         while from < self.steps.len() {
             let limit = gpu.slice_flops();
@@ -330,11 +329,11 @@ impl Program {
             }
             let steps = &self.steps[from..to];
             let encode = || self.encode(gpu, steps, timing.as_ref());
-            ticket = gpu.enqueue(&self.label, flops, largest, encode).await?;
+            gpu.enqueue(&mut ticket, &self.label, flops, largest, encode).await?;
             from = to;
         }
         if let Some(timing) = timing {
-            gpu.finish(ticket).await?;
+            gpu.finish(&ticket).await?;
             timing.finish(gpu, &self.label, &self.kernels).await?;
         }
         Ok(ticket)

@@ -72,7 +72,6 @@ impl Packer {
             2 => transpose_16(&rows, tile, &mut self.packed),
             _ => transpose_32(&rows, tile, &mut self.packed),
         }
-        ranges.into_iter().for_each(|range| weights.release(tensor, range));
         Ok(&self.packed)
     }
 

@@ -1,6 +1,6 @@
 //! Where a model's bytes come from.
 //!
-//! A [`Source`] is a tree of named files: a [`Folder`] on disk, memory-mapped, a [`Memory`] map for tests, or a
+//! A [`Source`] is a tree of named files: a [`Folder`] on disk, a [`Memory`] map for tests, or a
 //! [`Remote`] whose bytes have to be fetched, as in a browser. Paths are relative, `/`-separated and cannot leave the
 //! source. Nothing here knows what the bytes mean.
 //!
@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+#[cfg(not(target_arch = "wasm32"))]
+mod file;
 mod remote;
 
 pub use remote::{LocalFuture, Origin, Remote};
@@ -72,10 +74,6 @@ pub trait Blob {
 
     /// The bytes of `range`; borrowed where the blob is already in memory.
     fn bytes(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>, SourceError>;
-
-    /// Says that `range` will not be read again soon, so that its pages need not stay in memory. Only a hint:
-    /// reading the range again is correct, just slower.
-    fn release(&self, _range: Range<u64>) {}
 }
 
 /// Why bytes could not be had. Paths are as the user would write them.
@@ -111,6 +109,11 @@ pub enum SourceError {
         "{path}: {bytes} bytes are too many for a text file (limit {limit}); is this the right file?"
     )]
     TooLarge { path: String, bytes: u64, limit: u64 },
+    /// A file was written into while it was open.
+    #[error(
+        "{path}: the file was changed while it was read (it had {before} bytes and has {now} now); wait until nothing writes to it, and try again"
+    )]
+    Changed { path: String, before: u64, now: u64 },
     /// A range outside the file was asked for.
     #[error(
         "{path}: bytes {start}..{end} were asked for, but the file has {len} bytes; it is truncated or was changed, fetch it again"
@@ -252,15 +255,14 @@ impl Blob for MemoryBlob {
 
 /// `bytes[range]`, or an error that says what there is.
 fn slice<'a>(bytes: &'a [u8], range: Range<u64>, path: &str) -> Result<&'a [u8], SourceError> {
-    let out_of_range = || SourceError::OutOfRange {
-        path: path.to_string(),
-        start: range.start,
-        end: range.end,
-        len: bytes.len() as u64,
-    };
-    let start = usize::try_from(range.start).map_err(|_| out_of_range())?;
-    let end = usize::try_from(range.end).map_err(|_| out_of_range())?;
-    bytes.get(start..end).ok_or_else(out_of_range)
+    let error = || out_of_range(&range, bytes.len() as u64, path);
+    let start = usize::try_from(range.start).map_err(|_| error())?;
+    let end = usize::try_from(range.end).map_err(|_| error())?;
+    bytes.get(start..end).ok_or_else(error)
+}
+
+fn out_of_range(range: &Range<u64>, len: u64, path: &str) -> SourceError {
+    SourceError::OutOfRange { path: path.to_string(), start: range.start, end: range.end, len }
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -268,16 +270,14 @@ pub use folder::Folder;
 
 #[cfg(not(target_arch = "wasm32"))]
 mod folder {
+    use super::file::OpenFile;
     use super::*;
     use std::fs::{self, File};
-    use std::io::{ErrorKind, Read};
+    use std::io::ErrorKind;
     use std::path::{Path, PathBuf};
 
-    /// A model folder on disk. Large files are memory-mapped: opening one reads nothing, and pages that were
-    /// [released](Blob::release) do not count against the process.
-    ///
-    /// Files must not be shortened while they are open; the operating system answers that with a signal no
-    /// program can turn into an error. Replacing a file (write elsewhere, rename) is safe.
+    /// A model folder on disk. Files are read a range at a time, and none may change while it is open: one that was
+    /// written into or shortened is an error at the next read. Replacing a file (write elsewhere, rename) is safe.
     #[derive(Clone, Debug)]
     pub struct Folder {
         root: PathBuf,
@@ -309,8 +309,8 @@ mod folder {
             Ok(full)
         }
 
-        /// The open file and its length; `None` if there is none.
-        fn file(&self, path: &str) -> Result<Option<(File, u64, String)>, SourceError> {
+        /// The open file; `None` if there is none.
+        fn file(&self, path: &str) -> Result<Option<OpenFile>, SourceError> {
             let full = self.resolve(path)?;
             let path = full.display().to_string();
             // Look before opening: opening a pipe would wait for its writer.
@@ -331,10 +331,7 @@ mod folder {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(SourceError::Io { path, action: "open the file", error }),
             };
-            match file.metadata() {
-                Ok(meta) => Ok(Some((file, meta.len(), path))),
-                Err(error) => Err(SourceError::Io { path, action: "look at the file", error }),
-            }
+            OpenFile::new(file, path).map(Some)
         }
     }
 
@@ -344,16 +341,9 @@ mod folder {
         }
 
         fn text(&self, path: &str) -> Result<Option<String>, SourceError> {
-            let Some((file, len, path)) = self.file(path)? else {
-                return Ok(None);
-            };
-            if len > MAX_TEXT_BYTES {
-                return Err(SourceError::TooLarge { path, bytes: len, limit: MAX_TEXT_BYTES });
-            }
-            let mut bytes = Vec::with_capacity(len as usize);
-            match file.take(MAX_TEXT_BYTES).read_to_end(&mut bytes) {
-                Ok(_) => to_text(&path, bytes).map(Some),
-                Err(error) => Err(SourceError::Io { path, action: "read the file", error }),
+            match self.file(path)? {
+                None => Ok(None),
+                Some(file) => to_text(file.path(), file.read(MAX_TEXT_BYTES)?).map(Some),
             }
         }
 
@@ -386,62 +376,16 @@ mod folder {
         }
 
         fn blob(&self, path: &str) -> Result<Box<dyn Blob>, SourceError> {
-            let Some((file, len, path)) = self.file(path)? else {
-                let path = self.resolve(path)?.display().to_string();
-                return Err(SourceError::MissingFile { path });
-            };
-            if len == 0 {
-                return Err(SourceError::Empty { path });
-            }
-            // SAFETY: the mapping is read-only; that the file must not be shortened meanwhile is documented on `Folder`.
-            let map = match unsafe { memmap2::Mmap::map(&file) } {
-                Ok(map) => map,
-                Err(error) => {
-                    return Err(SourceError::Io {
-                        path,
-                        action: "map the file into memory",
-                        error,
-                    });
+            match self.file(path)? {
+                None => {
+                    let path = self.resolve(path)?.display().to_string();
+                    Err(SourceError::MissingFile { path })
                 }
-            };
-            // Weights are read once, front to back. A hint: failing to give it changes nothing.
-            #[cfg(unix)]
-            let _ = map.advise(memmap2::Advice::Sequential);
-            Ok(Box::new(Mapped { path, map }))
-        }
-    }
-
-    struct Mapped {
-        path: String,
-        map: memmap2::Mmap,
-    }
-
-    impl Blob for Mapped {
-        fn len(&self) -> u64 {
-            self.map.len() as u64
-        }
-
-        fn bytes(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>, SourceError> {
-            slice(&self.map, range, &self.path).map(Cow::Borrowed)
-        }
-
-        #[cfg(unix)]
-        fn release(&self, range: Range<u64>) {
-            let Ok(part) = slice(&self.map, range.clone(), &self.path) else {
-                return;
-            };
-            if part.is_empty() {
-                return;
+                Some(file) if file.len() == 0 => {
+                    Err(SourceError::Empty { path: file.path().to_owned() })
+                }
+                Some(file) => Ok(Box::new(file)),
             }
-            // SAFETY: a read-only mapping of a file has no private changes to lose; pages dropped here (including the
-            // neighbours' share of the first and last page) are read from the file again when touched.
-            let _ = unsafe {
-                self.map.unchecked_advise_range(
-                    memmap2::UncheckedAdvice::DontNeed,
-                    range.start as usize,
-                    part.len(),
-                )
-            };
         }
     }
 }

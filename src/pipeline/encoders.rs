@@ -18,6 +18,8 @@ pub(super) struct EncoderMemory {
 
 struct EncoderProgram {
     residents: Vec<Resident>,
+    /// Whether all of them are in the store: a run may be dropped while they are made.
+    created: bool,
     compiled: Option<Rc<(Recording, Program)>>,
 }
 
@@ -98,7 +100,8 @@ impl EncoderMemory {
                 (resident.rows, resident.cols) == (shape.1, shape.2)
             };
             let kept = &program.residents;
-            if kept.len() == shapes.len() && kept.iter().zip(shapes).all(fits) {
+            let fit = kept.len() == shapes.len() && kept.iter().zip(shapes).all(fits);
+            if program.created && fit {
                 let residents = kept.clone();
                 self.programs.borrow_mut().insert(which, program);
                 return Ok(residents);
@@ -109,10 +112,14 @@ impl EncoderMemory {
             ids.matrix(label, *rows, *cols, gpu.caps().max_binding_bytes)
         };
         let residents: Vec<Resident> = shapes.iter().map(matrix).collect();
-        let program = EncoderProgram { residents: residents.clone(), compiled: None };
+        let program =
+            EncoderProgram { residents: residents.clone(), created: false, compiled: None };
         self.programs.borrow_mut().insert(which, program);
         for resident in &residents {
             store.create(gpu, resident).await?;
+        }
+        if let Some(program) = self.programs.borrow_mut().get_mut(&which) {
+            program.created = true;
         }
         Ok(residents)
     }

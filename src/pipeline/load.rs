@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::kept::Kept;
-use super::loading::Loading;
+use super::loading::{Loading, Residency};
 use super::tokens::{self, TokenizerFiles};
 use super::{Error, Event, LatentColors, Part, Request, Run, Settings};
 use crate::gpu::{Gpu, SlotPool, Store, Turns, at_once};
@@ -98,11 +98,15 @@ pub struct Pipeline {
     pub(super) pool: SlotPool,
     pub(super) tokenizers: Tokenizers,
     pub(super) parts: Parts,
-    /// Whether denoiser and decoder are on the GPU.
-    denoiser_loaded: Cell<bool>,
-    text_encoders_loaded: Cell<bool>,
-    /// Whether they stay there.
+    /// Denoiser and decoder.
+    denoiser: RefCell<Residency>,
+    text_encoders: RefCell<Residency>,
+    /// Whether they stay on the GPU.
     pub(super) keeps_text_encoders: Cell<bool>,
+    /// How many runs have texts that are not encoded yet.
+    pub(super) waiting_for_encoders: Cell<usize>,
+    /// Held by the run that works. Runs share weights, programs, temporaries and the queue.
+    pub(super) turn: async_lock::Mutex<()>,
     /// What the next run may use again.
     pub(super) kept: Kept,
     /// SD3: how positions between two entries of the table are found; `None` until it was checked.
@@ -401,9 +405,11 @@ impl Pipeline {
             pool: SlotPool::default(),
             tokenizers,
             parts,
-            denoiser_loaded: Cell::new(false),
-            text_encoders_loaded: Cell::new(false),
+            denoiser: RefCell::default(),
+            text_encoders: RefCell::default(),
             keeps_text_encoders,
+            waiting_for_encoders: Cell::new(0),
+            turn: async_lock::Mutex::new(()),
             kept: Kept::default(),
             between: Cell::new(None),
             colors: RefCell::default(),
@@ -469,8 +475,10 @@ impl Pipeline {
         Settings::resolve(request, &self.config)
     }
 
-    /// Checks a request and starts it. Nothing happens until the first [`Run::next`]; dropping the run
-    /// cancels it.
+    /// Checks a request and starts it. Nothing happens until the first [`Run::next`]; dropping the run cancels it.
+    ///
+    /// A pipeline may have any number of runs at once, in one task or in several. They take turns, a call of
+    /// [`Run::next`] each, and draw what they draw alone; together they need the memory of all.
     pub fn start(&self, request: Request) -> Result<Run<'_>, Error> {
         Run::new(self, request)
     }
@@ -479,35 +487,40 @@ impl Pipeline {
     /// still there when the next prompt is encoded. `progress` gets [`Event::Loading`]s.
     pub async fn load(&self, part: Part, mut progress: impl FnMut(Event)) -> Result<(), Error> {
         let mut loading = Loading::new(self, part);
-        while let Some(event) = loading.some().await? {
-            progress(event);
+        loop {
+            let event = {
+                let _turn = self.turn.lock().await;
+                loading.some().await?
+            };
+            match event {
+                Some(event) => progress(event),
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     pub(super) fn is_loaded(&self, part: Part) -> bool {
-        self.loaded(part).get()
+        matches!(*self.residency(part).borrow(), Residency::Loaded)
     }
 
-    pub(super) fn set_loaded(&self, part: Part, loaded: bool) {
-        self.loaded(part).set(loaded);
-    }
-
-    fn loaded(&self, part: Part) -> &Cell<bool> {
+    pub(super) fn residency(&self, part: Part) -> &RefCell<Residency> {
         match part {
-            Part::TextEncoders => &self.text_encoders_loaded,
-            Part::Denoiser => &self.denoiser_loaded,
+            Part::TextEncoders => &self.text_encoders,
+            Part::Denoiser => &self.denoiser,
         }
     }
 
-    /// Frees the text encoders' memory, unless there is enough for them to stay.
+    /// Frees the text encoders' memory, unless there is enough for them to stay, or another run needs them next.
     pub(super) fn release_text_encoders(&self) {
-        if self.keeps_text_encoders.get() {
-            return;
+        if !self.keeps_text_encoders.get() && self.waiting_for_encoders.get() == 0 {
+            self.free_text_encoders();
         }
+    }
+
+    fn free_text_encoders(&self) {
         let Pipeline { parts, store, kept, .. } = self;
         kept.encoders.clear(store);
-        self.set_loaded(Part::TextEncoders, false);
+        self.text_encoders.take();
         parts.clips.iter().flat_map(ModelPart::residents).for_each(|id| store.free(id));
         parts.t5.iter().flat_map(ModelPart::residents).for_each(|id| store.free(id));
     }
@@ -515,7 +528,8 @@ impl Pipeline {
     /// Frees everything that a run can do without, after memory was short.
     pub(super) fn make_room(&self) {
         self.keeps_text_encoders.set(false);
-        self.release_text_encoders();
+        // A run that needs them loads them again.
+        self.free_text_encoders();
         self.kept.forget_programs(&self.store);
         self.pool.clear();
     }

@@ -11,73 +11,97 @@ use crate::models::weights::Weights;
 /// Bytes uploaded between two progress events.
 const BYTES_PER_EVENT: u64 = 64 << 20;
 
-/// One part of a model being loaded. Dropped before its end, the part counts as not loaded.
-pub(super) struct Loading<'p> {
-    pipeline: &'p Pipeline,
-    part: Part,
-    tensors: Vec<(&'p Weights, &'p Upload)>,
-    next: usize,
+/// How much of a part is on the GPU. Runs of one pipeline load it together: each goes on where another has stopped.
+#[derive(Default)]
+pub(super) enum Residency {
+    /// Nothing that can be relied on; also while a piece is on its way, so that a dropped upload starts the part again.
+    #[default]
+    Absent,
+    /// The first tensors.
+    Partial(Box<Progress>),
+    Loaded,
+}
+
+/// The tensors of a part that were uploaded.
+#[derive(Default)]
+pub(super) struct Progress {
+    tensors: usize,
     bytes: u64,
-    of: u64,
     uploads: Uploads,
     packer: Packer,
 }
 
+/// A part of a model that a run needs, in pieces.
+pub(super) struct Loading<'p> {
+    pipeline: &'p Pipeline,
+    part: Part,
+    tensors: Vec<(&'p Weights, &'p Upload)>,
+    of: u64,
+}
+
 impl<'p> Loading<'p> {
-    /// Nothing is uploaded yet. A part that is on the GPU already is done at once.
+    /// Nothing is uploaded yet.
     pub fn new(pipeline: &'p Pipeline, part: Part) -> Self {
         let parts = &pipeline.parts;
         let mut tensors = Vec::new();
         let mut add = |weights: &'p Weights, uploads: &'p [Upload]| {
             tensors.extend(uploads.iter().map(|upload| (weights, upload)));
         };
-        if !pipeline.is_loaded(part) {
-            match part {
-                Part::TextEncoders => {
-                    parts.clips.iter().for_each(|clip| add(&clip.weights, &clip.uploads));
-                    parts.t5.iter().for_each(|t5| add(&t5.weights, &t5.uploads));
-                }
-                Part::Denoiser => {
-                    add(&parts.denoiser.weights, &parts.denoiser.uploads);
-                    add(&parts.vae.weights, &parts.vae.uploads);
-                }
+        match part {
+            Part::TextEncoders => {
+                parts.clips.iter().for_each(|clip| add(&clip.weights, &clip.uploads));
+                parts.t5.iter().for_each(|t5| add(&t5.weights, &t5.uploads));
+            }
+            Part::Denoiser => {
+                add(&parts.denoiser.weights, &parts.denoiser.uploads);
+                add(&parts.vae.weights, &parts.vae.uploads);
             }
         }
         let of = tensors.iter().map(|(_, upload)| upload.bytes()).sum();
-        let (uploads, packer) = Default::default();
-        Loading { pipeline, part, tensors, next: 0, bytes: 0, of, uploads, packer }
+        Loading { pipeline, part, tensors, of }
     }
 
-    /// Uploads some weights; `None` when all are there.
+    /// Uploads some weights; `None` when all are on the GPU.
     pub async fn some(&mut self) -> Result<Option<Event>, Error> {
-        if self.next == self.tensors.len() {
-            self.pipeline.set_loaded(self.part, true);
-            return Ok(None);
-        }
+        let residency = self.pipeline.residency(self.part);
+        let mut progress = match residency.take() {
+            Residency::Loaded => {
+                residency.replace(Residency::Loaded);
+                return Ok(None);
+            }
+            Residency::Partial(progress) => progress,
+            Residency::Absent => Default::default(),
+        };
         let turns = Turns::new();
-        let start = self.bytes;
-        while self.bytes - start < BYTES_PER_EVENT
-            && let Some((weights, upload)) = self.tensors.get(self.next).copied()
+        let start = progress.bytes;
+        while progress.bytes - start < BYTES_PER_EVENT
+            && let Some((weights, upload)) = self.tensors.get(progress.tensors).copied()
         {
-            self.upload(weights, upload, &turns).await?;
-            self.bytes += upload.bytes();
-            self.next += 1;
+            self.upload(&mut progress, weights, upload, &turns).await?;
+            progress.bytes += upload.bytes();
+            progress.tensors += 1;
         }
-        if self.next == self.tensors.len() {
-            self.uploads.finish(&self.pipeline.gpu).await?;
+        let bytes = progress.bytes;
+        if progress.tensors == self.tensors.len() {
+            progress.uploads.finish(&self.pipeline.gpu).await?;
+            residency.replace(Residency::Loaded);
+        } else {
+            residency.replace(Residency::Partial(progress));
         }
-        Ok(Some(Event::Loading { part: self.part, bytes: self.bytes, of: self.of }))
+        Ok(Some(Event::Loading { part: self.part, bytes, of: self.of }))
     }
 
     /// Uploads one tensor. Reads, packs and hands over one tile of outputs at a time, so that no second copy of a
     /// weight is ever in host memory.
     async fn upload(
-        &mut self,
+        &self,
+        progress: &mut Progress,
         weights: &Weights,
         upload: &Upload,
         turns: &Turns,
     ) -> Result<(), Error> {
         let Pipeline { source, gpu, store, .. } = self.pipeline;
+        let Progress { uploads, packer, .. } = progress;
         match upload {
             Upload::Vector { resident, tensor, rows } => {
                 let mut values = read(&**source, || weights.tensor_f32(tensor)).await?;
@@ -87,7 +111,7 @@ impl<'p> Loading<'p> {
                 values.resize(resident.cols, 0.0);
                 store.create(gpu, resident).await?;
                 let bytes = bytemuck::cast_slice(&values);
-                self.uploads.write(gpu, store, resident.id, 0, 0, bytes).await?;
+                uploads.write(gpu, store, resident.id, 0, 0, bytes).await?;
             }
             Upload::Packed { weight, tensor, rows } => {
                 store.create_packed(gpu, weight).await?;
@@ -95,11 +119,10 @@ impl<'p> Loading<'p> {
                     let mut offset = 0;
                     for first in (shard.row0..shard.row0 + shard.rows).step_by(weight.tile) {
                         let rows = rows.as_deref();
-                        let packer = &mut self.packer;
                         let pack = || packer.tile(weights, tensor, weight, first, rows).map(|_| ());
                         read(&**source, pack).await?;
-                        let bytes = self.packer.packed();
-                        self.uploads.write(gpu, store, weight.id, i, offset, bytes).await?;
+                        let bytes = packer.packed();
+                        uploads.write(gpu, store, weight.id, i, offset, bytes).await?;
                         offset += bytes.len() as u64;
                         turns.due().await;
                     }

@@ -46,6 +46,7 @@ pub(super) struct Prompts<'p> {
     pipeline: &'p Pipeline,
     positive: Text,
     negative: Option<Text>,
+    need_encoders: bool,
     /// Blocks of the encoders whose products do not round to f16.
     in_f32: Blocks,
 }
@@ -82,7 +83,12 @@ impl<'p> Prompts<'p> {
             None => None,
             Some(negative) => Some(text(negative, "negative_")?),
         };
-        Ok(Prompts { pipeline, positive, negative, in_f32: in_f32.clone() })
+        let needs = |text: &Text| text.known.is_none() && !text.is_given();
+        let need_encoders = needs(&positive) || negative.as_ref().is_some_and(needs);
+        if need_encoders {
+            pipeline.waiting_for_encoders.update(|runs| runs + 1);
+        }
+        Ok(Prompts { pipeline, positive, negative, need_encoders, in_f32: in_f32.clone() })
     }
 
     fn tokenise(
@@ -130,8 +136,7 @@ impl<'p> Prompts<'p> {
 
     /// Whether any text has yet to be encoded.
     pub fn need_encoders(&self) -> bool {
-        let needs = |text: &Text| text.known.is_none() && !text.is_given();
-        needs(&self.positive) || self.negative.as_ref().is_some_and(needs)
+        self.need_encoders
     }
 
     /// Encodes the texts; the encoders' weights must be on the GPU if they are needed.
@@ -252,6 +257,14 @@ impl<'p> Prompts<'p> {
             pooled: outputs.next().unwrap_or_default(),
             tokens: outputs.next().unwrap_or_default(),
         })
+    }
+}
+
+impl Drop for Prompts<'_> {
+    fn drop(&mut self) {
+        if self.need_encoders {
+            self.pipeline.waiting_for_encoders.update(|runs| runs - 1);
+        }
     }
 }
 

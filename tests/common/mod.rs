@@ -10,7 +10,7 @@
 //! | `RALU_TEST_FEATURES` | `none`: no optional features; `no-f16`, `no-subgroups`, `no-timestamps`, or several with commas: all but these |
 //!
 //! Tests of single ops also run in a browser (`scripts/browser-test`), so a [`Lab`] awaits, as the library does.
-//! Natively [`block_on`] drives them.
+//! Natively pollster drives them.
 
 #![allow(dead_code, reason = "every test binary uses another part of it")]
 #![allow(unused_imports, reason = "the same")]
@@ -23,6 +23,9 @@ mod view;
 mod weights;
 
 use std::sync::Once;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use pollster::block_on;
 
 pub use lab::{Copies, Lab};
 use ralu::gpu::{AdapterChoice, FeaturesPolicy, Gpu, LimitsPolicy};
@@ -102,17 +105,4 @@ pub fn say(line: &str) {
     println!("{line}");
     #[cfg(target_arch = "wasm32")]
     web_sys::console::log_1(&line.into());
-}
-
-/// Drives a test to its end. Whoever waits for the GPU asks it when polled, so poll often.
-#[cfg(not(target_arch = "wasm32"))]
-pub fn block_on<T>(test: impl Future<Output = T>) -> T {
-    let mut test = std::pin::pin!(test);
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    loop {
-        if let std::task::Poll::Ready(value) = test.as_mut().poll(&mut context) {
-            return value;
-        }
-        std::thread::sleep(std::time::Duration::from_micros(50));
-    }
 }

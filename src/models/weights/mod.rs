@@ -395,13 +395,6 @@ impl Weights {
         Ok(blob.bytes(range)?)
     }
 
-    /// Says that a part of a tensor (bytes from the tensor's start) has been uploaded and need not stay in memory.
-    pub fn release(&self, info: &TensorInfo, range: Range<u64>) {
-        if let Ok((blob, range)) = self.locate(info, range) {
-            blob.release(range);
-        }
-    }
-
     fn locate(&self, info: &TensorInfo, range: Range<u64>) -> Result<(&dyn Blob, Range<u64>)> {
         let Some(blob) = self.shards.get(info.shard).filter(|_| !info.file.is_empty()) else {
             return Err(WeightError::Missing {

@@ -16,6 +16,7 @@ mod regions;
 mod stages;
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use web_time::Instant;
@@ -53,7 +54,7 @@ pub struct Run<'p> {
     in_f32: Blocks,
     collect_tensors: bool,
     profile: bool,
-    profiler: Option<Profiler<'p>>,
+    profiler: Option<Rc<Profiler<'p>>>,
     events: VecDeque<Event>,
     phase: Phase<'p>,
     encoded: Option<Encoded>,
@@ -74,6 +75,8 @@ enum Phase<'p> {
     EndStage(usize),
     Decode,
     Done,
+    /// Work is under way; found at the next pull only if the one before was dropped in the middle of it.
+    Unfinished,
 }
 
 /// What belongs to the picture in work.
@@ -164,24 +167,47 @@ impl<'p> Run<'p> {
         &self.schedule
     }
 
-    /// Works until something is worth telling; `None` when everything is done. After an error the run is over.
+    /// Works until there is an event; `None` when everything is done. After an error the run is over.
+    ///
+    /// Runs of one pipeline take turns: this waits while another one works, so do not keep a future of this kind
+    /// unpolled while others are awaited. Dropping the future in the middle of its work loses what was not finished: the
+    /// next call warns, and continues from the last checkpoint ([`Run::checkpoint`]) to the same picture.
     pub async fn next(&mut self) -> Result<Option<Event>, Error> {
+        if let Some(event) = self.events.pop_front() {
+            return Ok(Some(event));
+        }
+        if matches!(self.phase, Phase::Done) {
+            return Ok(None);
+        }
+        let _turn = self.pipeline.turn.lock().await;
         loop {
-            if let Some(event) = self.events.pop_front() {
-                return Ok(Some(event));
-            }
-            if matches!(self.phase, Phase::Done) {
-                return Ok(None);
-            }
-            let phase = std::mem::replace(&mut self.phase, Phase::Done);
-            self.phase = match self.advance(phase).await {
+            let profiling = self.profiler.clone().map(Profiler::resume);
+            let phase = std::mem::replace(&mut self.phase, Phase::Unfinished);
+            let advanced = match phase {
+                Phase::Unfinished => Ok(self.restart_after_drop()),
+                phase => match self.advance(phase).await {
+                    Ok(phase) => Ok(phase),
+                    Err(error) => self.recover(error),
+                },
+            };
+            self.phase = match advanced {
                 Ok(phase) => phase,
-                Err(error) => self.recover(error)?,
+                Err(error) => {
+                    self.phase = Phase::Done;
+                    return Err(error);
+                }
             };
             if let Some(profiler) = &self.profiler {
                 for times in profiler.take().into_iter().rev() {
                     self.events.push_front(Event::Profile(times));
                 }
+            }
+            drop(profiling);
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
+            }
+            if matches!(self.phase, Phase::Done) {
+                return Ok(None);
             }
         }
     }
@@ -190,7 +216,9 @@ impl<'p> Run<'p> {
         Ok(match phase {
             Phase::Start => {
                 if self.profile {
-                    self.profiler = Some(self.pipeline.gpu.profile().await?);
+                    let profiler = self.pipeline.gpu.profile().await?;
+                    profiler.pause();
+                    self.profiler = Some(Rc::new(profiler));
                 }
                 let started = Instant::now();
                 let mut warnings = Vec::new();
@@ -213,6 +241,13 @@ impl<'p> Run<'p> {
                 }
                 None => Phase::Encode(prompts, started),
             },
+            // Another run may have freed them since they were loaded, when memory was short.
+            Phase::Encode(prompts, started)
+                if prompts.need_encoders() && !self.pipeline.is_loaded(Part::TextEncoders) =>
+            {
+                let loading = Loading::new(self.pipeline, Part::TextEncoders);
+                Phase::LoadEncoders(Box::new(loading), prompts, started)
+            }
             Phase::Encode(prompts, started) => {
                 let loading = self.encode(prompts).await?;
                 self.events.push_back(Event::Encoded {
@@ -280,7 +315,7 @@ impl<'p> Run<'p> {
                 self.finish_image().await?;
                 Phase::BeginImage(self.image.number + 1)
             }
-            Phase::Done => Phase::Done,
+            Phase::Done | Phase::Unfinished => Phase::Done,
         })
     }
 
@@ -298,6 +333,7 @@ impl<'p> Run<'p> {
             .await?
         } else {
             let encoded = prompts.encode().await;
+            drop(prompts);
             self.pipeline.release_text_encoders();
             encoded
         };

@@ -8,7 +8,7 @@ use crate::models::layers::{TIME_CHANNELS, timestep_embedding};
 use crate::pipeline::kept::ProgramsKey;
 use crate::pipeline::programs::{Layout, Models, RunMemory, RunRecordings, StepRecordings};
 use crate::pipeline::{Error, Pipeline};
-use crate::tensor::{Recording, Resident, plan_memory};
+use crate::tensor::{Recording, Resident, ResidentId, plan_memory};
 
 /// The compiled programs of a run and the memory they work on.
 pub(in crate::pipeline) struct Programs {
@@ -31,6 +31,18 @@ impl Programs {
     }
 }
 
+/// Frees the memory of programs whose compilation failed or was dropped.
+struct Unfinished<'p> {
+    store: &'p Store,
+    ids: Vec<ResidentId>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.ids.iter().for_each(|id| self.store.free(*id));
+    }
+}
+
 impl<'p> Run<'p> {
     /// Records and compiles everything, and allocates all memory of the run; or takes what an earlier run has left.
     pub(super) async fn prepare(&self) -> Result<Programs, Error> {
@@ -42,12 +54,11 @@ impl<'p> Run<'p> {
         let (settings, in_f32) = (&self.settings, &self.in_f32);
         let layout = Layout { ids, caps: gpu.caps(), config, settings, in_f32 };
         let memory = RunMemory::new(&layout, &self.schedule, models.denoiser, self.stage_pictures);
-        let residents: Vec<_> = memory.residents().into_iter().cloned().collect();
-        let programs = self.compile(models, memory).await;
-        if programs.is_err() {
-            residents.iter().for_each(|resident| store.free(resident.id));
-        }
-        programs
+        let ids = memory.residents().iter().map(|resident| resident.id).collect();
+        let mut unfinished = Unfinished { store, ids };
+        let programs = self.compile(models, memory).await?;
+        unfinished.ids.clear();
+        Ok(programs)
     }
 
     fn programs_key(&self) -> ProgramsKey {

@@ -51,6 +51,15 @@ impl<'p> Run<'p> {
         Ok(self.start_over(warning))
     }
 
+    /// After a call of [`Run::next`] that was dropped before its end.
+    pub(super) fn restart_after_drop(&mut self) -> Phase<'p> {
+        self.pipeline.kept.encoders.clear(&self.pipeline.store);
+        self.start_over(
+            "the run was stopped in the middle of its work; it continues from its last checkpoint"
+                .into(),
+        )
+    }
+
     /// After a step in which a dispatch took so long that a driver might have taken the device away: shorter ones.
     pub(super) async fn split_finer(&mut self) -> Result<Option<Phase<'p>>, Error> {
         let gpu = &self.pipeline.gpu;

@@ -186,9 +186,10 @@ impl<'p> Run<'p> {
         };
         self.read_ahead(stage, i).await?;
         let state = self.state(stage, i);
-        let before = self.image.submitted.replace(SubmittedStep { event, ticket, started, state });
+        let this = SubmittedStep { event, ticket: ticket.clone(), started, state };
+        let before = self.image.submitted.replace(this);
         self.report_step(before).await?;
-        if self.pipeline.gpu.has_run(ticket) {
+        if self.pipeline.gpu.has_run(&ticket) {
             let this = self.image.submitted.take();
             self.report_step(this).await?;
         }
@@ -200,7 +201,7 @@ impl<'p> Run<'p> {
         let Some(SubmittedStep { mut event, ticket, started, state }) = step else {
             return Ok(());
         };
-        self.pipeline.gpu.finish(ticket).await?;
+        self.pipeline.gpu.finish(&ticket).await?;
         let (stage, i) = (event.stage - 1, event.step - 1);
         let now = Instant::now();
         let latents = self.latents_read_back(stage, i).await?;
@@ -224,8 +225,9 @@ impl<'p> Run<'p> {
             Some(rule) => rule.next(i),
             None => Decision::Full,
         };
+        let mut ticket = Ticket::default();
         if let Some(probe) = self.programs()?.steps[stage].probe.clone() {
-            self.submit(&probe).await?;
+            ticket = self.submit(&probe, ticket).await?;
             if decision == Decision::Probe {
                 let change = self.change(stage).await?;
                 if let Some(rule) = &mut self.image.cache {
@@ -239,12 +241,12 @@ impl<'p> Run<'p> {
             (Decision::Reuse, Some(reuse)) => reuse.clone(),
             _ => programs.full.clone(),
         };
-        Ok((decision, self.submit(&program).await?))
+        Ok((decision, self.submit(&program, ticket).await?))
     }
 
-    async fn submit(&mut self, program: &Program) -> Result<Ticket, Error> {
+    async fn submit(&mut self, program: &Program, ticket: Ticket) -> Result<Ticket, Error> {
         self.image.flops_done += program.flops();
-        Ok(program.start(&self.pipeline.gpu).await?)
+        Ok(program.start(&self.pipeline.gpu, ticket).await?)
     }
 
     /// The change that a probe measured.
