@@ -4,36 +4,39 @@
 //! regions that need detail, then the whole: fewer tokens in most steps, no training. This crate runs it through wgpu:
 //! Vulkan, Metal, DX12, GL, and WebGPU in a browser.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! ```
 //! use ralu::gpu::{AdapterChoice, Gpu};
 //! use ralu::models::source::Folder;
-//! use ralu::pipeline::{Event, Options, Pipeline, RaluChoice, Request};
-//! use ralu::sampling::Preset;
+//! use ralu::pipeline::{Event, Options, Picture, Pipeline, Request};
 //!
-//! let gpu = Gpu::open(&AdapterChoice::default()).await?;
-//! let model = Folder::open("models/tiny-flux")?;
-//! let pipeline = Pipeline::open(gpu, Box::new(model), Options::default())?;
-//! let request = Request::new("a fox on a purple background")
-//!     .size(256, 256)
-//!     .ralu(RaluChoice::Preset(Preset::X4));
-//! let mut run = pipeline.start(request)?;
-//! while let Some(event) = run.next().await? {
-//!     match event {
-//!         Event::Step(step) => println!("stage {}, step {} of {}", step.stage, step.step, step.of),
-//!         Event::Image { picture, .. } => println!("{} x {}", picture.width, picture.height),
-//!         _ => {}
+//! pub async fn draw(request: Request) -> Result<Picture, Box<dyn std::error::Error>> {
+//!     let gpu = Gpu::open(&AdapterChoice::default()).await?;
+//!     let model = Folder::open("models/tiny-flux")?;
+//!     let pipeline = Pipeline::open(gpu, Box::new(model), Options::default())?;
+//!     let mut run = pipeline.start(request)?;
+//!     while let Some(event) = run.next().await? {
+//!         match event {
+//!             Event::Step(step) => println!("stage {}: {} of {}", step.stage, step.step, step.of),
+//!             Event::Image { picture, .. } => return Ok(picture),
+//!             _ => {}
+//!         }
 //!     }
+//!     Err("the run ended without a picture".into())
 //! }
-//! # Ok(())
-//! # }
+//! # let mut request = Request::new("a fox on a purple background").size(64, 64);
+//! # request.steps = Some(1);
+//! # request.ralu = ralu::pipeline::RaluChoice::Off;
+//! # assert_eq!(pollster::block_on(draw(request)).unwrap().width, 64);
 //! ```
+//!
+//! Its futures work under any executor: `pollster::block_on(draw(Request::new("a fox on a purple background")))`.
 //!
 //! - [`pipeline`] is all that a program needs: requests in, events and pictures out.
 //! - [`sampling`] holds the algorithms as pure numbers: schedules, regions, noise.
 //! - [`models`], [`ops`], [`tensor`] and [`gpu`] are the engine, public for tinkerers and not yet stable.
 //!
-//! The library never blocks, spawns threads, prints, or reads the environment.
+//! The library never blocks, prints, or reads the environment. It has one thread, which polls the device while a future
+//! waits for it under an executor that does not.
 
 pub mod escape;
 pub mod gpu;

@@ -4,8 +4,8 @@
 //! anything is uploaded. [`Pipeline::start`] takes a [`Request`] and gives a [`Run`]; pull [`Event`]s from it with
 //! [`Run::next`], and drop it to cancel. [`plan`] says what a run would cost without running it.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), ralu::pipeline::Error> {
+//! ```
+//! # pollster::block_on(async {
 //! use ralu::gpu::{AdapterChoice, Gpu};
 //! use ralu::models::source::Folder;
 //! use ralu::pipeline::{Event, Options, Pipeline, Request};
@@ -13,14 +13,14 @@
 //! let gpu = Gpu::open(&AdapterChoice::default()).await?;
 //! let folder = Folder::open("models/tiny-flux")?;
 //! let pipeline = Pipeline::open(gpu, Box::new(folder), Options::default())?;
-//! let mut run = pipeline.start(Request::new("a fox on a purple background"))?;
+//! let mut run = pipeline.start(Request::new("a fox on a purple background").size(128, 128))?;
 //! while let Some(event) = run.next().await? {
 //!     if let Event::Image { picture, .. } = event {
 //!         println!("{} x {} pixels", picture.width, picture.height);
 //!     }
 //! }
-//! # Ok(())
-//! # }
+//! # Ok::<(), ralu::pipeline::Error>(())
+//! # }).unwrap();
 //! ```
 
 mod encoders;
