@@ -190,7 +190,10 @@ impl Gpu {
         {
             self.in_flight.overlong.set(Some(Overlong { seconds, flops: slice.largest }));
         }
-        match self.judge(&slice.label, slice.caught.await).await {
+        let unseen = Unseen(&slice.failure, &slice.label);
+        let outcome = self.judge(&slice.label, slice.caught.await).await;
+        std::mem::forget(unseen);
+        match outcome {
             Err(error) if !matches!(error, Error::Lost { .. }) => {
                 slice.failure.borrow_mut().get_or_insert(error);
                 Ok(())
@@ -204,6 +207,16 @@ impl Gpu {
     pub(super) fn oldest_pending(&self) -> Option<wgpu::SubmissionIndex> {
         let slices = self.in_flight.slices.borrow();
         slices.iter().find(|slice| !slice.done.is_set()).map(|slice| slice.index.clone())
+    }
+}
+
+/// Dropped while the outcome of another run's slice is awaited: that run must not take silence for success.
+struct Unseen<'a>(&'a RefCell<Option<Error>>, &'a str);
+
+impl Drop for Unseen<'_> {
+    fn drop(&mut self) {
+        let message = "nobody was left to see how it ended".to_owned();
+        self.0.borrow_mut().get_or_insert(Error::Rejected { what: self.1.to_owned(), message });
     }
 }
 
