@@ -25,7 +25,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "ops", may_use: &["tensor"], crates: &[] },
     Layer {
         name: "models",
-        may_use: &["ops", "tensor"],
+        may_use: &["escape", "ops", "tensor"],
         crates: &["safetensors", "serde", "serde_json"],
     },
     Layer { name: "sampling", may_use: &[], crates: &[] },
@@ -36,7 +36,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "pipeline",
-        may_use: &["tensor", "ops", "models", "sampling", "gpu"],
+        may_use: &["escape", "tensor", "ops", "models", "sampling", "gpu"],
         crates: &[
             "async_lock",
             "tokenizers",

@@ -102,6 +102,7 @@ fn flux_1(dev: bool) -> ModelConfig {
         vae: vae(0.3611, 0.1159),
         scheduler: scheduler(if dev { 3.0 } else { 1.0 }, dev),
         generation: GenerationConfig::default(),
+        clip_max_length: 77,
         t5_max_length: Some(if dev { 512 } else { 256 }),
         distilled: !dev,
     }
@@ -158,6 +159,7 @@ fn sd3(size: Sd3Size) -> ModelConfig {
         vae: vae(1.5305, 0.0609),
         scheduler: scheduler(3.0, false),
         generation: GenerationConfig::default(),
+        clip_max_length: 77,
         t5_max_length: Some(512),
         distilled: false,
     }
@@ -229,5 +231,6 @@ fn scheduler(shift: f64, use_dynamic_shifting: bool) -> SchedulerConfig {
         max_image_seq_len: 4096,
         shift_terminal: None,
         time_shift_type: TimeShiftType::Exponential,
+        use_flow_sigmas: false,
     }
 }

@@ -11,6 +11,7 @@ pub mod config;
 pub mod cost;
 pub mod denoiser;
 pub mod flux;
+pub(crate) mod json;
 pub mod layers;
 pub mod pack;
 pub mod position_table;

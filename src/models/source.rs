@@ -19,8 +19,11 @@ use std::sync::Arc;
 #[cfg(not(target_arch = "wasm32"))]
 mod file;
 mod remote;
+mod text;
 
+use crate::escape::Escaped;
 pub use remote::{LocalFuture, Origin, Remote};
+use text::{max_text_bytes, to_text};
 
 /// A tree of named files.
 pub trait Source {
@@ -29,7 +32,8 @@ pub trait Source {
 
     /// The whole file as UTF-8 text; `None` if there is no such file.
     ///
-    /// Meant for small files (configs, tokenizers); more than 256 MiB is refused.
+    /// Meant for small files: more than 4 MiB of a configuration, or 64 MiB of a tokenizer or an index, is refused.
+    /// So is a file that is no text but stands in for one: an empty file, a Git LFS pointer, a web page.
     fn text(&self, path: &str) -> Result<Option<String>, SourceError>;
 
     /// Whether a file of that name is there.
@@ -82,41 +86,65 @@ pub trait Blob {
 pub enum SourceError {
     /// The model folder is not there.
     #[error(
-        "{path}: no such folder; give the path of a diffusers model folder (the one that holds model_index.json)"
+        "{}: no such folder; give the path of a diffusers model folder (the one that holds model_index.json)",
+        Escaped(.path)
     )]
     MissingFolder { path: String },
     /// The model folder is a file.
     #[error(
-        "{path}: expected a diffusers model folder (the one that holds model_index.json), found a file; give the folder"
+        "{}: expected a diffusers model folder (the one that holds model_index.json), found a file; give the folder",
+        Escaped(.path)
     )]
     NotAFolder { path: String },
     /// A file is not there.
-    #[error("{path}: no such file; the model folder is incomplete, download it again")]
+    #[error("{}: no such file; the model folder is incomplete, download it again", Escaped(.path))]
     MissingFile { path: String },
+    /// A link to something that is not there.
+    #[error(
+        "{}: is a link that points to {}, which is not there: the download is not complete, or the folder was copied \
+         without what its links point to (the Hugging Face cache keeps files in blobs/); download the model again, or \
+         copy it with links followed",
+        Escaped(.path), Escaped(.target)
+    )]
+    DanglingLink { path: String, target: String },
     /// A file has no content.
-    #[error("{path}: the file is empty (0 bytes); its download probably failed, fetch it again")]
+    #[error(
+        "{}: the file is empty (0 bytes); its download probably failed, fetch it again",
+        Escaped(.path)
+    )]
     Empty { path: String },
     /// A file was expected and something else is there.
-    #[error("{path}: expected a file, found a folder or device")]
+    #[error("{}: expected a file, found a folder or device", Escaped(.path))]
     NotAFile { path: String },
     /// The file is not text.
     #[error(
-        "{path}: expected UTF-8 text, found other bytes at offset {offset}; fetch the file again"
+        "{}: expected UTF-8 text, found other bytes at offset {offset}; fetch the file again",
+        Escaped(.path)
     )]
     NotText { path: String, offset: usize },
+    /// The file is text, but not as it should be.
+    #[error("{}: the file {reason}", Escaped(.path))]
+    OtherText {
+        path: String,
+        /// What it is, and what to do: a predicate.
+        reason: &'static str,
+    },
     /// A text file is implausibly large.
     #[error(
-        "{path}: {bytes} bytes are too many for a text file (limit {limit}); is this the right file?"
+        "{}: {bytes} bytes are too many for a text file of this kind (limit {limit}); is this the right file?",
+        Escaped(.path)
     )]
     TooLarge { path: String, bytes: u64, limit: u64 },
     /// A file was written into while it was open.
     #[error(
-        "{path}: the file was changed while it was read (it had {before} bytes and has {now} now); wait until nothing writes to it, and try again"
+        "{}: the file was changed while it was read (it had {before} bytes and has {now} now); wait until nothing writes to it, and try again",
+        Escaped(.path)
     )]
     Changed { path: String, before: u64, now: u64 },
     /// A range outside the file was asked for.
     #[error(
-        "{path}: bytes {start}..{end} were asked for, but the file has {len} bytes; it is truncated or was changed, fetch it again"
+        "{}: bytes {start}..{end} were asked for, but the file has {len} bytes; it is truncated or was changed, fetch it again",
+        Escaped(.path)
     )]
     OutOfRange { path: String, start: u64, end: u64, len: u64 },
     /// A path that would leave the source.
@@ -125,18 +153,15 @@ pub enum SourceError {
     )]
     BadPath { path: String },
     /// The bytes are elsewhere, and [`Source::fetch`] gets them.
-    #[error("{path}: not fetched yet")]
+    #[error("{}: not fetched yet", Escaped(.path))]
     Absent { path: String },
     /// The bytes could not be fetched.
-    #[error("{path}: cannot fetch the file: {reason}")]
+    #[error("{}: cannot fetch the file: {}", Escaped(.path), Escaped(.reason))]
     Fetch { path: String, reason: String },
     /// The operating system said no.
-    #[error("{path}: cannot {action}: {error}")]
+    #[error("{}: cannot {action}: {error}", Escaped(.path))]
     Io { path: String, action: &'static str, error: std::io::Error },
 }
-
-/// Larger "text" than this is a mistake (the largest real one, a tokenizer.json, has about 10 MiB).
-const MAX_TEXT_BYTES: u64 = 256 << 20;
 
 /// Splits a path into its names; refuses what could leave the source.
 fn names(path: &str) -> Result<Vec<&str>, SourceError> {
@@ -152,13 +177,6 @@ fn names(path: &str) -> Result<Vec<&str>, SourceError> {
         }
     }
     Ok(parts)
-}
-
-fn to_text(path: &str, bytes: Vec<u8>) -> Result<String, SourceError> {
-    String::from_utf8(bytes).map_err(|error| SourceError::NotText {
-        path: path.to_string(),
-        offset: error.utf8_error().valid_up_to(),
-    })
 }
 
 /// The files of a model kept in memory: for tests.
@@ -205,9 +223,11 @@ impl Source for Memory {
     }
 
     fn text(&self, path: &str) -> Result<Option<String>, SourceError> {
-        match self.get(path)? {
-            Some(bytes) => to_text(&self.shown(path), bytes.to_vec()).map(Some),
-            None => Ok(None),
+        let Some(bytes) = self.get(path)? else { return Ok(None) };
+        let (shown, limit) = (self.shown(path), max_text_bytes(path));
+        match bytes.len() as u64 {
+            len if len > limit => Err(SourceError::TooLarge { path: shown, bytes: len, limit }),
+            _ => to_text(&shown, bytes.to_vec()).map(Some),
         }
     }
 
@@ -309,9 +329,28 @@ mod folder {
             Ok(full)
         }
 
+        /// The error for a file that is not there because of a link that leads nowhere, the file's own or that of a
+        /// folder above it.
+        fn dangling(&self, path: &str) -> Option<SourceError> {
+            let mut full = self.root.clone();
+            for name in names(path).ok()? {
+                full.push(name);
+                let target = fs::read_link(&full).ok();
+                if let (Some(target), false) = (target, full.exists()) {
+                    let target = target.display().to_string();
+                    return Some(SourceError::DanglingLink {
+                        path: full.display().to_string(),
+                        target,
+                    });
+                }
+            }
+            None
+        }
+
         /// The open file; `None` if there is none.
         fn file(&self, path: &str) -> Result<Option<OpenFile>, SourceError> {
             let full = self.resolve(path)?;
+            let dangling = || self.dangling(path);
             let path = full.display().to_string();
             // Look before opening: opening a pipe would wait for its writer.
             match fs::metadata(&full) {
@@ -320,7 +359,7 @@ mod folder {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
                 {
-                    return Ok(None);
+                    return dangling().map_or(Ok(None), Err);
                 }
                 Err(error) => {
                     return Err(SourceError::Io { path, action: "look at the file", error });
@@ -343,12 +382,13 @@ mod folder {
         fn text(&self, path: &str) -> Result<Option<String>, SourceError> {
             match self.file(path)? {
                 None => Ok(None),
-                Some(file) => to_text(file.path(), file.read(MAX_TEXT_BYTES)?).map(Some),
+                Some(file) => to_text(file.path(), file.read(max_text_bytes(path))?).map(Some),
             }
         }
 
+        /// True also for a link that leads nowhere, so that whoever reads the file is told of it.
         fn exists(&self, path: &str) -> bool {
-            self.resolve(path).is_ok_and(|full| full.is_file())
+            self.resolve(path).is_ok_and(|full| full.is_file() || full.is_symlink() && !full.exists())
         }
 
         fn list(&self, dir: &str) -> Result<Vec<String>, SourceError> {
@@ -363,7 +403,7 @@ mod folder {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
                 {
-                    return Ok(Vec::new());
+                    return self.dangling(dir).map_or(Ok(Vec::new()), Err);
                 }
                 Err(error) => return Err(io(error)),
             };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Checkpoint, Error, FirstStage, NamedTensors};
+use crate::models::config::ranges::{SCALES, SIDES, STEPS, TEXT_LENGTHS};
 use crate::models::config::{Family, ModelConfig, TransformerConfig};
 use crate::sampling::cache::CacheSpec;
 use crate::sampling::cache::spec::{MAGCACHE_FLUX, TEACACHE_FLUX};
@@ -186,10 +187,6 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
-/// Sides that can be asked for, in pixels.
-const SIDES: std::ops::RangeInclusive<usize> = 16..=8192;
-/// Text lengths that can be asked for, in tokens.
-const TEXT_LENGTHS: std::ops::RangeInclusive<usize> = 1..=4096;
 /// Pictures in one request.
 const MAX_COUNT: usize = 100_000;
 
@@ -208,7 +205,8 @@ impl Settings {
         let height = side("the height", request.height.unwrap_or(own.height))?;
         let steps = request.steps.unwrap_or(own.steps);
         // Fails on 0 and on absurd numbers with the scheduler's own words.
-        config.plain_sigmas(steps, 1)?;
+        const { assert!(*STEPS.end() == crate::sampling::schedule::MAX_STEPS) };
+        config.plain_sigmas(steps, width.div_ceil(16) * height.div_ceil(16))?;
         let max_sequence_length = request.max_sequence_length.unwrap_or(own.max_sequence_length);
         if !TEXT_LENGTHS.contains(&max_sequence_length) {
             let (least, most) = (TEXT_LENGTHS.start(), TEXT_LENGTHS.end());
@@ -225,10 +223,11 @@ impl Settings {
             ));
         }
         let scale = |what, value: f64| {
-            if value.is_finite() && (0.0..=1000.0).contains(&value) {
+            if SCALES.contains(&value) {
                 return Ok(value);
             }
-            Err(Error::setting(what, value, "a number from 0 to 1000"))
+            let (least, most) = (SCALES.start(), SCALES.end());
+            Err(Error::setting(what, value, format!("a number from {least} to {most}")))
         };
         let guidance = scale("the guidance", request.guidance.or(own.guidance).unwrap_or(0.0))?;
         // SD3 knows one scale, which diffusers calls guidance.

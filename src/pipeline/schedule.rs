@@ -81,8 +81,20 @@ impl ModelConfig {
     pub fn plain_sigmas(&self, steps: usize, n_tokens: usize) -> Result<Vec<f64>, Error> {
         let flow = self.flow_match();
         Ok(match self.family() {
-            Family::Flux => flow.sigmas(steps, n_tokens)?,
-            Family::Sd3 => flow.sigmas_sd3(steps, n_tokens)?,
+            Family::Flux if !self.scheduler.use_flow_sigmas => flow.sigmas(steps, n_tokens)?,
+            Family::Flux | Family::Sd3 => flow.sigmas_sd3(steps, n_tokens)?,
+        })
+    }
+
+    /// The timestep that the network is told at noise level `sigma`, rounded as on its way through diffusers.
+    ///
+    /// It is `num_train_timesteps` x sigma. `FluxPipeline` divides it by 1000, and `FluxTransformer2DModel` multiplies it
+    /// by 1000 again; `StableDiffusion3Pipeline` takes it as it is.
+    pub(super) fn timestep(&self, sigma: f64) -> f64 {
+        let timestep = sigma as f32 * self.scheduler.num_train_timesteps as f32;
+        f64::from(match self.family() {
+            Family::Flux => timestep / 1000.0 * 1000.0,
+            Family::Sd3 => timestep,
         })
     }
 

@@ -32,7 +32,7 @@ pub struct FlowMatch {
     pub dynamic: Option<DynamicShift>,
     /// If given, sigmas are stretched so that the last one before 0 has this value.
     pub shift_terminal: Option<f64>,
-    /// Training steps; only the grid of [`FlowMatch::sigmas_sd3`] depends on it.
+    /// Training steps; of the noise levels only those of [`FlowMatch::sigmas_sd3`] depend on it.
     pub num_train_timesteps: u32,
 }
 
@@ -141,7 +141,8 @@ impl FlowMatch {
     /// Shift, stretch and close an even grid.
     fn shifted(&self, even: Vec<f64>, n_tokens: usize) -> Result<Vec<f64>, Error> {
         let time_shift = self.time_shift(n_tokens);
-        if !(time_shift.is_finite() && time_shift > 0.0) {
+        // Beyond f32 it gives diffusers NaN.
+        if !((time_shift as f32).is_finite() && time_shift as f32 > 0.0) {
             return Err(Error::Value {
                 what: "time_shift",
                 found: time_shift,

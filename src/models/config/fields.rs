@@ -1,8 +1,11 @@
 //! Reads the fields of one JSON file. What is wrong with one is said with file, field, found and expected.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
-use super::{ConfigError, Result};
+use serde_json::value::RawValue;
+
+use super::{ConfigError, Result, places};
+use crate::models::json;
 use crate::models::source::Source;
 
 /// The largest size any field may have; keeps products of two far from overflow.
@@ -13,46 +16,55 @@ const MAX_WIDTH: u64 = 1 << 20;
 const MAX_LAYERS: u64 = 1024;
 
 /// One JSON object and the name of the file it came from. A null field counts as absent, as in Python.
+///
+/// Values stay text until somebody asks for them, so that a file takes no more memory than its length.
 pub(super) struct Fields {
     pub(super) path: String,
-    pub(super) map: Map<String, Value>,
+    pub(super) map: BTreeMap<String, Box<RawValue>>,
 }
 
 impl Fields {
     pub(super) fn open(source: &dyn Source, path: &str) -> Result<Self> {
         match Self::open_if_there(source, path)? {
             Some(fields) => Ok(fields),
-            None => {
-                let found = source.list("").unwrap_or_default();
-                let found = if found.is_empty() { "nothing".into() } else { found.join(", ") };
-                Err(ConfigError::MissingFile {
-                    path: shown(source, path),
-                    found: shortened(&found),
-                })
-            }
+            None => Err(places::missing(source, path)),
         }
     }
 
     pub(super) fn open_if_there(source: &dyn Source, path: &str) -> Result<Option<Self>> {
-        let Some(text) = source.text(path)? else {
-            return Ok(None);
-        };
-        let path = shown(source, path);
-        match serde_json::from_str(&text) {
-            Ok(Value::Object(map)) => Ok(Some(Self { path, map })),
-            Ok(other) => Err(ConfigError::Json {
-                path,
-                reason: format!(
-                    "expected an object in braces, found {}",
-                    shortened(&other.to_string())
-                ),
-            }),
-            Err(error) => Err(ConfigError::Json { path, reason: error.to_string() }),
+        match source.text(path)? {
+            None => Ok(None),
+            Some(text) => Self::parse(shown(source, path), &text).map(Some),
         }
     }
 
-    pub(super) fn get(&self, field: &str) -> Option<&Value> {
-        self.map.get(field).filter(|value| !value.is_null())
+    fn parse(path: String, text: &str) -> Result<Self> {
+        match json::fields(text, |_| true) {
+            Ok(map) => {
+                let map = map.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+                Ok(Self { path, map })
+            }
+            Err(reason) => Err(ConfigError::Json { path, reason: shortened(&reason) }),
+        }
+    }
+
+    /// The object that a field holds, if it holds one.
+    pub(super) fn inside(&self, field: &str) -> Result<Option<Self>> {
+        match self.get(field) {
+            Some(value) if json::is_object(value) => {
+                Self::parse(self.path.clone(), value.get()).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) fn get(&self, field: &str) -> Option<&RawValue> {
+        self.map.get(field).map(AsRef::as_ref).filter(|value| value.get() != "null")
+    }
+
+    /// Whether a field is there and null.
+    pub(super) fn is_null(&self, field: &str) -> bool {
+        self.map.get(field).is_some_and(|value| value.get() == "null")
     }
 
     pub(super) fn missing(&self, field: &str, expected: &str) -> ConfigError {
@@ -95,26 +107,18 @@ impl Fields {
         &self,
         field: &str,
         expected: &str,
-        read: impl Fn(&Value) -> Option<T>,
+        read: impl Fn(&RawValue) -> Option<T>,
     ) -> Result<Option<T>> {
         match self.get(field) {
             None => Ok(None),
             Some(value) => match read(value) {
                 Some(value) => Ok(Some(value)),
-                None => Err(self.wrong(field, value, expected)),
+                None => Err(self.wrong(field, on_one_line(value), expected)),
             },
         }
     }
 
     fn optional_whole(&self, field: &str, max: u64) -> Result<Option<usize>> {
-        // 1024.0 is the same number to Python's json, so take it.
-        let whole = |value: &Value| match value.as_u64() {
-            Some(n) => Some(n),
-            None => value
-                .as_f64()
-                .filter(|x| x.fract() == 0.0 && (0.0..1e15).contains(x))
-                .map(|x| x as u64),
-        };
         self.optional(field, &format!("a whole number from 1 to {max}"), |value| {
             whole(value).filter(|n| (1..=max).contains(n)).and_then(|n| usize::try_from(n).ok())
         })
@@ -142,15 +146,12 @@ impl Fields {
     }
 
     fn optional_counts(&self, field: &str) -> Result<Option<Vec<usize>>> {
-        let one = |value: &Value| {
-            value.as_u64().filter(|n| (1..=MAX_COUNT).contains(n)).map(|n| n as usize)
-        };
-        self.optional(field, "a list of whole numbers above 0", |value| {
-            let list = value.as_array()?;
-            if list.is_empty() || list.len() > 64 {
-                return None;
-            }
-            list.iter().map(one).collect()
+        self.optional(field, "a list of 1 to 64 whole numbers above 0", |value| {
+            let list: Vec<&RawValue> = json::list(value, 64)?;
+            let one = |value: &&RawValue| {
+                whole(value).filter(|n| (1..=MAX_COUNT).contains(n)).map(|n| n as usize)
+            };
+            list.iter().map(one).collect::<Option<Vec<_>>>().filter(|list| !list.is_empty())
         })
     }
 
@@ -165,15 +166,20 @@ impl Fields {
 
     /// A list of whole numbers from 0 on; empty if the field is absent.
     pub(super) fn indices(&self, field: &str) -> Result<Vec<usize>> {
-        let one = |value: &Value| value.as_u64().filter(|n| *n <= MAX_LAYERS).map(|n| n as usize);
         let list = self.optional(field, "a list of whole numbers", |value| {
-            value.as_array()?.iter().map(one).collect::<Option<Vec<usize>>>()
+            let list: Vec<&RawValue> = json::list(value, MAX_LAYERS as usize)?;
+            let one =
+                |value: &&RawValue| whole(value).filter(|n| *n <= MAX_LAYERS).map(|n| n as usize);
+            list.iter().map(one).collect::<Option<Vec<usize>>>()
         })?;
         Ok(list.unwrap_or_default())
     }
 
+    /// A number that is finite also in the precision that is computed in.
     pub(super) fn optional_number(&self, field: &str) -> Result<Option<f64>> {
-        self.optional(field, "a finite number", |value| value.as_f64().filter(|x| x.is_finite()))
+        self.optional(field, "a finite number that fits 32 bits", |value| {
+            json::value::<f64>(value).filter(|x| (*x as f32).is_finite())
+        })
     }
 
     pub(super) fn number(&self, field: &str) -> Result<f64> {
@@ -186,7 +192,8 @@ impl Fields {
 
     pub(super) fn eps_or(&self, field: &str, default: f64) -> Result<f64> {
         let eps = self.number_or(field, default)?;
-        if eps > 0.0 && eps < 1.0 {
+        // As the kernels get it.
+        if (eps as f32) >= f32::MIN_POSITIVE && eps < 1.0 {
             return Ok(eps);
         }
         Err(self.wrong(field, eps, "a small number above 0"))
@@ -194,9 +201,9 @@ impl Fields {
 
     pub(super) fn id_or(&self, field: &str, default: u32) -> Result<u32> {
         // Some configs list several ids; the first is the one transformers' tokenizers emit.
-        let read = |value: &Value| match value {
-            Value::Array(list) => list.first().and_then(Value::as_u64),
-            _ => value.as_u64(),
+        let read = |value: &RawValue| match json::list::<u64>(value, 64) {
+            Some(list) => list.first().copied(),
+            None => json::value(value),
         };
         let id = self.optional(field, "a token id", |value| {
             read(value).and_then(|id| u32::try_from(id).ok())
@@ -205,11 +212,15 @@ impl Fields {
     }
 
     pub(super) fn flag_or(&self, field: &str, default: bool) -> Result<bool> {
-        Ok(self.optional(field, "true or false", Value::as_bool)?.unwrap_or(default))
+        Ok(self.optional(field, "true or false", |value| json::value(value))?.unwrap_or(default))
     }
 
     pub(super) fn optional_string(&self, field: &str) -> Result<Option<String>> {
-        self.optional(field, "a string", |value| value.as_str().map(str::to_string))
+        self.optional(field, "a string", |value| json::value(value))
+    }
+
+    pub(super) fn optional_strings(&self, field: &str) -> Result<Option<Vec<String>>> {
+        self.optional(field, "a list of at most 64 strings", |value| json::list(value, 64))
     }
 
     pub(super) fn string(&self, field: &str) -> Result<String> {
@@ -230,6 +241,17 @@ impl Fields {
         }
     }
 
+    /// Weights that somebody has packed into fewer bits cannot be read, and their shapes say nothing.
+    pub(super) fn not_quantised(&self) -> Result<()> {
+        for field in ["quantization_config", "compression_config"] {
+            if let Some(value) = self.get(field) {
+                let (path, how) = (self.path.clone(), shortened(&on_one_line(value)));
+                return Err(ConfigError::Quantised { path, field: field.into(), how });
+            }
+        }
+        Ok(())
+    }
+
     /// A product of two sizes stays within reason.
     pub(super) fn width(&self, what: &str, a: usize, b: usize) -> Result<()> {
         if a as u64 * b as u64 > MAX_WIDTH {
@@ -237,6 +259,20 @@ impl Fields {
         }
         Ok(())
     }
+}
+
+/// A whole number. 1024.0 is one to Python's json, so also here.
+fn whole(value: &RawValue) -> Option<u64> {
+    json::value(value).or_else(|| {
+        let number: f64 = json::value(value)?;
+        (number.fract() == 0.0 && (0.0..1e15).contains(&number)).then_some(number as u64)
+    })
+}
+
+/// The beginning of a value as it stands in the file, its lines joined.
+fn on_one_line(value: &RawValue) -> String {
+    let start: String = value.get().chars().take(2 * MAX_SHOWN).collect();
+    start.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// `path` as messages show it.
@@ -248,10 +284,12 @@ pub(super) fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
+/// Characters of a file that a message shows.
+const MAX_SHOWN: usize = 200;
+
 /// Keeps a damaged file from filling the screen.
-fn shortened(text: &str) -> String {
-    const MAX: usize = 200;
-    match text.char_indices().nth(MAX) {
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_string(),
     }

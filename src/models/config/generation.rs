@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Result;
 use super::fields::Fields;
+use super::ranges::{SIDES, STEPS, TEXT_LENGTHS};
 use crate::models::source::Source;
 
 /// Optional `generation_config.json` beside `model_index.json`: the settings a model wants by default.
@@ -32,13 +33,13 @@ impl GenerationConfig {
             return Ok(Self::default());
         };
         Ok(Self {
-            width: fields.optional_count("width")?,
-            height: fields.optional_count("height")?,
-            num_inference_steps: fields.optional_count("num_inference_steps")?,
-            guidance_scale: fields.optional_number("guidance_scale")?,
-            true_cfg_scale: fields.optional_number("true_cfg_scale")?,
+            width: fields.optional_in("width", SIDES)?,
+            height: fields.optional_in("height", SIDES)?,
+            num_inference_steps: fields.optional_in("num_inference_steps", STEPS)?,
+            guidance_scale: fields.optional_scale("guidance_scale")?,
+            true_cfg_scale: fields.optional_scale("true_cfg_scale")?,
             negative_prompt: fields.optional_string("negative_prompt")?,
-            max_sequence_length: fields.optional_count("max_sequence_length")?,
+            max_sequence_length: fields.optional_in("max_sequence_length", TEXT_LENGTHS)?,
         })
     }
 }

@@ -1,10 +1,10 @@
 //! `model_index.json`: which pipeline, made of which parts.
 
 use serde::Serialize;
-use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::{Fields, shortened};
 use super::{ConfigError, Family, Result};
+use crate::models::json;
 use crate::models::source::Source;
 
 /// `model_index.json`: which pipeline, made of which parts.
@@ -28,18 +28,26 @@ impl ModelIndex {
         let family = match class.as_str() {
             "FluxPipeline" => Family::Flux,
             "StableDiffusion3Pipeline" => Family::Sd3,
-            _ => return Err(ConfigError::Pipeline { path: fields.path, found: class }),
+            _ => {
+                let found = shortened(&class);
+                return Err(ConfigError::Pipeline { path: fields.path, found });
+            }
         };
         let mut parts = Vec::new();
         for (name, value) in &fields.map {
-            if let Some([Value::String(library), Value::String(class)]) =
-                value.as_array().map(Vec::as_slice)
-            {
-                parts.push((name.clone(), library.clone(), class.clone()));
+            if let Some((library, class)) = json::value::<(String, String)>(value) {
+                parts.push((name.clone(), library, class));
             }
         }
         let name_or_path = fields.optional_string("_name_or_path")?;
         let index = Self { class, family, parts, name_or_path };
+        let folders = family.folders();
+        let t5_tokenizer = index.part(folders.t5).map(|_| folders.t5_tokenizer);
+        for tokenizer in folders.clips.iter().map(|(_, name)| *name).chain(t5_tokenizer) {
+            if is_null(&fields, tokenizer) {
+                return Err(index.null(&fields, tokenizer, "a tokenizer"));
+            }
+        }
         match family {
             Family::Flux => {
                 index.expect(&fields, "transformer", &["FluxTransformer2DModel"])?;
@@ -70,10 +78,31 @@ impl ModelIndex {
     }
 
     fn expect(&self, fields: &Fields, part: &str, classes: &[&str]) -> Result<()> {
-        match self.part(part) {
-            None => Err(fields.missing(part, &format!("a part of class {}", classes.join(" or ")))),
-            Some(class) if classes.contains(&class) => Ok(()),
-            Some(class) => Err(fields.unsupported(part, format!("a {class}"), &classes.join(", "))),
+        let expected = format!("a part of class {}", classes.join(" or "));
+        let found = self.parts.iter().find(|(name, ..)| name == part);
+        match found {
+            None if is_null(fields, part) => Err(self.null(fields, part, &expected)),
+            None => Err(fields.missing(part, &expected)),
+            Some((_, library, _)) if !["diffusers", "transformers"].contains(&library.as_str()) => {
+                let found = format!("of the library {library}");
+                Err(fields.unsupported(part, found, "parts of diffusers and transformers"))
+            }
+            Some((.., class)) if classes.contains(&class.as_str()) => Ok(()),
+            Some((.., class)) => {
+                Err(fields.unsupported(part, format!("a {class}"), &classes.join(", ")))
+            }
         }
     }
+
+    fn null(&self, fields: &Fields, part: &str, expected: &str) -> ConfigError {
+        let (path, part) = (fields.path.clone(), part.to_owned());
+        ConfigError::NullPart { path, part, expected: expected.to_owned() }
+    }
+}
+
+/// Whether a part was left out when the pipeline was saved: `null`, or `[null, null]`.
+fn is_null(fields: &Fields, part: &str) -> bool {
+    let nulls = |value| json::list::<Option<String>>(value, 2);
+    fields.is_null(part)
+        || fields.get(part).and_then(nulls).is_some_and(|list| list.iter().any(Option::is_none))
 }

@@ -12,6 +12,8 @@
 mod fields;
 mod generation;
 mod index;
+pub(super) mod places;
+pub mod ranges;
 mod scheduler;
 mod text_encoders;
 mod transformer;
@@ -20,8 +22,9 @@ mod vae;
 use serde::Serialize;
 
 use super::source::{Source, SourceError};
+use crate::escape::Escaped;
 use fields::shown;
-use text_encoders::model_max_length;
+use text_encoders::{clip_max_length, model_max_length};
 
 pub use generation::GenerationConfig;
 pub use index::ModelIndex;
@@ -39,31 +42,67 @@ pub enum ConfigError {
     Source(#[from] SourceError),
     /// A configuration file is not there.
     #[error(
-        "{path}: no such file; expected a diffusers folder with model_index.json, transformer/, text_encoder/, \
-         text_encoder_2/, vae/ and scheduler/ (found here: {found})"
+        "{}: no such file; expected a diffusers folder with model_index.json, transformer/, text_encoder/, \
+         text_encoder_2/, vae/ and scheduler/ (found here: {}){}",
+        Escaped(.path), Escaped(.found), Escaped(.hint)
     )]
-    MissingFile { path: String, found: String },
+    MissingFile {
+        path: String,
+        found: String,
+        /// What the folder is instead and what to do, after a semicolon; may be empty.
+        hint: String,
+    },
     /// A file is not JSON.
-    #[error("{path}: not valid JSON ({reason}); fetch the file again")]
+    #[error("{}: not valid JSON ({}); fetch the file again", Escaped(.path), Escaped(.reason))]
     Json { path: String, reason: String },
     /// A field is not there.
-    #[error("{path}: the field \"{field}\" is missing; expected {expected}")]
+    #[error(
+        "{}: the field \"{}\" is missing; expected {}",
+        Escaped(.path), Escaped(.field), Escaped(.expected)
+    )]
     MissingField { path: String, field: String, expected: String },
+    /// A part of the pipeline is null.
+    #[error(
+        "{}: \"{}\" is null: the pipeline was saved without this part; the part is missing, expected {}; get the whole \
+         model, or save it again with this part",
+        Escaped(.path), Escaped(.part), Escaped(.expected)
+    )]
+    NullPart { path: String, part: String, expected: String },
     /// A field has a value that makes no sense.
-    #[error("{path}: \"{field}\" is {found}; expected {expected}")]
+    #[error(
+        "{}: \"{}\" is {}; expected {}",
+        Escaped(.path), Escaped(.field), Escaped(.found), Escaped(.expected)
+    )]
     Field { path: String, field: String, found: String, expected: String },
     /// A field has a value that makes sense, but not to us.
-    #[error("{path}: \"{field}\" is {found}, which is not supported; supported: {supported}")]
+    #[error(
+        "{}: \"{}\" is {}, which is not supported; supported: {}",
+        Escaped(.path), Escaped(.field), Escaped(.found), Escaped(.supported)
+    )]
     Unsupported { path: String, field: String, found: String, supported: String },
+    /// The weights of a part are quantised.
+    #[error(
+        "{}: the weights are quantised ({}: {}), which is not supported; get this part of the model in 16 or 32 bits",
+        Escaped(.path), Escaped(.field), Escaped(.how)
+    )]
+    Quantised {
+        path: String,
+        /// The field that says so.
+        field: String,
+        /// Its value.
+        how: String,
+    },
     /// A pipeline class we do not know.
     #[error(
-        "{path}: the pipeline class is {found}, which is not supported; supported: FluxPipeline (FLUX.1-dev, \
-         FLUX.1-schnell), StableDiffusion3Pipeline (SD3, SD3.5) and models of their architectures"
+        "{}: the pipeline class is {}, which is not supported; supported: FluxPipeline (FLUX.1-dev, \
+         FLUX.1-schnell), StableDiffusion3Pipeline (SD3, SD3.5) and models of their architectures",
+        Escaped(.path), Escaped(.found)
     )]
     Pipeline { path: String, found: String },
     /// Two files contradict each other.
     #[error(
-        "{path}: \"{field}\" is {found}, but {other} needs {expected}; the model folder mixes parts that do not belong together"
+        "{}: \"{}\" is {}, but {} needs {}; the model folder mixes parts that do not belong together",
+        Escaped(.path), Escaped(.field), Escaped(.found), Escaped(.other), Escaped(.expected)
     )]
     Mismatch { path: String, field: String, found: String, expected: String, other: String },
 }
@@ -88,6 +127,8 @@ pub struct ModelConfig {
     pub scheduler: SchedulerConfig,
     /// What `generation_config.json` says; empty if there is none.
     pub generation: GenerationConfig,
+    /// Tokens that CLIP reads (77): the `model_max_length` of its tokenizer, else the places in its table of positions.
+    pub clip_max_length: usize,
     /// `model_max_length` of the T5 tokenizer, unless absent or the "no limit" sentinel.
     pub t5_max_length: Option<usize>,
     /// Timestep-distilled to about four steps without guidance, in the manner of FLUX.1-schnell and
@@ -195,6 +236,7 @@ impl ModelConfig {
             .map(|(folder, _)| ClipConfig::load(source, &config_of(folder), projected))
             .collect::<Result<Vec<_>>>()?;
         let has_t5 = index.part(folders.t5).is_some();
+        let clip_max_length = clip_max_length(source, folders.clips, &clips)?;
         let mut config = Self {
             transformer,
             clips,
@@ -205,6 +247,7 @@ impl ModelConfig {
                 &format!("{}/scheduler_config.json", folders.scheduler),
             )?,
             generation: GenerationConfig::load(source)?,
+            clip_max_length,
             t5_max_length: match has_t5 {
                 true => model_max_length(source, folders.t5_tokenizer)?,
                 false => None,
@@ -214,6 +257,7 @@ impl ModelConfig {
         };
         config.check_parts(source)?;
         config.distilled = config.looks_distilled(&source.name());
+        config.check_own_size(source)?;
         Ok(config)
     }
 
@@ -251,7 +295,7 @@ impl ModelConfig {
 
     /// Tokens that CLIP reads (77).
     pub fn clip_tokens(&self) -> usize {
-        self.clips.iter().map(|clip| clip.max_position_embeddings).max().unwrap_or(0)
+        self.clip_max_length
     }
 
     /// What to do when the user does not say.

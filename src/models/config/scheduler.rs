@@ -37,6 +37,8 @@ pub struct SchedulerConfig {
     pub shift_terminal: Option<f64>,
     /// What `mu` means.
     pub time_shift_type: TimeShiftType,
+    /// Whether FLUX takes its even grid from the scheduler, as SD3 does.
+    pub use_flow_sigmas: bool,
 }
 
 impl SchedulerConfig {
@@ -76,6 +78,7 @@ impl SchedulerConfig {
                     ));
                 }
             },
+            use_flow_sigmas: fields.flag_or("use_flow_sigmas", false)?,
         };
         if config.shift <= 0.0 {
             return Err(fields.wrong("shift", config.shift, "a number above 0"));
@@ -88,6 +91,7 @@ impl SchedulerConfig {
             let found = config.shift_terminal.unwrap_or_default();
             return Err(fields.wrong("shift_terminal", found, "null or a number between 0 and 1"));
         }
+        config.check_shift(&fields)?;
         Ok(config)
     }
 }

@@ -1,7 +1,6 @@
 //! The text encoders' `config.json`: CLIP (one in FLUX, two in SD3) and T5, and how long T5's texts may be.
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::Result;
 use super::fields::{Fields, quoted};
@@ -70,9 +69,10 @@ impl ClipConfig {
     /// Reads a CLIP text encoder's `config.json`. `projected` is whether its class has a projection.
     pub fn load(source: &dyn Source, path: &str, projected: bool) -> Result<Self> {
         let mut fields = Fields::open(source, path)?;
+        fields.not_quantised()?;
         // A full CLIP config keeps the text half one level down.
-        if let Some(Value::Object(text)) = fields.map.get("text_config") {
-            fields.map = text.clone();
+        if let Some(text) = fields.inside("text_config")? {
+            fields = text;
         }
         let act = fields.string_or("hidden_act", "quick_gelu")?;
         let config = Self {
@@ -144,6 +144,7 @@ impl T5Config {
     /// Reads a T5 encoder's `config.json`.
     pub fn load(source: &dyn Source, path: &str) -> Result<Self> {
         let fields = Fields::open(source, path)?;
+        fields.not_quantised()?;
         let config = Self {
             vocab_size: fields.count_or("vocab_size", 32128)?,
             d_model: fields.count_or("d_model", 512)?,
@@ -187,14 +188,65 @@ impl T5Config {
 
 /// `model_max_length` in a tokenizer's `tokenizer_config.json`. transformers writes about 1e30 for "no limit".
 pub(super) fn model_max_length(source: &dyn Source, folder: &str) -> Result<Option<usize>> {
-    let Some(fields) = Fields::open_if_there(source, &format!("{folder}/tokenizer_config.json"))?
-    else {
-        return Ok(None);
-    };
-    match fields.optional_number("model_max_length")? {
-        Some(length) if (2.0..1e6).contains(&length) => Ok(Some(length as usize)),
-        Some(length) if length >= 1e6 => Ok(None),
-        Some(length) => Err(fields.wrong("model_max_length", length, "at least 2")),
+    let path = format!("{folder}/tokenizer_config.json");
+    match Fields::open_if_there(source, &path)? {
         None => Ok(None),
+        Some(fields) => max_length_in(&fields).map(|found| found.map(|(_, length)| length)),
     }
+}
+
+/// The field that says how many tokens a text may have, and how many.
+fn max_length_in(fields: &Fields) -> Result<Option<(&'static str, usize)>> {
+    for field in ["model_max_length", "max_len"] {
+        match fields.optional_number(field)? {
+            Some(length) if length >= NO_LIMIT => return Ok(None),
+            Some(length) if length >= 2.0 && length.fract() == 0.0 => {
+                return Ok(Some((field, length as usize)));
+            }
+            Some(length) => return Err(fields.wrong(field, length, "a whole number, at least 2")),
+            None => {}
+        }
+    }
+    Ok(None)
+}
+
+/// From here on, a tokenizer's length means that there is no limit.
+const NO_LIMIT: f64 = 1e6;
+
+/// Tokens that the CLIP encoders read: the length that their tokenizers say, else the number of places in the tables of
+/// positions. Those that say it must agree, as diffusers takes the first one's for all.
+pub(super) fn clip_max_length(
+    source: &dyn Source,
+    folders: &[(&str, &str)],
+    clips: &[ClipConfig],
+) -> Result<usize> {
+    // The narrowest table, of those that all read the same number of tokens.
+    let folders = folders.iter().zip(clips);
+    let narrowest = folders.clone().min_by_key(|(_, clip)| clip.max_position_embeddings);
+    let Some(((narrowest, _), places)) =
+        narrowest.map(|(folder, clip)| (*folder, clip.max_position_embeddings))
+    else {
+        return Ok(0);
+    };
+    let mut first: Option<(String, usize)> = None;
+    for ((_, tokenizer), _) in folders {
+        let path = format!("{tokenizer}/tokenizer_config.json");
+        let Some(fields) = Fields::open_if_there(source, &path)? else { continue };
+        let Some((field, length)) = max_length_in(&fields)? else { continue };
+        if length > places {
+            let expected = format!(
+                "at most {places}, the number of places that {narrowest}/config.json has (max_position_embeddings)"
+            );
+            return Err(fields.wrong(field, length, &expected));
+        }
+        match &first {
+            Some((path, other)) if *other != length => {
+                let expected = format!("{other}, as {path} has it");
+                return Err(fields.wrong(field, length, &expected));
+            }
+            Some(_) => {}
+            None => first = Some((path, length)),
+        }
+    }
+    Ok(first.map_or(places, |(_, length)| length))
 }

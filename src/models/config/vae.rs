@@ -1,7 +1,6 @@
 //! `vae/config.json`: latent to picture.
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::Result;
 use super::fields::{Fields, quoted};
@@ -30,6 +29,9 @@ pub struct VaeConfig {
     pub mid_block_add_attention: bool,
 }
 
+/// The largest factor of a latent: real ones are near 1, and beyond this the decoder's f32 numbers overflow.
+const MAX_FACTOR: f64 = 1e6;
+
 impl VaeConfig {
     /// Pixels per latent pixel, in each direction (8).
     pub fn scale(&self) -> usize {
@@ -40,6 +42,7 @@ impl VaeConfig {
     pub fn load(source: &dyn Source, path: &str) -> Result<Self> {
         let fields = Fields::open(source, path)?;
         fields.class("_class_name", "AutoencoderKL")?;
+        fields.not_quantised()?;
         let config = Self {
             block_out_channels: fields.counts("block_out_channels")?,
             layers_per_block: fields.layers("layers_per_block")?,
@@ -55,11 +58,9 @@ impl VaeConfig {
         if act != "silu" && act != "swish" {
             return Err(fields.unsupported("act_fn", quoted(&act), "silu"));
         }
-        if let Some(Value::Array(blocks)) = fields.get("up_block_types") {
-            if let Some(other) =
-                blocks.iter().find(|block| block.as_str() != Some("UpDecoderBlock2D"))
-            {
-                return Err(fields.unsupported("up_block_types", other, "UpDecoderBlock2D"));
+        if let Some(blocks) = fields.optional_strings("up_block_types")? {
+            if let Some(other) = blocks.iter().find(|block| *block != "UpDecoderBlock2D") {
+                return Err(fields.unsupported("up_block_types", quoted(other), "UpDecoderBlock2D"));
             }
             if blocks.len() != config.block_out_channels.len() {
                 let expected = format!(
@@ -94,8 +95,14 @@ impl VaeConfig {
                 "3 (red, green, blue)",
             ));
         }
-        if config.scaling_factor == 0.0 {
-            return Err(fields.wrong("scaling_factor", 0, "a number other than 0"));
+        for (field, factor) in
+            [("scaling_factor", config.scaling_factor), ("shift_factor", config.shift_factor)]
+        {
+            let least = if field == "scaling_factor" { 1.0 / MAX_FACTOR } else { 0.0 };
+            if !(least..=MAX_FACTOR).contains(&factor.abs()) {
+                let expected = format!("a number of magnitude {least} to {MAX_FACTOR}");
+                return Err(fields.wrong(field, factor, &expected));
+            }
         }
         Ok(config)
     }

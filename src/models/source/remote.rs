@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::{Blob, MAX_TEXT_BYTES, Source, SourceError, names, slice, to_text};
+use super::{Blob, Source, SourceError, max_text_bytes, names, slice, to_text};
 
 /// A future that stays on its thread, as everything does in a page.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -168,8 +168,8 @@ impl Shared {
 
     async fn text(&self, path: String) -> Result<(), SourceError> {
         let Some(bytes) = self.size(&path).await? else { return Ok(()) };
-        if bytes > MAX_TEXT_BYTES {
-            let limit = MAX_TEXT_BYTES;
+        let limit = max_text_bytes(&path);
+        if bytes > limit {
             return Err(SourceError::TooLarge { path: self.shown(&path), bytes, limit });
         }
         let text = match bytes {

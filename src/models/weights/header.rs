@@ -1,15 +1,24 @@
 //! The header of a safetensors file: which tensors it holds, and where; damaged ones are refused.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::{Result, StoredDType, TensorInfo, WeightError};
+use crate::escape::Escaped;
+use crate::models::json::{self, Name};
 use crate::models::source::Blob;
 
+/// More tensors than this in one file, or in one checkpoint, are an attack or a damaged file: FLUX.1 has 780.
+pub(super) const MAX_TENSORS: usize = 1 << 16;
+/// More dimensions than this are an attack or a damaged file: images, volumes and their batches have 5.
+const MAX_DIMENSIONS: usize = 16;
+/// Longer names of types than this are an attack or a damaged file: `F8_E4M3FNUZ` is among the longest.
+const MAX_DTYPE_BYTES: usize = 32;
 /// As in the reference implementation: a longer header is an attack or a damaged file.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
@@ -23,10 +32,8 @@ pub(super) fn parse_header(
     let invalid = |reason: String| WeightError::Header { file: file.to_string(), reason };
     let len = blob.len();
     let start = blob.bytes(0..len.min(64))?;
-    if start.starts_with(b"version https://git-lfs") {
-        return Err(invalid(
-            "it is a Git LFS pointer, not the file itself (git lfs pull gets it)".into(),
-        ));
+    if let Some(other) = other_format(&start) {
+        return Err(WeightError::OtherFormat { file: file.to_string(), what: other });
     }
     let Some(n) = start.first_chunk::<8>() else {
         return Err(invalid(format!("it has only {len} bytes")));
@@ -65,17 +72,35 @@ pub(super) fn parse_header(
     let mut tensors = Vec::with_capacity(entries.len());
     for (name, entry) in entries {
         let of = |what: &str| {
-            invalid(format!("the tensor {}: {what}", name.chars().take(200).collect::<String>()))
+            let name: String = name.chars().take(200).collect();
+            invalid(format!("the tensor {name}: {what}"))
         };
-        let dtype = match entry.get("dtype").and_then(Value::as_str) {
-            Some(dtype) => StoredDType::parse(dtype),
+        let field = |name: &str| entry.get(name).copied();
+        let dtype = match field("dtype").and_then(json::value::<String>) {
+            Some(dtype) if dtype.len() <= MAX_DTYPE_BYTES => StoredDType::parse(&dtype),
+            Some(dtype) => {
+                let (found, most) = (dtype.len(), MAX_DTYPE_BYTES);
+                return Err(of(&format!(
+                    "its dtype is a text of {found} bytes, expected at most {most}"
+                )));
+            }
             None => return Err(of("no dtype")),
         };
-        let Some(shape) = numbers(&entry, "shape") else {
-            return Err(of("no shape (a list of whole numbers)"));
+        let shape = field("shape");
+        let Some(shape) = shape.and_then(|shape| json::list::<u64>(shape, MAX_DIMENSIONS)) else {
+            let found = match shape {
+                Some(shape) if shape.get().starts_with('[') => {
+                    let found: String = shape.get().chars().take(60).collect();
+                    format!(" but {found}")
+                }
+                _ => String::new(),
+            };
+            return Err(of(&format!(
+                "no shape (a list of at most {MAX_DIMENSIONS} whole numbers: no tensor has more dimensions){found}"
+            )));
         };
-        let Some([begin, end]) =
-            numbers(&entry, "data_offsets").and_then(|o| <[u64; 2]>::try_from(o).ok())
+        let offsets = field("data_offsets").and_then(|offsets| json::list::<u64>(offsets, 2));
+        let Some([begin, end]) = offsets.and_then(|offsets| <[u64; 2]>::try_from(offsets).ok())
         else {
             return Err(of("no data_offsets (two whole numbers)"));
         };
@@ -100,7 +125,7 @@ pub(super) fn parse_header(
             return Err(of("its shape is too large for this machine"));
         };
         tensors.push(TensorInfo {
-            name: name.into(),
+            name: name.as_ref().into(),
             dtype,
             shape,
             file: file.clone(),
@@ -122,15 +147,37 @@ pub(super) fn parse_header(
     Ok(tensors)
 }
 
-fn numbers(entry: &Value, key: &str) -> Option<Vec<u64>> {
-    entry.get(key)?.as_array()?.iter().map(Value::as_u64).collect()
+/// The format of a file that is no safetensors file, judged by its beginning, and what to do about it.
+fn other_format(start: &[u8]) -> Option<&'static str> {
+    let low = String::from_utf8_lossy(start).trim_start().to_ascii_lowercase();
+    match start {
+        [b'G', b'G', b'U', b'F', ..] => Some(
+            "a GGUF file, whose weights are quantised; get the model as a diffusers folder in 16 or 32 bits",
+        ),
+        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, b'}' | b'c' | b'(' | 0x95 | 0x8a, ..] => Some(
+            "a pickled checkpoint of PyTorch, which is not read; save the model with safe_serialization=True",
+        ),
+        [0x89, b'H', b'D', b'F', ..] => {
+            Some("an HDF5 file, which is not read; get the model as safetensors")
+        }
+        _ if low.starts_with("version https://git-lfs") => Some(
+            "a Git LFS pointer, not the file itself; run `git lfs pull` in the model folder to get it",
+        ),
+        _ if low.starts_with("<!doctype") || low.starts_with("<html") => Some(
+            "a web page: the server had answered with a page (to log in, or an error); download the file again",
+        ),
+        _ if start.len() == 64 && start.iter().all(|b| *b == 0) => {
+            Some("an unfinished download, which begins with zeros; fetch the file again")
+        }
+        _ => None,
+    }
 }
 
 /// The header's entries in order, `__metadata__` left out, duplicates refused (a JSON map would keep the last one).
 struct Entries;
 
 impl<'de> DeserializeSeed<'de> for Entries {
-    type Value = Vec<(String, Value)>;
+    type Value = Vec<(Cow<'de, str>, Entry<'de>)>;
 
     fn deserialize<D: Deserializer<'de>>(
         self,
@@ -141,7 +188,7 @@ impl<'de> DeserializeSeed<'de> for Entries {
 }
 
 impl<'de> Visitor<'de> for Entries {
-    type Value = Vec<(String, Value)>;
+    type Value = Vec<(Cow<'de, str>, Entry<'de>)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object from tensor names to descriptions")
@@ -153,15 +200,26 @@ impl<'de> Visitor<'de> for Entries {
     ) -> std::result::Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
         let mut seen = BTreeSet::new();
-        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+        while let Some(Name(name)) = map.next_key()? {
             if name == "__metadata__" {
+                map.next_value::<IgnoredAny>()?;
                 continue;
             }
             if !seen.insert(name.clone()) {
-                return Err(serde::de::Error::custom(format!("the name {name} occurs twice")));
+                return Err(A::Error::custom(format_args!("the name {} occurs twice", Escaped(&name))));
             }
-            entries.push((name, value));
+            if seen.len() > MAX_TENSORS {
+                return Err(A::Error::custom(format_args!("more than {MAX_TENSORS} tensors")));
+            }
+            // What is no object has no fields.
+            let entry: &RawValue = map.next_value()?;
+            let wanted = ["dtype", "shape", "data_offsets"];
+            let fields = json::fields(entry.get(), |name| wanted.contains(&name));
+            entries.push((name, fields.unwrap_or_default()));
         }
         Ok(entries)
     }
 }
+
+/// The fields of one tensor that are read.
+type Entry<'a> = BTreeMap<String, &'a RawValue>;

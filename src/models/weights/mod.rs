@@ -24,20 +24,22 @@
 //! What it does not do: no GPU, no upload, no change of type other than to f32.
 
 mod header;
+mod index;
 mod manifest;
 mod values;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::Value;
 
+use super::config::places::unfinished;
 use super::source::{Blob, Source, SourceError};
-use header::parse_header;
+use crate::escape::Escaped;
+use header::{MAX_TENSORS, parse_header};
 
 pub use manifest::{Manifest, WeightPath};
 pub use values::{append_f32, first_not_finite};
@@ -50,37 +52,69 @@ pub enum WeightError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// No checkpoint in the folder.
-    #[error("{dir}: no weights; looked for {looked_for}; found {found}{hint}")]
+    #[error(
+        "{}: no weights; looked for {}; found {}{}",
+        Escaped(.dir), Escaped(.looked_for), Escaped(.found), Escaped(.hint)
+    )]
     NoFile { dir: String, looked_for: String, found: String, hint: String },
     /// The file is not a readable safetensors file.
-    #[error("{file}: not a valid safetensors file: {reason}; fetch the file again")]
+    #[error("{}: not a valid safetensors file: {}; fetch the file again", Escaped(.file), Escaped(.reason))]
     Header { file: String, reason: String },
+    /// The file is of another kind.
+    #[error("{}: not a safetensors file but {what}", Escaped(.file))]
+    OtherFormat {
+        file: String,
+        /// What it is, and what to do.
+        what: &'static str,
+    },
+    /// A file is still being downloaded, or its download was broken off.
+    #[error("{}: the download is not complete ({} lies here as well); fetch the file again", Escaped(.file), Escaped(.sign))]
+    Unfinished {
+        file: String,
+        /// The file that says so.
+        sign: String,
+    },
+    /// The weights are packed into fewer bits.
+    #[error(
+        "{}: the weights are quantised ({}), which is not supported; get this part of the model in 16 or 32 bits",
+        Escaped(.file), Escaped(.sign)
+    )]
+    Quantised {
+        file: String,
+        /// What shows it.
+        sign: String,
+    },
     /// The index of a sharded checkpoint is damaged.
-    #[error("{file}: not a valid index of a sharded checkpoint: {reason}")]
+    #[error("{}: not a valid index of a sharded checkpoint: {}; fetch the file again", Escaped(.file), Escaped(.reason))]
     Index { file: String, reason: String },
     /// The index names a file that is not there.
     #[error(
-        "{index}: names the file {shard}, which is not there; the download is incomplete, fetch it again"
+        "{}: names the file {}, which is not there; the download is incomplete, fetch it again",
+        Escaped(.index), Escaped(.shard)
     )]
     MissingShard { index: String, shard: String },
     /// The index says a tensor is in a file that does not have it.
     #[error(
-        "{index}: says that {name} is in {shard}, but that file does not have it; the files belong to different downloads, fetch them again"
+        "{}: says that {} is in {}, but that file does not have it; the files belong to different downloads, fetch them again",
+        Escaped(.index), Escaped(.name), Escaped(.shard)
     )]
     NotInShard { index: String, name: String, shard: String },
     /// A tensor is not there.
     #[error(
-        "{file}: the tensor {name} is missing; this checkpoint is incomplete or of another model"
+        "{}: the tensor {} is missing; this checkpoint is incomplete or of another model",
+        Escaped(.file), Escaped(.name)
     )]
     Missing { name: String, file: String },
     /// A tensor has another shape than the model's configuration says.
     #[error(
-        "{file}: the tensor {name} has shape {found:?}, expected {expected:?}; config.json and weights do not belong together"
+        "{}: the tensor {} has shape {found:?}, expected {expected:?}; config.json and weights do not belong together",
+        Escaped(.file), Escaped(.name)
     )]
     Shape { name: String, expected: Vec<usize>, found: Vec<usize>, file: String },
     /// A tensor has a type that cannot be read.
     #[error(
-        "{file}: the tensor {name} has type {dtype}, which is not supported; supported: F32, F16, BF16, F64; use a checkpoint in one of these"
+        "{}: the tensor {} has type {}, which is not supported; supported: F32, F16, BF16, F64; use a checkpoint in one of these",
+        Escaped(.file), Escaped(.name), Escaped(.dtype)
     )]
     DType { name: String, dtype: String, file: String },
     /// Several of the above.
@@ -88,16 +122,21 @@ pub enum WeightError {
     Many { problems: Vec<WeightError> },
     /// A weight is NaN or infinite.
     #[error(
-        "{file}: the tensor {name} holds {value} at element {index}; the checkpoint is damaged, fetch it again"
+        "{}: the tensor {} holds {value} at element {index}; the checkpoint is damaged, fetch it again",
+        Escaped(.file), Escaped(.name)
     )]
     NotFinite { name: String, index: u64, value: f32, file: String },
     /// A weight that is to be kept in f16 does not fit it.
     #[error(
-        "{file}: the tensor {name} holds {value}, and f16 ends at 65504; keep the weights as they are stored (--precision auto)"
+        "{}: the tensor {} holds {value}, and f16 ends at 65504; keep the weights as they are stored (--precision auto)",
+        Escaped(.file), Escaped(.name)
     )]
     BeyondF16 { name: String, value: f32, file: String },
     /// Elements outside a tensor were asked for.
-    #[error("{file}: the tensor {name} has {len} {unit}; {start}..{end} were asked for")]
+    #[error(
+        "{}: the tensor {} has {len} {unit}; {start}..{end} were asked for",
+        Escaped(.file), Escaped(.name)
+    )]
     Range { name: String, start: u64, end: u64, len: u64, unit: &'static str, file: String },
 }
 
@@ -245,21 +284,26 @@ impl Weights {
             };
         }
         let files = source.list(dir)?;
-        let pickled = files
-            .iter()
-            .any(|f| [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| f.ends_with(end)));
-        let hint = if pickled {
+        let any = |ends: &[&str]| files.iter().any(|f| ends.iter().any(|end| f.ends_with(end)));
+        let hint = if let Some(file) = unfinished(source, dir) {
+            format!("; {file} is an unfinished download: fetch this part of the model again")
+        } else if any(&[".gguf"]) {
+            "; quantised weights (GGUF) are not supported, get this part of the model in 16 or 32 bits".into()
+        } else if any(&[".bin", ".pt", ".pth", ".ckpt"]) {
             "; pickled checkpoints (.bin, .pt, .ckpt) are not read, save the model with safe_serialization=True"
+                .into()
         } else if files.is_empty() {
-            "; fetch this part of the model"
+            "; fetch this part of the model".into()
+        } else if any(&[".safetensors"]) {
+            "; rename the file if its weights are this part's in the layout of diffusers or transformers".into()
         } else {
-            ""
+            String::new()
         };
         Err(WeightError::NoFile {
             dir: shown(source, dir),
             looked_for: looked_for[..2].join(", "),
             found: if files.is_empty() { "nothing".into() } else { list(files.iter(), 10) },
-            hint: hint.into(),
+            hint,
         })
     }
 
@@ -278,56 +322,20 @@ impl Weights {
 
     fn open_index(source: &dyn Source, dir: &str, path: &str) -> Result<Self> {
         let index = shown(source, path);
-        let damaged = |reason: String| WeightError::Index { file: index.clone(), reason };
-        let text = source.text(path)?.unwrap_or_default();
-        let json: Value =
-            serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
-        let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
-            return Err(damaged(
-                "expected an object \"weight_map\" from tensor names to file names".into(),
-            ));
-        };
-        let mut shards = BTreeSet::new();
-        for (name, shard) in map {
-            // A shard lies beside its index: a name with a folder in it is an attempt to read something else.
-            match shard.as_str() {
-                Some(shard)
-                    if !shard.is_empty()
-                        && !shard.contains(['/', '\\', ':', '\0'])
-                        && shard != ".." =>
-                {
-                    shards.insert(shard)
-                }
-                _ => {
-                    return Err(damaged(format!(
-                        "the file of {name} is {shard}; expected a plain file name"
-                    )));
-                }
-            };
-        }
-        if shards.is_empty() {
-            return Err(damaged("\"weight_map\" is empty".into()));
-        }
-        for shard in &shards {
+        let map = index::read(source, path, &index)?;
+        for shard in map.shards() {
             if !source.exists(&join(dir, shard)) {
                 return Err(WeightError::MissingShard { index, shard: shard.to_string() });
             }
         }
         let mut weights = Self::empty(shown(source, dir));
-        let mut found_in = BTreeMap::new();
-        for shard in shards {
-            found_in.insert(shard, weights.shards.len());
+        for shard in map.shards() {
             weights.add_file(source, &join(dir, shard))?;
         }
-        for (name, shard) in map {
-            let shard = shard.as_str().unwrap_or_default();
-            let there = weights.tensors.get(name.as_str()).map(|info| info.shard);
-            if there.is_none() || there != found_in.get(shard).copied() {
-                return Err(WeightError::NotInShard {
-                    index,
-                    name: name.clone(),
-                    shard: shard.into(),
-                });
+        for (name, number, shard) in map.entries() {
+            if weights.tensors.get(name).map(|info| info.shard) != Some(number) {
+                let (name, shard) = (name.into(), shard.into());
+                return Err(WeightError::NotInShard { index, name, shard });
             }
         }
         Ok(weights)
@@ -336,11 +344,19 @@ impl Weights {
     fn add_file(&mut self, source: &dyn Source, path: &str) -> Result<()> {
         let file: Arc<str> = shown(source, path).into();
         let blob = source.blob(path)?;
+        let sign = format!("{path}.aria2");
+        if source.exists(&sign) {
+            let sign = shown(source, &sign);
+            return Err(WeightError::Unfinished { file: file.to_string(), sign });
+        }
         let shard = self.shards.len();
+        let header = |reason| WeightError::Header { file: file.to_string(), reason };
         for info in parse_header(blob.as_ref(), &file, shard)? {
             if let Some(first) = self.tensors.get(&info.name) {
-                let reason = format!("{} is also in {}", info.name, first.file);
-                return Err(WeightError::Header { file: file.to_string(), reason });
+                return Err(header(format!("{} is also in {}", info.name, first.file)));
+            }
+            if self.tensors.len() == MAX_TENSORS {
+                return Err(header(format!("the checkpoint has more than {MAX_TENSORS} tensors")));
             }
             self.tensors.insert(info.name.clone(), info);
         }

@@ -147,8 +147,7 @@ impl<'p> Run<'p> {
         let (sigma, next, steps) = (sigmas[i], sigmas[i + 1], sigmas.len() - 1);
         let programs = self.programs()?;
         let shared = &programs.memory.shared;
-        // The reference rounds the timestep to f32 on its way through the pipeline.
-        let timestep = f64::from((sigma as f32 * 1000.0) / 1000.0 * 1000.0);
+        let timestep = self.pipeline.config.timestep(sigma);
         self.write_sinusoid(&shared.time, timestep).await?;
         let mut scalars = [0.0; step::LEN];
         scalars[step::DELTA] = next as f32 - sigma as f32;

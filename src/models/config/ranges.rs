@@ -1,0 +1,109 @@
+//! The ranges of what can be asked of a run. What a model's files say by default has to be in them too.
+
+use std::ops::RangeInclusive;
+
+use super::fields::Fields;
+use super::{ConfigError, ModelConfig, Result, SchedulerConfig, TimeShiftType, TransformerConfig};
+use super::{config_of, shown};
+use crate::models::source::Source;
+
+/// Width and height in pixels.
+pub const SIDES: RangeInclusive<usize> = 16..=8192;
+/// Steps of plain sampling. The end keeps a slip of the finger from asking for gigabytes.
+pub const STEPS: RangeInclusive<usize> = 1..=10_000;
+/// Tokens that T5 reads, padding included.
+pub const TEXT_LENGTHS: RangeInclusive<usize> = 1..=4096;
+/// Distilled guidance, and the scale of classifier-free guidance.
+pub const SCALES: RangeInclusive<f64> = 0.0..=1000.0;
+
+impl Fields {
+    /// A whole number that a request could have as well.
+    pub(super) fn optional_in(
+        &self,
+        field: &str,
+        range: RangeInclusive<usize>,
+    ) -> Result<Option<usize>> {
+        match self.optional_count(field)? {
+            Some(found) if !range.contains(&found) => {
+                let expected = format!("{} to {}", range.start(), range.end());
+                Err(self.wrong(field, found, &expected))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// A guidance that a request could have as well.
+    pub(super) fn optional_scale(&self, field: &str) -> Result<Option<f64>> {
+        match self.optional_number(field)? {
+            Some(found) if !SCALES.contains(&found) => {
+                let expected = format!("a number from {} to {}", SCALES.start(), SCALES.end());
+                Err(self.wrong(field, found, &expected))
+            }
+            found => Ok(found),
+        }
+    }
+}
+
+impl SchedulerConfig {
+    /// Rejects a dynamic time shift that gives no noise levels.
+    pub(super) fn check_shift(&self, fields: &Fields) -> Result<()> {
+        if !self.use_dynamic_shifting {
+            return Ok(());
+        }
+        // `mu` is a line through two points. It is negative or not anywhere if it is so at the ends.
+        let [base, max] = [self.base_image_seq_len, self.max_image_seq_len].map(|n| n as f64);
+        let slope = (self.max_shift - self.base_shift) / (max - base);
+        let mu = |tokens: f64| self.base_shift + slope * (tokens - base);
+        for (field, tokens) in [("base_shift", 1.0), ("base_shift", base), ("max_shift", max)] {
+            let found = mu(tokens);
+            let (given, expected) = match self.time_shift_type {
+                TimeShiftType::Linear if !(found > 0.0) => ("linear", "above 0"),
+                // What is beyond is no number in 32 bits.
+                TimeShiftType::Exponential if found.abs() > 80.0 => ("exponential", "from -80 to 80"),
+                _ => continue,
+            };
+            let value = if field == "max_shift" { self.max_shift } else { self.base_shift };
+            let expected = format!(
+                "values of base_shift and max_shift whose {given} time shift is {expected} (here it is {found:.4} for \
+                 {tokens} image tokens)"
+            );
+            return Err(fields.wrong(field, value, &expected));
+        }
+        Ok(())
+    }
+}
+
+impl ModelConfig {
+    /// Rejects a model whose own size is none that can be asked for.
+    pub(super) fn check_own_size(&self, source: &dyn Source) -> Result<()> {
+        let TransformerConfig::Sd3(sd3) = &self.transformer else { return Ok(()) };
+        let own = self.defaults();
+        let generation = &self.generation;
+        let most = (16 * sd3.pos_embed_max_size).min(*SIDES.end());
+        for (field, given, side) in
+            [("width", generation.width, own.width), ("height", generation.height, own.height)]
+        {
+            if (*SIDES.start()..=most).contains(&side) {
+                continue;
+            }
+            let (path, field) = match given {
+                Some(_) => ("generation_config.json".to_owned(), field),
+                None => (config_of(self.folders().transformer), "sample_size"),
+            };
+            let unit = if given.is_some() { 1 } else { self.vae.scale() };
+            return Err(ConfigError::Field {
+                path: shown(source, &path),
+                field: field.into(),
+                found: (side / unit).to_string(),
+                expected: format!(
+                    "{} to {}: the table of positions has {} x {} entries of 16 pixels (pos_embed_max_size)",
+                    SIDES.start().div_ceil(unit),
+                    most / unit,
+                    sd3.pos_embed_max_size,
+                    sd3.pos_embed_max_size
+                ),
+            });
+        }
+        Ok(())
+    }
+}
