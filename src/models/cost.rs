@@ -198,7 +198,7 @@ pub fn clip(config: &ClipConfig, n_tokens: usize) -> Flops {
 
 /// All text encoders, once: `txt` T5 tokens, and CLIP's fixed number.
 pub fn text_encoders(config: &ModelConfig, txt: usize) -> Flops {
-    let clips = config.clips.iter().map(|config| clip(config, config.max_position_embeddings));
+    let clips = config.clips.iter().map(|clip| self::clip(clip, config.clip_max_length));
     clips.sum::<Flops>() + config.t5.as_ref().map(|config| t5(config, txt)).unwrap_or_default()
 }
 

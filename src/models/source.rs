@@ -92,8 +92,8 @@ pub enum SourceError {
     MissingFolder { path: String },
     /// The model folder is a file.
     #[error(
-        "{}: expected a diffusers model folder (the one that holds model_index.json), found a file; give the folder",
-        Escaped(.path)
+        "{}: expected a diffusers model folder (the one that holds model_index.json), found a file; {}",
+        Escaped(.path), instead_of_file(.path)
     )]
     NotAFolder { path: String },
     /// A file is not there.
@@ -161,6 +161,20 @@ pub enum SourceError {
     /// The operating system said no.
     #[error("{}: cannot {action}: {error}", Escaped(.path))]
     Io { path: String, action: &'static str, error: std::io::Error },
+}
+
+/// What to give instead of the file `path`.
+fn instead_of_file(path: &str) -> &'static str {
+    let low = path.to_ascii_lowercase();
+    let ends = |ends: &[&str]| ends.iter().any(|end| low.ends_with(end));
+    if ends(&[".gguf"]) {
+        "GGUF files, whose weights are quantised, are not supported: get the model as a diffusers folder"
+    } else if ends(&[".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".onnx"]) {
+        "single-file checkpoints, as ComfyUI and others use them, are not read: get the model as a diffusers folder \
+         (diffusers' from_single_file and save_pretrained make one)"
+    } else {
+        "give the folder"
+    }
 }
 
 /// Splits a path into its names; refuses what could leave the source.
@@ -388,7 +402,8 @@ mod folder {
 
         /// True also for a link that leads nowhere, so that whoever reads the file is told of it.
         fn exists(&self, path: &str) -> bool {
-            self.resolve(path).is_ok_and(|full| full.is_file() || full.is_symlink() && !full.exists())
+            self.resolve(path)
+                .is_ok_and(|full| full.is_file() || full.is_symlink() && !full.exists())
         }
 
         fn list(&self, dir: &str) -> Result<Vec<String>, SourceError> {

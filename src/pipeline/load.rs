@@ -175,7 +175,7 @@ impl Tokenizers {
         for (files, clip) in files.clips.iter().zip(&config.clips) {
             let tokenizer = tokens::ClipTokenizer::parse(files, turns).await?;
             tokenizer.check_vocab(clip.vocab_size)?;
-            clips.push(tokenizer);
+            clips.push(tokenizer.with_max_length(config.clip_max_length));
         }
         let t5 = match (&files.t5, &config.t5) {
             (Some(files), Some(t5)) => {

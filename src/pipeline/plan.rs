@@ -300,7 +300,7 @@ fn memory(
     let mut scratch = Vec::new();
     // In the order in which they are compiled.
     for (clip, own) in parts.clips.iter().zip(&config.clips) {
-        let rows = own.max_position_embeddings;
+        let rows = config.clip_max_length;
         let (x, tokens) = (matrix(rows, own.hidden_size), matrix(rows, own.hidden_size));
         let pooled = matrix(1, own.pooled_dim());
         let wants_tokens = (config.family() == Family::Sd3).then_some(&tokens);

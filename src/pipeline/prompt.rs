@@ -102,14 +102,17 @@ impl<'p> Prompts<'p> {
         let Pipeline { tokenizers, config, kept, .. } = pipeline;
         let network = &config.transformer;
         let n_t5 = settings.max_sequence_length;
+        let is_flux = config.family() == Family::Flux;
         let mut clips = Vec::new();
         for tokenizer in &tokenizers.clips {
-            clips.push(tokenizer.encode(text)?.ids);
+            let text = if is_flux { tokenizer.expanded(text)? } else { text.into() };
+            clips.push(tokenizer.encode(&text)?.ids);
         }
         let t5 = match &tokenizers.t5 {
             None => vec![],
             Some(tokenizer) => {
-                let encoded = tokenizer.encode(text, n_t5)?;
+                let text = if is_flux { tokenizer.expanded(text)? } else { text.into() };
+                let encoded = tokenizer.encode(&text, n_t5)?;
                 if let Some(dropped) = encoded.truncated {
                     warnings.push(format!(
                         "the {prefix}prompt is {dropped} tokens longer than the {n_t5} that T5 reads here; its end is \

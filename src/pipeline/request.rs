@@ -359,7 +359,10 @@ fn resolve_ralu(
     let own = config.defaults();
     let family = config.preset_family();
     let base = config.scheduler.shift;
-    let large_enough = 2 * width * height >= own.width * own.height;
+    // RALU works on pairs of tokens, and what that adds at the border has to have positions too.
+    let [rows, cols] = [height, width].map(|side| side.next_multiple_of(32) / 16);
+    let large_enough =
+        2 * width * height >= own.width * own.height && config.check_grid(rows, cols).is_ok();
     let named = |preset: Preset| -> Result<_, Error> {
         Ok((preset.to_string(), Some(family.params(preset, base)?)))
     };

@@ -99,7 +99,7 @@ impl ModelConfig {
     }
 
     /// Rejects pictures that are larger than the model's table of positions.
-    fn check_grid(&self, rows: usize, cols: usize) -> Result<(), Error> {
+    pub(super) fn check_grid(&self, rows: usize, cols: usize) -> Result<(), Error> {
         let TransformerConfig::Sd3(sd3) = &self.transformer else { return Ok(()) };
         let side = sd3.pos_embed_max_size;
         for (what, tokens) in [("the width", cols), ("the height", rows)] {
@@ -228,5 +228,21 @@ impl RunSchedule {
     /// Steps of all stages.
     pub fn steps(&self) -> usize {
         self.stages.iter().map(StageSpec::steps).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::models::builtin;
+
+    #[test]
+    fn timesteps_are_those_of_diffusers() {
+        let [flux, sd3] = ["flux.1-dev", "sd3-medium"].map(|name| builtin::get(name).unwrap());
+        for (mut config, rounded) in [(flux, ROUNDED.1), (sd3, ROUNDED.0)] {
+            assert_eq!(config.timestep(0.75), 750.0);
+            assert_eq!(config.timestep(ROUNDED_SIGMA), rounded);
+            config.scheduler.num_train_timesteps = 500;
+            assert_eq!(config.timestep(0.75), 375.0);
+        }
     }
 }

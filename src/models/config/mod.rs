@@ -12,7 +12,7 @@
 mod fields;
 mod generation;
 mod index;
-pub(super) mod places;
+pub(crate) mod places;
 pub mod ranges;
 mod scheduler;
 mod text_encoders;

@@ -10,7 +10,7 @@ const UNFINISHED: [&str; 8] =
     [".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2", ".tmp", ".!qB"];
 
 /// The name of an unfinished download among the files of `dir`, or among those that the Hugging Face tools keep for it.
-pub(in crate::models) fn unfinished(source: &dyn Source, dir: &str) -> Option<String> {
+pub(crate) fn unfinished(source: &dyn Source, dir: &str) -> Option<String> {
     [dir.to_owned(), format!(".cache/huggingface/download/{dir}")].into_iter().find_map(|dir| {
         let files = source.list(&dir).unwrap_or_default();
         files.into_iter().find(|file| UNFINISHED.iter().any(|end| file.ends_with(end)))
@@ -54,7 +54,8 @@ fn whole_model(source: &dyn Source, found: &[String]) -> Option<String> {
         );
     }
     let inner = found.iter().take(MAX_LOOKED_INTO);
-    if let Some(inner) = inner.clone().find(|name| source.exists(&format!("{name}/model_index.json")))
+    if let Some(inner) =
+        inner.clone().find(|name| source.exists(&format!("{name}/model_index.json")))
     {
         return Some(format!("give the folder inside it, {}", shown(source, inner)));
     }
@@ -66,7 +67,9 @@ fn whole_model(source: &dyn Source, found: &[String]) -> Option<String> {
         ));
     }
     if has("modular_model_index.json") {
-        return Some("this is a modular pipeline, which is not supported; get the plain one".into());
+        return Some(
+            "this is a modular pipeline, which is not supported; get the plain one".into(),
+        );
     }
     if has("pytorch_lora_weights.safetensors") || has("adapter_config.json") {
         return Some("this folder has LoRA weights, not a model".into());
@@ -83,7 +86,11 @@ fn whole_model(source: &dyn Source, found: &[String]) -> Option<String> {
              or 32 bits"
         ));
     }
-    if has("comfyui") || has("ComfyUI") || has("diffusion_models") || has("checkpoints") || has("unet")
+    if has("comfyui")
+        || has("ComfyUI")
+        || has("diffusion_models")
+        || has("checkpoints")
+        || has("unet")
     {
         return Some(
             "this is a folder of ComfyUI or another program that keeps single files, which are not read; get the model \
@@ -97,7 +104,9 @@ fn whole_model(source: &dyn Source, found: &[String]) -> Option<String> {
              diffusers folder (diffusers' from_single_file and save_pretrained make one)"
         ));
     }
-    if let Some(file) = ending(&[".onnx", ".engine", ".mlmodelc", ".mlpackage", "openvino_model.xml"]) {
+    if let Some(file) =
+        ending(&[".onnx", ".engine", ".mlmodelc", ".mlpackage", "openvino_model.xml"])
+    {
         return Some(format!(
             "{file} is of another program's format, which is not read; get the model as a diffusers folder"
         ));

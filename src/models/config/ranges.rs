@@ -59,7 +59,9 @@ impl SchedulerConfig {
             let (given, expected) = match self.time_shift_type {
                 TimeShiftType::Linear if !(found > 0.0) => ("linear", "above 0"),
                 // What is beyond is no number in 32 bits.
-                TimeShiftType::Exponential if found.abs() > 80.0 => ("exponential", "from -80 to 80"),
+                TimeShiftType::Exponential if found.abs() > 80.0 => {
+                    ("exponential", "from -80 to 80")
+                }
                 _ => continue,
             };
             let value = if field == "max_shift" { self.max_shift } else { self.base_shift };

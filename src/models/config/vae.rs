@@ -60,7 +60,11 @@ impl VaeConfig {
         }
         if let Some(blocks) = fields.optional_strings("up_block_types")? {
             if let Some(other) = blocks.iter().find(|block| *block != "UpDecoderBlock2D") {
-                return Err(fields.unsupported("up_block_types", quoted(other), "UpDecoderBlock2D"));
+                return Err(fields.unsupported(
+                    "up_block_types",
+                    quoted(other),
+                    "UpDecoderBlock2D",
+                ));
             }
             if blocks.len() != config.block_out_channels.len() {
                 let expected = format!(

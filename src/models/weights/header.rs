@@ -206,7 +206,10 @@ impl<'de> Visitor<'de> for Entries {
                 continue;
             }
             if !seen.insert(name.clone()) {
-                return Err(A::Error::custom(format_args!("the name {} occurs twice", Escaped(&name))));
+                return Err(A::Error::custom(format_args!(
+                    "the name {} occurs twice",
+                    Escaped(&name)
+                )));
             }
             if seen.len() > MAX_TENSORS {
                 return Err(A::Error::custom(format_args!("more than {MAX_TENSORS} tensors")));

@@ -55,6 +55,11 @@ impl<'w> Manifest<'w> {
     pub fn finish(&self, ignored: &[&str]) -> Result<Vec<String>> {
         let mut report = self.report.borrow_mut();
         let mut problems = std::mem::take(&mut report.problems);
+        if let Some((info, sign)) =
+            (!problems.is_empty()).then(|| quantised(self.weights)).flatten()
+        {
+            return Err(WeightError::Quantised { file: info.file.to_string(), sign });
+        }
         match problems.len() {
             0 => {}
             1 => return Err(problems.remove(0)),
@@ -147,6 +152,9 @@ impl WeightPath<'_> {
                 shard: usize::MAX,
             };
         };
+        if info.dtype.bytes().is_none() {
+            report.problems.push(unsupported(info));
+        }
         if info.shape != shape {
             report.problems.push(WeightError::Shape {
                 name: info.name.to_string(),
@@ -160,9 +168,6 @@ impl WeightPath<'_> {
                 shard: usize::MAX,
                 ..info.clone()
             };
-        }
-        if info.dtype.bytes().is_none() {
-            report.problems.push(unsupported(info));
         }
         if is_new {
             report.order.push(info.clone());
@@ -178,4 +183,32 @@ impl WeightPath<'_> {
     fn full(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
     }
+}
+
+/// What shows that weights are packed into fewer bits: a tensor that only packed weights have, or a weight's type.
+/// bitsandbytes, GPTQ, AWQ, compressed-tensors and scaled 8-bit floats have these.
+fn quantised(weights: &Weights) -> Option<(&TensorInfo, String)> {
+    const NAMES: [&str; 9] = [
+        ".absmax",
+        ".quant_map",
+        ".SCB",
+        ".qweight",
+        ".qzeros",
+        ".weight_packed",
+        ".weight_scale",
+        ".scale_weight",
+        ".scb",
+    ];
+    const TYPES: [&str; 7] = ["F8", "F6", "F4", "I8", "U8", "I4", "U4"];
+    weights.iter().find_map(|info| {
+        let (name, dtype) = (info.name.as_ref(), info.dtype.name());
+        let shown: String = name.chars().take(200).collect();
+        let packed = NAMES.iter().any(|end| name.ends_with(end)) || name.contains(".quant_state.");
+        let few_bits = name.ends_with("weight") && TYPES.iter().any(|t| dtype.starts_with(t));
+        match (packed, few_bits) {
+            (_, true) => Some((info, format!("the tensor {shown} has type {dtype}"))),
+            (true, _) => Some((info, format!("the tensor {shown} is there"))),
+            _ => None,
+        }
+    })
 }

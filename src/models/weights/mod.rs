@@ -89,10 +89,15 @@ pub enum WeightError {
     Index { file: String, reason: String },
     /// The index names a file that is not there.
     #[error(
-        "{}: names the file {}, which is not there; the download is incomplete, fetch it again",
-        Escaped(.index), Escaped(.shard)
+        "{}: names the file {}, which is not there{}; the download is not complete, fetch it again",
+        Escaped(.index), Escaped(.shard), Escaped(.hint)
     )]
-    MissingShard { index: String, shard: String },
+    MissingShard {
+        index: String,
+        shard: String,
+        /// What is there of it, in brackets; may be empty.
+        hint: String,
+    },
     /// The index says a tensor is in a file that does not have it.
     #[error(
         "{}: says that {} is in {}, but that file does not have it; the files belong to different downloads, fetch them again",
@@ -325,7 +330,11 @@ impl Weights {
         let map = index::read(source, path, &index)?;
         for shard in map.shards() {
             if !source.exists(&join(dir, shard)) {
-                return Err(WeightError::MissingShard { index, shard: shard.to_string() });
+                let hint = match unfinished(source, dir) {
+                    Some(file) => format!(" ({file} is an unfinished download)"),
+                    None => String::new(),
+                };
+                return Err(WeightError::MissingShard { index, shard: shard.to_string(), hint });
             }
         }
         let mut weights = Self::empty(shown(source, dir));

@@ -1,20 +1,31 @@
 //! Sentencepiece's character map, as a `tokenizer.json` carries it: found, decoded, checked.
 
-use serde_json::Value;
+use std::borrow::Cow;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::json::elements;
 use crate::gpu::Turns;
+use crate::models::json::{fields, value};
 
 /// The map in a `normalizer`, which is one or a sequence.
-pub(super) fn character_map(normalizer: &Value) -> Option<&str> {
-    let one = |normalizer: &'_ Value| -> bool {
-        normalizer.get("type").and_then(Value::as_str) == Some("Precompiled")
+pub(super) fn character_map(normalizer: &RawValue) -> Option<Cow<'_, str>> {
+    let wanted = ["type", "normalizers", "precompiled_charsmap"];
+    let read = |raw| fields(RawValue::get(raw), |name| wanted.contains(&name)).ok();
+    let whole = read(normalizer)?;
+    let sequence = whole.get("normalizers").and_then(|list| elements(list));
+    let mut all: Box<dyn Iterator<Item = _>> = match sequence {
+        Some(sequence) => Box::new(sequence.filter_map(read)),
+        None => Box::new(std::iter::once(whole)),
     };
-    let map = match normalizer.get("normalizers").and_then(Value::as_array) {
-        Some(sequence) => sequence.iter().find(|normalizer| one(normalizer))?,
-        None if one(normalizer) => normalizer,
-        None => return None,
-    };
-    map.get("precompiled_charsmap")?.as_str()
+    let map = all.find(|one| {
+        let kind = one.get("type").and_then(|kind| value::<String>(kind));
+        kind.as_deref() == Some("Precompiled")
+    })?;
+    #[derive(Deserialize)]
+    struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
+    value(map.get("precompiled_charsmap")?).map(|Borrowed(map)| map)
 }
 
 /// Standard base64; `None` if it is not.

@@ -1,7 +1,5 @@
 //! The files that a tokenizer is read from, as text.
 
-use serde_json::{Map, Value};
-
 use super::{Result, TokenError, no_file, shown};
 use crate::models::source::Source;
 
@@ -23,15 +21,6 @@ impl Text {
     pub fn bad(&self, reason: impl Into<String>) -> TokenError {
         TokenError::File { path: self.path.clone(), reason: reason.into() }
     }
-
-    /// A small file that holds an object.
-    pub fn object(&self) -> Result<Map<String, Value>> {
-        match serde_json::from_str(&self.text) {
-            Ok(Value::Object(map)) => Ok(map),
-            Ok(_) => Err(self.bad("expected a JSON object")),
-            Err(error) => Err(self.bad(error.to_string())),
-        }
-    }
 }
 
 /// What a folder has for a tokenizer. Nothing is parsed yet, so that reading it again costs next to nothing where files
@@ -39,6 +28,7 @@ impl Text {
 pub(in crate::pipeline) struct TokenizerFiles {
     pub(super) config: Option<Text>,
     pub(super) special: Option<Text>,
+    pub(super) added: Option<Text>,
     pub(super) words: WordFiles,
 }
 
@@ -65,13 +55,18 @@ impl TokenizerFiles {
     pub fn t5(source: &dyn Source, dir: &str) -> Result<Self> {
         match Text::read(source, dir, "tokenizer.json")? {
             Some(json) => Self::with(source, dir, WordFiles::Json(json)),
-            None => Err(no_file(source, dir, "tokenizer.json (spiece.model alone is not read)")),
+            None => Err(no_file(
+                source,
+                dir,
+                "tokenizer.json (spiece.model alone is not read; transformers' save_pretrained writes tokenizer.json)",
+            )),
         }
     }
 
     fn with(source: &dyn Source, dir: &str, words: WordFiles) -> Result<Self> {
         let config = Text::read(source, dir, "tokenizer_config.json")?;
         let special = Text::read(source, dir, "special_tokens_map.json")?;
-        Ok(TokenizerFiles { config, special, words })
+        let added = Text::read(source, dir, "added_tokens.json")?;
+        Ok(TokenizerFiles { config, special, added, words })
     }
 }

@@ -1,23 +1,7 @@
 //! JSON read a little at a time: a vocabulary's tens of thousands of entries must not hold an event loop up.
 
-use std::collections::HashMap;
-
-use serde::Deserialize;
 use serde_json::Deserializer;
 use serde_json::value::RawValue;
-
-/// The fields of an object, unread; `Err` says what is wrong with the text.
-pub(super) fn fields(text: &str) -> Result<HashMap<String, &RawValue>, String> {
-    serde_json::from_str(text).map_err(|error| match error.is_data() {
-        true => "expected a JSON object".into(),
-        false => error.to_string(),
-    })
-}
-
-/// A value of some type; `None` if it is of another.
-pub(super) fn value<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
-    serde_json::from_str(raw.get()).ok()
-}
 
 /// The elements of a list, one after the other; `None` if it is no list.
 pub(super) fn elements(raw: &RawValue) -> Option<impl Iterator<Item = &RawValue>> {

@@ -21,9 +21,13 @@ mod json;
 mod pieces;
 mod words;
 
+use std::borrow::Cow;
+
+use crate::escape::Escaped;
 use crate::gpu::{Turns, at_once};
+use crate::models::config::places::unfinished;
 use crate::models::source::{Source, SourceError};
-use config::Config;
+use config::{Config, Kind};
 pub(super) use files::TokenizerFiles;
 use words::{ClipWords, T5Words};
 
@@ -36,28 +40,41 @@ pub enum TokenError {
     Source(#[from] SourceError),
     /// No tokenizer in the folder.
     #[error(
-        "{dir}: no tokenizer; looked for {looked_for}; found {found}; fetch this part of the model"
+        "{}: no tokenizer; looked for {looked_for}; found {}; fetch this part of the model{}",
+        Escaped(.dir), Escaped(.found), Escaped(.hint)
     )]
-    NoFile { dir: String, looked_for: String, found: String },
+    NoFile {
+        dir: String,
+        looked_for: &'static str,
+        found: String,
+        /// What more is known, in brackets; may be empty.
+        hint: String,
+    },
     /// A tokenizer file is damaged.
-    #[error("{path}: not a usable tokenizer file: {reason}; fetch the file again")]
+    #[error("{}: not a usable tokenizer file: {}; fetch the file again", Escaped(.path), Escaped(.reason))]
     File { path: String, reason: String },
+    /// A role that has to have a token has none.
+    #[error("{}: \"{role}\" is null; expected a token", Escaped(.path))]
+    NullToken { path: String, role: &'static str },
     /// A special token is not in the vocabulary.
     #[error(
-        "{path}: the vocabulary has no token {token:?} ({role}); the tokenizer's files do not belong together"
+        "{}: the vocabulary has no token {token:?} ({role}); the tokenizer's files do not belong together",
+        Escaped(.path)
     )]
     NoToken { path: String, token: String, role: &'static str },
     /// The tokenizer has more tokens than the encoder has embeddings.
     #[error(
-        "{path}: the tokenizer has token ids up to {largest}, but the text encoder has {vocab_size} embeddings; \
-         the model folder mixes parts that do not belong together"
+        "{}: the tokenizer has token ids up to {largest} (those of added_tokens_decoder, added_tokens.json and other \
+         files beside it included), but the text encoder has {vocab_size} embeddings; the model folder mixes parts that \
+         do not belong together",
+        Escaped(.path)
     )]
     Vocabulary { path: String, largest: u32, vocab_size: usize },
     /// The asked length has no room for a token.
     #[error("a text length of {found} tokens was asked for; expected at least {least}")]
     Length { found: usize, least: usize },
     /// The tokenizer refused the text.
-    #[error("{path}: the tokenizer cannot encode this text: {reason}")]
+    #[error("{}: the tokenizer cannot encode this text: {}", Escaped(.path), Escaped(.reason))]
     Encode { path: String, reason: String },
 }
 
@@ -91,18 +108,20 @@ impl ClipTokenizer {
 
     /// From the files of [`TokenizerFiles::clip`]. Those of CLIP ViT-L take a tenth of a second on a slow processor.
     pub(super) async fn parse(files: &TokenizerFiles, turns: &Turns) -> Result<Self> {
-        let config = Config::parse(files)?;
-        let bos = config.token("bos_token", "<|startoftext|>");
-        let eos = config.token("eos_token", "<|endoftext|>");
-        let pad = config.token("pad_token", &eos);
-        let words = ClipWords::clip(files, &config, [&bos, &eos], turns).await?;
+        let config = Config::parse(files, Kind::Clip)?;
+        let words = ClipWords::clip(files, &config, turns).await?;
         Ok(Self {
-            bos: words.id(&bos, "begin of text")?,
-            eos: words.id(&eos, "end of text")?,
-            pad: words.id(&pad, "padding")?,
-            max_length: config.max_length(77),
+            bos: words.role(&config, "bos_token")?,
+            eos: words.role(&config, "eos_token")?,
+            pad: words.role(&config, "pad_token")?,
+            max_length: config.max_length.unwrap_or(77),
             words,
         })
+    }
+
+    /// The same tokenizer, giving `length` ids.
+    pub(super) fn with_max_length(self, length: usize) -> Self {
+        Self { max_length: length, ..self }
     }
 
     /// Number of ids [`encode`](Self::encode) returns: the tokenizer's `model_max_length`, 77.
@@ -113,6 +132,12 @@ impl ClipTokenizer {
     /// Begin mark, text, end mark, padding; a long text loses its end, never the end mark.
     pub fn encode(&self, text: &str) -> Result<Encoded> {
         self.words.encode(text, Some(self.bos), self.eos, self.pad, self.max_length)
+    }
+
+    /// `text` with every added token that was trained as several (`<a>`, `<a>_1`, ...) written out, as diffusers'
+    /// `FluxPipeline` does before it encodes a prompt; `StableDiffusion3Pipeline` does not.
+    pub fn expanded<'t>(&self, text: &'t str) -> Result<Cow<'t, str>> {
+        self.words.expanded(text)
     }
 
     /// Fails if this tokenizer can emit ids that an embedding table of `vocab_size` rows does not have.
@@ -137,11 +162,11 @@ impl T5Tokenizer {
 
     /// From the files of [`TokenizerFiles::t5`].
     pub(super) async fn parse(files: &TokenizerFiles, turns: &Turns) -> Result<Self> {
-        let config = Config::parse(files)?;
-        let words = T5Words::t5(files, turns).await?;
+        let config = Config::parse(files, Kind::T5)?;
+        let words = T5Words::t5(files, &config, turns).await?;
         Ok(Self {
-            eos: words.id(&config.token("eos_token", "</s>"), "end of text")?,
-            pad: words.id(&config.token("pad_token", "<pad>"), "padding")?,
+            eos: words.role(&config, "eos_token")?,
+            pad: words.role(&config, "pad_token")?,
             words,
         })
     }
@@ -149,6 +174,12 @@ impl T5Tokenizer {
     /// Text, end mark, padding to `max_len` ids; a long text loses its end, never the end mark.
     pub fn encode(&self, text: &str, max_len: usize) -> Result<Encoded> {
         self.words.encode(text, None, self.eos, self.pad, max_len)
+    }
+
+    /// `text` with every added token that was trained as several (`<a>`, `<a>_1`, ...) written out, as diffusers'
+    /// `FluxPipeline` does before it encodes a prompt; `StableDiffusion3Pipeline` does not.
+    pub fn expanded<'t>(&self, text: &'t str) -> Result<Cow<'t, str>> {
+        self.words.expanded(text)
     }
 
     /// Fails if this tokenizer can emit ids that an embedding table of `vocab_size` rows does not have.
@@ -161,11 +192,18 @@ fn shown(source: &dyn Source, path: &str) -> String {
     format!("{}/{path}", source.name().trim_end_matches('/'))
 }
 
-fn no_file(source: &dyn Source, dir: &str, looked_for: &str) -> TokenError {
+fn no_file(source: &dyn Source, dir: &str, looked_for: &'static str) -> TokenError {
     let found = source.list(dir).unwrap_or_default();
     TokenError::NoFile {
         dir: shown(source, dir),
-        looked_for: looked_for.into(),
-        found: if found.is_empty() { "nothing".into() } else { found.join(", ") },
+        looked_for,
+        found: match found.len() {
+            0 => "nothing".into(),
+            _ => found.join(", ").chars().take(200).collect(),
+        },
+        hint: match unfinished(source, dir) {
+            Some(file) => format!(" ({file} is an unfinished download)"),
+            None => String::new(),
+        },
     }
 }

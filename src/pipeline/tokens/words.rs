@@ -1,8 +1,8 @@
 //! The part of tokenizing that the `tokenizers` crate does; only this file and `pieces.rs` name it.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::replace::ReplacePattern;
@@ -18,15 +18,22 @@ use tokenizers::{
 };
 
 use super::character_map::{character_map, check_character_map, decode_base64};
-use super::config::Config;
+use super::config::{Added, Config};
 use super::files::{Text, TokenizerFiles, WordFiles};
-use super::json::{elements, entries, fields, value};
+use super::json::{elements, entries};
 use super::pieces::Pieces;
 use super::{Encoded, Result, TokenError};
 use crate::gpu::Turns;
+use crate::models::json::{fields, value};
 
 /// Ids above this are a damaged file.
 const MAX_ID: u32 = 1 << 24;
+
+/// More tokens or merges than this are an attack or a damaged file: CLIP has 49408.
+const MAX_ENTRIES: usize = 1 << 18;
+
+/// The id of what is in no piece of T5. transformers' `T5Tokenizer` has it whatever the file says.
+const UNKNOWN: u32 = 2;
 
 /// Entries of a vocabulary or a list of merges that are read between two turns: well under a millisecond's work.
 const ENTRIES: usize = 256;
@@ -45,24 +52,26 @@ pub(super) struct Words<M> {
     tokenizer: Tokenizer<M>,
     /// The file it came from, for messages.
     path: String,
-    /// The largest id that it can give.
+    /// The largest id that it can give, other than for T5's sentinels that no file names.
     largest: u32,
+    pads_left: bool,
+    truncates_left: bool,
+    /// Added tokens that several embeddings were trained for: their ids and texts, and what takes their place.
+    vectors: Vec<(u32, String, String)>,
 }
 
 impl Words<BPE> {
-    /// What transformers' `CLIPTokenizer` (`tokenization_clip.py`) sets up. `special`: begin and end of text, the latter
-    /// also standing for what is unknown.
+    /// What transformers' `CLIPTokenizer` (`tokenization_clip.py`) sets up.
     pub(super) async fn clip(
         files: &TokenizerFiles,
         config: &Config,
-        special: [&str; 2],
         turns: &Turns,
     ) -> Result<Self> {
-        let (file, vocab, merges, added) = match &files.words {
+        let (file, vocab, merges) = match &files.words {
             WordFiles::Json(file) => {
-                let fields = fields(&file.text).map_err(|reason| file.bad(reason))?;
+                let fields = json_fields(file)?;
                 turns.due().await;
-                let model = fields.get("model").and_then(|model| value::<Fields>(model));
+                let model = model_of(&fields);
                 turns.due().await;
                 let vocab = model.as_ref().and_then(|model| entries(model.get("vocab")?));
                 let Some(vocab) = vocab else {
@@ -79,11 +88,13 @@ impl Words<BPE> {
                         turns.due().await;
                     }
                     let pair = listed_merge(merge).ok_or_else(|| {
-                        file.bad(format!("a merge of two parts was expected, found {merge}"))
+                        let found: String = merge.get().chars().take(60).collect();
+                        file.bad(format!("a merge of two parts was expected, found {found}"))
                     })?;
                     pairs.push(pair);
+                    check_entries(file, i)?;
                 }
-                (file, vocab, pairs, added_tokens(&fields, file)?)
+                (file, vocab, pairs)
             }
             WordFiles::Pair { vocab: file, merges: list } => {
                 let whole: &RawValue = serde_json::from_str(&file.text)
@@ -92,26 +103,16 @@ impl Words<BPE> {
                 let entries = entries(whole).ok_or_else(|| file.bad("expected a JSON object"))?;
                 let vocab = read_vocab(file, entries, turns).await?;
                 let merges = read_merges(list, turns).await?;
-                let mut added = Vec::new();
-                for token in special {
-                    let Some(id) = vocab.get(token) else {
-                        return Err(TokenError::NoToken {
-                            path: file.path.clone(),
-                            token: token.into(),
-                            role: "begin or end of text",
-                        });
-                    };
-                    let normalized = config.is_normalized(u64::from(*id));
-                    added.push(AddedToken::from(token, true).normalized(normalized));
-                }
-                (file, vocab, merges, added)
+                (file, vocab, merges)
             }
         };
         turns.due().await;
         let largest = vocab.values().copied().max().unwrap_or(0);
-        let model = BPE::builder()
-            .vocab_and_merges(vocab, merges)
-            .unk_token(special[1].to_owned())
+        let mut model = BPE::builder().vocab_and_merges(vocab, merges);
+        if let Some(unknown) = config.token("unk_token") {
+            model = model.unk_token(unknown.to_owned());
+        }
+        let model = model
             .continuing_subword_prefix(String::new())
             .end_of_word_suffix("</w>".to_owned())
             .build()
@@ -119,25 +120,24 @@ impl Words<BPE> {
         turns.due().await;
         let tokenizer = clip_rules(model).map_err(|error| file.bad(error.to_string()))?;
         turns.due().await;
-        Ok(Self::new(tokenizer, &added, file, largest))
+        Ok(Self::new(tokenizer, config, file, largest))
     }
 }
 
 impl Words<Pieces> {
     /// What transformers' `T5Tokenizer` (`tokenization_t5.py`) sets up: of the normalizers only the character map
     /// that comes from sentencepiece, then words split at white space and marked.
-    pub(super) async fn t5(files: &TokenizerFiles, turns: &Turns) -> Result<Self> {
+    pub(super) async fn t5(files: &TokenizerFiles, config: &Config, turns: &Turns) -> Result<Self> {
         let (WordFiles::Json(file) | WordFiles::Pair { vocab: file, .. }) = &files.words;
-        let fields = fields(&file.text).map_err(|reason| file.bad(reason))?;
+        let fields = json_fields(file)?;
         turns.due().await;
-        let model = fields.get("model").and_then(|model| value::<Fields>(model));
+        let model = model_of(&fields);
         turns.due().await;
         let vocab = model.as_ref().and_then(|model| elements(model.get("vocab")?));
         let Some(vocab) = vocab else {
             return Err(file.bad("expected a unigram model with a \"vocab\" list"));
         };
-        let unk = model.as_ref().and_then(|model| value(model.get("unk_id")?)).unwrap_or(2);
-        let mut pieces = Pieces::new(unk);
+        let mut pieces = Pieces::new(UNKNOWN);
         for (i, piece) in vocab.enumerate() {
             if i % ENTRIES == 0 {
                 turns.due().await;
@@ -145,22 +145,27 @@ impl Words<Pieces> {
             match value::<(String, f64)>(piece) {
                 Some((text, score)) if !text.is_empty() => pieces.push(text, score),
                 _ => {
+                    let piece: String = piece.get().chars().take(60).collect();
                     let reason = format!("a piece is {piece}; expected a text and its score");
                     return Err(file.bad(reason));
                 }
             }
+            check_entries(file, i)?;
         }
-        if unk as usize >= pieces.len() {
-            let reason = format!("unk_id is {unk}, but there are {} pieces", pieces.len());
+        if UNKNOWN as usize >= pieces.len() {
+            let reason = format!(
+                "there are {} pieces; expected at least {}, of which number {UNKNOWN} stands for what is unknown",
+                pieces.len(),
+                UNKNOWN + 1
+            );
             return Err(file.bad(reason));
         }
         let largest = pieces.len() as u32 - 1;
         let mut tokenizer = Tokenizer::new(pieces);
         turns.due().await;
-        let normalizer = fields.get("normalizer").and_then(|raw| value::<Value>(raw));
-        if let Some(map) = normalizer.as_ref().and_then(character_map) {
-            let map =
-                decode_base64(map).ok_or_else(|| file.bad("precompiled_charsmap is not base64"))?;
+        if let Some(map) = fields.get("normalizer").and_then(|raw| character_map(raw)) {
+            let map = decode_base64(&map)
+                .ok_or_else(|| file.bad("precompiled_charsmap is not base64"))?;
             turns.due().await;
             check_character_map(&map, turns)
                 .await
@@ -172,23 +177,60 @@ impl Words<Pieces> {
         let mark = Metaspace::new('▁', PrependScheme::Always, true);
         let split = PreTokenizers::new(vec![WhitespaceSplit.into(), mark.into()]);
         tokenizer.with_pre_tokenizer(Some(split));
-        Ok(Self::new(tokenizer, &added_tokens(&fields, file)?, file, largest))
+        Ok(Self::new(tokenizer, config, file, largest))
     }
 }
 
 impl<M: Model> Words<M> {
-    fn new(mut tokenizer: Tokenizer<M>, added: &[AddedToken], file: &Text, largest: u32) -> Self {
-        tokenizer.add_tokens(added);
+    fn new(mut tokenizer: Tokenizer<M>, config: &Config, file: &Text, largest: u32) -> Self {
+        let tokens = |added: &[Added]| added.iter().map(added_token).collect::<Vec<_>>();
+        tokenizer.add_tokens(&tokens(&config.added));
         let added = tokenizer.get_added_tokens_decoder().into_keys().max();
-        Self { tokenizer, path: file.path.clone(), largest: largest.max(added.unwrap_or(0)) }
+        tokenizer.add_tokens(&tokens(&config.sentinels));
+        tokenizer.set_encode_special_tokens(config.splits_special);
+        let vectors = vectors(&tokenizer);
+        Self {
+            tokenizer,
+            path: file.path.clone(),
+            largest: largest.max(added.unwrap_or(0)),
+            pads_left: config.pads_left,
+            truncates_left: config.truncates_left,
+            vectors,
+        }
     }
 
-    pub(super) fn id(&self, token: &str, role: &'static str) -> Result<u32> {
-        self.tokenizer.token_to_id(token).ok_or_else(|| TokenError::NoToken {
-            path: self.path.clone(),
-            token: token.into(),
-            role,
-        })
+    /// `text` as `FluxPipeline` gives it to its tokenizers: where `<a>`, `<a>_1` and `<a>_2` are added tokens, `<a>` stands
+    /// for all of them. diffusers' `TextualInversionLoaderMixin.maybe_convert_prompt`.
+    pub(super) fn expanded<'t>(&self, text: &'t str) -> Result<Cow<'t, str>> {
+        let mut text = Cow::Borrowed(text);
+        if self.vectors.is_empty() {
+            return Ok(text);
+        }
+        let ids = self.words(&text)?;
+        for (_, content, all) in self.vectors.iter().filter(|(id, ..)| ids.contains(id)) {
+            text = text.replace(content, all).into();
+        }
+        Ok(text)
+    }
+
+    /// The ids of a text's tokens, without marks.
+    fn words(&self, text: &str) -> Result<Vec<u32>> {
+        match self.tokenizer.encode_fast(text, false) {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(error) => {
+                Err(TokenError::Encode { path: self.path.clone(), reason: error.to_string() })
+            }
+        }
+    }
+
+    /// The id of a role's token.
+    pub(super) fn role(&self, config: &Config, role: &'static str) -> Result<u32> {
+        let path = || self.path.clone();
+        let Some(token) = config.token(role) else {
+            return Err(TokenError::NullToken { path: path(), role });
+        };
+        let id = self.tokenizer.token_to_id(token);
+        id.ok_or_else(|| TokenError::NoToken { path: path(), token: token.into(), role })
     }
 
     pub(super) fn check_vocab(&self, vocab_size: usize) -> Result<()> {
@@ -212,28 +254,71 @@ impl<M: Model> Words<M> {
         let Some(room) = length.checked_sub(n_marks) else {
             return Err(TokenError::Length { found: length, least: n_marks });
         };
-        let encoding = match self.tokenizer.encode_fast(text, false) {
-            Ok(encoding) => encoding,
-            Err(error) => {
-                return Err(TokenError::Encode {
-                    path: self.path.clone(),
-                    reason: error.to_string(),
-                });
-            }
+        let words = self.words(text)?;
+        let dropped = words.len().saturating_sub(room);
+        let kept = match self.truncates_left {
+            true => &words[dropped..],
+            false => &words[..words.len() - dropped],
         };
-        let words = encoding.get_ids();
-        let kept = words.len().min(room);
+        let padding = std::iter::repeat_n(pad, room - kept.len());
         let mut ids = Vec::with_capacity(length);
+        if self.pads_left {
+            ids.extend(padding.clone());
+        }
         ids.extend(bos);
-        ids.extend_from_slice(&words[..kept]);
+        ids.extend_from_slice(kept);
         ids.push(eos);
-        ids.resize(length, pad);
-        let dropped = words.len() - kept;
+        if !self.pads_left {
+            ids.extend(padding);
+        }
         Ok(Encoded { ids, truncated: (dropped > 0).then_some(dropped) })
     }
 }
 
-type Fields<'a> = HashMap<String, &'a RawValue>;
+type Fields<'a> = BTreeMap<String, &'a RawValue>;
+
+/// The parts of a `tokenizer.json` that are read.
+fn json_fields(file: &Text) -> Result<Fields<'_>> {
+    let wanted = ["model", "normalizer"];
+    fields(&file.text, |name| wanted.contains(&name)).map_err(|reason| file.bad(reason))
+}
+
+/// The model's parts that are read.
+fn model_of<'a>(fields: &Fields<'a>) -> Option<Fields<'a>> {
+    let wanted = ["merges", "vocab"];
+    let model = *fields.get("model")?;
+    self::fields(model.get(), |name| wanted.contains(&name)).ok()
+}
+
+/// Rejects entry `i` of a vocabulary or a list of merges if there are too many.
+fn check_entries(file: &Text, i: usize) -> Result<()> {
+    match i < MAX_ENTRIES {
+        true => Ok(()),
+        false => Err(file.bad(format!("more than {MAX_ENTRIES} tokens or merges"))),
+    }
+}
+
+/// See [`Words::expanded`].
+fn vectors<M: Model>(tokenizer: &Tokenizer<M>) -> Vec<(u32, String, String)> {
+    let added = tokenizer.get_added_tokens_decoder();
+    let ids: BTreeMap<&str, u32> =
+        added.iter().map(|(id, token)| (token.content.as_str(), *id)).collect();
+    let several = ids.iter().filter_map(|(content, id)| {
+        let names = (1..).map(|i| format!("{content}_{i}"));
+        let more: Vec<String> = names.take_while(|name| ids.contains_key(name.as_str())).collect();
+        (!more.is_empty())
+            .then(|| (*id, content.to_string(), format!("{content} {}", more.join(" "))))
+    });
+    several.collect()
+}
+
+fn added_token(added: &Added) -> AddedToken {
+    AddedToken::from(added.content.clone(), added.special)
+        .single_word(added.single_word)
+        .lstrip(added.lstrip)
+        .rstrip(added.rstrip)
+        .normalized(added.normalized)
+}
 
 /// Normalizing and splitting as CLIP has them.
 fn clip_rules(model: BPE) -> tokenizers::Result<Tokenizer<BPE>> {
@@ -264,14 +349,17 @@ async fn read_vocab<'a>(
             turns.due().await;
         }
         let Some(token) = value::<String>(token) else {
+            let token: String = token.get().chars().take(60).collect();
             return Err(file.bad(format!("a token is {token}, which is no text")));
         };
         let Some(number) = value(id).filter(|id| *id <= MAX_ID) else {
+            let [token, id] = [&token, id.get()].map(|s| s.chars().take(60).collect::<String>());
             let reason =
                 format!("the id of {token:?} is {id}; expected a whole number up to {MAX_ID}");
             return Err(file.bad(reason));
         };
         vocab.insert(token, number);
+        check_entries(file, i)?;
     }
     Ok(vocab)
 }
@@ -296,6 +384,7 @@ async fn read_merges(file: &Text, turns: &Turns) -> Result<Merges> {
             return Err(file.bad(reason));
         };
         merges.push(pair);
+        check_entries(file, number)?;
     }
     Ok(merges)
 }
@@ -313,26 +402,4 @@ fn split_merge(line: &str) -> Option<(String, String)> {
     let (a, b) = line.split_once(' ')?;
     let whole = !a.is_empty() && !b.is_empty() && !b.contains(' ');
     whole.then(|| (a.to_string(), b.to_string()))
-}
-
-/// `added_tokens` of a `tokenizer.json`: texts that are one token wherever they occur.
-fn added_tokens(fields: &Fields<'_>, file: &Text) -> Result<Vec<AddedToken>> {
-    let listed = fields.get("added_tokens").and_then(|raw| value::<Vec<Value>>(raw));
-    let mut added = Vec::new();
-    for token in listed.iter().flatten() {
-        let content = token.get("content").and_then(Value::as_str).ok_or_else(|| {
-            file.bad(format!("an added token is {token}; expected an object with \"content\""))
-        })?;
-        let flag =
-            |name: &str, default: bool| token.get(name).and_then(Value::as_bool).unwrap_or(default);
-        let special = flag("special", true);
-        added.push(
-            AddedToken::from(content, special)
-                .single_word(flag("single_word", false))
-                .lstrip(flag("lstrip", false))
-                .rstrip(flag("rstrip", false))
-                .normalized(flag("normalized", !special)),
-        );
-    }
-    Ok(added)
 }
