@@ -1191,7 +1191,7 @@ fn damaged_files_are_refused_with_a_reason() {
         (vec![0; 8], "header"),
         ((1u64 << 60).to_le_bytes().to_vec(), "announce"),
         (u64::MAX.to_le_bytes().to_vec(), "announce"),
-        (b"PK\x03\x04 this is a zip, such as pytorch_model.bin".to_vec(), "announce"),
+        (b"PK\x03\x04 this is a zip, such as pytorch_model.bin".to_vec(), "pickled"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n".to_vec(),
             "git lfs pull",
@@ -1315,6 +1315,10 @@ fn finds_checkpoints_by_their_names() {
         &message(open(&with(r#"{"a":"3.safetensors"}"#))),
         &["3.safetensors", "not there", "index.json"],
     );
+    // The index of one variant, the file of another.
+    let mut mixed = with(r#"{"a":"3.safetensors"}"#);
+    mixed.push(("model.fp16.safetensors", one("c")));
+    assert_eq!(open(&mixed).unwrap().names().collect::<Vec<_>>(), ["c"]);
     assert_mentions(
         &message(open(&with(r#"{"a":"2.safetensors"}"#))),
         &["a", "2.safetensors", "does not have it"],
@@ -1957,11 +1961,11 @@ fn long_and_odd_prompts() {
 #[test]
 fn tokenizer_files_in_every_state() {
     let whole = text_files(&tiny_flux());
-    // Padding and truncation that a file carries are not ours.
+    // The length of a truncation that a file carries is not ours; its side is (tests/added_tokens.rs).
     for (dir, n) in [("tokenizer", 7), ("tokenizer_2", 9)] {
         let mut files = whole.clone();
         let path = format!("{dir}/tokenizer.json");
-        let truncation = serde_json::json!({"direction": "Left", "max_length": n, "strategy": "LongestFirst", "stride": 0});
+        let truncation = serde_json::json!({"direction": "Right", "max_length": n, "strategy": "LongestFirst", "stride": 0});
         edit(&mut files, &path, "truncation", Some(truncation));
         edit(&mut files, &path, "post_processor", None);
         let clip = ClipTokenizer::load(&files, "tokenizer").unwrap();

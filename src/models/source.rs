@@ -400,7 +400,7 @@ mod folder {
             }
         }
 
-        /// True also for a link that leads nowhere, so that whoever reads the file is told of it.
+        /// True also for a link that leads nowhere, so that reading the file says so.
         fn exists(&self, path: &str) -> bool {
             self.resolve(path)
                 .is_ok_and(|full| full.is_file() || full.is_symlink() && !full.exists())

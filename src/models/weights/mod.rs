@@ -267,7 +267,7 @@ impl Weights {
     /// Opens the checkpoint `stem` in folder `dir` of `source` and reads its headers.
     ///
     /// Takes the first of `STEM.safetensors.index.json`, `STEM.safetensors`, and the same with diffusers' variants
-    /// `fp16` and `bf16`. `dir` may be `""`.
+    /// `fp16` and `bf16`, that has all its files. `dir` may be `""`.
     pub fn open(source: &dyn Source, dir: &str, stem: &str) -> Result<Self> {
         let looked_for = [
             format!("{stem}.safetensors.index.json"),
@@ -278,15 +278,25 @@ impl Weights {
             format!("{stem}.safetensors.index.bf16.json"),
             format!("{stem}.bf16.safetensors"),
         ];
+        let mut incomplete = None;
         for name in &looked_for {
             let path = join(dir, name);
             if !source.exists(&path) {
                 continue;
             }
-            return match name.ends_with(".json") {
-                true => Self::open_index(source, dir, &path),
-                false => Self::open_file(source, &path),
-            };
+            match name.ends_with(".json") {
+                // Another variant may be complete: some people fetch the index of one and the files of another.
+                true => match Self::open_index(source, dir, &path) {
+                    Err(error @ WeightError::MissingShard { .. }) => {
+                        incomplete.get_or_insert(error);
+                    }
+                    opened => return opened,
+                },
+                false => return Self::open_file(source, &path),
+            }
+        }
+        if let Some(error) = incomplete {
+            return Err(error);
         }
         let files = source.list(dir)?;
         let any = |ends: &[&str]| files.iter().any(|f| ends.iter().any(|end| f.ends_with(end)));

@@ -1,10 +1,10 @@
 //! Text to token ids, as transformers does it.
 //!
 //! [`ClipTokenizer`] and [`T5Tokenizer`] give what their namesakes give with `padding="max_length", truncation=True`.
-//! Like transformers 5, they take only vocabulary, merges, special tokens and T5's character map from the files, and set
-//! up normalizing and splitting themselves: exports of one tokenizer differ in these, and in the truncation and padding
-//! a `tokenizer.json` may carry. Begin and end marks, truncation and padding are done here; the `tokenizers` crate does
-//! the rest.
+//! Like transformers 5, they take only vocabulary, merges, special and added tokens, the sides of padding and truncation,
+//! and T5's character map from the files, and set up normalizing and splitting themselves: exports of one tokenizer
+//! differ in these, and in the lengths a `tokenizer.json` may carry. Begin and end marks, truncation and padding are done
+//! here; the `tokenizers` crate does the rest.
 //!
 //! ```no_run
 //! # use ralu::{models::source::Folder, pipeline::tokens::ClipTokenizer};
@@ -64,8 +64,8 @@ pub enum TokenError {
     NoToken { path: String, token: String, role: &'static str },
     /// The tokenizer has more tokens than the encoder has embeddings.
     #[error(
-        "{}: the tokenizer has token ids up to {largest} (those of added_tokens_decoder, added_tokens.json and other \
-         files beside it included), but the text encoder has {vocab_size} embeddings; the model folder mixes parts that \
+        "{}: the tokenizer has token ids up to {largest} (those in added_tokens_decoder, added_tokens.json and the like \
+         included), but the text encoder has {vocab_size} embeddings; the model folder mixes parts that \
          do not belong together",
         Escaped(.path)
     )]
@@ -109,6 +109,7 @@ impl ClipTokenizer {
     /// From the files of [`TokenizerFiles::clip`]. Those of CLIP ViT-L take a tenth of a second on a slow processor.
     pub(super) async fn parse(files: &TokenizerFiles, turns: &Turns) -> Result<Self> {
         let config = Config::parse(files, Kind::Clip)?;
+        turns.due().await;
         let words = ClipWords::clip(files, &config, turns).await?;
         Ok(Self {
             bos: words.role(&config, "bos_token")?,
@@ -163,6 +164,7 @@ impl T5Tokenizer {
     /// From the files of [`TokenizerFiles::t5`].
     pub(super) async fn parse(files: &TokenizerFiles, turns: &Turns) -> Result<Self> {
         let config = Config::parse(files, Kind::T5)?;
+        turns.due().await;
         let words = T5Words::t5(files, &config, turns).await?;
         Ok(Self {
             eos: words.role(&config, "eos_token")?,
