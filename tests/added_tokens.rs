@@ -162,3 +162,25 @@ fn what_is_no_token_is_refused() {
         assert!(message.contains(part), "{message}");
     }
 }
+
+/// What diffusers' FluxPipeline does to a prompt before it encodes it: tokens with several embeddings are written out.
+#[test]
+fn tokens_with_several_embeddings_are_written_out() {
+    let mut files = Files::clip_without_json();
+    let added = ["<s0>", "<s0>_1", "<s0>_2", "<t>", "<u>_1"];
+    files.config(json!({ "extra_special_tokens": added }));
+    let clip = ClipTokenizer::load(&files.memory, "tokenizer").unwrap();
+    let expanded = |text: &str| clip.expanded(text).unwrap().into_owned();
+    assert_eq!(expanded("a <s0> and <t>"), "a <s0> <s0>_1 <s0>_2 and <t>");
+    assert_eq!(expanded("a <u> cat"), "a <u> cat");
+    let ids = clip.encode(&expanded("<s0>")).unwrap().ids;
+    assert_eq!(ids[..5], [1505, 1507, 1508, 1509, 1506]);
+    // Each of two tokens stands in what replaces the other.
+    let names = |name: &str| -> Vec<String> {
+        (1..20_000).map(|i| format!("{name}_{i}")).chain([name.to_owned()]).collect()
+    };
+    files.config(json!({"extra_special_tokens": [names("Z"), names("_")].concat()}));
+    let clip = ClipTokenizer::load(&files.memory, "tokenizer").unwrap();
+    let message = clip.expanded("Z _ Z").unwrap_err().to_string();
+    assert!(message.contains("so many tokens"), "{message}");
+}

@@ -4,7 +4,7 @@
 //! each name tokens. Which of them count, and in which order they get their ids, is what transformers 5 does in
 //! `PreTrainedTokenizerBase._from_pretrained` and `TokenizersBackend.__init__`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -44,7 +44,7 @@ const ROLES: [&str; 7] =
 const MAX_ADDED: usize = 1 << 16;
 
 /// A text that is one token wherever it occurs. Fields are those of the `tokenizers` crate's `AddedToken`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Added {
     pub content: String,
     pub single_word: bool,
@@ -82,7 +82,7 @@ pub(super) struct Config {
 }
 
 /// A token as a file gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Token {
     Text(String),
     Added(Added),
@@ -301,11 +301,8 @@ impl Config {
                         && let Some(more) = special.tokens("extra_special_tokens")?
                     {
                         let extra = extra.get_or_insert_default();
-                        for token in more {
-                            if !extra.contains(&token) {
-                                extra.push(token);
-                            }
-                        }
+                        let mut seen: HashSet<Token> = extra.iter().cloned().collect();
+                        extra.extend(more.into_iter().filter(|token| seen.insert(token.clone())));
                     }
                     if let Some(found) = special.tokens("additional_special_tokens")? {
                         additional = Some(found);
@@ -438,24 +435,16 @@ fn in_order(
     let names: BTreeSet<&str> = named.iter().filter_map(|token| token.content()).collect();
     let mut added: Vec<Added> = decoder.into_values().collect();
     let known: BTreeSet<String> = added.iter().map(|token| token.content.clone()).collect();
-    let mut seen: Vec<&Token> = Vec::new();
-    let mut texts: BTreeSet<&str> = BTreeSet::new();
+    let mut seen: HashSet<&Token> = HashSet::new();
     for token in named.iter().copied().chain(extra) {
-        let Some(content) = token.content().filter(|content| !known.contains(*content)) else {
-            continue;
-        };
-        let is_new = match token {
-            Token::Text(_) => texts.insert(content),
-            _ => !seen.contains(&token),
-        };
-        if is_new {
-            added.push(match token {
-                Token::Added(added) => added.clone(),
-                _ => Added::special(content.to_owned()),
-            });
-            if matches!(token, Token::Added(_)) {
-                seen.push(token);
+        match token {
+            Token::Text(text) if !known.contains(text) && seen.insert(token) => {
+                added.push(Added::special(text.clone()));
             }
+            Token::Added(one) if !known.contains(&one.content) && seen.insert(token) => {
+                added.push(one.clone());
+            }
+            _ => {}
         }
     }
     for token in &mut added {

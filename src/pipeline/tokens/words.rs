@@ -32,6 +32,9 @@ const MAX_ID: u32 = 1 << 24;
 /// More tokens or merges than this are an attack or a damaged file: CLIP has 49408.
 const MAX_ENTRIES: usize = 1 << 18;
 
+/// A text that added tokens make longer than this is an attack or a mistake: no encoder reads as much.
+const MAX_EXPANDED_BYTES: usize = 1 << 20;
+
 /// The id of what is in no piece of T5. transformers' `T5Tokenizer` has it whatever the file says.
 const UNKNOWN: u32 = 2;
 
@@ -208,6 +211,16 @@ impl<M: Model> Words<M> {
         }
         let ids = self.words(&text)?;
         for (_, content, all) in self.vectors.iter().filter(|(id, ..)| ids.contains(id)) {
+            // What replaces one token may hold another one.
+            if text.matches(content).count() * all.len() > MAX_EXPANDED_BYTES {
+                let content: String = content.chars().take(60).collect();
+                return Err(TokenError::Encode {
+                    path: self.path.clone(),
+                    reason: format!(
+                        "{content} stands for so many tokens that the text gets too long"
+                    ),
+                });
+            }
             text = text.replace(content, all).into();
         }
         Ok(text)
