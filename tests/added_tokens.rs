@@ -179,7 +179,8 @@ fn tokens_with_several_embeddings_are_written_out() {
     let names = |name: &str| -> Vec<String> {
         (1..20_000).map(|i| format!("{name}_{i}")).chain([name.to_owned()]).collect()
     };
-    files.config(json!({"extra_special_tokens": [names("Z"), names("_")].concat()}));
+    let many = [names("Z"), names("_")].concat();
+    files.config(json!({ "extra_special_tokens": many }));
     let clip = ClipTokenizer::load(&files.memory, "tokenizer").unwrap();
     let message = clip.expanded("Z _ Z").unwrap_err().to_string();
     assert!(message.contains("so many tokens"), "{message}");

@@ -1991,10 +1991,17 @@ fn tokenizer_files_in_every_state() {
     clip.check_vocab(1507).unwrap();
     assert_mentions(&clip.check_vocab(1506).unwrap_err().to_string(), &["1506", "embeddings"]);
 
-    let clip = |files: &Memory| ClipTokenizer::load(files, "tokenizer").err().unwrap().to_string();
+    // What a vocabulary lacks is added to it, as in transformers.
     let mut files = without_clip_json();
     edit(&mut files, "tokenizer/vocab.json", "<|endoftext|>", None);
-    assert_mentions(&clip(&files), &["model/tokenizer/vocab.json", "<|endoftext|>"]);
+    let clip = ClipTokenizer::load(&files, "tokenizer").unwrap();
+    let ids = [1505, 320, 563, 1506, 743];
+    assert_eq!(clip.encode("a red <|endoftext|> apple").unwrap().ids, padded(&ids, 77, 1506));
+
+    let clip = |files: &Memory| ClipTokenizer::load(files, "tokenizer").err().unwrap().to_string();
+    let path = "tokenizer/tokenizer_config.json";
+    edit(&mut files, path, "eos_token", Some("".into()));
+    assert_mentions(&clip(&files), &["model/tokenizer/vocab.json", "no token", "eos_token"]);
     let mut files = without_clip_json();
     edit(&mut files, "tokenizer/vocab.json", "cat</w>", Some((1u64 << 40).into()));
     assert_mentions(&clip(&files), &["vocab.json", "cat</w>"]);
