@@ -19,10 +19,10 @@ const MAX_NAME_BYTES: usize = 1024;
 
 /// The fields of the object `text` whose names are wanted, unread. Of a name that occurs twice the last counts, as in
 /// Python. `Err` says what is wrong with the text.
-pub(crate) fn fields<'a>(
-    text: &'a str,
+pub(crate) fn fields(
+    text: &str,
     wanted: impl FnMut(&str) -> bool,
-) -> Result<BTreeMap<String, &'a RawValue>, String> {
+) -> Result<BTreeMap<String, &RawValue>, String> {
     let mut json = serde_json::Deserializer::from_str(text);
     let found = Wanted(wanted).deserialize(&mut json).and_then(|found| json.end().map(|()| found));
     found.map_err(|error| error.to_string())

@@ -57,7 +57,7 @@ impl SchedulerConfig {
         for (field, tokens) in [("base_shift", 1.0), ("base_shift", base), ("max_shift", max)] {
             let found = mu(tokens);
             let (given, expected) = match self.time_shift_type {
-                TimeShiftType::Linear if !(found > 0.0) => ("linear", "above 0"),
+                TimeShiftType::Linear if found <= 0.0 => ("linear", "above 0"),
                 // What is beyond is no number in 32 bits.
                 TimeShiftType::Exponential if found.abs() > 80.0 => {
                     ("exponential", "from -80 to 80")
