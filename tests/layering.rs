@@ -39,6 +39,8 @@ const LAYERS: &[Layer] = &[
         may_use: &["escape", "tensor", "ops", "models", "sampling", "gpu"],
         crates: &[
             "async_lock",
+            "crc32fast",
+            "fdeflate",
             "tokenizers",
             "png",
             "safetensors",
@@ -71,20 +73,31 @@ const FACE_CRATES: &[&str] = &[
     "font8x8",
     "image",
     "indicatif",
+    "libc",
     "pollster",
     "rand",
     "rustix",
     "serde",
     "serde_json",
+    "signal_hook",
     "tempfile",
     "tracing_subscriber",
+];
+
+/// What reads and writes PNGs.
+const PNG_FILES: &[&str] = &[
+    "src/pipeline/png_file/mod.rs",
+    "src/pipeline/png_file/mask.rs",
+    "src/pipeline/png_file/text.rs",
 ];
 
 /// Crates that only these files may name.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("tokenizers", &["src/pipeline/tokens/words.rs", "src/pipeline/tokens/pieces.rs"]),
     // So that the wasm build, which has no such file, has no such crate either.
-    ("png", &["src/pipeline/png_file.rs"]),
+    ("png", PNG_FILES),
+    ("crc32fast", PNG_FILES),
+    ("fdeflate", PNG_FILES),
     ("js_sys", &["src/gpu/turn.rs"]),
     ("wasm_bindgen", &["src/gpu/turn.rs"]),
     ("wasm_bindgen_futures", &["src/gpu/turn.rs"]),

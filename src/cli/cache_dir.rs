@@ -6,6 +6,7 @@ use etcetera::BaseStrategy;
 
 use super::error::{Error, Result};
 use super::files;
+use super::output::shown;
 
 /// A folder of kept files.
 pub struct CacheDir(PathBuf);
@@ -31,18 +32,22 @@ impl CacheDir {
     /// A kept file, if it is there.
     pub fn read(&self, name: &str) -> Option<Vec<u8>> {
         let path = self.path(name);
+        // Anything else would keep us waiting, or never end.
+        if !path.metadata().is_ok_and(|meta| meta.is_file()) {
+            return None;
+        }
         std::fs::read(&path)
-            .inspect_err(|error| tracing::debug!("{} is not read: {error}", path.display()))
+            .inspect_err(|error| tracing::debug!("{} is not read: {error}", shown(&path)))
             .ok()
     }
 
     /// Keeps a file, whole or not at all; of two programs that write at once the later one wins.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         std::fs::create_dir_all(&self.0).map_err(|error| {
-            Error::failed(format!("the folder {} cannot be made: {error}", self.0.display()))
+            Error::failed(format!("the folder {} cannot be made: {error}", shown(&self.0)))
         })?;
         let path = self.path(name);
-        files::write(&path, bytes)?;
+        files::write_own(&path, bytes)?;
         Ok(path)
     }
 }

@@ -1,5 +1,6 @@
 //! `ralu devices`: which adapters there are.
 
+use ralu::escape::Escaped;
 use ralu::gpu::{self, AdapterReport, human_bytes, list_adapters};
 use serde_json::json;
 
@@ -58,16 +59,16 @@ fn as_text(adapter: &AdapterReport) -> String {
     };
     let usable = match &adapter.unusable {
         None => "yes".to_owned(),
-        Some(reason) => format!("no: {reason}"),
+        Some(reason) => format!("no: {}", Escaped(reason)),
     };
     format!(
         "{}: {}\n   backend   {}\n   type      {}\n   driver    {}\n   features  {features}\n   limits    buffer {}, \
          binding {}, workgroup {} and {} invocations, {} storage buffers\n   usable    {usable}",
         adapter.index,
-        adapter.name,
+        Escaped(&adapter.name),
         adapter.backend,
         adapter.kind,
-        adapter.driver,
+        Escaped(&adapter.driver),
         human_bytes(adapter.max_buffer_bytes),
         human_bytes(adapter.max_binding_bytes),
         human_bytes(u64::from(adapter.max_workgroup_storage_bytes)),

@@ -1,57 +1,61 @@
 //! `ralu generate`: pictures from text.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
+use ralu::escape::Escaped;
 use ralu::gpu::{Gpu, block_on_while, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::models::source::Source;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
 use ralu::pipeline::{
-    Event, ImageReport, NamedTensors, Options, Picture, PictureKind, Pipeline, Recovery,
-    RunSchedule, Saved, Settings, png_file,
+    Event, ImageReport, Options, PictureKind, Pipeline, Recovery, RunSchedule, Saved, Settings,
+    png_file,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::GenerateArgs;
 use super::cache_dir::CacheDir;
-use super::error::{Error, Result};
+use super::error::Result;
 use super::events::{self, Files};
 use super::place::Place;
 use super::profile::{Profile, Profiles, TraceFile};
 use super::progress::{Progress, human_time};
+use super::reporter::Reporter;
 use super::request::{self, Asked};
+use super::targets::Targets;
 use super::tune::{self, Subject};
 use super::{files, memory, model, output, pipelines, signals};
 
 /// Runs the command. A failure is also the last event, if events are asked for.
 pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
-    let mut reporter = Reporter { json: args.events.is_some(), closed: false };
+    let mut reporter = Reporter::new(args.events.is_some());
     let result = generate(args, quiet, &mut reporter);
     if let Err(error) = &result {
         reporter.emit(&json!({
             "event": "error",
             "message": error.message(),
             "exit_code": error.exit_code(),
-        }))?;
+        }));
     }
-    result
+    result.and(reporter.end())
 }
 
 fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result<()> {
     let asked = request::from_args(args, true)?;
     signals::listen()?;
-    let Asked { request, model, precision, warnings } = asked;
+    let Asked { request, model, precision, mut warnings } = asked;
 
     // Everything that can be wrong is checked before anything is loaded.
     let model = model::open(model.as_deref())?;
     let config = ModelConfig::load(&model.folder as &dyn Source)?;
     let settings = Settings::resolve(&request, &config)?;
     let schedule = RunSchedule::new(&settings, &config)?;
-    let targets = Targets::new(args, &settings)?;
-    targets.check()?;
+    let targets = Targets::new(args, &settings, &schedule)?;
+    targets.check(args, &model.path)?;
     let trace = TraceFile::new(args.profile.as_ref())?;
+    warnings.extend(request::without_effect(args, &request, &settings));
     signals::check()?;
 
     let mut progress = Progress::new(quiet, settings.count);
@@ -59,7 +63,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     let gpu = pipelines::open_gpu(&args.adapter.choice(), cache.as_ref())?;
     signals::check()?;
     let adapter = gpu.report().name.clone();
-    progress.say(&format!("adapter: {adapter} ({})", gpu.report().backend));
+    progress.say(&format!("adapter: {} ({})", Escaped(&adapter), gpu.report().backend));
     progress.say(&describe(&settings, &schedule, &model.name));
     reporter.emit(&json!({
         "event": "start",
@@ -74,10 +78,10 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         "steps": schedule.steps(),
         "seed": settings.seed,
         "count": settings.count,
-    }))?;
+    }));
     for warning in warnings {
         progress.warn(&warning);
-        reporter.emit(&json!({ "event": "warning", "message": warning }))?;
+        reporter.emit(&json!({ "event": "warning", "message": warning }));
     }
 
     let maker = Maker {
@@ -110,7 +114,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
                 drop(run);
                 let message = format!("{error}. Opening it again, to go on {}", recovery.place());
                 progress.warn(&message);
-                reporter.emit(&json!({ "event": "warning", "message": message }))?;
+                reporter.emit(&json!({ "event": "warning", "message": message }));
                 pipeline = reopen(pipeline, &recovery, args, cache.as_ref())
                     .inspect_err(|_| progress.clear())?;
                 run = pipeline.start(recovery.request(&request))?;
@@ -128,7 +132,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         let paths =
             Files { picture: written.picture.as_deref(), tensors: written.tensors.as_deref() };
         if let Some(line) = events::value(&event, &paths, pipeline.gpu().counters()) {
-            reporter.emit(&line)?;
+            reporter.emit(&line);
         }
         if let (Event::Image { image, seed, seconds, report, .. }, Some(path)) =
             (&event, &written.picture)
@@ -144,9 +148,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
                 ),
             };
             progress.say(&format!("{name}: done, seed {seed}, {}{reused}", human_time(*seconds)));
-            if !reporter.json {
-                progress.suspend(|| output::line(path.display()))?;
-            }
+            progress.suspend(|| reporter.picture(path));
         }
     }
     progress.clear();
@@ -157,7 +159,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         output::diagnostic(profiles.text().trim_end());
         let place = Place::new(pipeline.gpu().report(), &pipeline.model_name(), &settings);
         if let Some(path) = trace.write(&profiles, &place)? {
-            progress.say(&format!("trace: {}", path.display()));
+            progress.say(&format!("trace: {}", output::shown(path)));
         }
     }
     let (seconds, peak) = (started.elapsed().as_secs_f64(), pipeline.gpu().counters().bytes_peak);
@@ -167,7 +169,8 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         "images": settings.count,
         "seconds": seconds,
         "gpu_peak_bytes": peak,
-    }))
+    }));
+    Ok(())
 }
 
 /// The model on the adapter as it is found after its device was lost, with the same kernels.
@@ -193,17 +196,20 @@ fn tuned(
 ) -> Result<Gpu> {
     let mut watch = |event: &TuningEvent| {
         progress.tuning(event);
-        events::tuning_value(event).map_or(Ok(()), |line| reporter.emit(&line))
+        if let Some(line) = events::tuning_value(event) {
+            reporter.emit(&line);
+        }
+        Ok(())
     };
     let tuned = tune::tuned(gpu, &args.adapter.choice(), &args.tuning, subject, &mut watch);
     let tuned = tuned.inspect_err(|_| progress.clear())?;
     for warning in &tuned.warnings {
         progress.warn(warning);
-        reporter.emit(&json!({ "event": "warning", "message": warning }))?;
+        reporter.emit(&json!({ "event": "warning", "message": warning }));
     }
     if let Some(record) = &tuned.measured {
         progress.say(&tune::summary(record));
-        reporter.emit(&events::tuned_value(record, tuned.file.as_deref()))?;
+        reporter.emit(&events::tuned_value(record, tuned.file.as_deref()));
     }
     Ok(tuned.gpu)
 }
@@ -232,101 +238,8 @@ fn describe(settings: &Settings, schedule: &RunSchedule, model: &str) -> String 
         None => String::new(),
         Some(cache) => format!(", cache {}", cache.name()),
     };
-    format!("{model}: {} x {}, {steps}{cache}, {seed}", settings.width, settings.height)
-}
-
-/// Writes events as JSON lines, if that is asked for.
-struct Reporter {
-    json: bool,
-    closed: bool,
-}
-
-impl Reporter {
-    fn emit(&mut self, value: &Value) -> Result<()> {
-        if !self.json || self.closed {
-            return Ok(());
-        }
-        match output::line(events::line(value)) {
-            // Who listens may stop listening; the picture is still wanted.
-            Err(Error::OutputClosed) => self.closed = true,
-            other => other?,
-        }
-        Ok(())
-    }
-}
-
-/// Where results go.
-struct Targets {
-    output: Option<PathBuf>,
-    tensors: Option<PathBuf>,
-    stages: Option<PathBuf>,
-    first_seed: u64,
-    count: usize,
-}
-
-impl Targets {
-    fn new(args: &GenerateArgs, settings: &Settings) -> Result<Self> {
-        if let Some(output) = &args.output
-            && !output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
-        {
-            return Err(Error::usage(format!(
-                "--output {}: pictures are written as PNG; expected a name that ends in .png",
-                output.display()
-            )));
-        }
-        Ok(Targets {
-            output: args.output.clone(),
-            tensors: args.save_tensors.clone(),
-            stages: args.stages.clone(),
-            first_seed: settings.seed,
-            count: settings.count,
-        })
-    }
-
-    /// Checks that everything can be written, and makes the folder for stage pictures.
-    fn check(&self) -> Result<()> {
-        // All pictures lie in one folder; one that is itself a folder is in the way wherever it is.
-        for image in [0, self.count - 1] {
-            files::check_writable(&self.picture(image), "the picture")?;
-            if let Some(path) = self.tensors(image) {
-                files::check_writable(&path, "the tensors")?;
-            }
-        }
-        if let Some(folder) = &self.stages {
-            if !folder.exists() {
-                std::fs::create_dir(folder).map_err(|error| {
-                    Error::failed(format!(
-                        "the folder {} for stage pictures cannot be made: {error}; make it first or choose \
-                         another one",
-                        folder.display()
-                    ))
-                })?;
-            }
-            files::check_folder(folder, "the stage pictures")?;
-        }
-        Ok(())
-    }
-
-    fn picture(&self, image: usize) -> PathBuf {
-        match &self.output {
-            None => format!("ralu-{}.png", self.first_seed.wrapping_add(image as u64)).into(),
-            Some(path) => self.numbered(path, image),
-        }
-    }
-
-    fn tensors(&self, image: usize) -> Option<PathBuf> {
-        self.tensors.as_ref().map(|path| self.numbered(path, image))
-    }
-
-    fn numbered(&self, path: &Path, image: usize) -> PathBuf {
-        if self.count > 1 { files::numbered(path, image) } else { path.to_path_buf() }
-    }
-
-    fn stage_picture(&self, image: usize, stage: usize, kind: PictureKind) -> Option<PathBuf> {
-        let prefix = if self.count > 1 { format!("{image}-") } else { String::new() };
-        let name = format!("{prefix}stage{stage}-{}.png", events::kind_name(kind));
-        self.stages.as_ref().map(|folder| folder.join(name))
-    }
+    let (model, Settings { width, height, .. }) = (Escaped(model), settings);
+    format!("{model}: {width} x {height}, {steps}{cache}, {seed}")
 }
 
 /// What was written because of an event.
@@ -347,34 +260,27 @@ fn write_files(
     match event {
         Event::StagePicture { image, stage, kind, picture } => {
             if let Some(path) = targets.stage_picture(*image, *stage, *kind) {
-                write_picture(&path, picture, None)?;
+                files::write(&path, &png_file::encode(picture, None)?)?;
                 written.picture = Some(path);
             }
         }
         Event::Image { image, seed, picture, tensors, .. } => {
             // Tensors first: whoever waits for the picture finds everything.
             if let (Some(path), Some(tensors)) = (targets.tensors(*image), tensors) {
-                write_tensors(&path, tensors)?;
+                files::write(&path, &tensors.to_bytes()?)?;
                 written.tensors = Some(path);
             }
             // The last stage's clean estimate is the picture.
             let estimate = PictureKind::Estimate;
             if let Some(path) = targets.stage_picture(*image, last_stage, estimate) {
-                write_picture(&path, picture, None)?;
+                files::write(&path, &png_file::encode(picture, None)?)?;
             }
             let path = targets.picture(*image);
-            write_picture(&path, picture, Some(&Saved::new(settings, *seed, maker)?))?;
+            let bytes = png_file::encode(picture, Some(&Saved::new(settings, *seed, maker)?))?;
+            files::write(&path, &bytes).map_err(|error| files::rescue(&bytes, error))?;
             written.picture = Some(path);
         }
         _ => {}
     }
     Ok(written)
-}
-
-fn write_picture(path: &Path, picture: &Picture, saved: Option<&Saved>) -> Result<()> {
-    files::write(path, &png_file::encode(picture, saved)?)
-}
-
-fn write_tensors(path: &Path, tensors: &NamedTensors) -> Result<()> {
-    files::write(path, &tensors.to_bytes()?)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ralu::escape::{Escaped, escape};
 use ralu::gpu::human_bytes;
 use ralu::models::config::{Folders, ModelConfig, ModelIndex, stem};
 use ralu::models::source::{Folder, Source};
@@ -264,11 +265,12 @@ impl Part {
 }
 
 fn text(report: &Report) -> String {
-    let mut lines = vec![report.model.clone()];
+    let mut lines = vec![escape(&report.model).into_owned()];
     let mut line = |text: String| lines.push(text);
     if report.kind != "file" {
         let unknown = || "not known".to_owned();
-        line(format!("class       {}", report.class.clone().unwrap_or_else(unknown)));
+        let shown = |text: &str| escape(text).into_owned();
+        line(format!("class       {}", report.class.as_deref().map_or_else(unknown, shown)));
         line(format!("family      {}", report.family.clone().unwrap_or_else(unknown)));
     }
     if let Some(parameters) = report.parameters {
@@ -282,10 +284,11 @@ fn text(report: &Report) -> String {
         ));
     }
     for part in &report.parts {
-        let class = part.class.as_ref().map(|class| format!(" ({class})")).unwrap_or_default();
+        let class =
+            part.class.as_ref().map(|class| format!(" ({})", Escaped(class))).unwrap_or_default();
         let weights = if part.tensors > 0 {
             let dtypes: Vec<String> =
-                part.dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
+                part.dtypes.iter().map(|(name, n)| format!("{n} {}", Escaped(name))).collect();
             format!(
                 ": {} tensors ({}), {}",
                 part.tensors,
@@ -295,18 +298,19 @@ fn text(report: &Report) -> String {
         } else {
             String::new()
         };
-        line(format!("\n{}{class}{weights}", part.name));
+        line(format!("\n{}{class}{weights}", Escaped(&part.name)));
         for file in &part.files {
-            line(format!("  {}  {}", file.file, human_bytes(file.bytes)));
+            line(format!("  {}  {}", Escaped(&file.file), human_bytes(file.bytes)));
         }
         if let Some(problem) = &part.problem {
-            line(format!("  cannot be used: {problem}"));
+            line(format!("  cannot be used: {}", Escaped(problem)));
         }
     }
     if !report.tensors.is_empty() {
         line(String::new());
         for tensor in &report.tensors {
-            line(format!("  {}  {:?}  {}", tensor.name, tensor.shape, tensor.dtype));
+            let (name, dtype) = (Escaped(&tensor.name), Escaped(&tensor.dtype));
+            line(format!("  {name}  {:?}  {dtype}", tensor.shape));
         }
     }
     line(format!(

@@ -21,8 +21,10 @@ mod place;
 mod plan;
 mod profile;
 mod progress;
+mod reporter;
 mod request;
 mod signals;
+mod targets;
 mod tune;
 mod view;
 
@@ -35,9 +37,13 @@ use args::{Cli, Command};
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     quiet_wayland();
-    let cli = Cli::parse();
+    show_panics_safely();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return show_usage(&answer),
+    };
     if let Err(message) = start_log(cli.verbose) {
-        eprintln!("warning: {message}");
+        output::diagnostic(&format!("warning: {message}"));
     }
     let result = match &cli.command {
         Command::Generate(args) => generate::run(args, cli.quiet),
@@ -58,6 +64,31 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Shows help, or what is wrong with the arguments, as clap does. It may repeat arguments, which shells make of names of
+/// files: if a terminal would obey any, the text comes without colours, and escaped.
+fn show_usage(answer: &clap::Error) -> ExitCode {
+    let is_safe = |word: std::ffi::OsString| {
+        let word = word.to_string_lossy();
+        output::visible(&word) == word
+    };
+    if std::env::args_os().all(is_safe) {
+        // Who asks for help and does not read it has no error.
+        let _ = answer.print();
+    } else {
+        output::diagnostic(answer.render().to_string().trim_end());
+    }
+    ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2))
+}
+
+/// A panic's message may hold text from outside.
+fn show_panics_safely() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.to_string();
+        if output::visible(&text) == text { usual(panic) } else { output::diagnostic(&text) }
+    }));
 }
 
 /// Keeps Mesa's Vulkan driver from writing `error: XDG_RUNTIME_DIR is invalid or not set` to our stderr where
@@ -83,6 +114,8 @@ fn start_log(verbose: u8) -> Result<(), String> {
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
         .with_writer(std::io::stderr)
         .with_ansi(output::colours())
+        // Saying that nobody reads stderr, on stderr, would be a panic.
+        .log_internal_errors(false)
         .try_init()
         .map_err(|error| format!("the log cannot be shown: {error}"))
 }

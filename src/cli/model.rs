@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ralu::escape::Escaped;
 use ralu::models::builtin;
 use ralu::models::config::ModelConfig;
 use ralu::models::source::{Folder, Source};
@@ -20,6 +21,8 @@ pub fn bundled_name() -> String {
 pub struct Model {
     /// Its files.
     pub folder: Folder,
+    /// Where they are.
+    pub path: PathBuf,
     /// The last part of its path.
     pub name: String,
     /// As the user gave it; `None` for the bundled model.
@@ -37,12 +40,13 @@ pub fn open(given: Option<&str>) -> Result<Model> {
         && !path.exists()
     {
         return Err(Error::failed(format!(
-            "{name} is a name that only `ralu plan` and `ralu inspect` know: its weights are not bundled; \
-             download the model and give its folder with --model"
+            "{} is a name that only `ralu plan` and `ralu inspect` know: its weights are not bundled; \
+             download the model and give its folder with --model",
+            Escaped(name)
         )));
     }
     let folder = Folder::open(&path)?;
-    Ok(Model { folder, name: name_of(&path), given: given.map(str::to_owned) })
+    Ok(Model { folder, name: name_of(&path), path, given: given.map(str::to_owned) })
 }
 
 /// A configuration, with or without weights to it.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ralu::escape::Escaped;
 use ralu::gpu::AdapterReport;
 use ralu::pipeline::Settings;
 use serde::{Deserialize, Serialize};
@@ -59,14 +60,15 @@ impl fmt::Display for Place {
         write!(
             f,
             "{} ({}, {}, driver {}), {}, {} x {}, ralu {}",
-            self.adapter,
-            self.backend,
-            self.adapter_type,
-            self.driver,
-            self.model,
+            // A report that a file holds may say anything.
+            Escaped(&self.adapter),
+            Escaped(&self.backend),
+            Escaped(&self.adapter_type),
+            Escaped(&self.driver),
+            Escaped(&self.model),
             self.width,
             self.height,
-            self.version
+            Escaped(&self.version)
         )
     }
 }

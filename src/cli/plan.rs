@@ -1,5 +1,6 @@
 //! `ralu plan`: what a run would do.
 
+use ralu::escape::Escaped;
 use ralu::models::source::Source;
 use ralu::pipeline::plan::{Caps, plan};
 use ralu::pipeline::{Options, Settings};
@@ -16,11 +17,12 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let source = planned.folder.as_ref().map(|folder| folder as &dyn Source);
     let options = Options { precision: asked.precision, ..Default::default() };
     let plan = plan(&planned.config, source, &settings, Caps::default(), options)?;
-    for warning in asked.warnings.iter().chain(&settings.warnings) {
+    let unused = request::without_effect(&args.generate, &asked.request, &settings);
+    for warning in asked.warnings.iter().chain(&unused).chain(&settings.warnings) {
         output::diagnostic(&format!("warning: {warning}"));
     }
     if args.json {
         return output::json(&plan);
     }
-    output::line(format!("{}: {plan}", planned.name))
+    output::line(format!("{}: {plan}", Escaped(&planned.name)))
 }

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ralu::escape::escape;
 use ralu::gpu::human_bytes;
 use ralu::pipeline::tune::TuningEvent;
 use ralu::pipeline::{Event, Part, StageStart};
@@ -172,8 +173,8 @@ impl Progress {
     /// Moves the bar, or prints a line if it is `due` or was long ago.
     fn update(&mut self, prefix: &str, share: f64, message: String, due: bool) {
         if let Some(bar) = &self.bar {
-            bar.set_prefix(prefix.to_owned());
-            bar.set_message(message);
+            bar.set_prefix(escape(prefix).into_owned());
+            bar.set_message(escape(&message).into_owned());
             bar.set_position((share.clamp(0.0, 1.0) * WHOLE as f64) as u64);
         } else if due || self.last_line.elapsed() >= QUIET_TIME {
             self.last_line = Instant::now();

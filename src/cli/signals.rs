@@ -1,4 +1,4 @@
-//! Ctrl-C: the first one stops a run after the slice of GPU work in hand, the second one the program.
+//! Ctrl-C: the first one stops a run after the current slice of GPU work, the second one the program.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -10,18 +10,48 @@ static ASKED: AtomicU32 = AtomicU32::new(0);
 /// The temporary file that is being written, for the second Ctrl-C to remove.
 static WRITING: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Listens for Ctrl-C, SIGTERM and SIGHUP from now on.
+/// Listens for Ctrl-C, SIGTERM and SIGHUP from now on, but for those that were ignored when the program started: that is
+/// how `nohup` and the background jobs of scripts say that a run is to go on.
 pub fn listen() -> Result<()> {
-    ctrlc::set_handler(|| {
-        if ASKED.fetch_add(1, Ordering::SeqCst) == 0 {
-            return;
-        }
-        if let Some(path) = WRITING.lock().ok().and_then(|mut path| path.take()) {
-            let _ = std::fs::remove_file(path);
-        }
-        std::process::exit(130);
-    })
-    .map_err(|error| Error::failed(format!("Ctrl-C cannot be listened for: {error}")))
+    start_listening(asked)
+        .map_err(|error| Error::failed(format!("Ctrl-C cannot be listened for: {error}")))
+}
+
+fn asked() {
+    if ASKED.fetch_add(1, Ordering::SeqCst) == 0 {
+        return;
+    }
+    if let Some(path) = WRITING.lock().ok().and_then(|mut path| path.take()) {
+        let _ = std::fs::remove_file(path);
+    }
+    std::process::exit(130);
+}
+
+#[cfg(unix)]
+fn start_listening(each: fn()) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::iterator::Signals;
+
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+    let mut signals = Signals::new(wanted)?;
+    let listener = std::thread::Builder::new().name("signals".into());
+    listener.spawn(move || signals.forever().for_each(|_| each())).map(drop)
+}
+
+/// Whether a signal does nothing to this program.
+#[cfg(unix)]
+fn is_ignored(signal: std::ffi::c_int) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action nothing is changed, and the old one is written if the answer is 0.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
+#[cfg(not(unix))]
+fn start_listening(each: fn()) -> std::result::Result<(), ctrlc::Error> {
+    ctrlc::set_handler(each)
 }
 
 /// Fails once Ctrl-C was pressed.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ralu::escape::Escaped;
 use ralu::gpu::{AdapterChoice, Gpu, block_on_while};
 use ralu::models::config::ModelConfig;
 use ralu::models::layers::Precision;
@@ -118,8 +119,8 @@ fn read(cache: &CacheDir, tuner: &Tuner<'_>) -> Option<TuningRecord> {
     let name = tuner.key().file_name();
     let path = cache.path(&name);
     TuningRecord::read(&cache.read(&name)?, tuner.key())
-        .inspect(|_| tracing::debug!("kernels as {} has them", path.display()))
-        .inspect_err(|reason| tracing::debug!("{} is not used: {reason}", path.display()))
+        .inspect(|_| tracing::debug!("kernels as {} has them", output::shown(&path)))
+        .inspect_err(|reason| tracing::debug!("{} is not used: {reason}", output::shown(&path)))
         .ok()
 }
 
@@ -191,10 +192,12 @@ pub fn run(args: &TuneArgs, quiet: bool) -> Result<()> {
     let Settings { width, height, .. } = settings;
     output::line(format!(
         "{} ({}), {}, {width} x {height}",
-        report.name, report.backend, model.name
+        Escaped(&report.name),
+        report.backend,
+        Escaped(&model.name)
     ))?;
     output::line(table(&record))?;
-    output::line(format!("measured in {:.1} s, kept in {}", record.seconds, path.display()))
+    output::line(format!("measured in {:.1} s, kept in {}", record.seconds, output::shown(&path)))
 }
 
 /// A line for each kernel of each op that has a choice.

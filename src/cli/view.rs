@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 
 use super::args::ViewArgs;
 use super::error::{Error, Result};
+use super::output::shown;
 
 const VIEWER: &str = "ralu-viewer";
 
@@ -20,7 +21,7 @@ pub fn run(args: &ViewArgs) -> Result<ExitCode> {
         ErrorKind::NotFound => Error::failed(format!(
             "the viewer is not installed: {} is not there, nor is {VIEWER} in the folders of PATH. `cargo build \
              --release -p {VIEWER}` in ralu's sources makes it; put it beside this program",
-            beside.map_or_else(|| VIEWER.to_owned(), |path| path.display().to_string())
+            beside.map_or_else(|| VIEWER.to_owned(), |path| shown(&path))
         )),
         _ => Error::failed(format!("{VIEWER} cannot be started: {error}")),
     })?;

@@ -1,5 +1,6 @@
 //! Everything that can go wrong in a run.
 
+use crate::escape::Escaped;
 use crate::gpu;
 use crate::models::config::ConfigError;
 use crate::models::source::SourceError;
@@ -54,7 +55,7 @@ pub enum Error {
         expected: String,
     },
     /// A file of given tensors that cannot be read.
-    #[error("the given tensors cannot be read: {0}")]
+    #[error("the given tensors cannot be read: {}", Escaped(.0))]
     GivenFile(String),
     /// A product that rounds to f16 met numbers beyond it. A run does such blocks again in f32.
     #[error(

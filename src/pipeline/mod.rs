@@ -29,6 +29,7 @@ mod event;
 mod kept;
 mod load;
 mod loading;
+mod painted;
 mod picture;
 pub mod plan;
 #[cfg(not(target_arch = "wasm32"))]

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Checkpoint, Error, FirstStage, NamedTensors};
+use super::{Checkpoint, Error, FirstStage, NamedTensors, painted};
 use crate::models::config::ranges::{SCALES, SIDES, STEPS, TEXT_LENGTHS};
 use crate::models::config::{Family, ModelConfig, TransformerConfig};
 use crate::sampling::cache::CacheSpec;
 use crate::sampling::cache::spec::{MAGCACHE_FLUX, TEACACHE_FLUX};
 use crate::sampling::{
-    MaskMode, Preset, PresetFamily, RaluParams, RegionScore, RopeMode, RuleOverrides, Rules,
+    Grid, MaskMode, Preset, PresetFamily, RaluParams, RegionScore, RopeMode, RuleOverrides, Rules,
     Variant, ZPolicy,
 };
 
@@ -292,6 +292,22 @@ impl Settings {
         }
         if request.mask.is_some() && ralu.is_none() {
             warnings.push("painted regions have no effect without RALU".to_owned());
+        }
+        if let Some(params) = &ralu {
+            let grid = Grid::of_image(width.next_multiple_of(32), height.next_multiple_of(32))?;
+            warnings.extend(painted::warning(params, request.mask.as_ref(), grid)?);
+            if rules.region_score == RegionScore::Variance && params.stage_steps[0] < 2 {
+                warnings.push(
+                    "one step in the first stage has no variance; the regions are chosen by the latents' gradient"
+                        .to_owned(),
+                );
+            }
+        }
+        if !is_flux && request.true_cfg.is_some() && request.guidance.is_some() {
+            warnings.push(
+                "this model has one scale of guidance: the true guidance is taken, and the guidance has no effect"
+                    .to_owned(),
+            );
         }
         Ok(Settings {
             prompt: request.prompt.clone(),

@@ -1,23 +1,31 @@
 //! What a picture says about itself, and the request that makes it again. Faces put it into their PNGs.
 
+use std::fmt::{self, Formatter};
+use std::marker::PhantomData;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Mask, RaluChoice, Request, Rng, Settings};
+use crate::escape::Escaped;
 use crate::models::layers::Precision;
 use crate::sampling::{
     self, CacheSpec, Grid, MaskMode, Preset, PresetFamily, RaluParams, RuleOverrides, Rules,
-    Variant, mask_regions, regions::PAINTED,
+    Variant,
 };
 
 /// Of [`Saved`].
 const FORMAT: u32 = 1;
+/// Longest list of given tensors.
+const MAX_GIVEN: usize = 64;
+/// Most tokens of a picture's regions.
+const MAX_REGION_TOKENS: usize = 1 << 20;
 
 const PRECISIONS: [(&str, Precision); 3] =
     [("auto", Precision::Auto), ("f32", Precision::F32), ("f16", Precision::F16)];
 
-/// Everything a picture depends on, as its text chunk [`Saved::KEYWORD`] holds it, in JSON. Names are the command line's.
+/// Everything a picture depends on, as its text chunk [`Saved::KEYWORD`] holds it, in JSON of ASCII alone. Names are the command line's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
     /// Version of this layout.
@@ -49,8 +57,36 @@ pub struct Saved {
     pub cache: Option<String>,
     pub precision: String,
     /// Names of tensors that were given: they are not in here.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_GIVEN>")]
     pub given: Vec<String>,
+}
+
+/// Reads a list of at most `MOST` values: what is written in 64 MiB could fill gigabytes.
+fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct Values<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Values<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MOST} values")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut values = vec![];
+            while let Some(value) = list.next_element()? {
+                if values.len() == MOST {
+                    return Err(serde::de::Error::invalid_length(MOST + 1, &self));
+                }
+                values.push(value);
+            }
+            Ok(values)
+        }
+    }
+
+    deserializer.deserialize_seq(Values::<T, MOST>(PhantomData))
 }
 
 /// RALU's part of [`Saved`].
@@ -120,6 +156,7 @@ pub struct SavedRegions {
     pub rows: usize,
     pub columns: usize,
     /// Raster indices of painted coarse tokens.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_REGION_TOKENS>")]
     pub tokens: Vec<usize>,
 }
 
@@ -170,12 +207,14 @@ pub struct Maker<'a> {
 pub enum SavedError {
     /// It is no JSON, or lacks something.
     #[error(
-        "the request in this picture cannot be read ({0}); it was made by another version or changed"
+        "the request in this picture cannot be read ({}); it was made by another version or changed",
+        Escaped(&.0.to_string())
     )]
     Json(#[from] serde_json::Error),
     /// It is of another version.
     #[error(
-        "the request in this picture has format {found}, expected {FORMAT}; use ralu {version}"
+        "the request in this picture has format {found}, expected {FORMAT}; use ralu {}",
+        Escaped(.version)
     )]
     Format {
         /// Its format.
@@ -194,11 +233,25 @@ pub enum SavedError {
         expected: String,
     },
     /// A rule or a cache that this version does not know.
-    #[error("the request in this picture cannot be read: {0}")]
+    #[error("the request in this picture cannot be read: {}", Escaped(.0))]
     Setting(String),
     /// Painted regions that are none.
     #[error("the regions in this picture's request make no sense")]
     Regions,
+}
+
+/// JSON in which all but ASCII is escaped: programs that rewrite PNGs keep it in any kind of text chunk.
+fn ascii_json(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    let mut ascii = String::new();
+    // Outside of strings JSON is ASCII.
+    for c in serde_json::to_string(value)?.chars() {
+        match c {
+            ' '..='~' => ascii.push(c),
+            _ => ascii
+                .extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+        }
+    }
+    Ok(ascii)
 }
 
 fn unreadable(error: impl ToString) -> SavedError {
@@ -275,7 +328,7 @@ impl Saved {
     /// All text chunks of the picture, keyword and text: itself whole, and the best parts of it for people and for other
     /// programs.
     pub fn texts(&self) -> Result<Vec<(&'static str, String)>, serde_json::Error> {
-        let mut texts = vec![(Saved::KEYWORD, serde_json::to_string(self)?)];
+        let mut texts = vec![(Saved::KEYWORD, ascii_json(self)?)];
         texts.push(("prompt", self.prompt.clone()));
         if let Some(negative) = &self.negative_prompt {
             texts.push(("negative prompt", negative.clone()));
@@ -352,18 +405,20 @@ impl SavedRegions {
         let (width, height) =
             (settings.width.next_multiple_of(32), settings.height.next_multiple_of(32));
         let grid = Grid::of_image(width, height)?;
-        let shares = mask_regions(&mask.luma, mask.width, mask.height, grid)?;
         Ok(SavedRegions {
             add: mask.mode == MaskMode::Add,
             rows: grid.rows,
             columns: grid.cols,
-            tokens: (0..shares.len()).filter(|i| shares[*i] >= PAINTED).collect(),
+            tokens: mask.painted_tokens(grid)?,
         })
     }
 
     fn mask(&self) -> Result<Mask, SavedError> {
         let damaged = || SavedError::Regions;
-        let size = self.rows.checked_mul(self.columns).filter(|size| (1..=1 << 20).contains(size));
+        let size = self
+            .rows
+            .checked_mul(self.columns)
+            .filter(|size| (1..=MAX_REGION_TOKENS).contains(size));
         let mut luma = vec![0; size.ok_or_else(damaged)?];
         for &token in &self.tokens {
             *luma.get_mut(token).ok_or_else(damaged)? = 255;

@@ -1,8 +1,8 @@
 //! The stages of one run: how many tokens, at which noise levels. Pure numbers.
 
-use super::{Error, Settings};
+use super::{Error, Settings, painted};
 use crate::models::config::{Family, ModelConfig, TimeShiftType, TransformerConfig};
-use crate::sampling::{DynamicShift, FlowMatch, Grid, Jump, RaluSchedule, ShiftKind, mask_regions};
+use crate::sampling::{DynamicShift, FlowMatch, Grid, Jump, RaluSchedule, ShiftKind};
 
 /// Which tokens a stage works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,21 +142,7 @@ impl RunSchedule {
             });
         };
         let grid = Grid::of_image(width, height)?;
-        let regions = match &settings.mask {
-            None => params.region_count(grid.n_tokens()),
-            Some(mask) => {
-                let shares = mask_regions(&mask.luma, mask.width, mask.height, grid)?;
-                let painted =
-                    shares.iter().filter(|s| **s >= crate::sampling::regions::PAINTED).count();
-                match mask.mode {
-                    crate::sampling::MaskMode::Replace => painted,
-                    // Painted and found regions may overlap: an upper bound until the edges are known.
-                    crate::sampling::MaskMode::Add => {
-                        (painted + params.region_count(grid.n_tokens())).min(grid.n_tokens())
-                    }
-                }
-            }
-        };
+        let regions = painted::region_count(params, settings.mask.as_ref(), grid)?;
         let schedule = params.resolve_regions(grid.n_tokens(), regions)?;
         Ok(Self::with_regions(width, height, grid, regions, &schedule))
     }

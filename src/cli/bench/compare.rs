@@ -3,10 +3,12 @@
 use std::fmt;
 use std::path::Path;
 
+use ralu::escape::Escaped;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::super::error::{Error, Result};
+use super::super::output::shown;
 use super::super::place::Place;
 use super::report::Report;
 
@@ -20,7 +22,7 @@ impl<R: Report> Earlier<R> {
     /// Reads `path`, if there is one.
     pub fn read(path: Option<&Path>) -> Result<Option<Self>> {
         let Some(path) = path else { return Ok(None) };
-        let file = path.display().to_string();
+        let file = shown(path);
         let expected = format!("expected what `ralu bench {} --json` wrote", R::BENCH);
         let wrong = |found: String| Error::failed(format!("--compare {file}: {found}; {expected}"));
         let bytes =
@@ -29,11 +31,14 @@ impl<R: Report> Earlier<R> {
             .map_err(|error| wrong(format!("is not JSON: {error}")))?;
         match value.get("bench").and_then(Value::as_str) {
             Some(bench) if bench == R::BENCH => {}
-            Some(bench) => return Err(wrong(format!("is a report of `ralu bench {bench}`"))),
+            Some(bench) => {
+                return Err(wrong(format!("is a report of `ralu bench {}`", Escaped(bench))));
+            }
             None => return Err(wrong("is JSON, but no report of `ralu bench`".to_owned())),
         }
-        let report = serde_json::from_value(value)
-            .map_err(|error| wrong(format!("is a damaged report: {error}")))?;
+        let report = serde_json::from_value(value).map_err(|error| {
+            wrong(format!("is a damaged report: {}", Escaped(&error.to_string())))
+        })?;
         Ok(Some(Earlier { file, report }))
     }
 
@@ -117,9 +122,10 @@ struct Compared {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "beside {} (ralu {}): how many times as fast", self.file, self.version)?;
+        let version = Escaped(&self.version);
+        writeln!(f, "beside {} (ralu {version}): how many times as fast", self.file)?;
         for difference in &self.different {
-            writeln!(f, "not the same: {difference}")?;
+            writeln!(f, "not the same: {}", Escaped(difference))?;
         }
         for Compared { row, then_seconds, now_seconds, speedup, cpu_speedup } in &self.rows {
             let cpu =
@@ -130,7 +136,7 @@ impl fmt::Display for Comparison {
             )?;
         }
         for missing in &self.missing {
-            writeln!(f, "{missing}")?;
+            writeln!(f, "{}", Escaped(missing))?;
         }
         Ok(())
     }

@@ -4,12 +4,14 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use ralu::escape::Escaped;
 use ralu::gpu::{Gpu, block_on};
 use ralu::pipeline::{Options, Part, Pipeline};
 use serde::Serialize;
 
 use super::super::args::BenchArgs;
 use super::super::error::{Error, Result};
+use super::super::output::shown;
 use super::super::request::{self, Asked};
 use super::super::{model, output, signals};
 use super::stopwatch::{Spent, Stopwatch};
@@ -120,7 +122,8 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
     if args.json {
         return output::json(&report);
     }
-    output::line(format!("{} ({}), {}", report.adapter, report.backend, report.model))?;
+    let (adapter, model) = (Escaped(&report.adapter), Escaped(&report.model));
+    output::line(format!("{adapter} ({}), {model}", report.backend))?;
     for (name, speed) in [("read", &report.read), ("keep", &report.keep), ("load", &report.load)] {
         let cpu = speed
             .gb_per_cpu_second
@@ -177,8 +180,7 @@ fn timed(body: impl FnOnce() -> Result<()>) -> Result<Spent> {
 /// The weight files of a model's parts. Files beside the parts' folders belong to other programs.
 fn weight_files(model: &Path) -> Result<Vec<PathBuf>> {
     let list = |folder: &Path| -> Result<Vec<PathBuf>> {
-        let failed =
-            |error| Error::failed(format!("{}: cannot be listed: {error}", folder.display()));
+        let failed = |error| Error::failed(format!("{}: cannot be listed: {error}", shown(folder)));
         let entries = fs::read_dir(folder).map_err(failed)?;
         entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
     };
@@ -197,12 +199,12 @@ fn weight_files(model: &Path) -> Result<Vec<PathBuf>> {
 /// Reads a file into memory of its own.
 fn keep(path: &Path) -> Result<Vec<u8>> {
     fs::read(path)
-        .map_err(|error| Error::failed(format!("{}: cannot be read: {error}", path.display())))
+        .map_err(|error| Error::failed(format!("{}: cannot be read: {error}", shown(path))))
 }
 
 /// Reads a file and forgets it.
 fn read(path: &Path) -> Result<u64> {
-    let failed = |error| Error::failed(format!("{}: cannot be read: {error}", path.display()));
+    let failed = |error| Error::failed(format!("{}: cannot be read: {error}", shown(path)));
     let mut file = File::open(path).map_err(failed)?;
     let mut buffer = vec![0; READ_BYTES];
     let mut bytes = 0;

@@ -88,7 +88,7 @@ fn show<R: Report>(
         && let Some(path) = trace.write(profiles, report.place())?
         && !quiet
     {
-        output::diagnostic(&format!("trace: {}", path.display()));
+        output::diagnostic(&format!("trace: {}", output::shown(path)));
     }
     report::show(&report, earlier.as_ref(), args.json)
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
+use ralu::escape::Escaped;
 use ralu::models::layers::Precision;
 use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng, Saved, png_file};
 use ralu::sampling::{MaskMode, Variant};
@@ -11,6 +12,11 @@ use ralu::sampling::{MaskMode, Variant};
 use super::args::{CacheArg, GenerateArgs, RaluArg, RequestArgs};
 use super::error::{Error, Result};
 use super::model;
+use super::output::shown;
+
+mod effects;
+
+pub use effects::without_effect;
 
 /// More than this on stdin is no prompt.
 const MAX_STDIN_BYTES: u64 = 16 << 20;
@@ -29,7 +35,7 @@ pub struct Asked {
 
 /// What the picture of `--from` says about itself.
 fn read_saved(path: &Path) -> Result<Saved> {
-    let shown = path.display();
+    let shown = shown(path);
     let file = File::open(path)
         .map_err(|error| Error::failed(format!("{shown} cannot be opened: {error}")))?;
     if file.metadata().is_ok_and(|meta| meta.is_dir()) {
@@ -63,7 +69,7 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<Asked> {
             return Err(Error::usage(format!(
                 "this picture was made with the model {}, and does not say in which folder that is (those made in \
                  browsers do not); give it with --model PATH",
-                saved.model
+                Escaped(&saved.model)
             )));
         }
         precision = Some(saved.precision().map_err(Error::failed)?);
@@ -71,7 +77,7 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<Asked> {
             warnings.push(format!(
                 "this picture was made with given tensors ({}), which it does not carry; without --given the \
                  result will differ",
-                saved.given.join(", ")
+                Escaped(&saved.given.join(", "))
             ));
         }
     }
@@ -232,7 +238,7 @@ fn given_names(args: &GenerateArgs) -> Result<Vec<&str>> {
 }
 
 fn read_given(path: &Path, names: &[&str], asked_for: bool) -> Result<NamedTensors> {
-    let shown = path.display();
+    let shown = shown(path);
     let bytes = std::fs::read(path).map_err(|error| {
         Error::failed(format!("the given tensors {shown} cannot be read: {error}"))
     })?;
@@ -289,16 +295,9 @@ fn read_mask(path: &Path, mode: MaskMode) -> Result<Mask> {
     let failed = |reason: String| {
         Error::failed(format!(
             "the regions {} cannot be used: {reason}; expected a PNG, white where detail matters",
-            path.display()
+            shown(path)
         ))
     };
-    let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-    let picture = image::load_from_memory_with_format(&bytes, image::ImageFormat::Png)
-        .map_err(|error| failed(error.to_string()))?
-        .into_luma8();
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    if width == 0 || height == 0 {
-        return Err(failed("it has no pixels".into()));
-    }
-    Ok(Mask { luma: picture.into_raw(), width, height, mode })
+    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    png_file::read_mask(BufReader::new(file), mode).map_err(|error| failed(error.to_string()))
 }

@@ -26,6 +26,7 @@ use super::loading::Loading;
 use super::programs::RunMemory;
 use super::prompt::{Encoded, Prompts};
 use super::{Error, NamedTensors, Pipeline, Request, RunSchedule, Settings};
+use crate::escape::Escaped;
 use crate::gpu::{Counters, Profiler, Ticket};
 use crate::sampling::cache::CacheRule;
 use crate::tensor::{Blocks, Resident};
@@ -126,7 +127,7 @@ impl<'p> Run<'p> {
             events.push_back(Event::Warning(format!(
                 "{dir}: {} weights are not used by this kind of model: {}{more}",
                 names.len(),
-                shown.join(", ")
+                Escaped(&shown.join(", "))
             )));
         }
         let mut run = Run {

@@ -7,6 +7,7 @@ use clap::Parser;
 
 use crate::cli::args::{BenchArgs, Cli, Command, RequestArgs};
 use crate::cli::error::{Error, Result};
+use crate::cli::output::shown;
 
 /// A setting as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +102,7 @@ pub fn lines(path: &Path, what: &str, example: &str) -> Result<Vec<String>> {
     let failed = |reason: String| {
         Error::failed(format!(
             "the {what} {} {reason}; expected a text file with one a line, for example {example}",
-            path.display()
+            shown(path)
         ))
     };
     let text = std::fs::read_to_string(path)

@@ -46,7 +46,7 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
             "{} of {} pictures are kept in {}; the same command goes on from there",
             bench.results.n_done(),
             bench.n_pictures(),
-            store.folder().display()
+            output::shown(store.folder())
         ));
     }
     measured?;

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ralu::escape::Escaped;
 
 use crate::cli::output;
 use crate::cli::progress::human_time;
@@ -49,7 +50,7 @@ impl Progress {
     /// Picture `number` of `of` begins, with that many operations.
     pub fn begin(&mut self, number: usize, of: usize, setting: &str, work: f64) {
         self.current = work;
-        self.label = format!("picture {number} of {of}, {setting}");
+        self.label = format!("picture {number} of {of}, {}", Escaped(setting));
         match &self.bar {
             Some(_) => self.step(0.0),
             None => self.say(&self.message(self.done)),

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use ralu::escape::Escaped;
 use ralu::pipeline::plan::Tflops;
 use serde::{Deserialize, Serialize};
 
 use super::super::median;
 use crate::cli::error::{Error, Result};
 use crate::cli::files;
+use crate::cli::output::shown;
 
 /// Of [`Results`].
 const FORMAT: u32 = 1;
@@ -174,7 +176,7 @@ impl Results {
     /// Settings may have been added since; anything else that differs is an error.
     pub fn resume(&mut self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
-        let shown = path.display();
+        let shown = shown(&path);
         let text = match std::fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             other => {
@@ -222,7 +224,7 @@ impl Results {
         ]
         .into_iter()
         .find(|(_, then, now)| then != now)
-        .map(|(what, then, now)| format!("{what} was {then}, not {now}"));
+        .map(|(what, then, now)| format!("{what} was {}, not {}", Escaped(then), Escaped(now)));
         if texts.is_some() {
             return texts;
         }

@@ -8,6 +8,7 @@ use ralu::pipeline::{NamedTensor, NamedTensors, Picture, png_file};
 use super::cases::slug;
 use crate::cli::error::{Error, Result};
 use crate::cli::files;
+use crate::cli::output::shown;
 
 /// Of the final latents.
 const LATENTS: &str = "latents";
@@ -118,7 +119,7 @@ fn make_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir(folder).map_err(|error| {
         Error::failed(format!(
             "the folder {} cannot be made: {error}; make it first or choose another one",
-            folder.display()
+            shown(folder)
         ))
     })
 }
@@ -128,13 +129,13 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::failed(format!("{} cannot be read: {error}", path.display()))),
+        Err(error) => Err(Error::failed(format!("{} cannot be read: {error}", shown(path)))),
     }
 }
 
 fn damaged(path: &Path, reason: impl std::fmt::Display) -> Error {
     Error::failed(format!(
         "{} cannot be used: {reason}; remove it, and it will be made again",
-        path.display()
+        shown(path)
     ))
 }

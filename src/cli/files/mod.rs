@@ -1,0 +1,157 @@
+//! Files that are either written whole or not at all.
+
+mod checks;
+mod destination;
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::error::{Error, Result};
+use super::output::shown;
+use super::signals;
+pub use checks::{Checks, check_folder, check_writable};
+use destination::Destination;
+
+/// Writes `bytes` to a file of their own and renames it to `path`, so that nobody ever sees half a file. Pipes and
+/// devices are written into; what is linked to is replaced, and not the link.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    match find(path)? {
+        Destination::File { path: file, replaced } => {
+            replace(&file, replaced.as_ref(), bytes).map_err(|error| failed(path, error))
+        }
+        Destination::Stream { is_pipe } => {
+            let mut stream = if is_pipe {
+                open_pipe(path)?
+            } else {
+                OpenOptions::new().write(true).open(path).map_err(|error| failed(path, error))?
+            };
+            stream.write_all(bytes).map_err(|error| failed(path, error))
+        }
+    }
+}
+
+/// [`write()`], for files of our own: fails where something else has their name.
+pub fn write_own(path: &Path, bytes: &[u8]) -> Result<()> {
+    match find(path)? {
+        Destination::File { path: file, replaced } => {
+            replace(&file, replaced.as_ref(), bytes).map_err(|error| failed(path, error))
+        }
+        Destination::Stream { .. } => Err(failed(path, "this is no file")),
+    }
+}
+
+/// A finished picture that cannot be written where it should go, because of `error`, goes to the system's folder for
+/// temporary files instead. Gives the error to tell.
+pub fn rescue(bytes: &[u8], error: Error) -> Error {
+    if !matches!(error, Error::Failed(_)) {
+        return error;
+    }
+    let mut builder = tempfile::Builder::new();
+    let file = builder.prefix("ralu-").suffix(".png").tempfile_in(std::env::temp_dir());
+    let kept = file.and_then(|mut file| {
+        file.write_all(bytes)?;
+        Ok(file.keep()?.1)
+    });
+    match kept {
+        Ok(path) => {
+            Error::failed(format!("{}; the picture is in {}", error.message(), shown(&path)))
+        }
+        Err(_) => error,
+    }
+}
+
+fn find(path: &Path) -> Result<Destination> {
+    Destination::find(path).map_err(|reason| failed(path, reason))
+}
+
+fn failed(path: &Path, reason: impl std::fmt::Display) -> Error {
+    Error::failed(format!("{} cannot be written: {reason}", shown(path)))
+}
+
+fn replace(path: &Path, replaced: Option<&Metadata>, bytes: &[u8]) -> io::Result<()> {
+    let mut file = temporary(folder_of(path))?;
+    signals::set_writing(Some(file.path()));
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| replaced.map_or(Ok(()), |old| inherit(file.as_file(), old)))
+        .and_then(|()| file.persist(path).map(drop).map_err(|error| error.error));
+    signals::set_writing(None);
+    written
+}
+
+/// Gives a file the rights of the one that it replaces, and its owner if we may.
+fn inherit(file: &File, old: &Metadata) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let new = file.metadata()?;
+        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+            let _ = fchown(file, Some(old.uid()), Some(old.gid()));
+        }
+    }
+    file.set_permissions(old.permissions())
+}
+
+/// Opens a named pipe when a reader is there; Ctrl-C ends the wait.
+#[cfg(unix)]
+fn open_pipe(path: &Path) -> Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::time::Duration;
+
+    use rustix::fs::{OFlags, fcntl_setfl};
+
+    const RETRY: Duration = Duration::from_millis(50);
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(OFlags::NONBLOCK.bits() as i32);
+    let mut told = false;
+    loop {
+        match options.open(path) {
+            Ok(pipe) => {
+                fcntl_setfl(&pipe, OFlags::empty()).map_err(|error| failed(path, error))?;
+                return Ok(pipe);
+            }
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+                if !told {
+                    super::output::diagnostic(&format!("{}: waiting for a reader", shown(path)));
+                    told = true;
+                }
+                signals::check()?;
+                std::thread::sleep(RETRY);
+            }
+            Err(error) => return Err(failed(path, error)),
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn open_pipe(path: &Path) -> Result<File> {
+    OpenOptions::new().write(true).open(path).map_err(|error| failed(path, error))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".ralu-").suffix(".tmp");
+    // Temporary files are private by default; what becomes of this one is an ordinary file.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+/// `FILE.png` → `FILE-i.png`.
+pub fn numbered(path: &Path, i: usize) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{i}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
