@@ -4,6 +4,8 @@
 
 #[path = "common/command.rs"]
 mod command;
+#[path = "common/picture.rs"]
+mod picture;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use command::{command_for, fails, json, on_adapter, ralu, run, stderr, stdout, succeeds};
+use picture::{MODEL, RALU, SMALL, bytes, folder, names, plain, small};
 use serde_json::Value;
 
 // ---- the program -------------------------------------------------------------------------------
@@ -18,60 +21,6 @@ use serde_json::Value;
 /// `ralu generate` on the adapter under test.
 fn ralu_generate() -> Command {
     on_adapter("generate")
-}
-
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/flux-a/model");
-/// The smallest picture that RALU and plain sampling both take, and few tokens.
-const SMALL: [&str; 6] = ["--width", "64", "--height", "64", "--max-sequence-length", "16"];
-/// RALU with three stages of one step each, and nothing to solve.
-const RALU: [&str; 12] = [
-    "--ralu",
-    "custom",
-    "--stage-steps",
-    "1,1,1",
-    "--stage-ends",
-    "0.3,0.45,1",
-    "--up-ratio",
-    "0.3",
-    "--stage-shifts",
-    "5.019,2.589,2.226",
-    "--stage-z",
-    "6.317123456789012",
-];
-
-/// A picture of the fixture model that takes a fraction of a second.
-fn small(prompt: &str, output: &Path) -> Command {
-    let mut command = ralu_generate();
-    command.arg(prompt).args(["--model", MODEL, "--seed", "1"]).args(SMALL);
-    command.arg("--output").arg(output);
-    command
-}
-
-/// The same with one plain step.
-fn plain(prompt: &str, output: &Path) -> Command {
-    let mut command = small(prompt, output);
-    command.args(["--steps", "1"]);
-    command
-}
-
-// ---- files -------------------------------------------------------------------------------------
-
-fn folder() -> tempfile::TempDir {
-    tempfile::tempdir().expect("a temporary folder")
-}
-
-/// Names of everything in a folder, sorted.
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("the folder");
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into())
-        .collect();
-    names.sort();
-    names
-}
-
-fn bytes(path: &Path) -> Vec<u8> {
-    fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 struct Png {

@@ -28,9 +28,11 @@ mod targets;
 mod tune;
 mod view;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ralu::escape::escape;
 
 use args::{Cli, Command};
 
@@ -40,7 +42,7 @@ pub fn main() -> ExitCode {
     show_panics_safely();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(answer) => return show_usage(&answer),
+        Err(answer) => return show_usage(answer),
     };
     if let Err(message) = start_log(cli.verbose) {
         output::diagnostic(&format!("warning: {message}"));
@@ -67,19 +69,21 @@ pub fn main() -> ExitCode {
 }
 
 /// Shows help, or what is wrong with the arguments, as clap does. It may repeat arguments, which shells make of names of
-/// files: if a terminal would obey any, the text comes without colours, and escaped.
-fn show_usage(answer: &clap::Error) -> ExitCode {
-    let is_safe = |word: std::ffi::OsString| {
-        let word = word.to_string_lossy();
-        output::visible(&word) == word
-    };
-    if std::env::args_os().all(is_safe) {
-        // Who asks for help and does not read it has no error.
-        let _ = answer.print();
+/// files: if a terminal would obey any, it is asked about escaped ones.
+fn show_usage(answer: clap::Error) -> ExitCode {
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let words: Vec<String> = words.collect();
+    let answer = if words.iter().all(|word| escape(word) == *word) {
+        answer
     } else {
-        output::diagnostic(answer.render().to_string().trim_end());
+        let escaped = words.iter().map(|word| escape(word).into_owned());
+        Cli::try_parse_from(escaped).err().unwrap_or(answer)
+    };
+    match answer.print() {
+        // Who asks for help and does not read it has no error.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2)),
     }
-    ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2))
 }
 
 /// A panic's message may hold text from outside.

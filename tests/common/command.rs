@@ -27,11 +27,29 @@ pub fn command_for(program: &Path) -> Command {
     }
 }
 
-/// The program, in the repository's folder.
+/// The program, in the repository's folder, with no signal ignored: background jobs of scripts ignore some, and the
+/// program would go on ignoring them.
 pub fn ralu() -> Command {
     let mut command = command_for(Path::new(env!("CARGO_BIN_EXE_ralu")));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    #[cfg(unix)]
+    start_with(&mut command, libc::SIG_DFL);
     command
+}
+
+/// Makes a command start with that done about SIGHUP, SIGINT and SIGTERM.
+#[cfg(unix)]
+pub fn start_with(command: &mut Command, action: libc::sighandler_t) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: `signal` may be called between fork and exec, and nothing else is.
+    unsafe {
+        command.pre_exec(move || {
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+                libc::signal(signal, action);
+            }
+            Ok(())
+        });
+    }
 }
 
 /// One of its commands on the adapter under test, with the usual kernels.

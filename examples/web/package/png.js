@@ -44,10 +44,14 @@ async function deflate(bytes) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** Latin-1 in the old kind of chunk, the only one that some programs look into for `Software`; else UTF-8. */
+/**
+ * ASCII in the old kind of chunk: some programs look into no other for `Software`, and some drop all others, which the
+ * request is to survive. Else UTF-8.
+ */
 function textChunk(keyword, text) {
   const utf8 = (string) => new TextEncoder().encode(string);
-  if (keyword === "Software") return chunk("tEXt", utf8(`${keyword}\0${text}`));
+  const isOld = keyword === "Software" || keyword === "ralu";
+  if (isOld && /^[ -~]*$/.test(text)) return chunk("tEXt", utf8(`${keyword}\0${text}`));
   // Not compressed, without a language and a translated keyword.
   return chunk("iTXt", utf8(`${keyword}\0\0\0\0\0${text}`));
 }

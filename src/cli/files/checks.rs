@@ -82,7 +82,7 @@ impl Checks {
         let Some(file) = file else { return Ok(()) };
         if let Some(input) = self.inputs.get(&file) {
             return Err(Error::usage(format!(
-                "{what} {} would replace {input}; choose another name",
+                "{what} {} would replace {input}; choose another name (of a picture: --output)",
                 shown(path)
             )));
         }

@@ -1,0 +1,117 @@
+//! `--from`: pictures that other programs have rewritten, those of older versions, and those of strangers.
+
+#[path = "common/command.rs"]
+mod command;
+#[path = "common/picture.rs"]
+mod picture;
+
+use std::fs;
+use std::path::Path;
+
+use command::{fails, on_adapter, ralu, succeeds};
+use picture::{bytes, chunk, chunks, folder, pixel_with, plain, png, request};
+use serde_json::json;
+
+#[test]
+fn a_request_is_plain_ascii_in_the_oldest_kind_of_chunk() {
+    let folder = folder();
+    let path = folder.path().join("a.png");
+    succeeds(&mut plain("a café, 猫 🦊\u{7f}", &path));
+    let chunks = chunks(&bytes(&path));
+    let texts =
+        chunks.iter().filter(|(kind, chunk)| kind == b"tEXt" && chunk[8..].starts_with(b"ralu\0"));
+    let texts: Vec<&[u8]> = texts.map(|(_, chunk)| &chunk[13..chunk.len() - 4]).collect();
+    let [text] = texts.as_slice() else { panic!("{} requests", texts.len()) };
+    assert!(text.iter().all(|byte| (b' '..=b'~').contains(byte)));
+    let text = std::str::from_utf8(text).expect("ASCII");
+    assert!(text.contains(r#""prompt":"a caf\u00e9, \u732b \ud83e\udd8a\u007f""#), "{text}");
+}
+
+#[test]
+fn a_picture_that_was_rewritten_is_drawn_again() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    succeeds(&mut plain("a café, 猫", &path("first.png")));
+    let first = bytes(&path("first.png"));
+    let (texts, rest): (Vec<_>, Vec<_>) =
+        chunks(&first).into_iter().partition(|(kind, _)| kind.ends_with(b"Xt"));
+    let whole = |chunks: &[([u8; 4], Vec<u8>)]| -> Vec<Vec<u8>> {
+        chunks.iter().map(|(_, chunk)| chunk.clone()).collect()
+    };
+    let request = texts.iter().find(|(_, chunk)| chunk[8..].starts_with(b"ralu\0"));
+    let request = request.expect("a request").1.clone();
+    let body = &request[13..request.len() - 4];
+    let (end, begin) = (whole(&rest[rest.len() - 1..]), whole(&rest[..rest.len() - 1]));
+    // ImageMagick 6 packs long texts, ImageMagick 7 and older versions of ralu have UTF-8.
+    let utf8 = serde_json::from_slice::<serde_json::Value>(body).expect("JSON").to_string();
+    let packed = |text: &[u8]| fdeflate::compress_to_vec(text);
+    let rewritten = [
+        ("behind the pixels", [begin.clone(), vec![request.clone()], end.clone()].concat()),
+        (
+            "packed",
+            [
+                begin.clone(),
+                vec![chunk(b"zTXt", &[b"ralu\0\0", &packed(body)[..]].concat())],
+                end.clone(),
+            ]
+            .concat(),
+        ),
+        (
+            "packed UTF-8",
+            [
+                begin.clone(),
+                vec![chunk(b"zTXt", &[b"ralu\0\0", &packed(utf8.as_bytes())[..]].concat())],
+                end.clone(),
+            ]
+            .concat(),
+        ),
+        (
+            "iTXt",
+            [
+                begin.clone(),
+                vec![chunk(b"iTXt", &[b"ralu\0\0\0\0\0", utf8.as_bytes()].concat())],
+                end,
+            ]
+            .concat(),
+        ),
+        ("cut off behind the request", [vec![begin[0].clone(), request]].concat()),
+    ];
+    for (what, chunks) in rewritten {
+        fs::write(path("other.png"), png(&chunks)).expect("a file");
+        let mut command = on_adapter("generate");
+        command.arg("--from").arg(path("other.png")).arg("-o").arg(path("again.png"));
+        succeeds(&mut command);
+        assert!(bytes(&path("again.png")) == first, "{what}");
+    }
+    // Programs that keep no texts.
+    fs::write(path("other.png"), png(&whole(&rest))).expect("a file");
+    fails(ralu().args(["plan", "--from"]).arg(path("other.png")), 1, &["no request"]);
+}
+
+/// Made by version 0.1.0, with its request in iTXt.
+#[test]
+fn a_picture_of_an_older_version_is_planned_again() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/strip/3-result.png");
+    assert!(
+        chunks(&bytes(&old))
+            .iter()
+            .any(|(kind, chunk)| kind == b"iTXt" && chunk[8..].starts_with(b"ralu\0"))
+    );
+    succeeds(ralu().args(["plan", "--from"]).arg(old));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_picture_can_come_through_a_pipe() {
+    let folder = folder();
+    let path = folder.path().join("a.png");
+    fs::write(&path, pixel_with(b"tEXt", format!("ralu\0{}", request(json!({}))).as_bytes()))
+        .expect("a file");
+    let mut command = ralu();
+    let file = fs::File::open(&path).expect("a file");
+    let mut cat = std::process::Command::new("cat");
+    let mut cat = cat.stdin(file).stdout(std::process::Stdio::piped()).spawn().expect("cat runs");
+    command.args(["plan", "--from", "/dev/stdin"]).stdin(cat.stdout.take().expect("a pipe"));
+    assert!(command.output().expect("an end").status.success());
+    assert!(cat.wait().expect("an end").success());
+}
