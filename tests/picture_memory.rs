@@ -12,49 +12,86 @@ mod picture;
 use std::fs;
 
 use command::{fails, ralu};
-use fdeflate::Compressor;
 use picture::{folder, pixel_with, request};
 use serde_json::json;
 
 /// Most that a program may take, in MiB.
 const MOST: i64 = 300;
 
-/// Parts, each that many times, packed without ever being whole.
-fn packed(parts: &[(&str, usize)]) -> Vec<u8> {
-    let mut compressor = Compressor::new(vec![]).expect("a beginning");
-    for (text, times) in parts {
-        let many = (1 << 20) / text.len();
-        let block = text.repeat(many.min(*times));
-        for _ in 0..times / many {
-            compressor.write_data(block.as_bytes()).expect("written");
-        }
-        compressor.write_data(text.repeat(times % many).as_bytes()).expect("written");
+/// A text with many repetitions of a few letters in its middle, packed without ever being whole: a stream of deflate's
+/// fixed codes, in which 13 bits stand for 258 letters.
+fn packed(begin: &str, letters: &str, times: usize, end: &str) -> Vec<u8> {
+    let mut stream = Stream { bytes: vec![0x78, 0x01], bits: 0, n_bits: 0 };
+    // The last block, with fixed codes.
+    stream.push(0b011, 3);
+    begin.bytes().chain(letters.bytes()).for_each(|letter| stream.letter(letter));
+    let rest = letters.len() * (times - 1);
+    for _ in 0..rest / 258 {
+        // Copy 258 letters from as far back as a repetition is long.
+        stream.push(0xc5u8.reverse_bits().into(), 8);
+        stream.push(u32::from((letters.len() as u8 - 1).reverse_bits() >> 3), 5);
     }
-    compressor.finish().expect("an end")
+    letters
+        .bytes()
+        .cycle()
+        .skip(rest / 258 * 258 % letters.len())
+        .take(rest % 258)
+        .for_each(|letter| stream.letter(letter));
+    end.bytes().for_each(|letter| stream.letter(letter));
+    stream.push(0, 7 + 7);
+    let middle = letters.bytes().cycle().take(letters.len() * times);
+    let (a, b) =
+        begin.bytes().chain(middle).chain(end.bytes()).fold((1u32, 0u32), |(a, b), letter| {
+            let a = (a + u32::from(letter)) % 65_521;
+            (a, (b + a) % 65_521)
+        });
+    [stream.bytes, (b << 16 | a).to_be_bytes().to_vec()].concat()
+}
+
+/// Bits, the lowest of each byte first.
+struct Stream {
+    bytes: Vec<u8>,
+    bits: u32,
+    n_bits: u32,
+}
+
+impl Stream {
+    fn push(&mut self, bits: u32, n_bits: u32) {
+        self.bits |= bits << self.n_bits;
+        self.n_bits += n_bits;
+        while self.n_bits >= 8 {
+            self.bytes.push(self.bits as u8);
+            self.bits >>= 8;
+            self.n_bits -= 8;
+        }
+    }
+
+    /// One of ASCII's.
+    fn letter(&mut self, letter: u8) {
+        self.push((0x30 + letter).reverse_bits().into(), 8);
+    }
 }
 
 /// A picture with that request, packed, whose list `[7]` has that many values instead.
 fn with_list(request: &str, value: &str, times: usize) -> Vec<u8> {
     let (begin, end) = request.split_once("[7]").expect("a list");
-    let text = packed(&[
-        (&format!("{begin}[{value}"), 1),
-        (&format!(",{value}"), times),
-        (&format!("]{end}"), 1),
-    ]);
+    let text = packed(&format!("{begin}["), &format!("{value},"), times, &format!("{value}]{end}"));
     pixel_with(b"zTXt", &[b"ralu\0\0", &text[..]].concat())
 }
 
 #[test]
 fn a_small_picture_takes_little_memory() {
+    let unpacked = fdeflate::decompress_to_vec(&packed("a[", "xyz", 500, "]")).expect("a stream");
+    assert_eq!(unpacked, format!("a[{}]", "xyz".repeat(500)).into_bytes());
+
     let folder = folder();
     let path = folder.path().join("bomb.png");
-    let spaces = packed(&[(" ", 1 << 30)]);
+    let spaces = packed("", " ", 1 << 29, "");
     let with = |kind: &[u8; 4], head: &[u8]| pixel_with(kind, &[head, &spaces].concat());
-    let ralu_rules = |tokens: &str| {
-        json!({ "name": "off", "variant": "exact", "parameters": null,
-            "regions": { "add": false, "rows": 1, "columns": 1, "tokens": [tokens] } })
-    };
-    let regions = request(json!({ "ralu": ralu_rules("x") })).replace("[\"x\"]", "[7]");
+    let regions = request(json!({ "ralu": {
+        "name": "off", "variant": "exact", "parameters": null,
+        "regions": { "add": false, "rows": 1, "columns": 1, "tokens": [7] },
+    } }));
     let given = request(json!({ "given": [7] }));
     let declared = [&pixel_with(b"tEXt", b"")[..33], b"\x7f\xff\xff\xfftEXtralu\0"].concat();
     for (what, png, part) in [
