@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ralu::escape::escape;
 use ralu::models::{config::ConfigError, source::SourceError, weights::WeightError};
 use ralu::{gpu, pipeline, sampling};
 
@@ -66,23 +67,27 @@ impl Error {
     }
 }
 
+/// Messages that may have several lines, each made with care.
+fn as_it_is(message: &str) -> &str {
+    message
+}
+
 macro_rules! failures {
-    ($($kind:ty),*) => {
+    ($shown:ident: $($kind:ty),*) => {
         $(impl From<$kind> for Error {
             fn from(error: $kind) -> Self {
-                Error::failed(error)
+                Error::failed($shown(&error.to_string()))
             }
         })*
     };
 }
 
 failures!(
-    pipeline::Error,
+    as_it_is: pipeline::Error,
     pipeline::png_file::PngError,
     gpu::Error,
     sampling::Error,
-    SourceError,
-    ConfigError,
-    WeightError,
-    serde_json::Error
+    WeightError
 );
+// Of one line, whatever names and texts of files are in them.
+failures!(escape: SourceError, ConfigError, serde_json::Error);

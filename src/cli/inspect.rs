@@ -136,7 +136,7 @@ fn folder_report(path: &Path) -> Result<Report> {
             parts.push(Part::list(source, path, name, class)?);
         }
     }
-    problems.extend(config.as_ref().err().map(|error| error.to_string()));
+    problems.extend(config.as_ref().err().map(|error| escape(&error.to_string()).into_owned()));
     problems.extend(parts.iter().filter_map(|part| part.problem.clone()));
     if problems.is_empty() {
         // Names and shapes of all weights, and the tokenizers.

@@ -94,7 +94,8 @@ pub struct RequestArgs {
     /// `taylorseer:order=1,interval=3`, or off. [default: off]
     #[arg(long, value_name = "NAME[:KEY=VALUE,…]", value_parser = cache, help_heading = "RALU")]
     pub cache: Option<CacheArg>,
-    /// Regions of your own instead of the found ones: a picture of any size, white where detail matters.
+    /// Regions of your own instead of the found ones: a picture of any size, white where detail matters. What is
+    /// transparent in it counts as black.
     #[arg(long, value_name = "MASK.png", help_heading = "RALU")]
     pub regions: Option<PathBuf>,
     /// Adds the regions of --regions to the found ones.

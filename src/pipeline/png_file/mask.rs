@@ -19,6 +19,12 @@ pub enum MaskError {
     /// It is damaged, or something else.
     #[error("not a readable PNG ({0})")]
     Read(#[from] png::DecodingError),
+    /// Its palette is not one.
+    #[error("its palette has {bytes} bytes, expected 3 for each of at most 256 colours")]
+    Palette {
+        /// Length of the palette.
+        bytes: usize,
+    },
     /// It is larger than any picture.
     #[error(
         "it has {width} x {height} pixels, expected at most {MAX_SIDE} on a side and {} million in all",
@@ -47,6 +53,11 @@ pub fn read_mask(png: impl BufRead + Seek, mode: MaskMode) -> Result<Mask, MaskE
         return Err(MaskError::Size { width, height });
     };
     let mut reader = decoder.read_info()?;
+    // The decoder looks at whole colours, and panics where there is a part of one.
+    let palette = reader.info().palette.as_ref().map_or(0, |palette| palette.len());
+    if palette % 3 != 0 || palette > 3 * 256 {
+        return Err(MaskError::Palette { bytes: palette });
+    }
     let (color, depth) = reader.output_color_type();
     let (width, height) = (width as usize, height as usize);
     let mut luma = vec![0; pixels];
@@ -185,6 +196,22 @@ mod tests {
                 message.contains("134 million") || message.contains("not a readable"),
                 "{message}"
             );
+        }
+    }
+
+    /// Found by fuzzing: the decoder looks at three bytes where two are left.
+    #[test]
+    fn half_a_colour_in_a_palette_is_refused() {
+        let whole = [255; 6];
+        let read = |palette: &[u8]| {
+            let rows = [0, 1];
+            let png = png(ColorType::Indexed, BitDepth::Eight, [2, 1], palette, &[9], &rows);
+            read_mask(Cursor::new(png), MaskMode::Replace)
+        };
+        assert_eq!(read(&whole).unwrap().luma, [9, 255]);
+        for bytes in [1, 2, 4, 5] {
+            let message = read(&whole[..bytes]).unwrap_err().to_string();
+            assert!(message.contains(&format!("palette has {bytes} bytes")), "{message}");
         }
     }
 
