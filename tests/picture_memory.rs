@@ -16,7 +16,7 @@ use picture::{folder, pixel_with, request};
 use serde_json::json;
 
 /// Most that a program may take, in MiB.
-const MOST: i64 = 300;
+const MOST: libc::c_long = 300;
 
 /// A text with many repetitions of a few letters in its middle, packed without ever being whole: a stream of deflate's
 /// fixed codes, in which 13 bits stand for 258 letters.
@@ -111,12 +111,12 @@ fn a_small_picture_takes_little_memory() {
 }
 
 /// Most memory that a program had which this one has started and seen end, in KiB.
-fn largest_child() -> i64 {
+fn largest_child() -> libc::c_long {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: it is written, or stays all zeros.
     let usage = unsafe {
         libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
         usage.assume_init()
     };
-    i64::from(usage.ru_maxrss)
+    usage.ru_maxrss
 }

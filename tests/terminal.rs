@@ -71,8 +71,8 @@ fn a_picture_s_name_is_shown_escaped() {
     // Events tell the name itself.
     let output = succeeds(plain("a fox", &picture).args(["--events", "json", "-q"]));
     let events = is_safe(&output);
-    let last = events.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let told = last.filter(|event| event["event"] == "image").last().expect("a picture");
+    let mut told = events.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let told = told.rfind(|event| event["event"] == "image").expect("a picture");
     assert_eq!(told["file"], picture.to_str().expect("a text"));
 }
 

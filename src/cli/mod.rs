@@ -1,8 +1,8 @@
 //! The command line: arguments → request → events → files.
 //!
-//! Results go to stdout, progress and diagnostics to stderr, with text from outside escaped in both. Exit codes: 0 done, 1 failed, 2 wrong usage,
-//! 130 cancelled. Each command is a file; [`args`] says what can be asked for, and [`error`] what a failure
-//! looks like. The library underneath never blocks: this is where futures are driven to their ends.
+//! Results go to stdout, progress and diagnostics to stderr, with text from outside escaped in both. Exit codes: 0 done,
+//! 1 failed, 2 wrong usage, 130 cancelled. Each command is a file; [`args`] says what can be asked for, and [`error`] what
+//! a failure looks like. The library underneath never blocks: this is where futures are driven to their ends.
 
 mod args;
 mod bench;

@@ -110,10 +110,15 @@ fn closed(error: io::Error) -> Error {
 /// Whether stdout was a terminal that is gone.
 #[cfg(unix)]
 fn is_hung_up(error: &io::Error) -> bool {
-    use rustix::fs::{FileType, fstat};
-    let is_device = |mode| FileType::from_raw_mode(mode) == FileType::CharacterDevice;
+    use std::os::unix::fs::FileTypeExt;
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
-        && fstat(io::stdout()).is_ok_and(|stat| is_device(stat.st_mode))
+        && file_of(&io::stdout()).is_ok_and(|meta| meta.file_type().is_char_device())
+}
+
+/// What a stream leads to.
+#[cfg(unix)]
+pub fn file_of(stream: &impl std::os::fd::AsFd) -> io::Result<std::fs::Metadata> {
+    std::fs::File::from(stream.as_fd().try_clone_to_owned()?).metadata()
 }
 
 #[cfg(not(unix))]

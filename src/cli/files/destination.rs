@@ -4,6 +4,9 @@ use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+#[cfg(unix)]
+use crate::cli::output;
+
 /// Longest chain of links; systems follow about as many.
 const MAX_LINKS: usize = 40;
 
@@ -63,11 +66,10 @@ fn existing(path: &Path, meta: Metadata) -> Result<Destination, String> {
 #[cfg(unix)]
 fn is_our_output(meta: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let file = (meta.dev(), meta.ino());
-    [rustix::fs::fstat(io::stdout()), rustix::fs::fstat(io::stderr())]
+    [output::file_of(&io::stdout()), output::file_of(&io::stderr())]
         .into_iter()
         .flatten()
-        .any(|stat| (stat.st_dev as u64, stat.st_ino as u64) == file)
+        .any(|own| (own.dev(), own.ino()) == (meta.dev(), meta.ino()))
 }
 
 #[cfg(not(unix))]
