@@ -183,12 +183,14 @@ fn older_text(bytes: Vec<u8>) -> String {
 }
 
 fn unpack(packed: &[u8]) -> Result<Vec<u8>, TextError> {
-    decompress_to_vec_bounded(packed, MAX_BYTES).map_err(|error| match error {
-        BoundedDecompressionError::OutputTooLarge { .. } => TextError::TooLong,
-        BoundedDecompressionError::DecompressionError { .. } => {
-            TextError::Damaged("it cannot be unpacked")
+    // It calls what ends exactly at its limit too large.
+    match decompress_to_vec_bounded(packed, MAX_BYTES + 1) {
+        Ok(bytes) if bytes.len() <= MAX_BYTES => Ok(bytes),
+        Ok(_) | Err(BoundedDecompressionError::OutputTooLarge { .. }) => Err(TextError::TooLong),
+        Err(BoundedDecompressionError::DecompressionError { .. }) => {
+            Err(TextError::Damaged("it cannot be unpacked"))
         }
-    })
+    }
 }
 
 fn skip(png: &mut impl Read, bytes: u64) -> Result<(), TextError> {
