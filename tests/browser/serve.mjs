@@ -25,12 +25,16 @@ const types = {
  * What `server.faults` holds applies to later requests: `ranges: false` answers every request with the whole file, as
  * some servers do; `truncated: { path: bytes }` pretends that a file is so short; `endsAt: { path: bytes }` says its true
  * length but has no bytes from there on; `failAfter: { path: bytes }` breaks every connection that wants bytes behind
- * that; `status: { path: 500 }` refuses, `refusedUnder: "/models/"` whatever lies there.
+ * that; `status: { path: 500 }` refuses, `refusedUnder: "/models/"` whatever lies there; `pages: { path: "text/html" }`
+ * gives the start page in place of a file, as that type; `noHead: true` refuses HEAD.
+ *
+ * Answers have an ETag and Last-Modified; with the fault `marks`, "weak" the first is a weak one, "last-modified" there is
+ * only the other, "none" neither.
  *
  * `server.made`, a map from paths to `{ size, parts: [{ at, bytes }] }`, has files that are nowhere: zeros but for their
- * parts.
+ * parts. A new object is another version.
  *
- * `server.requests` lists `{ path, range, bytes }`.
+ * `server.requests` lists `{ path, method, range, bytes }`.
  */
 export async function serve(folders, port = 0) {
   const server = createServer((request, response) => {
@@ -42,6 +46,7 @@ export async function serve(folders, port = 0) {
   server.faults = {};
   server.made = new Map();
   server.requests = [];
+  server.versions = new WeakMap();
   await new Promise((done, refused) => server.once("error", refused).listen(port, "127.0.0.1", done));
   server.url = `http://127.0.0.1:${server.address().port}/`;
   return server;
@@ -51,13 +56,18 @@ async function answer(server, folders, request, response) {
   const { faults } = server;
   const asked = normalize(decodeURIComponent(new URL(request.url, server.url).pathname));
   const path = asked.endsWith("/") ? `${asked}index.html` : asked;
-  const entry = { path, range: request.headers.range, bytes: 0 };
+  const entry = { path, method: request.method, range: request.headers.range, bytes: 0 };
   server.requests.push(entry);
   const refuse = (status) => {
     response.writeHead(status);
     response.end();
   };
   if (faults.status?.[path]) return refuse(faults.status[path]);
+  if (faults.noHead && request.method === "HEAD") return refuse(405);
+  if (faults.pages?.[path]) {
+    response.writeHead(200, { "content-type": faults.pages[path] });
+    return response.end("<!doctype html>\n<title>the start page</title>");
+  }
   if (faults.refusedUnder && path.startsWith(faults.refusedUnder)) return refuse(503);
   const first = path.split("/")[1];
   const mapped = first in folders ? join(folders[first], path.slice(first.length + 1)) : undefined;
@@ -68,6 +78,7 @@ async function answer(server, folders, request, response) {
 
   const size = Math.min(found.size, faults.truncated?.[path] ?? Infinity);
   const headers = { "content-type": types[extname(path)] ?? "application/octet-stream", "cache-control": "no-store" };
+  Object.assign(headers, marks(server, found));
   let [from, to] = [0, size];
   let status = 200;
   const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
@@ -86,11 +97,22 @@ async function answer(server, folders, request, response) {
   }
   if (to > (faults.failAfter?.[path] ?? Infinity)) return response.destroy();
   to = Math.max(from, Math.min(to, faults.endsAt?.[path] ?? Infinity));
-  entry.bytes = to - from;
   response.writeHead(status, { ...headers, "content-length": to - from });
   if (request.method === "HEAD" || to === from) return response.end();
+  entry.bytes = to - from;
   if (made) return response.end(makeBytes(made, from, to));
   createReadStream(file, { start: from, end: to - 1 }).pipe(response);
+}
+
+/** What tells versions of a file apart. */
+function marks({ faults, versions }, found) {
+  if (!versions.has(found) && found.parts) versions.set(found, (versions.count = (versions.count ?? 0) + 1));
+  const version = found.parts ? versions.get(found) : `${found.size}-${Math.round(found.mtimeMs)}`;
+  const tag = `${faults.marks === "weak" ? "W/" : ""}"${version}"`;
+  const modified = found.parts ? new Date(1.7e12 + 1000 * versions.get(found)) : found.mtime;
+  const all = { etag: tag, "last-modified": modified.toUTCString() };
+  if (faults.marks === "none") return {};
+  return faults.marks === "last-modified" ? { "last-modified": all["last-modified"] } : all;
 }
 
 /** Bytes `from` to `to` of a file that is made up. */

@@ -1,11 +1,23 @@
 // Keeps what was downloaded in the browser's own file system (OPFS), block by block, so that a broken download goes on
-// where it ended and the next visit needs no network.
+// where it ended and the next visit downloads nothing. This file imports nothing, so that tests can run it under Node.
+//
+// A model's folder has `index.json`: its layout's version, and for each path the file's size, the mark of its version and
+// the name of the folder with its blocks. Blocks of two versions are never in one folder, so no file can become a mixture.
 
 const BLOCK_BYTES = 4 << 20;
 const FOLDER = "ralu-models";
+const INDEX = "index.json";
+/** Of what is described above. What another layout stored is removed. */
+const LAYOUT = 2;
+/** Bytes at a large file's beginning that are compared where the server gives no mark. */
+const SAMPLE_BYTES = 64 << 10;
 
 /**
  * An origin that asks `origin` only for what is not stored yet.
+ *
+ * At every visit a file's size and mark are compared with the origin's. If they differ, everything that is stored of the
+ * model is dropped. If the origin cannot be reached, what is stored is used. A file that the origin lacks is asked for
+ * again at the next visit.
  *
  * A block is a file that has its SHA-256 in its name: one that was damaged is noticed when it is first read, and
  * fetched again. Where storage is not to be had, or full, everything works as without.
@@ -14,27 +26,41 @@ export class CachedOrigin {
   #origin;
   #folder;
   #warn;
-  /** Path to size, or null for a file that the origin lacks. */
-  #sizes;
-  /** Path to its folder and its blocks: number to { hash, checked }. */
-  #stored = new Map();
+  #lock;
+  /** Path to { size, mark, weak, folder }, or to null for a file that the origin lacked. */
+  #index;
+  /** Path to a promise of what this visit is told of it. */
+  #files = new Map();
+  /** Those files that are known by now. */
+  #told = new Set();
+  #refresh;
   #writing = true;
+  /** Why the origin cannot be asked. */
+  #unreachable;
+  #saidUnreachable = false;
   #fetched = 0;
 
-  constructor(origin, folder, sizes, warn) {
+  constructor(origin, folder, index, { warn, refresh, lock }) {
     this.#origin = origin;
     this.#folder = folder;
-    this.#sizes = sizes;
+    this.#index = index;
     this.#warn = warn;
+    this.#refresh = refresh;
+    this.#lock = lock;
   }
 
-  /** `origin` itself where nothing can be stored. */
+  /** `origin` itself where nothing can be stored. With `refresh`, what is stored is dropped once the origin answers. */
   static async open(origin, { warn = () => {}, refresh = false } = {}) {
     try {
-      const folder = await (await root(true)).getDirectoryHandle(await key(origin.name), { create: true });
-      if (refresh) await clear(folder);
-      const sizes = await readJson(folder, "sizes.json");
-      return new CachedOrigin(origin, folder, new Map(Object.entries(sizes ?? {})), warn);
+      const name = await key(origin.name);
+      const folder = await (await root(true)).getDirectoryHandle(name, { create: true });
+      const lock = `${FOLDER}/${name}`;
+      const index = await locked(lock, async () => {
+        const stored = await readIndex(folder);
+        if (!stored) await clear(folder);
+        return stored ?? new Map();
+      });
+      return new CachedOrigin(origin, folder, index, { warn, refresh, lock });
     } catch (error) {
       warn(`the browser stores nothing for this page, so the model is downloaded at every visit (${error.message})`);
       return origin;
@@ -51,40 +77,62 @@ export class CachedOrigin {
   }
 
   async size(path) {
-    if (this.#sizes.has(path)) return this.#sizes.get(path) ?? undefined;
-    const size = await this.#origin.size(path);
-    this.#sizes.set(path, size ?? null);
-    if (this.#writing) {
-      await this.#store(() => writeFile(this.#folder, "sizes.json", JSON.stringify(Object.fromEntries(this.#sizes))));
-    }
-    return size;
+    return (await this.#file(path))?.size;
   }
 
   async read(path, start, end) {
+    const file = await this.#file(path);
+    if (!file) throw new Error(`${this.name} has no ${path}`);
     const bytes = new Uint8Array(end - start);
     for (let block = Math.floor(start / BLOCK_BYTES); block * BLOCK_BYTES < end; block += 1) {
       const first = block * BLOCK_BYTES;
       const from = Math.max(start, first);
       const to = Math.min(end, first + BLOCK_BYTES);
-      bytes.set(await this.#part(path, block, from - first, to - first), from - start);
+      bytes.set(await this.#part(file, block, from - first, to - first), from - start);
     }
     return bytes;
   }
 
-  /** Downloads what is still missing of `paths`. `progress(bytes, total)` counts what is stored, too. */
+  /**
+   * Downloads what is still missing of `paths`. `progress(bytes, total)` counts what is stored, too. One tab after the
+   * other: what another one has downloaded meanwhile is not downloaded again.
+   */
   async download(paths, progress = () => {}, signal) {
-    const sizes = paths.map((path) => this.#sizes.get(path) ?? 0);
-    const total = sizes.reduce((sum, size) => sum + size, 0);
+    const waits = setTimeout(() => this.#warn(`another tab downloads ${this.name}; this one waits for it`), 1000);
+    const work = () => {
+      clearTimeout(waits);
+      return this.#download(paths, progress, signal);
+    };
+    await locked(`${this.#lock}/download`, work, signal).finally(() => clearTimeout(waits));
+  }
+
+  async #download(paths, progress, signal) {
+    const files = (await Promise.all(paths.map((path) => this.#file(path)))).filter((file) => file);
+    const total = files.reduce((sum, { size }) => sum + size, 0);
+    for (const file of files) await this.#list(file);
     if (!(await this.#fits(total))) return;
+    const before = this.#fetched;
     let done = 0;
-    for (const [i, path] of paths.entries()) {
-      const { blocks } = await this.#entry(path);
-      for (let block = 0; block * BLOCK_BYTES < sizes[i] && this.#writing; block += 1) {
+    for (const file of files) {
+      for (let block = 0; block * BLOCK_BYTES < file.size && this.#writing; block += 1) {
         signal?.throwIfAborted();
-        if (!blocks.has(block)) await this.#fetchBlock(path, block);
-        done += Math.min(BLOCK_BYTES, sizes[i] - block * BLOCK_BYTES);
+        if (!file.blocks.has(block)) await this.#fetchBlock(file, block);
+        done += Math.min(BLOCK_BYTES, file.size - block * BLOCK_BYTES);
         progress(done, total);
       }
+    }
+    if (this.#fetched > before) await this.#compare(signal);
+  }
+
+  /** Whether the model was replaced while it was downloaded: files are fetched at different times. */
+  async #compare(signal) {
+    for (const file of [...this.#told]) {
+      signal?.throwIfAborted();
+      const found = await this.#ask(file.path, file).catch((error) => {
+        if (isChange(error)) return this.#changed(file.path);
+      });
+      // What is gone or cannot be asked for now is here as it was.
+      if (found && !same(file, found)) await this.#changed(file.path);
     }
   }
 
@@ -98,80 +146,228 @@ export class CachedOrigin {
 
   async #storedBytes() {
     let bytes = 0;
-    for (const path of this.#sizes.keys()) bytes += (await this.#entry(path)).blocks.size * BLOCK_BYTES;
+    for (const { blocks } of this.#told) bytes += blocks.size * BLOCK_BYTES;
     return bytes;
   }
 
-  async #part(path, block, from, to) {
-    const { folder, blocks } = await this.#entry(path);
-    const stored = blocks.get(block);
+  // ---- versions ------------------------------------------------------------------------------
+
+  /** What there is of a file, the same for the whole visit; undefined if there is none. */
+  #file(path) {
+    if (!this.#files.has(path)) {
+      const file = this.#find(path);
+      this.#files.set(path, file);
+      file.catch(() => this.#files.delete(path));
+    }
+    return this.#files.get(path);
+  }
+
+  async #find(path) {
+    const stored = this.#index.get(path);
+    let found;
+    try {
+      if (stored !== undefined && !this.#refresh && this.#unreachable) throw this.#unreachable;
+      found = await this.#ask(path, this.#refresh ? undefined : stored);
+    } catch (error) {
+      if (isChange(error)) await this.#drop();
+      if (isChange(error) || error?.name === "AbortError" || stored === undefined || this.#refresh) throw error;
+      this.#notReached(error);
+      return stored === null ? undefined : this.#open(path, stored, false);
+    }
+    if (found && this.#refresh) {
+      // Not before: what cannot be downloaded must not be lost.
+      await this.#drop();
+      this.#refresh = false;
+    }
+    if (!found) {
+      // What is stored of it stays: the file may be back at the next visit.
+      if (!stored) await this.#note(path, null);
+      return undefined;
+    }
+    const kept = this.#index.get(path);
+    if (kept) {
+      const file = await this.#open(path, kept, true);
+      const reason = this.#differs(file, found);
+      if (!reason) return file;
+      this.#told.delete(file);
+      this.#warn(`${this.name}: ${reason}; what is stored of it is dropped and downloaded again`);
+      await this.#drop();
+    }
+    const { size, mark, weak } = found;
+    const folder = await folderName(path, found);
+    await this.#note(path, { size, mark, weak, folder });
+    return this.#open(path, { size, mark, weak, folder }, true);
+  }
+
+  /** Why what is stored cannot be used together with what the origin has now. */
+  #differs(file, found) {
+    if (!same(file, found)) return `${file.path} has changed`;
+    const whole = file.blocks.size === Math.ceil(file.size / BLOCK_BYTES);
+    if (file.weak && !whole) {
+      return `a part of ${file.path} is stored, and its server sends neither ETag nor Last-Modified that would say whether the rest belongs to it`;
+    }
+    return undefined;
+  }
+
+  /** Size and mark at the origin. `weak`: another version might have the same mark. `known` is what was there before. */
+  async #ask(path, known) {
+    const found = this.#origin.stat
+      ? await this.#origin.stat(path, known ?? undefined)
+      : { size: await this.#origin.size(path) };
+    if (found?.size === undefined) return undefined;
+    const { size, mark } = found;
+    if (mark !== undefined) return { size, mark, weak: false };
+    const bytes = await this.#origin.read(path, 0, Math.min(size, size <= BLOCK_BYTES ? BLOCK_BYTES : SAMPLE_BYTES));
+    return { size, mark: `sha256 ${await sha256(bytes)}`, weak: bytes.length < size };
+  }
+
+  #notReached(error) {
+    if (error?.unreachable) this.#unreachable = error;
+    if (this.#saidUnreachable) return;
+    this.#saidUnreachable = true;
+    this.#warn(`whether ${this.name} has changed cannot be found out, so what is stored of it is used (${error?.message ?? error})`);
+  }
+
+  /** Drops all of the model and ends with an error: a part of it was read already. */
+  async #changed(path) {
+    await this.#drop();
+    const message = `${path} was replaced at ${this.name} after a part of the model had been read; load the model again`;
+    throw Object.assign(new Error(message), { name: "ChangedError" });
+  }
+
+  /** Drops everything that is stored of the model. */
+  async #drop() {
+    await this.#locked(async () => {
+      this.#index = new Map();
+      await this.#store(() => writeIndex(this.#folder, this.#index));
+      await clear(this.#folder, INDEX);
+    });
+    // What this visit was told of before, and has compared, is stored again as it is fetched.
+    for (const file of this.#told) {
+      file.handle = undefined;
+      if (!file.compared) continue;
+      file.folder = await folderName(file.path, file);
+      await this.#note(file.path, record(file));
+    }
+  }
+
+  /** Stores what is known of a path, beside what other tabs have stored. */
+  async #note(path, value) {
+    this.#index.set(path, value);
+    if (!this.#writing) return;
+    await this.#locked(() =>
+      this.#store(async () => {
+        const index = (await readIndex(this.#folder)) ?? new Map();
+        index.set(path, value);
+        await writeIndex(this.#folder, index);
+      }),
+    );
+  }
+
+  #locked(work) {
+    return locked(this.#lock, work);
+  }
+
+  // ---- blocks --------------------------------------------------------------------------------
+
+  async #part(file, block, from, to) {
+    const stored = file.blocks.get(block);
     if (stored) {
-      const file = await folder
-        ?.getFileHandle(`${block}-${stored.hash}`)
+      const handle = await this.#handle(file, false);
+      const name = `${block}-${stored.hash}`;
+      const content = await handle
+        ?.getFileHandle(name)
         .then((handle) => handle.getFile())
         .catch(() => undefined);
-      if (file && stored.checked) return new Uint8Array(await file.slice(from, to).arrayBuffer());
-      if (file) {
-        const bytes = new Uint8Array(await file.arrayBuffer());
-        if ((await sha256(bytes)) === stored.hash) {
-          stored.checked = true;
-          return bytes.subarray(from, to);
-        }
-        await folder.removeEntry(`${block}-${stored.hash}`).catch(() => {});
+      if (content && stored.checked) {
+        // Undefined if another tab has dropped it in this moment.
+        const bytes = await content.slice(from, to).arrayBuffer().catch(() => undefined);
+        if (bytes?.byteLength === to - from) return new Uint8Array(bytes);
       }
-      blocks.delete(block);
+      const bytes = content && (await content.arrayBuffer().catch(() => undefined));
+      if (bytes && (await sha256(bytes)) === stored.hash) {
+        stored.checked = true;
+        return new Uint8Array(bytes).subarray(from, to);
+      }
+      if (content) await handle.removeEntry(name).catch(() => {});
     }
-    // Without storage there is no reason to fetch more than was asked for.
-    if (!this.#writing) {
-      this.#fetched += to - from;
-      return this.#origin.read(path, block * BLOCK_BYTES + from, block * BLOCK_BYTES + to);
+    // Without storage there is no reason to fetch more than was asked for, unless it is to be compared.
+    if (!this.#writing && !stored) {
+      const first = block * BLOCK_BYTES;
+      return this.#fetch(file, first + from, first + to);
     }
-    return (await this.#fetchBlock(path, block)).subarray(from, to);
+    return (await this.#fetchBlock(file, block)).subarray(from, to);
   }
 
-  async #fetchBlock(path, block) {
+  async #fetchBlock(file, block) {
     const first = block * BLOCK_BYTES;
-    const bytes = await this.#origin.read(path, first, Math.min(first + BLOCK_BYTES, this.#sizes.get(path)));
-    this.#fetched += bytes.length;
+    const bytes = await this.#fetch(file, first, Math.min(first + BLOCK_BYTES, file.size));
     const hash = await sha256(bytes);
-    const { folder, blocks } = await this.#entry(path, true);
-    if (folder && (await this.#store(() => writeFile(folder, `${block}-${hash}`, bytes)))) {
-      blocks.set(block, { hash, checked: true });
+    const stored = file.blocks.get(block);
+    if (stored && stored.hash !== hash) await this.#changed(file.path);
+    const handle = await this.#handle(file, true);
+    if (handle && (await this.#store(() => writeFile(handle, `${block}-${hash}`, bytes), file))) {
+      file.blocks.set(block, { hash, checked: true });
     }
     return bytes;
   }
 
-  /** A file's folder (none if it is not there and not to be created) and its blocks. */
-  async #entry(path, create = false) {
-    let entry = this.#stored.get(path);
-    if (!entry || (create && !entry.folder)) {
-      let folder;
-      const get = async () => {
-        folder = await this.#folder.getDirectoryHandle(encodeURIComponent(path), { create });
-      };
-      if (create) await this.#store(get);
-      else await get().catch(() => {});
-      const blocks = entry?.blocks ?? new Map();
-      if (folder) {
-        for await (const name of folder.keys()) {
-          const [, block, hash] = /^(\d+)-([0-9a-f]{64})$/.exec(name) ?? [];
-          if (block && !blocks.has(Number(block))) blocks.set(Number(block), { hash, checked: false });
-        }
-      }
-      entry = { folder, blocks };
-      this.#stored.set(path, entry);
+  async #fetch(file, start, end) {
+    if (!file.compared) {
+      // The origin is there after all.
+      const found = await this.#ask(file.path, file);
+      if (!found || this.#differs(file, found)) await this.#changed(file.path);
+      file.compared = true;
     }
-    return entry;
+    try {
+      const bytes = await this.#origin.read(file.path, start, end);
+      this.#fetched += bytes.length;
+      return bytes;
+    } catch (error) {
+      if (isChange(error)) await this.#drop();
+      throw error;
+    }
   }
 
-  /** Whether `write` could do its work; the first failure ends all storing. */
-  async #store(write) {
+  /** A file with the blocks that are stored of it. `compared`: the origin has this version at this visit. */
+  async #open(path, { size, mark, weak, folder }, compared) {
+    const file = { path, size, mark, weak, folder, compared, handle: undefined, blocks: new Map() };
+    await this.#list(file);
+    this.#told.add(file);
+    return file;
+  }
+
+  async #list(file) {
+    const handle = await this.#handle(file, false);
+    if (!handle) return;
+    try {
+      for await (const name of handle.keys()) {
+        const [, block, hash] = /^(\d+)-([0-9a-f]{64})$/.exec(name) ?? [];
+        if (block && !file.blocks.has(Number(block))) file.blocks.set(Number(block), { hash, checked: false });
+      }
+    } catch {
+      // Another tab has removed the folder.
+      file.handle = undefined;
+    }
+  }
+
+  /** A file's folder; undefined if it is not there and not to be created. */
+  async #handle(file, create) {
+    const get = async () => (file.handle ??= await this.#folder.getDirectoryHandle(file.folder, { create }));
+    if (create) await this.#store(get, file);
+    else await get().catch(() => {});
+    return file.handle;
+  }
+
+  /** Whether `write` could do its work. A failure ends all storing, unless another tab has removed the folder. */
+  async #store(write, file) {
     if (!this.#writing) return false;
     try {
       await write();
       return true;
     } catch (error) {
-      this.#stop(error.name === "QuotaExceededError" ? "the browser's storage for this page is full" : error.message);
+      if (file && ["NotFoundError", "NoModificationAllowedError"].includes(error.name)) file.handle = undefined;
+      else this.#stop(error.name === "QuotaExceededError" ? "the browser's storage for this page is full" : error.message);
       return false;
     }
   }
@@ -190,27 +386,66 @@ export async function forget(url) {
   await folder.removeEntry(await key(url), { recursive: true }).catch(() => {});
 }
 
+/** Whether an origin says that a file is no longer the one that it has given before. */
+function isChange(error) {
+  return error?.name === "ChangedError";
+}
+
+function same(a, b) {
+  return a.size === b.size && a.mark === b.mark;
+}
+
+function record({ size, mark, weak, folder }) {
+  return { size, mark, weak, folder };
+}
+
+/** One folder for each version of a file. Where versions cannot be told apart, one for each time it is begun. */
+async function folderName(path, { size, mark, weak }) {
+  const version = weak ? crypto.randomUUID() : `${size} ${mark}`;
+  const tag = (await sha256(new TextEncoder().encode(`${path} ${version}`))).slice(0, 32);
+  // For people who look into the folder: names may have 255 bytes.
+  return `${encodeURIComponent(path).slice(-128)}-${tag}`;
+}
+
 async function root(create) {
   return (await navigator.storage.getDirectory()).getDirectoryHandle(FOLDER, { create });
 }
 
-async function clear(folder) {
+/** Alone among all tabs, where the browser can do that. */
+function locked(name, work, signal) {
+  const locks = globalThis.navigator?.locks;
+  return locks ? locks.request(name, signal ? { signal } : {}, work) : work();
+}
+
+/** Removes what is in a folder but for the entry `but`. What another tab writes in this moment may stay. */
+async function clear(folder, but) {
   const names = [];
   for await (const name of folder.keys()) names.push(name);
-  for (const name of names) await folder.removeEntry(name, { recursive: true });
+  for (const name of names) {
+    if (name !== but) await folder.removeEntry(name, { recursive: true }).catch(() => {});
+  }
 }
 
 async function key(url) {
   return (await sha256(new TextEncoder().encode(url))).slice(0, 32);
 }
 
-async function readJson(folder, name) {
+/** What is stored, or undefined if that cannot be known: another layout, or a damaged file. */
+async function readIndex(folder) {
   try {
-    const file = await (await folder.getFileHandle(name)).getFile();
-    return JSON.parse(await file.text());
+    const file = await (await folder.getFileHandle(INDEX)).getFile();
+    const { layout, files } = JSON.parse(await file.text());
+    const entries = Object.entries(files);
+    const isSound = (entry) =>
+      entry === null || (Number.isSafeInteger(entry.size) && typeof entry.mark === "string" && typeof entry.folder === "string");
+    return layout === LAYOUT && entries.every(([, entry]) => isSound(entry)) ? new Map(entries) : undefined;
   } catch {
     return undefined;
   }
+}
+
+async function writeIndex(folder, index) {
+  await writeFile(folder, INDEX, JSON.stringify({ layout: LAYOUT, files: Object.fromEntries(index) }));
 }
 
 /** A file appears whole or not at all. */

@@ -1,15 +1,23 @@
-// Where a model's bytes come from: a web server, or files that the user has picked. See `Origin` in ralu.d.ts.
+// Where a model's bytes come from: a web server, or files that the user has picked. See `Origin` in ralu.d.ts. This file
+// imports nothing, so that tests can run it under Node.
 
 /** Bytes of a weight file that are asked for together with its size: its header is there. */
 const FIRST_BYTES = 64 << 10;
 
-/** A model on a web server, by the address of its folder. Large files are read in ranges. */
+/**
+ * A model on a web server, by the address of its folder. Large files are read in ranges.
+ *
+ * All answers about a file have to be about one version of it: a later one with another mark or length is a
+ * `ChangedError`, never a mixture. Conditional requests would need more permissions (CORS) and say no more.
+ */
 export class HttpOrigin {
   #base;
   #warn;
   #signal;
   /** Path to the bytes of small files, the beginnings of large ones, or whole files as Blobs. */
   #known = new Map();
+  /** Path to the version that was seen first: { mark, size }, each undefined where the server does not say. */
+  #versions = new Map();
 
   constructor(url, { warn = () => {}, signal } = {}) {
     this.#base = new URL(url, globalThis.location?.href);
@@ -23,34 +31,35 @@ export class HttpOrigin {
   }
 
   async size(path) {
-    if (!isWeights(path)) {
-      const response = await this.#get(path);
-      if (!response) return undefined;
-      const bytes = new Uint8Array(await this.#body(path, response.arrayBuffer()));
-      this.#known.set(path, bytes);
-      return bytes.length;
-    }
-    const response = await this.#get(path, 0, FIRST_BYTES);
-    if (!response) return undefined;
-    if (response.status !== 206) return this.#whole(path, response);
-    const bytes = new Uint8Array(await this.#body(path, response.arrayBuffer()));
-    // A server of another origin may hide this header; then a second request must do.
-    const total = /\/(\d+)$/.exec(response.headers.get("content-range") ?? "")?.[1];
-    const size = total === undefined ? await this.#length(path) : Number(total);
-    this.#known.set(path, bytes);
-    return size;
+    return (await this.stat(path))?.size;
+  }
+
+  /**
+   * A file's length, and as its mark what the server says of its version: ETag, else Last-Modified, else undefined.
+   * Undefined if there is no such file. If `stored`, an earlier answer, still holds, no content is transferred.
+   */
+  async stat(path, stored) {
+    if (isMark(stored?.mark) && (await this.#confirms(path, stored))) return this.#seen(path, stored);
+    return isWeights(path) ? this.#statLarge(path) : this.#statSmall(path);
   }
 
   async read(path, start, end) {
+    if (!this.#known.has(path) && !isWeights(path)) {
+      // Whole, as `stat` asks for it: the mark of a part may be another one, as it is never compressed.
+      if (!(await this.#statSmall(path))) throw this.#gone(path);
+    }
     const known = this.#known.get(path);
     if (known instanceof Blob) return new Uint8Array(await known.slice(start, end).arrayBuffer());
     if (known && end <= known.length) return known.slice(start, end);
     const response = await this.#get(path, start, end);
-    if (!response) throw new Error("the server no longer has it");
+    if (!response) throw this.#gone(path);
+    // It ends before what was asked for.
+    if (response.status === 416) throw this.#changed(path);
     if (response.status !== 206) {
-      await this.#whole(path, response);
+      if (!(await this.#whole(path, response))) throw this.#gone(path);
       return this.read(path, start, end);
     }
+    this.#seen(path, { mark: markOf(response), size: totalOf(response) });
     const bytes = new Uint8Array(await this.#body(path, response.arrayBuffer()));
     if (bytes.length !== end - start) {
       throw new Error(
@@ -60,23 +69,80 @@ export class HttpOrigin {
     return bytes;
   }
 
+  async #statSmall(path) {
+    const response = await this.#get(path);
+    if (!response) return undefined;
+    const bytes = new Uint8Array(await this.#body(path, response.arrayBuffer()));
+    if (isPage(bytes)) return undefined;
+    const version = this.#seen(path, { mark: markOf(response), size: bytes.length });
+    this.#known.set(path, bytes);
+    return version;
+  }
+
+  async #statLarge(path) {
+    const response = await this.#get(path, 0, FIRST_BYTES);
+    if (!response) return undefined;
+    // A file without a single byte has no ranges.
+    if (response.status === 416) return this.#seen(path, { mark: markOf(response), size: 0 });
+    if (response.status !== 206) return this.#whole(path, response);
+    const bytes = new Uint8Array(await this.#body(path, response.arrayBuffer()));
+    if (isPage(bytes)) return undefined;
+    // A server of another origin may hide this header; then a second request must do.
+    const size = totalOf(response) ?? (await this.#length(path, markOf(response)));
+    const version = this.#seen(path, { mark: markOf(response), size });
+    this.#known.set(path, bytes);
+    return version;
+  }
+
   /** The server ignores ranges: the browser keeps the whole file, outside of the engine's memory. */
   async #whole(path, response) {
+    const mark = markOf(response);
     this.#warn(
       `${this.#base.host} does not serve parts of files, so ${path} is downloaded whole before anything is drawn; a server that answers range requests starts sooner`,
     );
     const blob = await this.#body(path, response.blob());
+    if (isPage(new Uint8Array(await blob.slice(0, 64).arrayBuffer()))) return undefined;
+    const version = this.#seen(path, { mark, size: blob.size });
     this.#known.set(path, blob);
-    return blob.size;
+    return version;
   }
 
-  async #length(path) {
+  /** Whether the server says, without sending the file, that it is still the stored one. */
+  async #confirms(path, { mark, size }) {
+    const response = await this.#fetch(path, { method: "HEAD" });
+    const length = response.headers.get("content-length");
+    // The length may be that of a compressed answer: what is not confirmed here is asked for in full.
+    const fits = length === null || Number(length) === size;
+    return response.status === 200 && !isHtml(response) && markOf(response) === mark && fits;
+  }
+
+  async #length(path, mark) {
     const response = await this.#fetch(path, { method: "HEAD" });
     const length = Number(response.headers.get("content-length"));
     if (!response.ok || !length) {
       throw new Error("the server does not say how long it is (Content-Range and Content-Length are missing)");
     }
+    if (otherMark(mark, markOf(response))) throw this.#changed(path);
     return length;
+  }
+
+  /** Takes note of a file's version. Fails if another one was seen before. */
+  #seen(path, { mark, size }) {
+    const before = this.#versions.get(path) ?? {};
+    const otherSize = before.size !== undefined && size !== undefined && before.size !== size;
+    if (otherMark(before.mark, mark) || otherSize) throw this.#changed(path);
+    const version = { mark: before.mark ?? mark, size: before.size ?? size };
+    this.#versions.set(path, version);
+    return version;
+  }
+
+  #changed(path) {
+    const message = `${path} was replaced on ${this.#base.host} while the model was read; load the model again`;
+    return Object.assign(new Error(message), { name: "ChangedError" });
+  }
+
+  #gone(path) {
+    return new Error(`the server no longer has ${path}`);
   }
 
   /** `undefined` if there is no such file. */
@@ -84,12 +150,11 @@ export class HttpOrigin {
     const headers = start === undefined ? {} : { range: `bytes=${start}-${end - 1}` };
     const response = await this.#fetch(path, { headers });
     // Some servers answer every address with their start page.
-    const page = response.headers.get("content-type")?.startsWith("text/html") ?? false;
-    if (response.status === 404 || response.status === 410 || (response.ok && page)) {
+    if (response.status === 404 || response.status === 410 || (response.ok && isHtml(response))) {
       await response.body?.cancel();
       return undefined;
     }
-    if (!response.ok) {
+    if (!response.ok && !(response.status === 416 && start !== undefined)) {
       throw new Error(`the server answered ${response.status} ${response.statusText}`.trim());
     }
     return response;
@@ -98,10 +163,11 @@ export class HttpOrigin {
   async #fetch(path, options) {
     const url = new URL(path.split("/").map(encodeURIComponent).join("/"), this.#base);
     try {
-      return await fetch(url, { ...options, signal: this.#signal });
+      // What the browser itself has kept of it is used only if the server says that it still holds.
+      return await fetch(url, { cache: "no-cache", ...options, signal: this.#signal });
     } catch (error) {
       if (this.#signal?.aborted) throw this.#signal.reason;
-      throw new Error(`${reachable(url)} (${error.message})`);
+      throw Object.assign(new Error(`${reachable(url)} (${error.message})`), { unreachable: true });
     }
   }
 
@@ -113,6 +179,36 @@ export class HttpOrigin {
       throw new Error(`the connection broke while ${path} arrived; try again (${error.message})`);
     }
   }
+}
+
+/** What tells one version of a file from others. Pages may read ETag only if the server allows it (CORS). */
+function markOf({ headers }) {
+  const [tag, modified] = [headers.get("etag"), headers.get("last-modified")];
+  return tag ? `etag ${tag}` : modified ? `last-modified ${modified}` : undefined;
+}
+
+/** Length of the file that a range is from, if the server says it. */
+function totalOf({ headers }) {
+  const total = /\/(\d+)$/.exec(headers.get("content-range") ?? "")?.[1];
+  return total === undefined ? undefined : Number(total);
+}
+
+function isMark(mark) {
+  return /^(etag|last-modified) /.test(mark ?? "");
+}
+
+/** Whether two marks are of different versions: both are known and of one kind, but not the same. */
+function otherMark(a, b) {
+  return isMark(a) && isMark(b) && a.split(" ", 1)[0] === b.split(" ", 1)[0] && a !== b;
+}
+
+function isHtml({ headers }) {
+  return headers.get("content-type")?.trim().toLowerCase().startsWith("text/html") ?? false;
+}
+
+/** Whether it is a web page in place of a file, whatever type the server gives it. */
+function isPage(bytes) {
+  return /^\s*<(!doctype\s+html|html)[\s>]/i.test(new TextDecoder().decode(bytes.subarray(0, 64)));
 }
 
 /** Browsers do not say why a request failed; these are the reasons there are. */

@@ -37,8 +37,23 @@ export interface Origin {
   readonly name: string;
   /** Bytes of a file; undefined if there is none. */
   size(path: string): Promise<number | undefined>;
-  /** The bytes from `start` to before `end` of a file that has them. */
+  /**
+   * The bytes from `start` to before `end` of a file that has them. An error with the name "ChangedError" says that they
+   * are no longer those of the file that was asked about before.
+   */
   read(path: string, start: number, end: number): Promise<Uint8Array>;
+  /**
+   * Size and mark of a file's present version: files of the same size with the same mark are the same. `stored` is an
+   * earlier answer, which may be given again if it still holds. Without this, or without a mark, `CachedOrigin` compares
+   * small files whole and the beginnings of large ones.
+   */
+  stat?(path: string, stored?: FileVersion): Promise<FileVersion | undefined>;
+}
+
+/** See `Origin.stat`. */
+export interface FileVersion {
+  size: number;
+  mark?: string;
 }
 
 /** A model on a web server, by the address of its folder. */
@@ -47,6 +62,7 @@ export class HttpOrigin implements Origin {
   readonly name: string;
   size(path: string): Promise<number | undefined>;
   read(path: string, start: number, end: number): Promise<Uint8Array>;
+  stat(path: string, stored?: FileVersion): Promise<FileVersion | undefined>;
 }
 
 /** A model in a folder that the user has picked. */
@@ -57,7 +73,10 @@ export class FilesOrigin implements Origin {
   read(path: string, start: number, end: number): Promise<Uint8Array>;
 }
 
-/** Another origin, with what it gave kept in the browser's file system (OPFS). */
+/**
+ * Another origin, with what it gave kept in the browser's file system (OPFS). What is kept is compared with the origin at
+ * every visit, and dropped if a file has changed; if the origin cannot be reached, it is used as it is.
+ */
 export class CachedOrigin implements Origin {
   static open(origin: Origin, options?: { warn?: (text: string) => void; refresh?: boolean }): Promise<Origin>;
   readonly name: string;
@@ -96,7 +115,10 @@ export interface LoadOptions {
    * have 32 bits in any case.
    */
   precision?: "auto" | "f32" | "f16";
-  /** Whether a model from a server is kept in the browser: true by default; "refresh" fetches it anew. */
+  /**
+   * Whether a model from a server is kept in the browser: true by default. At every visit it is compared with the server's,
+   * and downloaded again if that has changed; "refresh" downloads it again in any case.
+   */
   cache?: boolean | "refresh";
   /** Whether `load` downloads all weights; if not, each is fetched when it is first needed. True by default. */
   prefetch?: boolean;

@@ -98,32 +98,14 @@ export class Ralu {
       ready = undefined;
       throw new RaluError("fetch", `The engine's module cannot be loaded: ${error.message}`);
     });
-    let origin = await originOf(model, { warn: onWarning, signal });
-    if (cache && origin instanceof HttpOrigin) {
-      origin = await CachedOrigin.open(origin, { warn: onWarning, refresh: cache === "refresh" });
-    }
-    const asked = new Set();
-    const seen = {
-      size: async (path) => {
-        const size = await origin.size(path);
-        if (size !== undefined) asked.add(path);
-        return size;
-      },
-      read: (path, start, end) => origin.read(path, start, end),
-    };
+    const open = { model, onProgress, onWarning, signal, cache, prefetch, adapter, precision, exports };
     try {
-      onProgress({ phase: "open" });
-      const engine = await Engine.open(origin.name, seen, { precision, adapter });
-      if (prefetch && origin instanceof CachedOrigin) {
-        const weights = [...asked].filter(isWeights);
-        const progress = (bytes, totalBytes) => onProgress({ phase: "download", bytes, totalBytes });
-        await origin.download(weights, progress, signal).catch((error) => {
-          throw new RaluError("fetch", `The model cannot be downloaded: ${error.message}`, { cause: error });
-        });
-      }
-      signal?.throwIfAborted();
-      onProgress({ phase: "ready" });
-      return new Ralu(engine, origin, exports);
+      const first = await openEngine(open);
+      if (first.engine) return first.engine;
+      onWarning(`${first.changed} (done now)`);
+      const second = await openEngine(open);
+      if (second.engine) return second.engine;
+      throw new RaluError("fetch", `The model changes while it is loaded: ${second.changed}`);
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
       throw worded(error);
@@ -186,6 +168,52 @@ export class Ralu {
   #open() {
     if (!this.#engine) throw new RaluError("disposed", "This engine was disposed of; load the model again.");
     return this.#engine;
+  }
+}
+
+/** Opens a model: gives its `engine`, or in `changed` what was replaced on the server meanwhile. */
+async function openEngine({ model, onProgress, onWarning, signal, cache, prefetch, adapter, precision, exports }) {
+  let origin = await originOf(model, { warn: onWarning, signal });
+  if (cache && origin instanceof HttpOrigin) {
+    origin = await CachedOrigin.open(origin, { warn: onWarning, refresh: cache === "refresh" });
+  }
+  const asked = new Set();
+  let changed;
+  const noted = async (ask) => {
+    try {
+      return await ask();
+    } catch (error) {
+      if (error?.name === "ChangedError") changed = error.message;
+      throw error;
+    }
+  };
+  const seen = {
+    size: async (path) => {
+      const size = await noted(() => origin.size(path));
+      if (size !== undefined) asked.add(path);
+      return size;
+    },
+    read: (path, start, end) => noted(() => origin.read(path, start, end)),
+  };
+  let engine;
+  try {
+    onProgress({ phase: "open" });
+    engine = await Engine.open(origin.name, seen, { precision, adapter });
+    if (prefetch && origin instanceof CachedOrigin) {
+      const weights = [...asked].filter(isWeights);
+      const progress = (bytes, totalBytes) => onProgress({ phase: "download", bytes, totalBytes });
+      await noted(() => origin.download(weights, progress, signal)).catch((error) => {
+        throw new RaluError("fetch", `The model cannot be downloaded: ${error.message}`, { cause: error });
+      });
+    }
+    signal?.throwIfAborted();
+    onProgress({ phase: "ready" });
+    return { engine: new Ralu(engine, origin, exports) };
+  } catch (error) {
+    engine?.close();
+    engine?.free();
+    if (changed && !signal?.aborted) return { changed };
+    throw error;
   }
 }
 
