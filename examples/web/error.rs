@@ -1,5 +1,6 @@
 //! Errors as JavaScript has them: an `Error` with a `code` that programs can ask for.
 
+use ralu::escape::escape;
 use ralu::gpu;
 use ralu::models::source::SourceError;
 use ralu::models::weights::WeightError;
@@ -9,11 +10,17 @@ use wasm_bindgen::JsValue;
 
 /// An `Error` called `RaluError`.
 pub fn js_error(code: &str, message: &str) -> JsValue {
-    let error = js_sys::Error::new(message);
+    let error = js_sys::Error::new(&shown(message));
     error.set_name("RaluError");
     // Setting a field of a new object cannot fail.
     let _ = js_sys::Reflect::set(&error, &"code".into(), &code.into());
     error.into()
+}
+
+/// A message that a page may show: whatever names it holds, its lines are shown as they are.
+pub fn shown(message: &str) -> String {
+    let lines: Vec<_> = message.lines().map(escape).collect();
+    lines.join("\n")
 }
 
 pub fn from_error(error: &Error) -> JsValue {

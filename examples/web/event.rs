@@ -6,13 +6,14 @@ use ralu::pipeline::{Event, NamedTensor, NamedTensors, Part, Picture, PictureKin
 use wasm_bindgen::prelude::*;
 
 use crate::about::About;
+use crate::error::shown;
 use crate::object::Object;
 
 /// `None` for what this module does not know yet.
 pub fn to_js(event: &Event, about: &About) -> Option<JsValue> {
     let object = |kind: &str| Object::new().with("type", kind);
     Some(JsValue::from(match event {
-        Event::Warning(message) => object("warning").with("message", message),
+        Event::Warning(message) => object("warning").with("message", shown(message)),
         Event::Loading { part, bytes, of } => object("loading")
             .with(
                 "part",

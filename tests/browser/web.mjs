@@ -12,6 +12,7 @@ import { largeTokenizers } from "./large.mjs";
 import { drawNatively, floats, psnr, readPng, readTexts, relativeL2 } from "./native.mjs";
 import { options } from "./options.mjs";
 import { serve } from "./serve.mjs";
+import { together } from "./together.mjs";
 import { trouble } from "./trouble.mjs";
 
 const [site, models, out, word, ...program] = process.argv.slice(2);
@@ -180,21 +181,25 @@ const tests = {
     });
   },
 
-  async "a second visit needs no network"() {
+  async "a second visit downloads nothing and needs no network"() {
     const context = await browser.newContext();
     try {
       server.requests.length = 0;
       await withPage(async (draw) => compare(await draw({ ...f32, request: small }), small), context);
       const bytes = server.requests.filter(({ path }) => path.startsWith("/models/")).reduce((sum, r) => sum + r.bytes, 0);
-      server.requests.length = 0;
-      server.faults = { refusedUnder: "/models/" };
-      await withPage(async (draw) => {
-        const result = await draw({ ...f32, request: small });
-        compare(result, small, ", from storage");
-        check(result.memory.fetchedBytes === 0, `${result.memory.fetchedBytes} bytes were fetched`);
-      }, context);
-      const again = server.requests.filter(({ path }) => path.startsWith("/models/"));
-      check(again.length === 0, `the second visit asked for ${again.map((r) => r.path)}`);
+      for (const faults of [{}, { refusedUnder: "/models/" }]) {
+        server.requests.length = 0;
+        server.faults = faults;
+        await withPage(async (draw) => {
+          const result = await draw({ ...f32, request: small });
+          compare(result, small, ", from storage");
+          check(result.memory.fetchedBytes === 0, `${result.memory.fetchedBytes} bytes were fetched`);
+          const warned = result.warnings.filter((said) => /cannot be found out, so what is stored of it is used/.test(said));
+          check(warned.length === (faults.refusedUnder ? 1 : 0), `warnings: ${result.warnings}`);
+        }, context);
+        const again = server.requests.filter(({ path, bytes }) => path.startsWith("/models/") && bytes > 0);
+        check(again.length === 0, `the second visit downloaded ${again.map((r) => r.path)}`);
+      }
       console.log(`    ${(bytes / 1e6).toFixed(1)} MB at the first visit, none at the second`);
     } finally {
       server.faults = {};
@@ -509,8 +514,8 @@ const tests = {
   },
 };
 
-const tools = { browser, server, models, check, withPage, compare, small, f32 };
-Object.assign(tests, trouble(tools), options(tools));
+const tools = { browser, server, models, out, check, withPage, compare, small, f32 };
+Object.assign(tests, trouble(tools), options(tools), together(tools));
 
 // ---- the run ---------------------------------------------------------------------------------
 

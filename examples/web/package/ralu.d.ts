@@ -276,7 +276,11 @@ export class Ralu {
   readonly adapter: AdapterInfo;
   readonly memory: MemoryInfo;
 
-  /** Draws. One request at a time. Leaving the loop, or aborting the signal, ends the run. */
+  /**
+   * Draws. One request at a time: another one that is begun before the first has ended is an error with the code "busy" and
+   * changes nothing. Engines draw independently of each other, in one page or in several tabs. Leaving the loop, or aborting
+   * the signal, ends the run.
+   */
   generate(request: GenerateRequest): AsyncGenerator<RaluEvent, void, void>;
 
   /** Ends what is running and frees everything. */

@@ -1,6 +1,7 @@
 // Pictures from text in a browser: FLUX and Stable Diffusion 3 under RALU, on WebGPU. Types are in ralu.d.ts.
 
 import { CachedOrigin, forget } from "./cache.js";
+import { escape } from "./escape.js";
 import { FilesOrigin, HttpOrigin, isWeights } from "./origins.js";
 import { toPng } from "./png.js";
 import init, { Engine } from "./web.js";
@@ -173,18 +174,21 @@ export class Ralu {
 
 /** Opens a model: gives its `engine`, or in `changed` what was replaced on the server meanwhile. */
 async function openEngine({ model, onProgress, onWarning, signal, cache, prefetch, adapter, precision, exports }) {
-  let origin = await originOf(model, { warn: onWarning, signal });
+  const warn = (text) => onWarning(escape(text));
+  let origin = await originOf(model, { warn, signal });
   if (cache && origin instanceof HttpOrigin) {
-    origin = await CachedOrigin.open(origin, { warn: onWarning, refresh: cache === "refresh" });
+    origin = await CachedOrigin.open(origin, { warn, refresh: cache === "refresh" });
   }
   const asked = new Set();
   let changed;
+  // Names of files and what servers say go into messages.
   const noted = async (ask) => {
     try {
       return await ask();
     } catch (error) {
-      if (error?.name === "ChangedError") changed = error.message;
-      throw error;
+      const message = escape(error?.message ?? error);
+      if (error?.name === "ChangedError") changed = message;
+      throw new Error(message, { cause: error });
     }
   };
   const seen = {

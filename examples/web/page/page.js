@@ -18,10 +18,15 @@ const canvas = $("canvas");
 let engine;
 /** What `engine` was loaded from. */
 let loaded;
+/** What the next picture is drawn by: an address, or picked files. */
+let model = DEFAULT_MODEL;
 let controller;
 let startedAt;
-/** The last finished picture's event. */
-let drawn;
+/**
+ * What the large canvas shows: { picture, caption, regions, request, image }. `request` is the address's of the run that it
+ * is from, `image` the event of a finished picture. Caption, address and what Save writes are all made of this value.
+ */
+let shown;
 
 // ---- what is said ----------------------------------------------------------------------------
 
@@ -66,9 +71,11 @@ const FIELDS = ["prompt", "seed", "size", "ralu", "precision", "url"];
 function readAddress() {
   const asked = new URLSearchParams(location.hash.slice(1));
   for (const name of FIELDS) {
-    const value = asked.get(name);
+    // An address that names no model is about the page's own.
+    const value = asked.get(name) ?? (name === "url" && asked.size > 0 ? "" : null);
     const field = form.elements[name];
     if (value === null) continue;
+    if (name === "url") model = value || DEFAULT_MODEL;
     if (name === "size" && ![...field.options].some((option) => option.value === value)) {
       field.add(new Option(`${value} × ${value}`, value));
     }
@@ -78,13 +85,12 @@ function readAddress() {
   if (!$("seed").value) newSeed();
 }
 
-function writeAddress() {
-  const asked = new URLSearchParams();
-  for (const name of FIELDS) {
-    const { value } = form.elements[name];
-    if (value) asked.set(name, value);
-  }
-  history.replaceState(null, "", `#${asked}`);
+/** What the address says of a request: what was asked for, whatever is typed meanwhile. */
+function addressOf({ prompt, seed, width, ralu }) {
+  const asked = new URLSearchParams({ prompt, seed, size: width, ralu, precision: $("precision").value });
+  // A picked folder has no address.
+  if (typeof model === "string" && model !== DEFAULT_MODEL) asked.set("url", model);
+  return `#${asked}`;
 }
 
 function newSeed() {
@@ -117,8 +123,6 @@ async function load(model, signal) {
   $("machine").textContent = `Drawn by ${engine.adapter.name || "this browser's WebGPU"} (${engine.adapter.kind}).`;
 }
 
-let model = DEFAULT_MODEL;
-
 /** Loads in the foreground: the form waits, everything else does not. */
 async function open(next) {
   model = next;
@@ -130,11 +134,15 @@ async function open(next) {
 
 // ---- drawing ---------------------------------------------------------------------------------
 
-/** What the large canvas shows: an ImageData, what it is, and the regions to outline on it. */
-function show({ picture, caption, regions }) {
+/** Puts a picture on the large canvas, with all that goes with it. */
+function show(next) {
+  shown = next;
+  const { picture, caption, regions, request, image } = next;
   paint(canvas, picture, regions);
   $("caption").textContent = caption;
-  canvas.setAttribute("aria-label", `${caption} Prompt: ${$("prompt").value}`);
+  canvas.setAttribute("aria-label", `${caption} Prompt: ${request.prompt}`);
+  history.replaceState(null, "", request.address);
+  $("save").disabled = !image;
   // Counted from 1: forEach leaves out what is not there.
   stages.forEach(({ button, shown }) => button.setAttribute("aria-pressed", String(shown?.picture === picture)));
 }
@@ -190,8 +198,14 @@ function addStage({ stage, of, tokens, steps }) {
   // A run that lost its GPU goes on in a stage that has its card.
   if (stages[stage]) return;
   const item = document.createElement("li");
-  item.innerHTML = `<button type="button" aria-pressed="false" disabled><canvas width="1" height="1"></canvas><div class="steps"></div><b></b><span></span><span></span></button>`;
-  const [button, thumbnail, ticks, title, time, size] = item.querySelectorAll("button, canvas, .steps, b, span");
+  const [button, thumbnail, ticks, title, time, size] = ["button", "canvas", "div", "b", "span", "span"].map((name) => document.createElement(name));
+  button.type = "button";
+  button.disabled = true;
+  button.setAttribute("aria-pressed", "false");
+  thumbnail.width = thumbnail.height = 1;
+  ticks.className = "steps";
+  button.append(thumbnail, ticks, title, time, size);
+  item.append(button);
   title.textContent = of === 1 ? "All steps" : `Stage ${stage}`;
   time.textContent = `${steps} steps`;
   size.textContent = `${tokens} tokens/step`;
@@ -221,22 +235,22 @@ function step({ stage, step, seconds: took, done, sigma, reused }) {
 }
 
 async function draw(signal) {
-  $("timeline").replaceChildren();
-  stages = [];
-  await load(model, signal);
+  // What is typed from here on is the next picture's.
   const size = Number($("size").value);
-  const request = {
+  if (!Number.isInteger(size)) throw new Error(`the size is "${$("size").value}"; expected a number of pixels`);
+  const typed = {
     prompt: $("prompt").value,
     seed: Number($("seed").value || 0),
     width: size,
     height: size,
     ralu: $("ralu").value,
-    stagePictures: true,
-    signal,
   };
-  writeAddress();
+  const asked = { ...typed, address: addressOf(typed) };
+  $("timeline").replaceChildren();
+  stages = [];
+  await load(model, signal);
   startedAt = performance.now();
-  for await (const event of engine.generate(request)) {
+  for await (const event of engine.generate({ ...typed, stagePictures: true, signal })) {
     switch (event.type) {
       case "warning":
         warn(event.message);
@@ -258,19 +272,17 @@ async function draw(signal) {
       case "regions": {
         const { picture } = stages[1].shown;
         const caption = `Stage 1's estimate; the ${event.selected.length} outlined patches are refined first.`;
-        stagePicture(1, { picture, caption, regions: event });
+        stagePicture(1, { picture, caption, regions: event, request: asked });
         break;
       }
       case "stagePicture":
         if (event.kind !== "estimate") break;
-        stagePicture(event.stage, { picture: event.picture, caption: `Estimate after stage ${event.stage}.` });
+        stagePicture(event.stage, { picture: event.picture, caption: `Estimate after stage ${event.stage}.`, request: asked });
         break;
       case "image": {
         const { picture, seed } = event;
         const caption = `Seed ${seed}, ${picture.width} × ${picture.height}, ${seconds(event.seconds)}.`;
-        drawn = event;
-        stagePicture(stages.length - 1, { picture, caption });
-        $("save").disabled = false;
+        stagePicture(stages.length - 1, { picture, caption, request: asked, image: event });
         status(`Done in ${seconds((performance.now() - startedAt) / 1000)}.`, null);
         break;
       }
@@ -317,8 +329,14 @@ $("cancel").addEventListener("click", () => controller?.abort());
 addEventListener("keydown", (event) => event.key === "Escape" && controller?.abort());
 addEventListener("hashchange", () => readAddress());
 $("dice").addEventListener("click", newSeed);
+// Not only with the button: what is drawn is drawn by the model that the form names.
+$("url").addEventListener("change", () => (model = $("url").value || DEFAULT_MODEL));
 $("load").addEventListener("click", () => open($("url").value || DEFAULT_MODEL));
-$("folder").addEventListener("change", (event) => event.target.files.length > 0 && open(event.target.files));
+$("folder").addEventListener("change", (event) => {
+  if (event.target.files.length === 0) return;
+  $("url").value = "";
+  open(event.target.files);
+});
 $("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey) {
     event.preventDefault();
@@ -326,9 +344,11 @@ $("prompt").addEventListener("keydown", (event) => {
   }
 });
 $("save").addEventListener("click", async () => {
+  // Another picture may be shown before the file is made.
+  const { image } = shown;
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(await toPng(drawn));
-  link.download = `ralu-${drawn.seed}.png`;
+  link.href = URL.createObjectURL(await toPng(image));
+  link.download = `ralu-${image.seed}.png`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 });
