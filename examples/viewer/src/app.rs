@@ -17,6 +17,7 @@ use crate::kept::Kept;
 use crate::keys::{self, Action};
 use crate::loss::{Before, Loss};
 use crate::record::{Record, State};
+use crate::unfinished::{self, Unfinished};
 use crate::view::{Paint, View};
 use crate::{canvas, controls, figures, theme, timeline};
 
@@ -97,7 +98,14 @@ impl App {
         let is_cpu = describe(0, &render.adapter).kind == "CPU";
         let patience = if is_cpu { FRAME_PATIENCE_CPU } else { Duration::ZERO };
         let wake = move || context.request_repaint_after(patience);
-        let engine = Engine::start(render, loss.clone(), wake)
+        let unfinished = match start.before.as_ref().and_then(|b| b.unfinished.as_deref()) {
+            None => Ok(vec![]),
+            Some(path) => unfinished::take(path),
+        };
+        let runs = unfinished.as_deref().unwrap_or_default();
+        let losses = runs.iter().map(|run| run.at.losses).max();
+        let losses = losses.max(start.before.as_ref().map(|before| before.soon)).unwrap_or(0);
+        let engine = Engine::start(render, loss.clone(), losses, wake)
             .map_err(|error| format!("the engine's thread cannot be started: {error}"))?;
         let mut app = App {
             engine,
@@ -130,9 +138,31 @@ impl App {
             None => app.open_model(model, start.keep_form),
         }
         if let Some(before) = &start.before {
-            app.fail(before.message());
+            app.go_on(before, unfinished);
         }
         Ok(app)
+    }
+
+    /// Goes on with the runs that a lost GPU has ended.
+    fn go_on(&mut self, before: &Before, unfinished: std::io::Result<Vec<Unfinished>>) {
+        let runs = match unfinished {
+            Ok(runs) => runs,
+            Err(error) => {
+                let message = before.message(None);
+                return self.fail(format!("{message}. Its run cannot be read: {error}"));
+            }
+        };
+        let mut place = None;
+        for run in runs {
+            let Some(request) = run.request() else { continue };
+            place.get_or_insert_with(|| run.at.words());
+            let job = self.engine.go_on(request, run.at);
+            self.pending.push(job);
+        }
+        match &place {
+            Some(place) => self.say(before.message(Some(place))),
+            None => self.fail(before.message(None)),
+        }
     }
 
     fn open_model(&mut self, path: Option<PathBuf>, keep_form: bool) {
@@ -378,9 +408,10 @@ impl App {
                 self.model = Some(model);
             }
             Told::Preparing(what) => self.preparing = Some(what),
-            Told::Begun { job, settings, schedule, plan } => {
+            Told::Begun { job, settings, schedule, plan, goes_on } => {
                 self.preparing = None;
                 let mut record = Record::new(job, *settings, *schedule, plan);
+                record.goes_on = goes_on;
                 if let Some((number, first)) = self.resuming.take() {
                     if number == job {
                         record.resumed = true;
@@ -567,7 +598,10 @@ impl eframe::App for App {
     }
 
     fn on_exit(&mut self) {
-        self.engine.stop();
+        // What a lost GPU ends is not stopped, but goes on.
+        if self.loss.reason().is_none() {
+            self.engine.stop();
+        }
         // There is no window left to say it in.
         if let Err(error) = self.remember() {
             eprintln!("the window's state cannot be kept: {error}");

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -15,12 +15,14 @@ use ralu::gpu::{AdapterReport, Counters, Gpu, block_on_while, describe};
 use ralu::models::source::{Folder, Source};
 use ralu::pipeline::plan::{Plan, plan};
 use ralu::pipeline::{
-    Event, LatentColors, MemoryUse, Options, Pipeline, Request, RunSchedule, Settings,
+    Checkpoint, Error, Event, LatentColors, MemoryUse, Options, Pipeline, Request, RunSchedule,
+    Settings,
 };
 use ralu::tensor::Tuning;
 
 use crate::kernels;
 use crate::loss::Loss;
+use crate::unfinished::{At, Unfinished};
 
 /// Longest submission in seconds: three of them are the longest that a frame waits. A processor computes frames and
 /// pictures one after the other, and cutting its work finer costs more.
@@ -31,8 +33,8 @@ const SLICE_SECONDS_CPU: f64 = 0.08;
 pub enum Order {
     /// Open a model, the bundled one if no folder is given.
     Open(Option<PathBuf>, Option<LatentColors>),
-    /// Draw.
-    Run(u64, Box<Request>),
+    /// Draw, from where an earlier program was.
+    Run(u64, Box<Request>, Box<At>),
     /// Close the device, which is then lost.
     Close,
 }
@@ -44,7 +46,14 @@ pub enum Told {
     /// What is done before a run begins.
     Preparing(String),
     /// A run begins.
-    Begun { job: u64, settings: Box<Settings>, schedule: Box<RunSchedule>, plan: Option<Box<Plan>> },
+    Begun {
+        job: u64,
+        settings: Box<Settings>,
+        schedule: Box<RunSchedule>,
+        plan: Option<Box<Plan>>,
+        /// Whether it goes on from where a run was whose GPU was lost.
+        goes_on: bool,
+    },
     /// Something happened in a run.
     Event { job: u64, event: Box<Event>, memory: MemoryUse, counters: Counters },
     /// A run is over: to its end, or stopped.
@@ -74,30 +83,36 @@ pub struct Engine {
     told: Receiver<Told>,
     /// Runs up to this number are to stop.
     stopped: Arc<AtomicU64>,
+    /// Whether the device is to be closed.
+    closing: Arc<AtomicBool>,
     jobs: u64,
     thread: Option<JoinHandle<()>>,
     pub adapter: AdapterReport,
 }
 
 impl Engine {
-    /// Starts on the window's device. `wake` is called after everything that is told.
+    /// Starts on the window's device, after `losses` of others. `wake` is called after everything that is told.
     pub fn start(
         render: &RenderState,
         loss: Loss,
+        losses: u32,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> std::io::Result<Engine> {
         let (orders, taken) = channel();
         let (tell, told) = channel();
         let stopped = Arc::new(AtomicU64::new(0));
+        let closing = Arc::new(AtomicBool::new(false));
         let adapter = describe(0, &render.adapter);
         let wake = Arc::new(wake);
         let worker = Worker {
             loss,
+            losses,
             wake: wake.clone(),
             device: render.device.clone(),
             queue: render.queue.clone(),
             adapter: adapter.clone(),
             stopped: stopped.clone(),
+            closing: closing.clone(),
             tell: Box::new(move |told| {
                 let followed = matches!(&told, Told::Event { event, .. } if is_followed(event));
                 // Nobody listens any more if the window is closed.
@@ -110,7 +125,7 @@ impl Engine {
         let thread =
             std::thread::Builder::new().name("engine".into()).spawn(move || worker.work(&taken))?;
         let (orders, thread) = (Some(orders), Some(thread));
-        Ok(Engine { orders, told, stopped, jobs: 0, thread, adapter })
+        Ok(Engine { orders, told, stopped, closing, jobs: 0, thread, adapter })
     }
 
     /// Opens a model.
@@ -120,8 +135,13 @@ impl Engine {
 
     /// Runs a request after those that were asked for before. Gives the run's number.
     pub fn run(&mut self, request: Request) -> u64 {
+        self.go_on(request, At::default())
+    }
+
+    /// The same, from where another program was when its GPU was lost.
+    pub fn go_on(&mut self, request: Request, at: At) -> u64 {
         self.jobs += 1;
-        self.order(Order::Run(self.jobs, Box::new(request)));
+        self.order(Order::Run(self.jobs, Box::new(request), Box::new(at)));
         self.jobs
     }
 
@@ -135,9 +155,9 @@ impl Engine {
         self.told.try_iter().collect()
     }
 
-    /// Closes the device, as if a driver had taken it away.
+    /// Closes the device, as if a driver had taken it away: in the middle of a run, if there is one.
     pub fn close_device(&self) {
-        self.stop();
+        self.closing.store(true, Ordering::Release);
         self.order(Order::Close);
     }
 
@@ -169,13 +189,29 @@ struct Open {
     chosen: bool,
 }
 
+/// How a run came to its end.
+enum End {
+    Finished,
+    /// Stopped, at the last checkpoint.
+    Stopped(Option<Arc<Checkpoint>>),
+    Failed(String, Option<Arc<Checkpoint>>),
+}
+
+impl End {
+    fn failed(error: impl ToString) -> End {
+        End::Failed(error.to_string(), None)
+    }
+}
+
 struct Worker {
     loss: Loss,
+    losses: u32,
     wake: Arc<dyn Fn() + Send + Sync>,
     device: eframe::wgpu::Device,
     queue: eframe::wgpu::Queue,
     adapter: AdapterReport,
     stopped: Arc<AtomicU64>,
+    closing: Arc<AtomicBool>,
     tell: Box<dyn Fn(Told) + Send>,
 }
 
@@ -198,17 +234,13 @@ impl Worker {
                         Err(message) => (self.tell)(Told::Failed { job: None, message }),
                     }
                 }
-                Order::Run(job, request) => {
-                    let result = match &mut open {
-                        None => {
-                            Err("no model is open; give or drop a diffusers model folder".into())
-                        }
-                        Some(open) => self.run(job, *request, open),
-                    };
-                    if let Err(message) = result {
-                        (self.tell)(Told::Failed { job: Some(job), message });
+                Order::Run(job, request, at) => match &mut open {
+                    None => {
+                        let message = "no model is open; give or drop a diffusers model folder";
+                        (self.tell)(Told::Failed { job: Some(job), message: message.into() });
                     }
-                }
+                    Some(open) => self.run(job, *request, &at, open),
+                },
                 Order::Close => {
                     self.device.destroy();
                     // Whoever waits for the device learns of it in `poll`, once nothing is under way on it any more.
@@ -227,6 +259,8 @@ impl Worker {
     /// The engine's view of the window's device.
     fn gpu(&self) -> Gpu {
         let gpu = Gpu::adopt(self.device.clone(), self.queue.clone(), self.adapter.clone());
+        // Drivers take a device away that is busy with one piece of work for too long.
+        let gpu = gpu.with_shorter_work(0.25f64.powi(self.losses.min(8) as i32));
         let (loss, wake) = (self.loss.clone(), self.wake.clone());
         gpu.when_lost(move |reason| {
             loss.note(reason);
@@ -304,45 +338,101 @@ impl Worker {
         Ok(true)
     }
 
-    fn run(&self, job: u64, request: Request, open: &mut Open) -> Result<(), String> {
-        let going = || self.stopped.load(Ordering::Acquire) < job;
-        let may_go = going() && self.choose_kernels(&request, open, going)?;
-        let pipeline = &open.pipeline;
-        let ended = |finished| {
-            (self.tell)(Told::Ended { job, finished, colors: pipeline.latent_colors() });
-        };
-        if !may_go {
-            ended(false);
-            return Ok(());
+    fn run(&self, job: u64, request: Request, at: &At, open: &mut Open) {
+        let end = self.draw(job, request.clone(), at, open);
+        if let End::Stopped(checkpoint) | End::Failed(_, checkpoint) = &end
+            && self.is_lost(job)
+            && let Ok(settings) = open.pipeline.settings(&request)
+        {
+            let at = at.lost_at(checkpoint.as_deref());
+            self.loss.keep(Unfinished::new(&settings, &open.model, at));
         }
-        let mut run = pipeline.start(request).map_err(|error| error.to_string())?;
+        (self.tell)(match end {
+            End::Failed(message, _) => Told::Failed { job: Some(job), message },
+            End::Finished | End::Stopped(_) => Told::Ended {
+                job,
+                finished: matches!(end, End::Finished),
+                colors: open.pipeline.latent_colors(),
+            },
+        });
+    }
+
+    /// Whether a run ended because the device is gone, and not because somebody had stopped it.
+    fn is_lost(&self, job: u64) -> bool {
+        let stopped = self.stopped.load(Ordering::Acquire);
+        self.loss.reason().is_some() && (stopped < job || stopped == u64::MAX)
+    }
+
+    fn draw(&self, job: u64, mut request: Request, at: &At, open: &mut Open) -> End {
+        let going = || self.stopped.load(Ordering::Acquire) < job;
+        let may_go = match going() {
+            true => self.choose_kernels(&request, open, going),
+            false => Ok(false),
+        };
+        let pipeline = &open.pipeline;
+        match may_go {
+            Ok(true) => {}
+            Ok(false) => return End::Stopped(None),
+            Err(message) => return End::Failed(message, None),
+        }
+        let mut warning = None;
+        if let Some(bytes) = &at.checkpoint {
+            let checkpoint = pipeline
+                .settings(&request)
+                .and_then(|settings| Checkpoint::read(bytes, &settings, pipeline.config()));
+            match checkpoint {
+                Ok(checkpoint) => request.resume = Some(Arc::new(checkpoint)),
+                Err(error) => warning = Some(format!("it is drawn from the start: {error}")),
+            }
+        }
+        let goes_on = request.resume.is_some();
+        let mut run = match pipeline.start(request) {
+            Ok(run) => run,
+            Err(error) => return End::failed(error),
+        };
         let settings = Box::new(run.settings().clone());
         let caps = pipeline.gpu().caps();
         // What it will take, from the configuration alone; that it cannot be told is no reason not to run.
         let source: Option<&dyn Source> = None;
         let planned = plan(pipeline.config(), source, &settings, caps, Options::default()).ok();
         let schedule = Box::new(run.schedule().clone());
-        (self.tell)(Told::Begun { job, settings, schedule, plan: planned.map(Box::new) });
+        (self.tell)(Told::Begun { job, settings, schedule, plan: planned.map(Box::new), goes_on });
+        let tell = |event| {
+            (self.tell)(Told::Event {
+                job,
+                event: Box::new(event),
+                memory: pipeline.memory_use(),
+                counters: pipeline.gpu().counters(),
+            });
+        };
+        warning.map(Event::Warning).into_iter().for_each(tell);
         loop {
+            if self.closing.load(Ordering::Acquire) {
+                self.device.destroy();
+            }
             match block_on_while(pipeline.gpu(), run.next(), going) {
-                None => {
-                    ended(false);
-                    return Ok(());
-                }
-                Some(Ok(Some(event))) => (self.tell)(Told::Event {
-                    job,
-                    event: Box::new(event),
-                    memory: pipeline.memory_use(),
-                    counters: pipeline.gpu().counters(),
-                }),
+                None => return End::Stopped(run.checkpoint()),
+                Some(Ok(Some(event))) => tell(event),
                 Some(Ok(None)) => {
-                    ended(true);
                     kernels::keep_pipelines(pipeline.gpu());
-                    return Ok(());
+                    return End::Finished;
                 }
-                Some(Err(error)) => return Err(error.to_string()),
+                Some(Err(error)) => {
+                    if error.is_lost() {
+                        self.loss.note(&reason(&error));
+                    }
+                    return End::Failed(error.to_string(), run.checkpoint());
+                }
             }
         }
+    }
+}
+
+/// Why the device was lost.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Gpu(ralu::gpu::Error::Lost { reason }) => reason.clone(),
+        _ => error.to_string(),
     }
 }
 

@@ -35,6 +35,10 @@ pub fn save(record: &Record, model: &Model, adapter: &str) -> Result<PathBuf, St
 /// Saves the stages beside each other: the end of stage 1, its regions, the finished picture.
 pub fn save_strip(record: &Record) -> Result<PathBuf, String> {
     let pictures: Vec<&Picture> = record.strip.iter().chain(&record.picture).collect();
+    if record.goes_on && !record.is_plain() {
+        let what = "the GPU was lost in this run, and its stages' pictures with it";
+        return Err(format!("{what}; draw it again (R) to save a strip"));
+    }
     if record.picture.is_none() || pictures.is_empty() {
         return Err("there is no finished run to save a strip of yet".into());
     }

@@ -23,6 +23,7 @@ mod record;
 mod smooth;
 mod theme;
 mod timeline;
+mod unfinished;
 mod view;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -61,8 +62,8 @@ impl Arguments {
                 "--model" => arguments.model = Some(value()?),
                 "--from" => arguments.open = Some(value()?),
                 "--after-loss" => {
-                    let (reason, soon) = (next()?, next()?);
-                    arguments.before = Before::read(reason, &soon);
+                    let (reason, soon, unfinished) = (next()?, next()?, next()?);
+                    arguments.before = Before::read(reason, &soon, unfinished);
                 }
                 "--" => arguments.prompt = words.next(),
                 _ if word.starts_with('-') => {
@@ -113,7 +114,7 @@ fn main() -> ExitCode {
         Err(_) => loss.reason_after_panic(),
     };
     if let Some(reason) = reason {
-        return loss::start_again(&reason, started, arguments.before.as_ref());
+        return loss::start_again(&loss, &reason, started, arguments.before.as_ref());
     }
     match made {
         Err(panic) => resume_unwind(panic),

@@ -78,6 +78,8 @@ pub struct Record {
     pub first_stage: Option<Arc<FirstStage>>,
     /// Whether it went on from another run's first stage.
     pub resumed: bool,
+    /// Whether it went on after its GPU was lost: what was before that is not known here.
+    pub goes_on: bool,
     pub warnings: Vec<String>,
     pub memory: MemoryUse,
     pub peak_bytes: u64,
@@ -105,6 +107,7 @@ impl Record {
             seconds: None,
             first_stage: None,
             resumed: false,
+            goes_on: false,
             warnings: vec![],
             memory: MemoryUse::default(),
             peak_bytes: 0,
@@ -138,6 +141,9 @@ impl Record {
                 let done = Step { seconds: step.seconds, reused: step.reused };
                 self.state = State::Running;
                 if let Some(stage) = self.steps.get_mut(step.stage - 1) {
+                    // Those before a loss took no time here.
+                    let before = Step { seconds: 0.0, reused: true };
+                    stage.resize(stage.len().max(step.step - 1), before);
                     stage.push(done);
                 }
             }
@@ -259,7 +265,8 @@ impl Record {
     /// How many times faster the steps were than as many full-size ones as plain sampling has.
     pub fn measured_speedup(&self) -> Option<f64> {
         let plain = self.plan.as_ref()?.baseline.steps as f64 * self.full_step_seconds()?;
-        (self.state == State::Done).then(|| plain / self.step_seconds().max(1e-9))
+        let is_whole = self.state == State::Done && !self.goes_on;
+        is_whole.then(|| plain / self.step_seconds().max(1e-9))
     }
 
     /// Where the run is: stage and steps done, both from 0.

@@ -16,30 +16,30 @@ use crate::tensor::{Blocks, F16Range};
 /// stage, where it starts anew.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    settings: Settings,
-    image: usize,
-    stage: usize,
+    pub(super) settings: Settings,
+    pub(super) image: usize,
+    pub(super) stage: usize,
     /// Steps of the stage that are done.
-    steps: usize,
+    pub(super) steps: usize,
     /// Latents, `[N, 64]`; empty before the first step.
-    x: Vec<f32>,
+    pub(super) x: Vec<f32>,
     /// The last velocity, `[N, 64]`, at the end of a stage that another one follows.
-    velocity: Option<Vec<f32>>,
-    state: State,
+    pub(super) velocity: Option<Vec<f32>>,
+    pub(super) state: State,
 }
 
 /// What a run knows beside its latents.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
-    started: Option<Instant>,
-    selected: Vec<u32>,
-    estimates: Vec<Vec<f32>>,
-    computed: Vec<Vec<bool>>,
-    step_seconds: f64,
-    flops_done: f64,
-    cache: Option<CacheRule>,
-    tensors: NamedTensors,
-    in_f32: Blocks,
+    pub(super) started: Option<Instant>,
+    pub(super) selected: Vec<u32>,
+    pub(super) estimates: Vec<Vec<f32>>,
+    pub(super) computed: Vec<Vec<bool>>,
+    pub(super) step_seconds: f64,
+    pub(super) flops_done: f64,
+    pub(super) cache: Option<CacheRule>,
+    pub(super) tensors: NamedTensors,
+    pub(super) in_f32: Blocks,
 }
 
 impl Checkpoint {

@@ -4,6 +4,7 @@
 //! [`estimate`] and [`first_stage`] what is shown and kept of it.
 
 mod checkpoint;
+mod checkpoint_file;
 mod estimate;
 mod f16_range;
 mod first_stage;
