@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use eframe::egui::{self, ViewportCommand};
 use eframe::egui_wgpu::SurfaceConfig;
+use ralu::escape::escape;
 use ralu::gpu::describe;
 use ralu::pipeline::Request;
 
@@ -64,8 +65,10 @@ pub struct App {
     pub frames: Frames,
     /// What is done before the next run begins.
     pub preparing: Option<String>,
-    /// The text of the field for paths.
+    /// The text of the field for paths. It stays until what it names is open.
     pub model_field: String,
+    /// What was typed there and is being opened.
+    typed: Option<String>,
     /// The run that goes on from another's first stage.
     resuming: Option<(u64, std::sync::Arc<ralu::pipeline::FirstStage>)>,
     /// Runs that were asked for and are not over.
@@ -121,6 +124,7 @@ impl App {
             frames: Frames::default(),
             preparing: None,
             model_field: String::new(),
+            typed: None,
             resuming: None,
             pending: vec![],
             focus: None,
@@ -174,9 +178,23 @@ impl App {
         self.engine.open(path, self.kept.colors.get(&key).cloned());
     }
 
+    /// Opens what is typed in the field for paths.
+    pub fn open_typed(&mut self) {
+        let typed = self.model_field.clone();
+        self.open(Path::new(typed.trim()));
+        let is_error = self.notice.as_ref().is_some_and(|notice| notice.is_error);
+        match (is_error, self.opening) {
+            // It stays, to be corrected.
+            (true, _) => {}
+            (false, true) => self.typed = Some(typed),
+            (false, false) => self.model_field.clear(),
+        }
+    }
+
     /// Opens a model folder, or the request of a picture.
     pub fn open(&mut self, path: &Path) {
         self.notice = None;
+        self.typed = None;
         match files::read(path) {
             Err(message) => self.fail(message),
             Ok(Dropped::Model(folder)) => self.open_model(Some(folder), false),
@@ -385,13 +403,23 @@ impl App {
     }
 
     fn save(&mut self, action: Action) {
-        let result = match (self.shown(), &self.model) {
-            (Some(record), _) if action == Action::SaveStrip => files::save_strip(record),
-            (Some(record), Some(model)) => files::save(record, model, &self.engine.adapter.name),
-            _ => Err("there is no picture to save yet".into()),
+        // The wipe shows two pictures, and each of them as it is now.
+        let moment = if self.view.compare { None } else { self.view.moment };
+        let result = match self.shown() {
+            None => Err("there is no picture to save yet".into()),
+            Some(record) if action == Action::SaveStrip => files::save_strip(record),
+            Some(record) if record.picture.is_some() && !record.is_finished_at(moment) => {
+                Err("an earlier moment is shown; go to the finished picture (End) to save it"
+                    .into())
+            }
+            Some(record) => files::save(record, &self.engine.adapter.name),
+        };
+        let which = match (self.view.compare, self.shown()) {
+            (true, Some(record)) => format!(", the picture of {}", record.name()),
+            _ => String::new(),
         };
         match result {
-            Ok(path) => self.say(format!("saved {}", path.display())),
+            Ok(path) => self.say(format!("saved {}{which}", path.display())),
             Err(message) => self.fail(message),
         }
     }
@@ -404,13 +432,17 @@ impl App {
                     (self.ralu, self.plain) = (None, None);
                 }
                 self.opening = false;
+                // Unless something else is typed there by now.
+                if self.typed.take().is_some_and(|typed| typed == self.model_field) {
+                    self.model_field.clear();
+                }
                 self.kept.model = model.path.clone();
                 self.model = Some(model);
             }
             Told::Preparing(what) => self.preparing = Some(what),
-            Told::Begun { job, settings, schedule, plan, goes_on } => {
+            Told::Begun { job, settings, schedule, plan, model, goes_on } => {
                 self.preparing = None;
-                let mut record = Record::new(job, *settings, *schedule, plan);
+                let mut record = Record::new(job, *model, *settings, *schedule, plan);
                 record.goes_on = goes_on;
                 if let Some((number, first)) = self.resuming.take() {
                     if number == job {
@@ -503,6 +535,8 @@ impl App {
             }
             (_, _, Some(model)) => format!("ralu: {}", model.name),
         };
+        // Names of folders, and what files say, go into it.
+        let title = escape(&title).into_owned();
         if title != self.title {
             context.send_viewport_cmd(ViewportCommand::Title(title.clone()));
             self.title = title;

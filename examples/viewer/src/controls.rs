@@ -242,10 +242,8 @@ fn saving(ui: &mut Ui, app: &mut App, asked: &mut Option<Action>) {
         Some(model) => format!("{}; or type a path", model.name),
         None => "type a path".into(),
     };
-    let mut text = std::mem::take(&mut app.model_field);
-    if field(ui, "model", &mut text, 1, &hint, tip(Action::EditModel)) && !text.trim().is_empty() {
-        app.open(std::path::Path::new(text.trim()));
-        text.clear();
+    let entered = field(ui, "model", &mut app.model_field, 1, &hint, tip(Action::EditModel));
+    if entered && !app.model_field.trim().is_empty() {
+        app.open_typed();
     }
-    app.model_field = text;
 }

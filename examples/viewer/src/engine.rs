@@ -51,6 +51,8 @@ pub enum Told {
         settings: Box<Settings>,
         schedule: Box<RunSchedule>,
         plan: Option<Box<Plan>>,
+        /// What draws it.
+        model: Box<Model>,
         /// Whether it goes on from where a run was whose GPU was lost.
         goes_on: bool,
     },
@@ -396,7 +398,8 @@ impl Worker {
         let source: Option<&dyn Source> = None;
         let planned = plan(pipeline.config(), source, &settings, caps, Options::default()).ok();
         let schedule = Box::new(run.schedule().clone());
-        (self.tell)(Told::Begun { job, settings, schedule, plan: planned.map(Box::new), goes_on });
+        let (plan, model) = (planned.map(Box::new), Box::new(open.model.clone()));
+        (self.tell)(Told::Begun { job, settings, schedule, plan, model, goes_on });
         let tell = |event| {
             (self.tell)(Told::Event {
                 job,

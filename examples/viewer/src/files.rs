@@ -8,14 +8,14 @@ use ralu::models::layers::Precision;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::{Picture, Request, Saved, png_file};
 
-use crate::engine::Model;
 use crate::record::Record;
 
 /// Pixels between the pictures of a strip.
 const GAP: usize = 8;
 
 /// Saves a finished picture with all that makes it again, beside the earlier ones in the working folder.
-pub fn save(record: &Record, model: &Model, adapter: &str) -> Result<PathBuf, String> {
+pub fn save(record: &Record, adapter: &str) -> Result<PathBuf, String> {
+    let model = &record.model;
     let picture = record.picture.as_ref().ok_or("there is no finished picture to save yet")?;
     let path_text = model.path.as_ref().map(|path| path.display().to_string());
     let maker = Maker {

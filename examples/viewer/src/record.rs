@@ -10,6 +10,7 @@ use ralu::pipeline::{
 };
 use ralu::sampling::Grid;
 
+use crate::engine::Model;
 use crate::smooth;
 
 /// How far a run is.
@@ -63,6 +64,8 @@ pub struct Regions {
 /// A run.
 pub struct Record {
     pub job: u64,
+    /// What draws it, whatever is open by now.
+    pub model: Model,
     pub settings: Settings,
     pub schedule: RunSchedule,
     pub plan: Option<Box<Plan>>,
@@ -88,6 +91,7 @@ pub struct Record {
 impl Record {
     pub fn new(
         job: u64,
+        model: Model,
         settings: Settings,
         schedule: RunSchedule,
         plan: Option<Box<Plan>>,
@@ -95,6 +99,7 @@ impl Record {
         let steps = schedule.stages.iter().map(|_| vec![]).collect();
         Record {
             job,
+            model,
             settings,
             schedule,
             plan,
@@ -267,6 +272,12 @@ impl Record {
         let plain = self.plan.as_ref()?.baseline.steps as f64 * self.full_step_seconds()?;
         let is_whole = self.state == State::Done && !self.goes_on;
         is_whole.then(|| plain / self.step_seconds().max(1e-9))
+    }
+
+    /// Whether the picture that is shown at a moment, the latest if `None`, is the finished one.
+    pub fn is_finished_at(&self, moment: Option<usize>) -> bool {
+        let shown = moment.and_then(|i| self.moments.get(i)).or(self.moments.last());
+        self.picture.is_some() && shown.is_some_and(|shown| shown.kind == MomentKind::Finished)
     }
 
     /// Where the run is: stage and steps done, both from 0.

@@ -95,6 +95,13 @@ fn a_person_draws_paints_compares_and_saves() {
         window.key("Left");
     }
     screen.shoot("6-back");
+    // What is saved is what is shown: there is no picture of an earlier moment to save.
+    window.key("ctrl+s");
+    window.wait_for_title("ralu: error: an earlier moment is shown", SOON);
+    assert!(
+        !folder.path().join("ralu-5.png").exists(),
+        "another picture than the shown one is saved"
+    );
     window.key("End");
 
     // Paint the upper left quarter's middle, and draw again from the end of stage 1.
@@ -175,6 +182,23 @@ fn models_are_opened_by_path_by_drop_and_by_dialog() {
     window.wait_for_title("ralu: model", SOON);
     window.drop_file(&root().join("models/tiny-flux"));
     window.wait_for_title("ralu: tiny-flux", SOON);
+    // What is typed stays after its error, to be corrected: a path that is not there, and a folder that is no model.
+    let (there, last) = fixture.to_str().unwrap().split_at(fixture.to_str().unwrap().len() - 1);
+    let (parent, model) = (fixture.parent().unwrap().to_str().unwrap(), "/model");
+    for (typed, rest, error) in [(there, last, "cannot be opened"), (parent, model, "")] {
+        window.key("ctrl+l");
+        window.type_text(typed);
+        window.key("Return");
+        window.wait_for_title("ralu: error: ", SOON);
+        assert!(window.title().contains(error), "{}", window.title());
+        window.key("ctrl+l");
+        window.key("End");
+        window.type_text(rest);
+        window.key("Return");
+        window.wait_for_title("ralu: model", SOON);
+        window.drop_file(&root().join("models/tiny-flux"));
+        window.wait_for_title("ralu: tiny-flux", SOON);
+    }
     // What is no model says so, and leaves the window usable.
     window.drop_file(folder.path());
     window.wait_for_title("ralu: error: ", SOON);
@@ -207,24 +231,33 @@ fn a_lost_gpu_is_opened_again() {
         window.key(key);
     }
     window.resize(1000, 700);
-    let lost = "ralu: error: the GPU was lost: it was closed";
-    // While it works.
-    window.key("r");
-    // After a step: the window's new size has been drawn then.
-    window.wait_for_titles(&["stage 1, step", "stage 2, step", "stage 3, step"], RUN);
-    window.key("ctrl+shift+g");
-    window.appears(folder.path(), lost);
-    screen.shoot("14-lost");
-    // It is as it was, and draws.
-    assert_eq!(window.size(), (1000, 700));
+    // Undisturbed.
     window.key("r");
     window.wait_for_title("RALU 4x: done", RUN);
     window.key("ctrl+s");
     window.wait_for_title("ralu: saved", SOON);
-    assert_eq!(read_png(&folder.path().join("ralu-5.png")).dimensions(), (128, 128));
+    let undisturbed = read_png(&folder.path().join("ralu-5.png"));
+    assert_eq!(undisturbed.dimensions(), (128, 128));
+    // While it works, after a step.
+    window.key("r");
+    window.wait_for_titles(&["stage 1, step", "stage 2, step", "stage 3, step"], RUN);
+    window.key("ctrl+shift+g");
+    // It is as it was, and goes on by itself from there.
+    let went_on = "ralu: the GPU was lost: it was closed. It was opened again, and the run went on after step";
+    window.appears(folder.path(), "");
+    window.wait_for_title(went_on, RUN);
+    screen.shoot("14-lost");
+    assert_eq!(window.size(), (1000, 700));
+    window.key("ctrl+s");
+    window.wait_for_title("ralu: saved", SOON);
+    let resumed = read_png(&folder.path().join("ralu-5-2.png"));
+    assert!(resumed == undisturbed, "another picture: {:.1} dB", psnr(&resumed, &undisturbed));
+    // What was before the loss is not in it.
+    window.key("ctrl+e");
+    window.wait_for_title("ralu: error: the GPU was lost in this run", SOON);
     // While it does nothing.
     window.key("ctrl+shift+g");
-    window.appears(folder.path(), lost);
+    window.appears(folder.path(), "ralu: error: the GPU was lost: it was closed");
     window.close();
     let state = std::fs::read_to_string(folder.path().join("config/ralu/viewer.json")).unwrap();
     assert!(state.contains("a blue car"), "{state}");
