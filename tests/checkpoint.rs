@@ -25,7 +25,11 @@ fn request() -> Request {
 }
 
 /// Runs to the end, or until after the step of that stage; gives the picture, and how many steps were made.
-fn watch(run: &mut Run<'_>, pipeline: &Pipeline, until: (usize, usize)) -> (Option<Picture>, usize) {
+fn watch(
+    run: &mut Run<'_>,
+    pipeline: &Pipeline,
+    until: (usize, usize),
+) -> (Option<Picture>, usize) {
     let (mut picture, mut steps) = (None, 0);
     while let Some(event) = block_on_while(pipeline.gpu(), run.next(), || true).unwrap().unwrap() {
         match event {

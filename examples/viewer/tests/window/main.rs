@@ -244,8 +244,7 @@ fn a_lost_gpu_is_opened_again() {
     window.key("ctrl+shift+g");
     // It is as it was, and goes on by itself from there.
     let went_on = "ralu: the GPU was lost: it was closed. It was opened again, and the run went on after step";
-    window.appears(folder.path(), "");
-    window.wait_for_title(went_on, RUN);
+    window.appears(folder.path(), went_on);
     screen.shoot("14-lost");
     assert_eq!(window.size(), (1000, 700));
     window.key("ctrl+s");

@@ -41,7 +41,7 @@ impl Window {
         let started = Instant::now();
         let pid = self.viewer.id().to_string();
         loop {
-            assert!(started.elapsed() < Duration::from_secs(60), "no window appears: {part}");
+            assert!(started.elapsed() < super::RUN, "no window appears: {part}");
             assert!(self.is_alive(), "{}", log_of(folder));
             std::thread::sleep(Duration::from_millis(200));
             let found = self.ask(&["search", "--onlyvisible", "--pid", &pid]);
