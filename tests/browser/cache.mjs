@@ -32,7 +32,7 @@ function check(condition, message) {
   if (!condition) throw new Error(message);
 }
 
-/** Puts a file on the server: a text, or `version` as every byte of `size` behind a beginning that is always the same. */
+/** Puts a file on the server: a text, or `version` as every byte of `size` after a first MiB that is always the same. */
 function put(path, content) {
   const bytes =
     typeof content === "string" ? Buffer.from(content) : Buffer.concat([Buffer.alloc(MIB, 9), Buffer.alloc(content.size - MIB, content.version)]);

@@ -1,6 +1,8 @@
 //! The window's state, and what changes it: what the engine tells, keys, drops.
 
-use std::path::{Path, PathBuf};
+mod opening;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use eframe::egui::{self, ViewportCommand};
@@ -11,14 +13,14 @@ use ralu::pipeline::Request;
 
 use crate::dialog::{Dialog, Wanted};
 use crate::engine::{Engine, Model, Told};
-use crate::files::{self, Dropped};
+use crate::files;
 use crate::form::{self, Form, Painted};
 use crate::frames::Frames;
 use crate::kept::Kept;
 use crate::keys::{self, Action};
 use crate::loss::{Before, Loss};
 use crate::record::{Record, State};
-use crate::unfinished::{self, Unfinished};
+use crate::unfinished;
 use crate::view::{Paint, View};
 use crate::{canvas, controls, figures, theme, timeline};
 
@@ -147,68 +149,6 @@ impl App {
         Ok(app)
     }
 
-    /// Goes on with the runs that a lost GPU has ended.
-    fn go_on(&mut self, before: &Before, unfinished: std::io::Result<Vec<Unfinished>>) {
-        let runs = match unfinished {
-            Ok(runs) => runs,
-            Err(error) => {
-                let message = before.message(None);
-                return self.fail(format!("{message}. Its run cannot be read: {error}"));
-            }
-        };
-        let mut place = None;
-        for run in runs {
-            let Some(request) = run.request() else { continue };
-            place.get_or_insert_with(|| run.at.words());
-            let job = self.engine.go_on(request, run.at);
-            self.pending.push(job);
-        }
-        match &place {
-            Some(place) => self.say(before.message(Some(place))),
-            None => self.fail(before.message(None)),
-        }
-    }
-
-    fn open_model(&mut self, path: Option<PathBuf>, keep_form: bool) {
-        let key = Kept::model_key(path.as_ref());
-        self.keep_form = keep_form;
-        self.engine.stop();
-        self.model = None;
-        self.opening = true;
-        self.engine.open(path, self.kept.colors.get(&key).cloned());
-    }
-
-    /// Opens what is typed in the field for paths.
-    pub fn open_typed(&mut self) {
-        let typed = self.model_field.clone();
-        self.open(Path::new(typed.trim()));
-        let is_error = self.notice.as_ref().is_some_and(|notice| notice.is_error);
-        match (is_error, self.opening) {
-            // It stays, to be corrected.
-            (true, _) => {}
-            (false, true) => self.typed = Some(typed),
-            (false, false) => self.model_field.clear(),
-        }
-    }
-
-    /// Opens a model folder, or the request of a picture.
-    pub fn open(&mut self, path: &Path) {
-        self.notice = None;
-        self.typed = None;
-        match files::read(path) {
-            Err(message) => self.fail(message),
-            Ok(Dropped::Model(folder)) => self.open_model(Some(folder), false),
-            Ok(Dropped::Picture(request, model)) => {
-                self.painted = self.form.load(*request);
-                self.say(format!("the request of {}", path.display()));
-                let open = self.model.as_ref().map(|model| &model.path);
-                if open != Some(&model) {
-                    self.open_model(model, true);
-                }
-            }
-        }
-    }
-
     pub fn fail(&mut self, text: impl Into<String>) {
         self.notice = Some(Notice { text: text.into(), is_error: true });
     }
@@ -334,24 +274,6 @@ impl App {
             Action::Frames => self.measure_frames(),
             Action::Help => self.view.help = !self.view.help,
             Action::Close => self.closes = true,
-        }
-    }
-
-    /// Opens a dialog, unless one is open.
-    fn ask(&mut self, context: &egui::Context, wanted: Wanted) {
-        if self.dialog.is_none() {
-            let context = context.clone();
-            self.dialog = Some(Dialog::open(wanted, move || context.request_repaint()));
-        }
-    }
-
-    fn hear_dialog(&mut self) {
-        let Some(answer) = self.dialog.as_ref().and_then(Dialog::answer) else { return };
-        self.dialog = None;
-        match answer {
-            Ok(Some(path)) => self.open(&path),
-            Ok(None) => {}
-            Err(message) => self.fail(message),
         }
     }
 

@@ -100,8 +100,10 @@ pub fn start_again(
     started: Instant,
     before: Option<&Before>,
 ) -> ExitCode {
+    let unfinished = loss.unfinished();
     let soon = match before {
-        _ if started.elapsed() > TOO_SOON => 0,
+        // Runs count their own losses, and leave a window without them.
+        _ if started.elapsed() > TOO_SOON || !unfinished.is_empty() => 0,
         None => 1,
         Some(before) => before.soon + 1,
     };
@@ -122,7 +124,6 @@ pub fn start_again(
     };
     let mut command = Command::new(program);
     command.args(["--after-loss", reason, &soon.to_string()]);
-    let unfinished = loss.unfinished();
     let path = match unfinished.is_empty() {
         true => PathBuf::new(),
         false => unfinished::write(&unfinished).unwrap_or_else(|error| {

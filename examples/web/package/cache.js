@@ -251,7 +251,7 @@ export class CachedOrigin {
     }
   }
 
-  /** Stores what is known of a path, beside what other tabs have stored. */
+  /** Stores what is known of a path, together with what other tabs have stored. */
   async #note(path, value) {
     this.#index.set(path, value);
     if (!this.#writing) return;
