@@ -1,0 +1,3 @@
+//! What the programs in `fuzz_targets` run; see `README.md`.
+
+pub mod targets;
