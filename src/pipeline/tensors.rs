@@ -1,10 +1,22 @@
 //! Tensors by name, as they go into a run and come out of it, in safetensors files.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorView};
 
 use super::Error;
+use crate::models::source::Memory;
+use crate::models::weights::{WeightError, Weights};
+
+/// What the bytes of a file are called while they are read.
+const FILE: &str = "tensors";
+
+/// How the numbers of a type are read: bytes of one, and its value.
+enum Read {
+    Floats(usize, fn(&[u8]) -> f32),
+    Wholes(usize, fn(&[u8]) -> i64),
+}
 
 /// A small tensor on the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,41 +69,56 @@ impl NamedTensors {
 
     /// Reads the tensors called `names` from the bytes of a safetensors file; others are ignored, absent ones
     /// too.
+    ///
+    /// The file's header is read as a checkpoint's is, which takes little more memory than its text.
     pub fn read(bytes: &[u8], names: &[&str]) -> Result<Self, Error> {
-        let file = SafeTensors::deserialize(bytes).map_err(|error| {
-            Error::GivenFile(format!("it is not a valid safetensors file ({error})"))
+        let invalid = |reason: &dyn Display| {
+            Error::GivenFile(format!("it is not a valid safetensors file ({reason})"))
+        };
+        if bytes.is_empty() {
+            return Err(invalid(&"it is empty"));
+        }
+        let source = Memory::new("").with(FILE, bytes);
+        let file = Weights::open_file(&source, FILE).map_err(|error| match error {
+            WeightError::Header { reason, .. } => invalid(&reason),
+            other => invalid(&other),
         })?;
         let mut tensors = BTreeMap::new();
         for &name in names {
-            let Ok(view) = file.tensor(name) else { continue };
-            let shape = view.shape().to_vec();
-            let data = view.data();
-            let floats = |width: usize, read: &dyn Fn(&[u8]) -> f32| NamedTensor::F32 {
-                shape: shape.clone(),
-                data: data.chunks_exact(width).map(read).collect(),
-            };
-            let tensor = match view.dtype() {
-                Dtype::F32 => floats(4, &|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-                Dtype::F16 => floats(2, &|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()),
-                Dtype::BF16 => floats(2, &|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
-                Dtype::I64 => NamedTensor::I64 {
-                    shape: shape.clone(),
-                    data: data
-                        .chunks_exact(8)
-                        .map(|b| i64::from_le_bytes(b.try_into().unwrap_or_default()))
-                        .collect(),
-                },
-                Dtype::I32 => NamedTensor::I64 {
-                    shape: shape.clone(),
-                    data: data
-                        .chunks_exact(4)
-                        .map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]])))
-                        .collect(),
-                },
+            let Some(info) = file.info(name) else { continue };
+            let read = match info.dtype.name() {
+                "F32" => Read::Floats(4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+                "F16" => Read::Floats(2, |b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()),
+                "BF16" => Read::Floats(2, |b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+                "I64" => Read::Wholes(8, |b| i64::from_le_bytes(b.try_into().unwrap_or_default())),
+                "I32" => Read::Wholes(4, |b| {
+                    i64::from(i32::from_le_bytes(b.try_into().unwrap_or_default()))
+                }),
                 other => {
                     return Err(Error::GivenFile(format!(
-                        "{name} has type {other:?}; F32, F16, BF16, I64 and I32 are supported"
+                        "{name} has type {other}; F32, F16, BF16, I64 and I32 are supported"
                     )));
+                }
+            };
+            let (Read::Floats(width, _) | Read::Wholes(width, _)) = read;
+            // Of types that no weights have the file's reader does not know the width.
+            if info.n_elements().checked_mul(width as u64) != Some(info.n_bytes()) {
+                let reason = format!(
+                    "{name}: shape {:?} of {} does not make {} bytes",
+                    info.shape,
+                    info.dtype,
+                    info.n_bytes()
+                );
+                return Err(invalid(&reason));
+            }
+            let data = file.bytes(info, 0..info.n_bytes()).map_err(|error| invalid(&error))?;
+            let shape = info.shape.clone();
+            let tensor = match read {
+                Read::Floats(width, value) => {
+                    NamedTensor::F32 { shape, data: data.chunks_exact(width).map(value).collect() }
+                }
+                Read::Wholes(width, value) => {
+                    NamedTensor::I64 { shape, data: data.chunks_exact(width).map(value).collect() }
                 }
             };
             tensors.insert(name.to_owned(), tensor);
