@@ -16,24 +16,55 @@ use std::fmt::{self, Display, Formatter, Write};
 /// assert_eq!(escape("Füchse, 狐 🦊"), "Füchse, 狐 🦊");
 /// ```
 pub fn escape(text: &str) -> Cow<'_, str> {
-    if text.chars().any(is_obeyed) { Escaped(text).to_string().into() } else { text.into() }
+    if !text.chars().any(is_obeyed) {
+        return text.into();
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    // Writing to a String cannot fail.
+    let _ = write_escaped(text, &mut escaped);
+    escaped.into()
 }
 
-/// Displays a text as [`escape`] gives it.
+/// Displays a text as [`escape`] gives it. Of a text of more than 2000 characters only the beginning and the end are
+/// shown: names in a file may have megabytes.
+///
+/// ```
+/// use ralu::escape::Escaped;
+/// assert_eq!(Escaped("a\u{1b}b").to_string(), r"a\u{1b}b");
+/// let shown = Escaped(&"name".repeat(1 << 20)).to_string();
+/// assert!(shown.starts_with("namename") && shown.ends_with("namename") && shown.contains(" … "));
+/// assert!(shown.len() < 2010);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(pub &'a str);
 
+/// Characters shown of a long text's beginning and end.
+const SHOWN: [usize; 2] = [1500, 500];
+
 impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '\n' | '\r' | '\t' => write!(f, "{}", c.escape_default())?,
-                c if is_obeyed(c) => write!(f, "{}", c.escape_unicode())?,
-                c => f.write_char(c)?,
-            }
+        let text = self.0;
+        let [first, last] = SHOWN;
+        if text.chars().nth(first + last).is_none() {
+            return write_escaped(text, f);
         }
-        Ok(())
+        let end = text.char_indices().nth(first).map_or(text.len(), |(at, _)| at);
+        let start = text.char_indices().nth_back(last - 1).map_or(0, |(at, _)| at);
+        write_escaped(&text[..end], f)?;
+        f.write_str(" … ")?;
+        write_escaped(&text[start..], f)
     }
+}
+
+fn write_escaped(text: &str, f: &mut impl Write) -> fmt::Result {
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' => write!(f, "{}", c.escape_default())?,
+            c if is_obeyed(c) => write!(f, "{}", c.escape_unicode())?,
+            c => f.write_char(c)?,
+        }
+    }
+    Ok(())
 }
 
 /// Whether a terminal does something else with `c` than to show it.
