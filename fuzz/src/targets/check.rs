@@ -18,11 +18,15 @@ use ralu::tensor::ResidentIds;
 
 const PROMPT: &str = "A fox's <|endoftext|> Ünïcode 狐 on 12 purple backgrounds </s> ▁";
 
+/// Bytes of a message: twenty problems, each with names and paths as long as `Escaped` lets them.
+const LONGEST: usize = 64 << 10;
+
 /// A message holds nothing that a terminal obeys. Lists of problems have one on each line.
 #[track_caller]
 pub fn message(error: &dyn Display) {
     let text = error.to_string();
     assert!(!text.is_empty(), "an error without words");
+    assert!(text.len() <= LONGEST, "a message fills the screen: {} bytes", text.len());
     for line in text.lines() {
         assert_eq!(escape(line), line, "a message shows control characters");
     }

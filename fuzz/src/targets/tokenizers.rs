@@ -22,6 +22,7 @@ const CONFIG: &str = r#"{
     "additional_special_tokens": ["<extra_id_0>"],
     "bos_token": {"content": "<|startoftext|>"},
     "eos_token": "<|endoftext|>",
+    "extra_ids": 3,
     "model_max_length": 77,
     "pad_token": "<|endoftext|>",
     "unk_token": "<|endoftext|>"
