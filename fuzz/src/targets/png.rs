@@ -1,4 +1,4 @@
-//! Pictures that carry a request.
+//! Pictures that carry a request, and painted masks.
 
 use std::io::{Cursor, Write};
 use std::sync::OnceLock;
@@ -7,7 +7,8 @@ use arbitrary::{Result, Unstructured};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use ralu::pipeline::Saved;
-use ralu::pipeline::png_file::request_in;
+use ralu::pipeline::png_file::{read_mask, request_in};
+use ralu::sampling::{Grid, MaskMode, mask_regions};
 
 use super::check::clean;
 use super::limits::{Memory, bounded};
@@ -15,6 +16,9 @@ use super::saved::{REQUEST, follow};
 
 /// A request may have 64 MiB, and a `Vec` that grows has as much again for a moment.
 const MEMORY: Memory = Memory { bytes: 136 << 20, per_byte: 16 };
+
+/// A header may promise 128 million pixels; nothing of a size is kept that is not read, but the mask.
+const MASK_MEMORY: Memory = Memory { bytes: 130 << 20, per_byte: 64 };
 
 /// What [`bomb`] unpacks to: more than may be read.
 const BOMB_BYTES: usize = 256 << 20;
@@ -44,10 +48,21 @@ pub fn check(input: &[u8]) {
         },
     };
     let length = png.len();
-    let found = bounded(MEMORY, length, || clean(request_in(Cursor::new(png))));
+    bounded(MASK_MEMORY, length, || mask(&png));
+    let found = bounded(MEMORY, length, || clean(request_in(&png[..])));
     if let Some(Some(text)) = found {
         follow(&text);
     }
+}
+
+/// As painted regions.
+fn mask(png: &[u8]) {
+    let Some(mask) = clean(read_mask(Cursor::new(png), MaskMode::Add)) else { return };
+    assert_eq!(mask.luma.len(), mask.width * mask.height);
+    assert!(!mask.luma.is_empty(), "a mask without pixels");
+    let grid = Grid { rows: 4, cols: 6 };
+    let shares = mask_regions(&mask.luma, mask.width, mask.height, grid).expect("shares");
+    assert!(shares.len() == 24 && shares.iter().all(|share| (0.0..=1.0).contains(share)));
 }
 
 /// A PNG of up to eight chunks behind its header.
