@@ -32,6 +32,12 @@ const MAX_ID: u32 = 1 << 24;
 /// More tokens or merges than this are an attack or a damaged file: CLIP has 49408.
 const MAX_ENTRIES: usize = 1 << 18;
 
+/// A longer added token is an attack or a damaged file: the longest that are known have some forty bytes.
+const MAX_ADDED_BYTES: usize = 1024;
+/// More text of added tokens than this is one, too. What finds them takes a hundred bytes of memory for each of these,
+/// and minutes where a token has megabytes.
+const MAX_ALL_ADDED_BYTES: usize = 1 << 20;
+
 /// A text that added tokens make longer than this is an attack or a mistake: no encoder reads as much.
 const MAX_EXPANDED_BYTES: usize = 1 << 20;
 
@@ -123,7 +129,7 @@ impl Words<BPE> {
         turns.due().await;
         let tokenizer = clip_rules(model).map_err(|error| file.bad(error.to_string()))?;
         turns.due().await;
-        Ok(Self::new(tokenizer, config, file, largest))
+        Self::new(tokenizer, config, file, largest)
     }
 }
 
@@ -180,26 +186,39 @@ impl Words<Pieces> {
         let mark = Metaspace::new('▁', PrependScheme::Always, true);
         let split = PreTokenizers::new(vec![WhitespaceSplit.into(), mark.into()]);
         tokenizer.with_pre_tokenizer(Some(split));
-        Ok(Self::new(tokenizer, config, file, largest))
+        Self::new(tokenizer, config, file, largest)
     }
 }
 
 impl<M: Model> Words<M> {
-    fn new(mut tokenizer: Tokenizer<M>, config: &Config, file: &Text, largest: u32) -> Self {
+    fn new(
+        mut tokenizer: Tokenizer<M>,
+        config: &Config,
+        file: &Text,
+        largest: u32,
+    ) -> Result<Self> {
+        let lengths = config.added.iter().chain(&config.sentinels).map(|one| one.content.len());
+        let (longest, all) = (lengths.clone().max().unwrap_or(0), lengths.sum::<usize>());
+        if longest > MAX_ADDED_BYTES || all > MAX_ALL_ADDED_BYTES {
+            return Err(file.bad(format!(
+                "the tokens that are added to it have up to {longest} bytes, {all} in all; expected at most \
+                 {MAX_ADDED_BYTES} each and {MAX_ALL_ADDED_BYTES} in all"
+            )));
+        }
         let tokens = |added: &[Added]| added.iter().map(added_token).collect::<Vec<_>>();
         tokenizer.add_tokens(&tokens(&config.added));
         let added = tokenizer.get_added_tokens_decoder().into_keys().max();
         tokenizer.add_tokens(&tokens(&config.sentinels));
         tokenizer.set_encode_special_tokens(config.splits_special);
         let vectors = vectors(&tokenizer);
-        Self {
+        Ok(Self {
             tokenizer,
             path: file.path.clone(),
             largest: largest.max(added.unwrap_or(0)),
             pads_left: config.pads_left,
             truncates_left: config.truncates_left,
             vectors,
-        }
+        })
     }
 
     /// `text` as `FluxPipeline` gives it to its tokenizers: where `<a>`, `<a>_1` and `<a>_2` are added tokens, `<a>` stands
