@@ -223,7 +223,10 @@ pub enum SavedError {
         version: String,
     },
     /// A name that this version does not know.
-    #[error("the request in this picture has the {what} {found:?}; expected one of {expected}")]
+    #[error(
+        "the request in this picture has the {what} \"{}\"; expected one of {expected}",
+        Escaped(.found)
+    )]
     Name {
         /// Of what.
         what: &'static str,

@@ -58,8 +58,8 @@ pub enum TokenError {
     NullToken { path: String, role: &'static str },
     /// A special token is not in the vocabulary.
     #[error(
-        "{}: the vocabulary has no token {token:?} ({role}); the tokenizer's files do not belong together",
-        Escaped(.path)
+        "{}: the vocabulary has no token \"{}\" ({role}); the tokenizer's files do not belong together",
+        Escaped(.path), Escaped(.token)
     )]
     NoToken { path: String, token: String, role: &'static str },
     /// The tokenizer has more tokens than the encoder has embeddings.
