@@ -12,6 +12,9 @@ use ralu::pipeline::{Event, Options, Pipeline, RaluChoice, Request, Run};
 
 const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
 
+/// A change of a file: its name, the file's length afterwards, and what makes it.
+type Change = (&'static str, u64, fn(&Path));
+
 /// A file of `len` bytes that was written an hour ago.
 fn old_file(dir: &Path, len: usize) -> PathBuf {
     let path = dir.join("weights");
@@ -25,7 +28,7 @@ fn old_file(dir: &Path, len: usize) -> PathBuf {
 fn a_blob_tells_that_its_file_was_written_into() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder::open(dir.path()).unwrap();
-    let changes: [(&str, u64, fn(&Path)); 4] = [
+    let changes: [Change; 4] = [
         ("shortened", 10_000, |path| {
             fs::File::options().write(true).open(path).unwrap().set_len(10_000).unwrap();
         }),

@@ -160,7 +160,8 @@ fn runs_load_a_part_together() {
     while !matches!(block_on(runs[1].next()).unwrap(), Some(Event::Encoded { .. })) {}
     let [a, b] = &mut runs;
     let (a, b) = block_on(join(finish(a), finish(b)));
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
     assert_eq!(pipeline.gpu().counters().uploaded_bytes, once);
 }
 
@@ -174,7 +175,8 @@ fn full_memory_in_one_run_spoils_no_other() {
     let mut runs = [pipeline.start(plain(1)).unwrap(), pipeline.start(staged(2)).unwrap()];
     let [a, b] = &mut runs;
     let (a, b) = block_on(join(finish(a), finish(b)));
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
     let allocations = pipeline.gpu().faults().allocated.take().unwrap().len() as u64;
     for at in (0..allocations).step_by((allocations / 5).max(1) as usize) {
         let pipeline = open(LITTLE);

@@ -113,13 +113,13 @@ pub(super) fn parse_header(
         let Some(n_elements) = shape.iter().try_fold(1u64, |n, dim| n.checked_mul(*dim)) else {
             return Err(of(&format!("its shape {shape:?} overflows")));
         };
-        if let Some(size) = dtype.bytes() {
-            if n_elements.checked_mul(size as u64) != Some(end - begin) {
-                return Err(of(&format!(
-                    "shape {shape:?} of {dtype} does not make {} bytes",
-                    end - begin
-                )));
-            }
+        if let Some(size) = dtype.bytes()
+            && n_elements.checked_mul(size as u64) != Some(end - begin)
+        {
+            return Err(of(&format!(
+                "shape {shape:?} of {dtype} does not make {} bytes",
+                end - begin
+            )));
         }
         let Ok(shape) = shape.into_iter().map(usize::try_from).collect() else {
             return Err(of("its shape is too large for this machine"));
