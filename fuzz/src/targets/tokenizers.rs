@@ -9,8 +9,9 @@ use super::edits::edited;
 use super::limits::{Memory, bounded};
 use super::model::{Model, fixtures};
 
-/// Regular expressions, and several maps of a vocabulary.
-const MEMORY: Memory = Memory { bytes: 4 << 20, per_byte: 64 };
+/// Regular expressions, several maps of a vocabulary, and what finds 256 KiB of added tokens, of which a configuration
+/// may ask for any number.
+const MEMORY: Memory = Memory { bytes: 48 << 20, per_byte: 64 };
 
 /// `tokenizer_config.json` with all that is read of it.
 const CONFIG: &str = r#"{

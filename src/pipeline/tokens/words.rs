@@ -36,7 +36,7 @@ const MAX_ENTRIES: usize = 1 << 18;
 const MAX_ADDED_BYTES: usize = 1024;
 /// More text of added tokens than this is one, too. What finds them takes a hundred bytes of memory for each of these,
 /// and minutes where a token has megabytes.
-const MAX_ALL_ADDED_BYTES: usize = 1 << 20;
+const MAX_ALL_ADDED_BYTES: usize = 1 << 18;
 
 /// A text that added tokens make longer than this is an attack or a mistake: no encoder reads as much.
 const MAX_EXPANDED_BYTES: usize = 1 << 20;
