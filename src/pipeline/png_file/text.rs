@@ -296,7 +296,8 @@ mod tests {
 
     #[test]
     fn a_request_that_unpacks_to_more_than_the_limit_is_refused() {
-        let bomb = |bytes: usize| packed(&vec![b' '; bytes]);
+        // Runs of zeros are all that the crate packs well.
+        let bomb = |bytes: usize| packed(&vec![0; bytes]);
         for (kind, head) in [(b"iTXt", b"ralu\0\x01\0\0\0".as_slice()), (b"zTXt", b"ralu\0\0")] {
             let text = |bytes| png(&[chunk(kind, &[head, &bomb(bytes)].concat())]);
             assert!(failure(&text(MAX_BYTES + 1)).contains("64 MiB"));
