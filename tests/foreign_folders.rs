@@ -209,7 +209,7 @@ fn files_that_stand_in_for_others() {
     ] {
         let model = Model::new();
         model.write(VAE, bytes);
-        model.says(&[VAE, "not a safetensors file but", what]);
+        model.says(&[VAE, "not a valid safetensors file but", what]);
     }
 }
 

@@ -61,7 +61,7 @@ pub enum WeightError {
     #[error("{}: not a valid safetensors file: {}; fetch the file again", Escaped(.file), Escaped(.reason))]
     Header { file: String, reason: String },
     /// The file is of another kind.
-    #[error("{}: not a safetensors file but {what}", Escaped(.file))]
+    #[error("{}: not a valid safetensors file but {what}", Escaped(.file))]
     OtherFormat {
         file: String,
         /// What it is, and what to do.
