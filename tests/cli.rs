@@ -735,6 +735,22 @@ fn devices_lists_what_can_be_used() {
     assert!(text.contains(adapters[0]["name"].as_str().expect("a name")), "{text}");
 }
 
+/// A plan needs no tokenizer, but a run does.
+#[test]
+fn plan_warns_of_a_model_that_cannot_be_run() {
+    let folder = folder();
+    let model = linked_model(folder.path());
+    replace(&model.join("tokenizer/tokenizer.json"), b"{");
+    let output = ralu().arg("plan").arg("--model").arg(&model).output().unwrap();
+    assert!(output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for part in ["warning", "cannot be run", "tokenizer/tokenizer.json"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let output = ralu().arg("plan").output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty());
+}
+
 #[test]
 fn plan_knows_published_models_by_name() {
     let plan = |options: &[&str]| json(ralu().args(["plan", "--json", "--model"]).args(options));

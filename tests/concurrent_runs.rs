@@ -12,8 +12,6 @@ use ralu::models::source::Folder;
 use ralu::pipeline::{Error, Event, Options, Picture, Pipeline, RaluChoice, Request, Run};
 use ralu::sampling::Preset;
 
-const SIDE: usize = 64;
-
 /// Too little memory for the text encoders to stay.
 const LITTLE: Options =
     Options { memory_bytes: Some(0), precision: ralu::models::layers::Precision::Auto };
@@ -21,19 +19,19 @@ const LITTLE: Options =
 /// A step is several submissions, as a large model's is.
 fn open(options: Options) -> Pipeline {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny-flux");
-    let gpu = common::gpu().with_shorter_work(1e-3);
+    let gpu = common::gpu().with_shorter_work(3e-3);
     Pipeline::open(gpu, Box::new(Folder::open(folder).unwrap()), options).unwrap()
 }
 
 fn plain(seed: u64) -> Request {
-    let mut request = Request::new("a fox on a purple background").size(SIDE, SIDE);
+    let mut request = Request::new("a fox on a purple background").size(64, 64);
     request.steps = Some(3);
     request.ralu(RaluChoice::Off).seed(seed)
 }
 
-/// Another text, another size, three stages, twice as much work a step.
+/// Another text, three stages with regions, guidance: much more work a step.
 fn staged(seed: u64) -> Request {
-    let mut request = Request::new("a red apple").size(96, SIDE).seed(seed);
+    let mut request = Request::new("a red apple").size(192, 128).seed(seed);
     request.negative_prompt = Some("a cat".into());
     request.true_cfg = Some(3.0);
     request.ralu(RaluChoice::Preset(Preset::X7))

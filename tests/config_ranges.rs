@@ -70,22 +70,25 @@ fn what_no_run_takes_is_refused_when_it_is_read() {
         (
             SCHEDULER,
             dynamic(json!({"time_shift_type": "linear", "base_shift": -1, "max_shift": -1})),
-            "above 0",
+            "at least 1e-6",
         ),
         (
             SCHEDULER,
-            dynamic(json!({"time_shift_type": "linear", "base_shift": 0, "max_shift": 0})),
-            "above 0",
+            dynamic(json!({"time_shift_type": "linear", "base_shift": 1e-40, "max_shift": 1e-40})),
+            "at least 1e-6",
         ),
         (
             SCHEDULER,
             dynamic(json!({"time_shift_type": "linear", "base_shift": 1, "max_shift": -1})),
             "max_shift",
         ),
-        (SCHEDULER, dynamic(json!({"base_shift": 900, "max_shift": 900})), "from -80 to 80"),
+        (SCHEDULER, dynamic(json!({"base_shift": 900, "max_shift": 900})), "from -13 to 80"),
+        (SCHEDULER, dynamic(json!({"base_shift": -40, "max_shift": -40})), "from -13 to 80"),
         (SCHEDULER, dynamic(json!({"max_shift": 1000})), "max_shift"),
         (SCHEDULER, json!({"shift": 1e39}), "fits 32 bits"),
-        (SCHEDULER, json!({"shift": -3}), "above 0"),
+        (SCHEDULER, json!({"shift": -3}), "at least 1e-6"),
+        // 1 + (shift - 1) is 0, and no noise level is finite.
+        (SCHEDULER, json!({"shift": 1e-17}), "at least 1e-6"),
         (SCHEDULER, json!({"num_train_timesteps": 0}), "num_train_timesteps"),
         (SCHEDULER, json!({"use_flow_sigmas": 1}), "true or false"),
         ("vae/config.json", json!({"scaling_factor": 1e-30}), "scaling_factor"),
@@ -166,7 +169,7 @@ fn own_settings_can_be_run() {
             json!({"guidance_scale": 0, "true_cfg_scale": 1000, "max_sequence_length": 1}),
         ),
         ("flux-a", SCHEDULER, linear),
-        ("flux-a", SCHEDULER, json!({"shift": 1e-30})),
+        ("flux-a", SCHEDULER, json!({"shift": 1e-6})),
         ("flux-a", SCHEDULER, json!({"shift": 1e30})),
         ("flux-a", SCHEDULER, json!({"num_train_timesteps": 1})),
         ("sd3-a", SCHEDULER, json!({"num_train_timesteps": 1})),
@@ -176,5 +179,43 @@ fn own_settings_can_be_run() {
         let config = load(model, path, &fields).unwrap();
         let settings = Settings::resolve(&Request::new(""), &config).unwrap();
         RunSchedule::new(&settings, &config).unwrap();
+    }
+}
+
+/// Down to the least shift: `1 + (h - 1) u` at `u = 1` is off by an ulp of 1, 2.2e-16, and so the first level by 2.2e-10.
+#[test]
+fn the_least_shift_gives_noise_levels() {
+    for fields in [
+        json!({"use_dynamic_shifting": false, "shift": 1e-6}),
+        json!({"use_dynamic_shifting": true, "base_shift": -13, "max_shift": -13}),
+    ] {
+        let config = load("flux-a", SCHEDULER, &fields).unwrap();
+        let request = Request::new("").size(64, 64).ralu(ralu::pipeline::RaluChoice::Off);
+        let settings = Settings::resolve(&request, &config).unwrap();
+        let schedule = RunSchedule::new(&settings, &config).unwrap();
+        let sigmas = &schedule.stages[0].sigmas;
+        assert!(
+            sigmas.iter().all(|sigma| (0.0..=1.0 + 1e-9).contains(sigma)),
+            "{fields}: {sigmas:?}"
+        );
+    }
+}
+
+/// A part that may be left out is left out by null, not by a slip: without T5 the picture is another one.
+#[test]
+fn an_optional_part_is_there_or_null() {
+    const INDEX: &str = "model_index.json";
+    for value in [
+        json!("x"),
+        json!(0),
+        json!(true),
+        json!({}),
+        json!(["transformers"]),
+        json!(["transformers", "T5EncoderModel", "x"]),
+    ] {
+        let message = load("sd3-calm", INDEX, &json!({ "text_encoder_3": value })).unwrap_err();
+        for part in [INDEX, "text_encoder_3", "T5EncoderModel", "its library and its class"] {
+            assert!(message.contains(part), "{value}: {message}");
+        }
     }
 }

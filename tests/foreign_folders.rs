@@ -199,6 +199,7 @@ fn files_that_stand_in_for_others() {
         spoiled(pointer.as_bytes(), &["a Git LFS pointer", "git lfs pull"]);
         spoiled(page.as_bytes(), &["a web page"]);
         spoiled(b"", &["0 bytes"]);
+        spoiled(&[0; 4096], &["begins with zeros"]);
     }
     for (bytes, what) in [
         (&b"GGUF\x03\0\0\0\0\0\0\0"[..], "GGUF"),
@@ -206,6 +207,9 @@ fn files_that_stand_in_for_others() {
         (b"\x80\x02}q\x00(X\x06\x00\x00\x00weightq", "pickled"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (&[0; 4096], "begins with zeros"),
+        (b"\x1f\x8b\x08\0\0\0\0\0", "gzip"),
+        (b"Entry not found", "a text"),
+        (b"{\"error\":\"Repository not found\"}", "a text"),
     ] {
         let model = Model::new();
         model.write(VAE, bytes);
@@ -334,4 +338,15 @@ fn names_are_escaped() {
     let source = Memory::new("m").with(format!("{evil}/x"), "");
     shown(check_model(&source).unwrap_err().to_string());
     assert!(source.list("").unwrap()[0].contains('\u{1b}'));
+}
+
+/// Opening a pipe would wait for its writer.
+#[cfg(unix)]
+#[test]
+fn weights_that_are_no_file() {
+    let model = Model::new();
+    fs::remove_file(model.path(VAE)).unwrap();
+    let status = std::process::Command::new("mkfifo").arg(model.path(VAE)).status().unwrap();
+    assert!(status.success());
+    model.says(&[VAE, "expected a file"]);
 }

@@ -74,7 +74,10 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     let path = Path::new(&args.model);
     let report = match builtin::get(&args.model).filter(|_| !path.exists()) {
         Some(config) => builtin_report(&args.model, config),
-        None if path.is_file() => file_report(path)?,
+        // A configuration says which folder is meant.
+        None if path.is_file() && path.extension().is_none_or(|end| end != "json") => {
+            file_report(path)?
+        }
         None => folder_report(path).map_err(|error| name_hint(error, path))?,
     };
     if args.json {

@@ -3,7 +3,7 @@
 use ralu::escape::Escaped;
 use ralu::models::source::Source;
 use ralu::pipeline::plan::{Caps, plan};
-use ralu::pipeline::{Options, Settings};
+use ralu::pipeline::{Options, Settings, check_model};
 
 use super::args::PlanArgs;
 use super::error::Result;
@@ -20,6 +20,10 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let unused = request::without_effect(&args.generate, &asked.request, &settings);
     for warning in asked.warnings.iter().chain(&unused).chain(&settings.warnings) {
         output::diagnostic(&format!("warning: {warning}"));
+    }
+    // A plan needs no weights and no tokenizers, a run does.
+    if let Some(error) = source.and_then(|source| check_model(source).err()) {
+        output::diagnostic(&format!("warning: this model cannot be run as it is: {error}"));
     }
     if args.json {
         return output::json(&plan);

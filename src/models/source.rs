@@ -400,10 +400,11 @@ mod folder {
             }
         }
 
-        /// True also for a link that leads nowhere, so that reading the file says so.
+        /// True also for a link that leads nowhere, a pipe and a device, so that opening them says what is wrong.
         fn exists(&self, path: &str) -> bool {
-            self.resolve(path)
-                .is_ok_and(|full| full.is_file() || full.is_symlink() && !full.exists())
+            self.resolve(path).is_ok_and(|full| {
+                full.metadata().map_or_else(|_| full.is_symlink(), |meta| !meta.is_dir())
+            })
         }
 
         fn list(&self, dir: &str) -> Result<Vec<String>, SourceError> {

@@ -61,9 +61,10 @@ impl ModelIndex {
                 index.expect(&fields, "transformer", &["SD3Transformer2DModel"])?;
                 index.expect(&fields, "text_encoder", &["CLIPTextModelWithProjection"])?;
                 index.expect(&fields, "text_encoder_2", &["CLIPTextModelWithProjection"])?;
-                // As in diffusers, T5 may be left out.
-                if index.part("text_encoder_3").is_some() {
-                    index.expect(&fields, "text_encoder_3", &["T5EncoderModel"])?;
+                // As in diffusers, T5 may be left out: by no entry, or by null.
+                let t5 = "text_encoder_3";
+                if fields.get(t5).is_some() && !is_null(&fields, t5) {
+                    index.expect(&fields, t5, &["T5EncoderModel"])?;
                 }
                 index.expect(&fields, "vae", &["AutoencoderKL"])?;
                 index.expect(&fields, "scheduler", &["FlowMatchEulerDiscreteScheduler"])?;
@@ -82,7 +83,13 @@ impl ModelIndex {
         let found = self.parts.iter().find(|(name, ..)| name == part);
         match found {
             None if is_null(fields, part) => Err(self.null(fields, part, &expected)),
-            None => Err(fields.missing(part, &expected)),
+            None => Err(match fields.get(part) {
+                None => fields.missing(part, &expected),
+                Some(value) => {
+                    let expected = format!("{expected}, as a list of its library and its class");
+                    fields.wrong(part, shortened(value.get()), &expected)
+                }
+            }),
             Some((_, library, _)) if !["diffusers", "transformers"].contains(&library.as_str()) => {
                 let found = format!("of the library {library}");
                 Err(fields.unsupported(part, found, "parts of diffusers and transformers"))

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::fields::Fields;
+use super::scheduler::LEAST_SHIFT;
 use super::{ConfigError, ModelConfig, Result, SchedulerConfig, TimeShiftType, TransformerConfig};
 use super::{config_of, shown};
 use crate::models::source::Source;
@@ -53,14 +54,17 @@ impl SchedulerConfig {
         // `mu` is a line through two points. It is negative or not anywhere if it is so at the ends.
         let [base, max] = [self.base_image_seq_len, self.max_image_seq_len].map(|n| n as f64);
         let slope = (self.max_shift - self.base_shift) / (max - base);
+        // What is beyond 80 is no number in 32 bits.
+        let mus = LEAST_SHIFT.ln().ceil()..=80.0;
         let mu = |tokens: f64| self.base_shift + slope * (tokens - base);
         for (field, tokens) in [("base_shift", 1.0), ("base_shift", base), ("max_shift", max)] {
             let found = mu(tokens);
             let (given, expected) = match self.time_shift_type {
-                TimeShiftType::Linear if found <= 0.0 => ("linear", "above 0"),
-                // What is beyond is no number in 32 bits.
-                TimeShiftType::Exponential if found.abs() > 80.0 => {
-                    ("exponential", "from -80 to 80")
+                TimeShiftType::Linear if found < LEAST_SHIFT => {
+                    ("linear", format!("at least {LEAST_SHIFT:e}"))
+                }
+                TimeShiftType::Exponential if !mus.contains(&found) => {
+                    ("exponential", format!("from {:.0} to {:.0}", mus.start(), mus.end()))
                 }
                 _ => continue,
             };

@@ -16,6 +16,10 @@ pub enum TimeShiftType {
     Linear,
 }
 
+/// The least time shift `h`. The smaller it is, the more digits cancel in `1 + (h - 1) u` at `u = 1`: at 1e-17 it is 0, and
+/// noise levels are not finite.
+pub(super) const LEAST_SHIFT: f64 = 1e-6;
+
 /// `FlowMatchEulerDiscreteScheduler`. Absent fields have diffusers' defaults.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SchedulerConfig {
@@ -80,8 +84,9 @@ impl SchedulerConfig {
             },
             use_flow_sigmas: fields.flag_or("use_flow_sigmas", false)?,
         };
-        if config.shift <= 0.0 {
-            return Err(fields.wrong("shift", config.shift, "a number above 0"));
+        if config.shift < LEAST_SHIFT {
+            let expected = format!("a number of at least {LEAST_SHIFT:e}");
+            return Err(fields.wrong("shift", config.shift, &expected));
         }
         if config.use_dynamic_shifting && config.base_image_seq_len >= config.max_image_seq_len {
             let expected = format!("more than base_image_seq_len = {}", config.base_image_seq_len);

@@ -39,6 +39,9 @@ fn stands_in(bytes: &[u8]) -> Option<&'static str> {
         [0xef, 0xbb, 0xbf, ..] => Some(
             "begins with a byte order mark (BOM), as some Windows editors write it; save it as UTF-8 without BOM",
         ),
+        _ if start.iter().all(|b| *b == 0) => {
+            Some("is an unfinished download, which begins with zeros; download the file again")
+        }
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => Some(
             "is not UTF-8 but, by its first bytes, UTF-16 or UTF-32 text (with a byte order mark, BOM, or without), as \
              some Windows editors write it; save it as UTF-8 without BOM",

@@ -166,6 +166,11 @@ fn other_format(start: &[u8]) -> Option<&'static str> {
         _ if low.starts_with("<!doctype") || low.starts_with("<html") => Some(
             "a web page: the server had answered with a page (to log in, or an error); download the file again",
         ),
+        [0x1f, 0x8b, ..] => Some("a file that was compressed with gzip; unpack it first"),
+        // A length like this would be that of petabytes.
+        [..] if start.len() >= 8 && start[..8].iter().all(|b| (b' '..=b'~').contains(b)) => Some(
+            "a text: the server may have answered with an error; look into it, and download the file again",
+        ),
         _ if start.len() == 64 && start.iter().all(|b| *b == 0) => {
             Some("an unfinished download, which begins with zeros; fetch the file again")
         }
