@@ -152,6 +152,10 @@ fn apply(base: Request, args: &RequestArgs, repeats: bool) -> Result<Request> {
         // Steps are steps of plain sampling, as without --from.
         request.ralu = RaluChoice::Off;
     }
+    if repeats && args.steps.is_none() && !matches!(request.ralu, RaluChoice::Off) {
+        // A picture names the steps of plain sampling, too. Nobody asked for them.
+        request.steps = None;
+    }
     if let Some(path) = &args.regions {
         let mode = if args.regions_add { MaskMode::Add } else { MaskMode::Replace };
         request.mask = Some(read_mask(path, mode)?);
