@@ -54,3 +54,22 @@ fn what_cannot_be_read_says_why() {
     // Types of tensors that nobody asked for do not matter.
     assert!(NamedTensors::read(&file("U8", &[16], &[0; 16]), &["absent"]).unwrap().0.is_empty());
 }
+
+#[test]
+fn numbers_that_are_none_are_found_where_they_come_from() {
+    let with = |bad: f32| [1.0, bad, 2.0].map(f32::to_le_bytes).concat();
+    for (bad, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
+        let error = read(&file("F32", &[3], &with(bad))).unwrap_err();
+        let expected = format!("the given tensor initial_noise holds {shown} at number 1 (from 0)");
+        assert!(error.contains(&expected), "{error}");
+    }
+    let half = f16::INFINITY.to_le_bytes();
+    assert!(read(&file("F16", &[1], &half)).unwrap_err().contains("initial_noise holds inf"));
+    // What nobody asked for does not matter.
+    assert!(NamedTensors::read(&file("F32", &[3], &with(f32::NAN)), &["absent"]).is_ok());
+    // Nor does a run take any that were made otherwise.
+    let mut made = NamedTensors::default();
+    made.insert("prompt_embeds", &[2], vec![0.5, f32::NAN]);
+    let error = made.check_finite().unwrap_err().to_string();
+    assert!(error.contains("prompt_embeds holds NaN at number 1"), "{error}");
+}

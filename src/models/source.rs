@@ -300,7 +300,7 @@ fn out_of_range(range: &Range<u64>, len: u64, path: &str) -> SourceError {
 }
 
 #[cfg(not(target_arch = "wasm32"))]
-pub use folder::Folder;
+pub use folder::{Folder, open_file};
 
 #[cfg(not(target_arch = "wasm32"))]
 mod folder {
@@ -385,6 +385,21 @@ mod folder {
                 Err(error) => return Err(SourceError::Io { path, action: "open the file", error }),
             };
             OpenFile::new(file, path).map(Some)
+        }
+    }
+
+    /// Opens a file that belongs to no model, to be read in ranges. Fails if it is a pipe or a device, which cannot be.
+    pub fn open_file(path: &Path) -> Result<Box<dyn Blob>, SourceError> {
+        let shown = path.display().to_string();
+        // Look before opening: opening a pipe would wait for its writer.
+        let action = "open the file";
+        match fs::metadata(path) {
+            Ok(meta) if !meta.is_file() => Err(SourceError::NotAFile { path: shown }),
+            Err(error) => Err(SourceError::Io { path: shown, action, error }),
+            Ok(_) => match File::open(path) {
+                Ok(file) => Ok(Box::new(OpenFile::new(file, shown)?)),
+                Err(error) => Err(SourceError::Io { path: shown, action, error }),
+            },
         }
     }
 

@@ -54,6 +54,19 @@ pub enum Error {
         /// What this run needs.
         expected: String,
     },
+    /// A given tensor with a number that is none.
+    #[error(
+        "the given tensor {} holds {number} at number {place} (from 0); expected finite numbers: make that file again",
+        Escaped(.name)
+    )]
+    NotFiniteGiven {
+        /// Its name.
+        name: String,
+        /// What was found.
+        number: f32,
+        /// Where, in row-major order.
+        place: usize,
+    },
     /// A file of given tensors that cannot be read.
     #[error("the given tensors cannot be read: {}", Escaped(.0))]
     GivenFile(String),

@@ -6,11 +6,14 @@ use std::fmt::Display;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::Error;
-use crate::models::source::Memory;
+use crate::models::source::{Blob, Memory, Source};
 use crate::models::weights::{WeightError, Weights};
 
 /// What the bytes of a file are called while they are read.
 const FILE: &str = "tensors";
+
+/// More than this are not the tensors of a run: the noise of 4096 x 4096 pixels has 16 MiB.
+const MAX_TENSOR_BYTES: u64 = 1 << 30;
 
 /// How the numbers of a type are read: bytes of one, and its value.
 enum Read {
@@ -79,8 +82,22 @@ impl NamedTensors {
             return Err(invalid(&"it is empty"));
         }
         let source = Memory::new("").with(FILE, bytes);
-        let file = Weights::open_file(&source, FILE).map_err(|error| match error {
+        Self::read_blob(source.blob(FILE).map_err(|error| invalid(&error))?, names)
+    }
+
+    /// The same from an open file: its header and the wanted tensors are read, and nothing else.
+    ///
+    /// Refuses tensors with NaN or infinity in them, and such of more than 1 GiB.
+    pub fn read_blob(blob: Box<dyn Blob>, names: &[&str]) -> Result<Self, Error> {
+        let invalid = |reason: &dyn Display| {
+            Error::GivenFile(format!("it is not a valid safetensors file ({reason})"))
+        };
+        if blob.is_empty() {
+            return Err(invalid(&"it is empty"));
+        }
+        let file = Weights::open_blob(blob, FILE).map_err(|error| match error {
             WeightError::Header { reason, .. } => invalid(&reason),
+            WeightError::Source(error) => Error::GivenFile(error.to_string()),
             other => invalid(&other),
         })?;
         let mut tensors = BTreeMap::new();
@@ -111,7 +128,17 @@ impl NamedTensors {
                 );
                 return Err(invalid(&reason));
             }
-            let data = file.bytes(info, 0..info.n_bytes()).map_err(|error| invalid(&error))?;
+            if info.n_bytes() > MAX_TENSOR_BYTES {
+                return Err(Error::GivenFile(format!(
+                    "{name} has {} bytes (shape {:?}); no run takes more than {} MiB",
+                    info.n_bytes(),
+                    info.shape,
+                    MAX_TENSOR_BYTES >> 20
+                )));
+            }
+            let data = file
+                .bytes(info, 0..info.n_bytes())
+                .map_err(|error| Error::GivenFile(error.to_string()))?;
             let shape = info.shape.clone();
             let tensor = match read {
                 Read::Floats(width, value) => {
@@ -123,7 +150,24 @@ impl NamedTensors {
             };
             tensors.insert(name.to_owned(), tensor);
         }
-        Ok(NamedTensors(tensors))
+        let tensors = NamedTensors(tensors);
+        tensors.check_finite()?;
+        Ok(tensors)
+    }
+
+    /// Fails at the first number that is NaN or infinite: no picture comes of it.
+    pub fn check_finite(&self) -> Result<(), Error> {
+        for (name, tensor) in &self.0 {
+            let NamedTensor::F32 { data, .. } = tensor else { continue };
+            if let Some(place) = data.iter().position(|number| !number.is_finite()) {
+                return Err(Error::NotFiniteGiven {
+                    name: name.clone(),
+                    number: data[place],
+                    place,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The bytes of a safetensors file.

@@ -329,6 +329,13 @@ impl Weights {
         Ok(weights)
     }
 
+    /// Reads the header of an open safetensors file, which messages call `name`.
+    pub fn open_blob(blob: Box<dyn Blob>, name: &str) -> Result<Self> {
+        let mut weights = Self::empty(name.to_owned());
+        weights.add_blob(blob, name.into())?;
+        Ok(weights)
+    }
+
     /// A checkpoint without tensors: every tensor asked for is noted as missing, and its stand-in has the shape that
     /// was expected. Enough to plan a model that is not on this machine.
     pub fn empty(place: String) -> Self {
@@ -368,6 +375,10 @@ impl Weights {
             let sign = shown(source, &sign);
             return Err(WeightError::Unfinished { file: file.to_string(), sign });
         }
+        self.add_blob(blob, file)
+    }
+
+    fn add_blob(&mut self, blob: Box<dyn Blob>, file: Arc<str>) -> Result<()> {
         let shard = self.shards.len();
         let header = |reason| WeightError::Header { file: file.to_string(), reason };
         for info in parse_header(blob.as_ref(), &file, shard)? {

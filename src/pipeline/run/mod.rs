@@ -119,6 +119,7 @@ struct SubmittedStep {
 impl<'p> Run<'p> {
     pub(super) fn new(pipeline: &'p Pipeline, request: Request) -> Result<Self, Error> {
         let settings = Settings::resolve(&request, &pipeline.config)?;
+        request.given.check_finite()?;
         let schedule = RunSchedule::new(&settings, &pipeline.config)?;
         let mut events: VecDeque<Event> =
             settings.warnings.iter().cloned().map(Event::Warning).collect();
