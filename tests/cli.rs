@@ -552,6 +552,14 @@ fn given_tensors_replace_what_would_be_drawn() {
     let mut other_prompt = other_seed("e.png");
     succeeds(other_prompt.args(embeds).arg(&tensors));
     assert_eq!(pixels("b.png"), pixels("e.png"));
+    // NaN in the right shape: found before anything is loaded, and it is not the weights' fault.
+    let header = r#"{"initial_noise":{"dtype":"F32","shape":[1,16,8,8],"data_offsets":[0,4096]}}"#;
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(&tensors, [&length[..], header.as_bytes(), &[0xff; 4096]].concat()).expect("a file");
+    let mut bad = other_seed("d.png");
+    let expected = ["a.safetensors", "the given tensor initial_noise holds NaN at number 0"];
+    let message = fails(bad.arg("--given").arg(&tensors), 1, &expected);
+    assert!(!message.contains("loading") && !message.contains("weights"), "{message}");
     fs::write(&tensors, "nonsense").expect("a file");
     fails(other_seed("d.png").arg("--given").arg(&tensors), 1, &["a.safetensors", "safetensors"]);
     assert!(!path("d.png").exists());

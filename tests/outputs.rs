@@ -10,32 +10,13 @@ use std::path::Path;
 use std::process::Command;
 
 use command::{fails, on_adapter, stderr, succeeds};
-use picture::{MODEL, SMALL, bytes, folder, names, plain};
+use picture::{SMALL, bytes, copied_model, folder, names, plain};
 
 /// A run that fails before anything is loaded, and leaves nothing.
 #[track_caller]
 fn refused(command: &mut Command, code: i32, parts: &[&str]) {
     let message = fails(command, code, parts);
     assert!(!message.contains("loading"), "{message}");
-}
-
-/// The model's files, linked or copied.
-fn copied_model(to: &Path) -> std::path::PathBuf {
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).expect("a folder");
-        for entry in fs::read_dir(from).expect("the model") {
-            let from = entry.expect("an entry").path();
-            let to = to.join(from.file_name().expect("a name"));
-            if from.is_dir() {
-                copy(&from, &to);
-            } else {
-                fs::copy(&from, &to).expect("a copy");
-            }
-        }
-    }
-    let model = to.join("model");
-    copy(Path::new(MODEL), &model);
-    model
 }
 
 #[test]

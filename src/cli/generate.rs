@@ -53,8 +53,8 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     let settings = Settings::resolve(&request, &config)?;
     let schedule = RunSchedule::new(&settings, &config)?;
     let targets = Targets::new(args, &settings, &schedule)?;
-    targets.check(args, &model.path)?;
-    let trace = TraceFile::new(args.profile.as_ref())?;
+    let trace = TraceFile::new(args.profile.as_ref());
+    targets.check(args, &model.path, &trace)?;
     warnings.extend(request::without_effect(args, &request, &settings));
     signals::check()?;
 

@@ -9,13 +9,13 @@ use super::error::{Error, Result};
 use super::events;
 use super::files::{self, Checks};
 use super::output::shown;
+use super::profile::TraceFile;
 
 /// The names of all files that a run writes.
 pub struct Targets {
     output: Option<PathBuf>,
     tensors: Option<PathBuf>,
     stages: Option<PathBuf>,
-    trace: Option<PathBuf>,
     first_seed: u64,
     count: usize,
     n_stages: usize,
@@ -35,7 +35,6 @@ impl Targets {
             output: args.output.clone(),
             tensors: args.save_tensors.clone(),
             stages: args.stages.clone(),
-            trace: args.profile.clone().flatten(),
             first_seed: settings.seed,
             count: settings.count,
             n_stages: schedule.stages.len(),
@@ -44,7 +43,7 @@ impl Targets {
 
     /// Checks that everything can be written, and that nothing replaces another result or what `args` and `model` name
     /// to read. Makes the folder for stage pictures.
-    pub fn check(&self, args: &GenerateArgs, model: &Path) -> Result<()> {
+    pub fn check(&self, args: &GenerateArgs, model: &Path, trace: &TraceFile) -> Result<()> {
         let mut checks = Checks::default();
         let read = [
             (&args.from, "the picture of --from"),
@@ -63,11 +62,9 @@ impl Targets {
                 checks.output(&path, "the tensors")?;
             }
         }
-        if let Some(path) = &self.trace {
-            checks.output(path, "the trace")?;
-        }
+        trace.check(&mut checks)?;
         let Some(folder) = &self.stages else { return Ok(()) };
-        let is_new = make_folder(folder)?;
+        let is_new = files::make_folder(folder, "the stage pictures")?;
         let checked = self.check_stages(&mut checks, folder);
         if checked.is_err() && is_new {
             let _ = std::fs::remove_dir(folder);
@@ -109,17 +106,4 @@ impl Targets {
     fn numbered(&self, path: &Path, image: usize) -> PathBuf {
         if self.count > 1 { files::numbered(path, image) } else { path.to_path_buf() }
     }
-}
-
-/// Makes the folder for stage pictures if it is not there; gives whether it was made.
-fn make_folder(folder: &Path) -> Result<bool> {
-    if folder.exists() {
-        return Ok(false);
-    }
-    std::fs::create_dir(folder).map(|()| true).map_err(|error| {
-        Error::failed(format!(
-            "the folder {} for stage pictures cannot be made: {error}; make it first or choose another one",
-            shown(folder)
-        ))
-    })
 }

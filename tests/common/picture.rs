@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "every test binary uses another part of it")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::on_adapter;
@@ -44,6 +44,26 @@ pub fn plain(prompt: &str, output: &Path) -> Command {
 
 pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
+}
+
+/// Copies a folder with everything in it.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for name in names(from) {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(&from, &to).expect("a copy");
+        }
+    }
+}
+
+/// The fixture model's files in a folder `model` of `folder`.
+pub fn copied_model(folder: &Path) -> PathBuf {
+    let model = folder.join("model");
+    copy(Path::new(MODEL), &model);
+    model
 }
 
 /// Names of everything in a folder, sorted.

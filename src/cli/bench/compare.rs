@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::error::{Error, Result};
+use super::super::files;
 use super::super::output::shown;
 use super::super::place::Place;
 use super::report::Report;
@@ -25,10 +26,9 @@ impl<R: Report> Earlier<R> {
         let file = shown(path);
         let expected = format!("expected what `ralu bench {} --json` wrote", R::BENCH);
         let wrong = |found: String| Error::failed(format!("--compare {file}: {found}; {expected}"));
-        let bytes =
-            std::fs::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        let value: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| wrong(format!("is not JSON: {error}")))?;
+        let text = files::read_text(path).map_err(wrong)?;
+        let value: Value =
+            serde_json::from_str(&text).map_err(|error| wrong(format!("is not JSON: {error}")))?;
         match value.get("bench").and_then(Value::as_str) {
             Some(bench) if bench == R::BENCH => {}
             Some(bench) => {

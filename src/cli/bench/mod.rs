@@ -1,6 +1,7 @@
 //! `ralu bench`: measurements. A number without the adapter's name is not a result, so that comes with each.
 
 mod compare;
+mod effects;
 mod load;
 mod op;
 mod ops;
@@ -20,6 +21,7 @@ use ralu::sampling::{Preset, PresetFamily, RaluParams};
 
 use super::args::{BenchArg, BenchArgs, QualityArgs};
 use super::error::{Error, Result};
+use super::files::Checks;
 use super::place::Place;
 use super::profile::{Profiles, TraceFile};
 use super::request::{self, Asked};
@@ -54,6 +56,7 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
              quality`; leave them out or measure that",
         ));
     }
+    effects::warn_of_unused(args);
     let profile = args.profile.is_some();
     match args.what {
         BenchArg::Ops if profile => Err(Error::usage(
@@ -82,7 +85,8 @@ fn show<R: Report>(
     profiles: impl Fn(&R) -> Option<&Profiles>,
 ) -> Result<()> {
     let earlier = Earlier::read(args.compare.as_deref())?;
-    let trace = TraceFile::new(args.profile.as_ref())?;
+    let trace = TraceFile::new(args.profile.as_ref());
+    trace.check(&mut checks(args))?;
     let report = measure(args, quiet)?;
     if let Some(profiles) = profiles(&report)
         && let Some(path) = trace.write(profiles, report.place())?
@@ -91,6 +95,27 @@ fn show<R: Report>(
         output::diagnostic(&format!("trace: {}", output::shown(path)));
     }
     report::show(&report, earlier.as_ref(), args.json)
+}
+
+/// What a bench reads, so that nothing it writes can replace that.
+fn checks(args: &BenchArgs) -> Checks {
+    let mut checks = Checks::default();
+    let read = [
+        (&args.compare, "the report of --compare"),
+        (&args.request.regions, "the mask of --regions"),
+        (&args.quality.prompts, "the prompts"),
+        (&args.quality.settings, "the settings"),
+    ];
+    for (path, what) in read {
+        if let Some(path) = path {
+            checks.input(path, what);
+        }
+    }
+    // A model that cannot be opened is told of by what opens it.
+    if let Ok(model) = model::open(args.request.model.as_deref()) {
+        checks.model(&model.path);
+    }
+    checks
 }
 
 /// An open model and what is measured with it.
@@ -141,6 +166,7 @@ impl Bench {
             RunSchedule::new(&Settings::resolve(request, &config)?, &config)?;
         }
         let settings = Settings::resolve(&plain, &config)?;
+        effects::warn_of(&[&settings, &Settings::resolve(&ralu, &config)?]);
         let subject = Subject {
             config: &config,
             source: Some(&model.folder as &dyn Source),

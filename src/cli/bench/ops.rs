@@ -67,6 +67,7 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
     let planned = model::planned(model.as_deref())?;
     let config = &planned.config;
     let settings = Settings::resolve(&request, config)?;
+    super::effects::warn_of(&[&settings]);
     let schedule = RunSchedule::new(&settings, config)?;
     let dtype = match &planned.folder {
         None => StoredDType::BF16,

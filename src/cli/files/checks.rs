@@ -7,22 +7,46 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::destination::Destination;
+use super::model_files::ModelFiles;
 use super::{folder_of, temporary};
 use crate::cli::error::{Error, Result};
 use crate::cli::output::shown;
 
-/// Checks that a file called `path` can be written. `what` says whose it is.
-pub fn check_writable(path: &Path, what: &str) -> Result<()> {
-    Checks::default().output(path, what)
+/// Makes a folder for files if it is not there. `what` says which. Gives whether it was made.
+pub fn make_folder(folder: &Path, what: &str) -> Result<bool> {
+    let refused = |reason: String| {
+        Error::failed(format!("the folder of {what}, {}, {reason}", shown(folder)))
+    };
+    if folder.exists() {
+        return Ok(false);
+    }
+    if let Some(reason) = lost_link(folder) {
+        return Err(refused(reason));
+    }
+    fs::create_dir(folder).map(|()| true).map_err(|error| {
+        refused(format!("cannot be made: {error}; make it first or choose another one"))
+    })
+}
+
+/// What is wrong with a folder that is not there, if it is a link.
+fn lost_link(folder: &Path) -> Option<String> {
+    let target = fs::read_link(folder).ok()?;
+    Some(format!(
+        "is a link to {}, which is not there; make that folder, or remove the link",
+        shown(&target)
+    ))
 }
 
 /// Checks that files can be made in `folder`.
 pub fn check_folder(folder: &Path, what: &str) -> Result<()> {
     let name = shown(folder);
     match fs::metadata(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::failed(format!(
-            "the folder of {what}, {name}, does not exist; make it first or choose another one"
-        ))),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let reason = lost_link(folder).unwrap_or_else(|| {
+                "does not exist; make it first or choose another one".to_owned()
+            });
+            Err(Error::failed(format!("the folder of {what}, {name}, {reason}")))
+        }
         Err(error) => {
             Err(Error::failed(format!("the folder of {what}, {name}, cannot be used: {error}")))
         }
@@ -43,7 +67,7 @@ pub fn check_folder(folder: &Path, what: &str) -> Result<()> {
 pub struct Checks {
     /// What is read, and what it is.
     inputs: HashMap<PathBuf, String>,
-    model: Option<PathBuf>,
+    model: Option<ModelFiles>,
     /// What is written, and what it is.
     outputs: HashMap<OsString, String>,
     folders: HashSet<PathBuf>,
@@ -60,7 +84,7 @@ impl Checks {
 
     /// Notes the folder of the model.
     pub fn model(&mut self, folder: &Path) {
-        self.model = folder.canonicalize().ok();
+        self.model = Some(ModelFiles::find(folder));
     }
 
     /// Checks that a file can be written that no earlier one is. `what` says whose it is.
@@ -86,9 +110,14 @@ impl Checks {
                 shown(path)
             )));
         }
-        if self.is_of_model(path) || self.is_of_model(&file) {
+        if self.model.as_ref().is_some_and(|model| model.changes_with(path, &file)) {
+            let does = if file.exists() {
+                "would replace a file of the model"
+            } else {
+                "would be taken for a file of the model"
+            };
             return Err(Error::usage(format!(
-                "{what} {} would replace a file of the model; choose another name",
+                "{what} {} {does}; choose a name outside of the model folder",
                 shown(path)
             )));
         }
@@ -103,16 +132,6 @@ impl Checks {
             ))),
             None => Ok(()),
         }
-    }
-
-    /// Whether a file is there that a model consists of.
-    fn is_of_model(&self, path: &Path) -> bool {
-        let (Some(model), Some(name)) = (&self.model, path.file_name()) else { return false };
-        let Ok(folder) = folder_of(path).canonicalize() else { return false };
-        let Ok(inside) = folder.strip_prefix(model) else { return false };
-        let is_part = !inside.as_os_str().is_empty() || name == "model_index.json";
-        let is_picture = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("png"));
-        is_part && !is_picture && path.exists()
     }
 }
 

@@ -97,7 +97,7 @@ fn stream(_: &Path, _: &Metadata) -> Result<Destination, String> {
 }
 
 /// Where a chain of links ends that leads to nothing.
-fn follow(mut path: PathBuf) -> io::Result<PathBuf> {
+pub fn follow(mut path: PathBuf) -> io::Result<PathBuf> {
     for _ in 0..MAX_LINKS {
         match fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_symlink() => {

@@ -2,6 +2,8 @@
 
 mod checks;
 mod destination;
+mod model_files;
+mod read;
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -10,8 +12,9 @@ use std::path::{Path, PathBuf};
 use super::error::{Error, Result};
 use super::output::shown;
 use super::signals;
-pub use checks::{Checks, check_folder, check_writable};
+pub use checks::{Checks, check_folder, make_folder};
 use destination::Destination;
+pub use read::{check_regular, read_all, read_text};
 
 /// Writes `bytes` to a file of their own and renames it to `path`, so that nobody ever sees half a file. Pipes and
 /// devices are written into; what is linked to is replaced, and not the link.

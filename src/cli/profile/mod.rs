@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::error::Result;
-use super::files;
+use super::files::{self, Checks};
 use table::Table;
 
 /// Collects what a profiled run tells.
@@ -180,13 +180,14 @@ impl Profiles {
 pub struct TraceFile(Option<PathBuf>);
 
 impl TraceFile {
-    /// From `--profile[=FILE]`. Checks, before any work is done, that it can be written.
-    pub fn new(profile: Option<&Option<PathBuf>>) -> Result<Self> {
-        let path = profile.and_then(|file| file.clone());
-        if let Some(path) = &path {
-            files::check_writable(path, "the trace")?;
-        }
-        Ok(TraceFile(path))
+    /// From `--profile[=FILE]`.
+    pub fn new(profile: Option<&Option<PathBuf>>) -> Self {
+        TraceFile(profile.and_then(|file| file.clone()))
+    }
+
+    /// Checks that it can be written, and that it is none of the others.
+    pub fn check(&self, checks: &mut Checks) -> Result<()> {
+        self.0.as_deref().map_or(Ok(()), |path| checks.output(path, "the trace"))
     }
 
     /// Writes the profiles, one after the other. `place` says where they were made. Gives the file, if one is wanted.

@@ -1,16 +1,18 @@
 //! From arguments to a request.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind};
 use std::path::Path;
 
 use ralu::escape::Escaped;
 use ralu::models::layers::Precision;
+use ralu::models::source::open_file;
 use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng, Saved, png_file};
-use ralu::sampling::{MaskMode, Variant};
+use ralu::sampling::{MaskMode, Variant, ZPolicy};
 
 use super::args::{CacheArg, GenerateArgs, RaluArg, RequestArgs};
 use super::error::{Error, Result};
+use super::files;
 use super::model;
 use super::output::shown;
 
@@ -136,7 +138,11 @@ fn apply(base: Request, args: &RequestArgs, repeats: bool) -> Result<Request> {
     rules.rope_mode = args.rope_mode.or(rules.rope_mode);
     rules.region_score = args.region_score.or(rules.region_score);
     rules.jump_noise = args.jump_noise.or(rules.jump_noise);
-    request.z_policy = args.z_policy.or(request.z_policy);
+    request.z_policy = match (args.z_policy, args.stage_z) {
+        // It is the custom schedule's own that is wanted, not that of the picture.
+        (None, Some(_)) => None,
+        (asked, _) => asked.or(request.z_policy),
+    };
     if let Some(CacheArg(cache)) = &args.cache {
         request.cache.clone_from(cache);
     }
@@ -208,6 +214,15 @@ fn check_combinations(args: &RequestArgs) -> Result<()> {
                  0.3,0.45,1 --up-ratio 0.3"
             )));
         }
+        // These solve for both.
+        let solved = args.z_policy.is_some_and(|policy| policy != ZPolicy::Published);
+        let given = names(&optional, true);
+        if solved && !given.is_empty() {
+            return Err(Error::usage(format!(
+                "{given} would have no effect: --z-policy says the noise between stages, and solves for the time \
+                 shifts; leave one of them out"
+            )));
+        }
         return Ok(());
     }
     let present = names(&[needed.as_slice(), optional.as_slice()].concat(), true);
@@ -243,10 +258,10 @@ fn given_names(args: &GenerateArgs) -> Result<Vec<&str>> {
 
 fn read_given(path: &Path, names: &[&str], asked_for: bool) -> Result<NamedTensors> {
     let shown = shown(path);
-    let bytes = std::fs::read(path).map_err(|error| {
-        Error::failed(format!("the given tensors {shown} cannot be read: {error}"))
+    let file = open_file(path).map_err(|error| {
+        Error::failed(format!("the given tensors cannot be read: {}", Escaped(&error.to_string())))
     })?;
-    let tensors = NamedTensors::read(&bytes, names)
+    let tensors = NamedTensors::read_blob(file, names)
         .map_err(|error| Error::failed(format!("{shown}: {error}")))?;
     let missing: Vec<&str> =
         names.iter().copied().filter(|name| !tensors.0.contains_key(*name)).collect();
@@ -267,18 +282,15 @@ fn read_given(path: &Path, names: &[&str], asked_for: bool) -> Result<NamedTenso
 }
 
 fn read_stdin() -> Result<String> {
-    let mut bytes = Vec::new();
-    std::io::stdin()
-        .lock()
-        .take(MAX_STDIN_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Error::failed(format!("the prompt cannot be read from stdin: {error}")))?;
-    if bytes.len() as u64 > MAX_STDIN_BYTES {
-        return Err(Error::failed(format!(
-            "the prompt on stdin is longer than {} MiB; expected a sentence or two",
-            MAX_STDIN_BYTES >> 20
-        )));
-    }
+    let bytes = files::read_all(std::io::stdin().lock(), MAX_STDIN_BYTES).map_err(|error| {
+        Error::failed(match error.kind() {
+            ErrorKind::FileTooLarge => format!(
+                "the prompt on stdin is longer than {} MiB; expected a sentence or two",
+                MAX_STDIN_BYTES >> 20
+            ),
+            _ => format!("the prompt cannot be read from stdin: {error}"),
+        })
+    })?;
     let mut text = String::from_utf8(bytes).map_err(|error| {
         Error::failed(format!(
             "the prompt on stdin is not UTF-8 (first other byte at {}); convert it first",

@@ -10,6 +10,7 @@ use super::inputs::Asked;
 use super::results::{Setting, fingerprint};
 use crate::cli::args::BenchArgs;
 use crate::cli::error::{Error, Result};
+use crate::cli::files::Checks;
 use crate::cli::request;
 
 /// Plain steps that are compared if no setting is given.
@@ -43,6 +44,11 @@ impl Case {
         Ok(Case { setting, request, settings, tflops })
     }
 
+    /// The name of the folder of its pictures.
+    pub fn folder(&self) -> &str {
+        &self.setting.folder
+    }
+
     /// `error` with the setting's name.
     pub fn named(&self, error: Error) -> Error {
         named(&self.setting.name, error)
@@ -68,12 +74,13 @@ pub fn reference(shared: &Request, steps: usize, config: &ModelConfig) -> Result
     Case::new(asked, name, request, config)
 }
 
-/// The settings, each with a folder name of its own.
+/// The settings, each with a folder name of its own. Notes in `checks` what they read.
 pub fn settings(
     args: &BenchArgs,
     command_line: &[OsString],
     reference: &Case,
     config: &ModelConfig,
+    checks: &mut Checks,
 ) -> Result<Vec<Case>> {
     let asked = super::inputs::settings(args)?;
     let by_default = asked.is_empty();
@@ -81,6 +88,9 @@ pub fn settings(
     for asked in if by_default { defaults() } else { asked } {
         let name = asked.name.clone();
         let arguments = asked.arguments(command_line)?;
+        if let Some(mask) = &arguments.regions {
+            checks.input(mask, "the mask of --regions");
+        }
         let request = request::plain(&arguments).map_err(|error| named(&name, error))?.request;
         // Of the default settings, those that the model or the size does not have are left out.
         if by_default && Settings::resolve(&request, config).is_err() {

@@ -7,6 +7,7 @@ use clap::Parser;
 
 use crate::cli::args::{BenchArgs, Cli, Command, RequestArgs};
 use crate::cli::error::{Error, Result};
+use crate::cli::files;
 use crate::cli::output::shown;
 
 /// A setting as it was asked for.
@@ -105,8 +106,7 @@ pub fn lines(path: &Path, what: &str, example: &str) -> Result<Vec<String>> {
             shown(path)
         ))
     };
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| failed(format!("cannot be read: {error}")))?;
+    let text = files::read_text(path).map_err(failed)?;
     let lines: Vec<String> = text
         .trim_start_matches('\u{feff}')
         .lines()

@@ -26,7 +26,7 @@ use ralu::pipeline::{Event, NamedTensor, NamedTensors, Options, Pipeline, Reques
 use self::cases::Case;
 use self::progress::Progress;
 use self::results::{Compared, Measures, Reference, Results, Subject, Work};
-use self::store::{Made, Store};
+use self::store::{Made, Pictures, Store};
 use crate::cli::args::BenchArgs;
 use crate::cli::error::{Error, Result};
 use crate::cli::{files, memory, model, output, request, signals, tune};
@@ -54,7 +54,7 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
     if let Some(store) = &bench.store {
         bench.results.write(store.folder())?;
         let table = table::markdown(&bench.results);
-        files::write(&store.folder().join("table.md"), table.as_bytes())?;
+        files::write(&store.folder().join(store::TABLE), table.as_bytes())?;
         bench.draw_sheet(store)?;
     }
     if args.json {
@@ -93,8 +93,15 @@ impl Bench {
         let reference_steps = quality.reference_steps.unwrap_or(REFERENCE_STEPS);
         let reference = cases::reference(&shared, reference_steps, &config)?;
         let command_line: Vec<OsString> = std::env::args_os().collect();
-        let settings = cases::settings(args, &command_line, &reference, &config)?;
-        let store = quality.output.as_deref().map(Store::open).transpose()?;
+        let mut checks = super::checks(args);
+        let settings = cases::settings(args, &command_line, &reference, &config, &mut checks)?;
+        let pictures = Pictures {
+            folders: std::iter::once(&reference).chain(&settings).map(Case::folder).collect(),
+            prompts: &prompts,
+            seeds: &seeds,
+        };
+        let open = |folder| Store::open(folder, &mut checks, &pictures);
+        let store = quality.output.as_deref().map(open).transpose()?;
 
         let measured = tune::Subject {
             config: &config,
@@ -265,7 +272,7 @@ impl Bench {
             rows.push(sheet::Row { caption: format!("{}  {prompt}", i + 1), pictures });
         }
         let picture = sheet::draw(&headings, &rows, subject.width, subject.height);
-        files::write(&store.folder().join("contact.png"), &png_file::encode(&picture, None)?)
+        files::write(&store.folder().join(store::SHEET), &png_file::encode(&picture, None)?)
     }
 
     fn prompt(&self, i: usize) -> (usize, &str) {

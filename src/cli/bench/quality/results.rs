@@ -14,7 +14,7 @@ use crate::cli::output::shown;
 /// Of [`Results`].
 const FORMAT: u32 = 1;
 /// Its file in the output folder.
-const FILE: &str = "results.json";
+pub const FILE: &str = "results.json";
 
 /// One run of the bench, finished or not.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -177,12 +177,11 @@ impl Results {
     pub fn resume(&mut self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
         let shown = shown(&path);
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            other => {
-                other.map_err(|error| Error::failed(format!("{shown} cannot be read: {error}")))?
-            }
-        };
+        if !path.exists() {
+            return Ok(());
+        }
+        let text =
+            files::read_text(&path).map_err(|reason| Error::failed(format!("{shown} {reason}")))?;
         let earlier: Results = serde_json::from_str(&text).map_err(|error| {
             Error::failed(format!(
                 "{shown} does not hold results of this bench ({error}); choose another folder or remove it"

@@ -6,10 +6,17 @@ use image::RgbImage;
 use ralu::pipeline::{NamedTensor, NamedTensors, Picture, png_file};
 
 use super::cases::slug;
+use super::results::FILE;
 use crate::cli::error::{Error, Result};
-use crate::cli::files;
+use crate::cli::files::{self, Checks};
 use crate::cli::output::shown;
 
+/// The table of the results.
+pub const TABLE: &str = "table.md";
+/// All pictures on one.
+pub const SHEET: &str = "contact.png";
+/// What all files are, in messages.
+const RESULTS: &str = "the results";
 /// Of the final latents.
 const LATENTS: &str = "latents";
 
@@ -20,19 +27,53 @@ pub struct Made {
     pub latents: Vec<f32>,
 }
 
+/// All pictures of a comparison.
+pub struct Pictures<'a> {
+    /// Of the reference, which keeps latents too, and of each setting.
+    pub folders: Vec<&'a str>,
+    pub prompts: &'a [String],
+    pub seeds: &'a [u64],
+}
+
 /// Where results are kept.
 pub struct Store {
     folder: PathBuf,
 }
 
 impl Store {
-    /// Makes the folder if need be, and checks that it can be written to.
-    pub fn open(folder: &Path) -> Result<Self> {
-        if !folder.exists() {
-            make_folder(folder)?;
+    /// Makes the folder if need be, and checks that everything can be written that belongs into it.
+    pub fn open(folder: &Path, checks: &mut Checks, pictures: &Pictures<'_>) -> Result<Self> {
+        let is_new = files::make_folder(folder, RESULTS)?;
+        let store = Store { folder: folder.to_path_buf() };
+        let checked = store.check(checks, pictures);
+        if checked.is_err() && is_new {
+            let _ = std::fs::remove_dir(folder);
         }
-        files::check_folder(folder, "the results")?;
-        Ok(Store { folder: folder.to_path_buf() })
+        checked.map(|()| store)
+    }
+
+    fn check(&self, checks: &mut Checks, pictures: &Pictures<'_>) -> Result<()> {
+        files::check_folder(&self.folder, RESULTS)?;
+        for name in [FILE, TABLE, SHEET] {
+            checks.output(&self.folder.join(name), RESULTS)?;
+        }
+        for (i, setting) in pictures.folders.iter().enumerate() {
+            let folder = self.folder.join(setting);
+            // It is made when its first picture is.
+            if folder.symlink_metadata().is_err() {
+                continue;
+            }
+            for (number, prompt) in pictures.prompts.iter().enumerate() {
+                for &seed in pictures.seeds {
+                    let path = self.path(setting, (number, prompt), seed);
+                    checks.output(&path, RESULTS)?;
+                    if i == 0 {
+                        checks.output(&path.with_extension("safetensors"), RESULTS)?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Itself.
@@ -59,7 +100,7 @@ impl Store {
         picture: &Picture,
     ) -> Result<()> {
         let path = self.path(setting, prompt, seed);
-        make_folder(&self.folder.join(setting))?;
+        files::make_folder(&self.folder.join(setting), RESULTS)?;
         files::write(&path, &png_file::encode(picture, None)?)
     }
 
@@ -112,21 +153,9 @@ impl Store {
     }
 }
 
-fn make_folder(folder: &Path) -> Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    std::fs::create_dir(folder).map_err(|error| {
-        Error::failed(format!(
-            "the folder {} cannot be made: {error}; make it first or choose another one",
-            shown(folder)
-        ))
-    })
-}
-
 /// The bytes of a file; `None` if it is not there.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
+    match files::check_regular(path).and_then(|()| std::fs::read(path)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::failed(format!("{} cannot be read: {error}", shown(path)))),
