@@ -91,7 +91,7 @@ fn a_picture_that_was_rewritten_is_drawn_again() {
 /// Made by version 0.1.0, with its request in iTXt.
 #[test]
 fn a_picture_of_an_older_version_is_planned_again() {
-    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/strip/3-result.png");
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/picture-0.1.png");
     assert!(
         chunks(&bytes(&old))
             .iter()
