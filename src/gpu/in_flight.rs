@@ -32,7 +32,7 @@ const OVERLONG_SECONDS: f64 = 1.0;
 const MAX_GROWTH: f64 = 64.0;
 
 /// The submissions of one start of a program, or of several; see [`Gpu::finish`]. What goes wrong in them is told to the
-/// holder of the ticket, whoever else waits on the same queue.
+/// holder of the ticket, even if another run waits for the same queue.
 #[derive(Clone, Debug, Default)]
 pub struct Ticket {
     /// The number of the last submission.

@@ -76,7 +76,7 @@ pub struct Checks {
 impl Checks {
     /// Notes a file that is read. `what` says which.
     pub fn input(&mut self, path: &Path, what: &str) {
-        // A file that is not there is told of by whoever reads it.
+        // The code that reads a missing file reports it.
         if let Ok(path) = path.canonicalize() {
             self.inputs.insert(path, what.to_owned());
         }
