@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release --example generate -- "a fox on a purple background" fox.png`
 
+use ralu::checkpoint::source::Folder;
 use ralu::gpu::{AdapterChoice, Gpu};
-use ralu::models::source::Folder;
 use ralu::pipeline::{Event, Options, Picture, Pipeline, Request};
 
 pub async fn draw(request: Request) -> Result<Picture, Box<dyn std::error::Error>> {

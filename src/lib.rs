@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use ralu::gpu::{AdapterChoice, Gpu};
-//! use ralu::models::source::Folder;
+//! use ralu::checkpoint::source::Folder;
 //! use ralu::pipeline::{Event, Options, Picture, Pipeline, Request};
 //!
 //! pub async fn draw(request: Request) -> Result<Picture, Box<dyn std::error::Error>> {
@@ -33,11 +33,13 @@
 //!
 //! - [`pipeline`] is all that a program needs: requests in, events and pictures out.
 //! - [`sampling`] holds the algorithms as pure numbers: schedules, regions, noise.
+//! - [`checkpoint`] reads models' files, [`text`] turns text into token ids.
 //! - [`models`], [`ops`], [`tensor`] and [`gpu`] are the engine, public for tinkerers and not yet stable.
 //!
 //! The library never blocks, prints, or reads the environment. It has one thread, which polls the device while a future
 //! waits for it under an executor that does not.
 
+pub mod checkpoint;
 pub mod escape;
 pub mod gpu;
 pub mod models;
@@ -45,3 +47,5 @@ pub mod ops;
 pub mod pipeline;
 pub mod sampling;
 pub mod tensor;
+pub mod text;
+mod turns;

@@ -4,8 +4,8 @@
 
 use std::path::PathBuf;
 
-use ralu::models::source::Memory;
-use ralu::pipeline::tokens::{ClipTokenizer, Encoded, T5Tokenizer, TokenError};
+use ralu::checkpoint::source::Memory;
+use ralu::text::{ClipTokenizer, Encoded, T5Tokenizer, TokenError};
 use serde_json::{Map, Value, json};
 
 const CONFIG: &str = "tokenizer_config.json";

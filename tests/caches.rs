@@ -7,8 +7,8 @@ mod common;
 
 use std::path::PathBuf;
 
+use ralu::checkpoint::source::Folder;
 use ralu::gpu::block_on;
-use ralu::models::source::Folder;
 use ralu::pipeline::{
     Event, ImageReport, NamedTensor, NamedTensors, Options, Pipeline, RaluChoice, Request,
 };

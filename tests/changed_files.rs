@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use pollster::block_on;
-use ralu::models::source::{Folder, Source, SourceError};
+use ralu::checkpoint::source::{Folder, Source, SourceError};
 use ralu::pipeline::{Event, Options, Pipeline, RaluChoice, Request, Run};
 
 const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";

@@ -5,8 +5,8 @@ mod common;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ralu::checkpoint::source::Folder;
 use ralu::gpu::block_on_while;
-use ralu::models::source::Folder;
 use ralu::pipeline::{
     Checkpoint, Event, Options, Picture, Pipeline, RaluChoice, Request, Run, Settings,
 };

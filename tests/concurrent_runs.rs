@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
 
 use pollster::block_on;
-use ralu::models::source::Folder;
+use ralu::checkpoint::source::Folder;
 use ralu::pipeline::{Error, Event, Options, Picture, Pipeline, RaluChoice, Request, Run};
 use ralu::sampling::Preset;
 

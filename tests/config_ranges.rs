@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
+use ralu::checkpoint::source::{Folder, Memory, Source};
 use ralu::models::config::ModelConfig;
-use ralu::models::source::{Folder, Memory, Source};
 use ralu::pipeline::{Request, RunSchedule, Settings};
 use serde_json::{Value, json};
 

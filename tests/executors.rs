@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use ralu::checkpoint::source::Folder;
 use ralu::gpu::block_on;
-use ralu::models::source::Folder;
 use ralu::pipeline::{Event, Options, Pipeline, RaluChoice, Request, Run};
 
 /// What README and the library's first page show.

@@ -7,9 +7,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::f16;
+use ralu::checkpoint::source::Folder;
 use ralu::gpu::{Gpu, block_on_while};
 use ralu::models::layers::Precision;
-use ralu::models::source::Folder;
 use ralu::pipeline::{Error, Event, ImageReport, Options, Picture, Pipeline, RaluChoice, Request};
 use ralu::sampling::Preset;
 use ralu::tensor::MatmulKernel;

@@ -6,8 +6,8 @@ use std::cell::Cell;
 use std::mem::{Discriminant, discriminant};
 use std::path::PathBuf;
 
+use ralu::checkpoint::source::Folder;
 use ralu::gpu::{Gpu, SHADER_FILES, block_on_while};
-use ralu::models::source::Folder;
 use ralu::pipeline::{
     Error, Event, NamedTensors, Options, Picture, Pipeline, RaluChoice, Recovery, Request, Run,
 };

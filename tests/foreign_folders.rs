@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ralu::models::source::{Folder, Memory, Source};
-use ralu::models::weights::Weights;
+use ralu::checkpoint::source::{Folder, Memory, Source};
+use ralu::checkpoint::weights::Weights;
 use ralu::pipeline::check_model;
 use serde_json::{Value, json};
 

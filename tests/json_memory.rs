@@ -4,10 +4,10 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ralu::checkpoint::source::{Memory, Source, SourceError};
+use ralu::checkpoint::weights::Weights;
 use ralu::models::config::{GenerationConfig, ModelIndex, SchedulerConfig, VaeConfig};
-use ralu::models::source::{Memory, Source, SourceError};
-use ralu::models::weights::Weights;
-use ralu::pipeline::tokens::{ClipTokenizer, T5Tokenizer};
+use ralu::text::{ClipTokenizer, T5Tokenizer};
 
 /// Counts the bytes that are allocated, and the most that ever were.
 struct Counting;

@@ -6,19 +6,19 @@
 
 use std::path::PathBuf;
 
+use ralu::checkpoint::source::{Folder, Memory, Source, SourceError};
+use ralu::checkpoint::weights::*;
 use ralu::models::builtin;
 use ralu::models::config::*;
 use ralu::models::cost::{self, Flops, Parameters};
 use ralu::models::layers::{LoadContext, Loader, Precision};
 use ralu::models::position_table::Between;
 use ralu::models::sd3::Sd3;
-use ralu::models::source::{Folder, Memory, Source, SourceError};
-use ralu::models::weights::*;
 use ralu::pipeline::check_model;
-use ralu::pipeline::tokens::*;
 use ralu::sampling::layout::table_positions;
 use ralu::sampling::{Grid, TokenLayout};
 use ralu::tensor::ResidentIds;
+use ralu::text::*;
 
 fn repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)

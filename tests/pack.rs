@@ -5,10 +5,10 @@ mod common;
 use std::collections::BTreeMap;
 
 use half::{bf16, f16};
+use ralu::checkpoint::pack::Packer;
+use ralu::checkpoint::source::Memory;
+use ralu::checkpoint::weights::{Manifest, Weights, first_not_finite};
 use ralu::models::layers::{LoadContext, Loader, Precision, Upload};
-use ralu::models::pack::Packer;
-use ralu::models::source::Memory;
-use ralu::models::weights::{Manifest, Weights, first_not_finite};
 use ralu::tensor::{ResidentIds, Storage};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 

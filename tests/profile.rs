@@ -8,10 +8,10 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 
 use common::Lab;
+use ralu::checkpoint::source::Folder;
 use ralu::gpu::{
     AdapterChoice, Error, Gpu, LimitsPolicy, Program, ProgramTimes, SlotPool, block_on,
 };
-use ralu::models::source::Folder;
 use ralu::ops::euler_step;
 use ralu::pipeline::{
     Event, NamedTensor, Options, Pipeline, RaluChoice, Request, StageEnd, StepDone,

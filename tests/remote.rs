@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use ralu::models::source::{LocalFuture, Origin, Remote, Source, SourceError, read};
-use ralu::models::weights::Weights;
+use ralu::checkpoint::source::{LocalFuture, Origin, Remote, Source, SourceError, read};
+use ralu::checkpoint::weights::Weights;
 
 /// Files, of which some are too large to exist, and a record of what was asked.
 #[derive(Clone, Default)]

@@ -4,8 +4,8 @@ mod common;
 
 use std::path::PathBuf;
 
+use ralu::checkpoint::source::{Folder, Source};
 use ralu::gpu::{Counters, block_on};
-use ralu::models::source::{Folder, Source};
 use ralu::pipeline::plan::plan;
 use ralu::pipeline::{Event, NamedTensor, Options, Part, Pipeline, RaluChoice, Request, Settings};
 

@@ -5,9 +5,9 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
+use ralu::checkpoint::source::{Folder, Memory, Source};
 use ralu::gpu::block_on;
 use ralu::models::builtin;
-use ralu::models::source::{Folder, Memory, Source};
 use ralu::pipeline::{
     Event, NamedTensor, NamedTensors, Options, Pipeline, RaluChoice, Request, Rng,
 };

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use ralu::models::source::{Folder, Memory, Source};
-use ralu::pipeline::tokens::ClipTokenizer;
+use ralu::checkpoint::source::{Folder, Memory, Source};
+use ralu::text::ClipTokenizer;
 use serde_json::{Value, json};
 
 /// flux-a's CLIP tokenizer with these tokens added.

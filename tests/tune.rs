@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use command::{json, succeeds, tuned_on_adapter};
+use ralu::checkpoint::source::{Folder, Source};
 use ralu::gpu::{AdapterChoice, Gpu, LimitsPolicy, block_on};
 use ralu::models::config::ModelConfig;
 use ralu::models::layers::Precision;
-use ralu::models::source::{Folder, Source};
 use ralu::pipeline::tune::{Tuner, TuningEvent, TuningRecord};
 use ralu::pipeline::{Event, NamedTensor, Options, Pipeline, RaluChoice, Request, Settings};
 use ralu::tensor::{MatmulKernel, RowClass, Tuning};

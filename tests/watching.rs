@@ -5,8 +5,8 @@ mod common;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use ralu::checkpoint::source::Folder;
 use ralu::gpu::{AdapterChoice, Gpu, block_on, describe, device_descriptor};
-use ralu::models::source::Folder;
 use ralu::pipeline::{
     Event, FirstStage, LatentColors, Mask, Options, Picture, PictureKind, Pipeline, RaluChoice,
     Request,

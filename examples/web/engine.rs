@@ -3,9 +3,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use ralu::checkpoint::source::Remote;
 use ralu::gpu::{AdapterChoice, AdapterPreference, LimitsPolicy};
 use ralu::models::layers::Precision;
-use ralu::models::source::Remote;
 use ralu::pipeline::Options;
 use serde::Deserialize;
 use wasm_bindgen::prelude::*;

@@ -1,11 +1,11 @@
 //! Errors as JavaScript has them: an `Error` with a `code` that programs can ask for.
 
+use ralu::checkpoint::source::SourceError;
+use ralu::checkpoint::weights::WeightError;
 use ralu::escape::escape;
 use ralu::gpu;
-use ralu::models::source::SourceError;
-use ralu::models::weights::WeightError;
 use ralu::pipeline::Error;
-use ralu::pipeline::tokens::TokenError;
+use ralu::text::TokenError;
 use wasm_bindgen::JsValue;
 
 /// An `Error` called `RaluError`.

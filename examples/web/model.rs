@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use ralu::checkpoint::source::Remote;
 use ralu::gpu::{self, AdapterChoice, AdapterReport, Gpu};
-use ralu::models::source::Remote;
 use ralu::pipeline::{Error, Options, Pipeline, Recovery};
 
 /// An open model, and how to open its device again.

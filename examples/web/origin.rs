@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use js_sys::{Promise, Uint8Array};
-use ralu::models::source::{LocalFuture, Origin};
+use ralu::checkpoint::source::{LocalFuture, Origin};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 

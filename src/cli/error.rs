@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use ralu::checkpoint::{source::SourceError, weights::WeightError};
 use ralu::escape::escape;
-use ralu::models::{config::ConfigError, source::SourceError, weights::WeightError};
+use ralu::models::config::ConfigError;
 use ralu::{gpu, pipeline, sampling};
 
 use super::output;

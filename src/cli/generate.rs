@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use ralu::checkpoint::source::Source;
 use ralu::escape::Escaped;
 use ralu::gpu::{Gpu, block_on_while, human_bytes};
 use ralu::models::config::ModelConfig;
-use ralu::models::source::Source;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
 use ralu::pipeline::{

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ralu::checkpoint::source::{Folder, Source};
+use ralu::checkpoint::weights::Weights;
 use ralu::escape::{Escaped, escape};
 use ralu::gpu::human_bytes;
 use ralu::models::config::{Folders, ModelConfig, ModelIndex, stem};
-use ralu::models::source::{Folder, Source};
-use ralu::models::weights::Weights;
 use ralu::models::{builtin, cost::Parameters};
 use ralu::pipeline::check_model;
 use serde::Serialize;

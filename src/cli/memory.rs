@@ -1,9 +1,9 @@
 //! Refuses runs that a software adapter cannot hold: its memory is the machine's, and the system would kill us
 //! without a word.
 
+use ralu::checkpoint::source::Source;
 use ralu::gpu::{Gpu, human_bytes};
 use ralu::models::config::ModelConfig;
-use ralu::models::source::Source;
 use ralu::pipeline::plan::plan;
 use ralu::pipeline::{Options, Settings};
 

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use ralu::checkpoint::source::{Folder, Source};
 use ralu::escape::Escaped;
 use ralu::models::builtin;
 use ralu::models::config::ModelConfig;
-use ralu::models::source::{Folder, Source};
 
 use super::error::{Error, Result};
 

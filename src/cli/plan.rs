@@ -1,7 +1,7 @@
 //! `ralu plan`: what a run would do.
 
+use ralu::checkpoint::source::Source;
 use ralu::escape::Escaped;
-use ralu::models::source::Source;
 use ralu::pipeline::plan::{Caps, plan};
 use ralu::pipeline::{Options, Settings, check_model};
 

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use ralu::checkpoint::source::Source;
 use ralu::escape::Escaped;
 use ralu::gpu::{AdapterChoice, Gpu, block_on_while};
 use ralu::models::config::ModelConfig;
 use ralu::models::layers::Precision;
-use ralu::models::source::Source;
 use ralu::pipeline::Settings;
 use ralu::pipeline::tune::{KernelSeconds, Tuner, TuningEvent, TuningRecord, usual_seconds};
 use serde_json::json;

@@ -12,8 +12,8 @@ use std::rc::Rc;
 use web_time::Instant;
 
 use super::signal::Signal;
-use super::turn::turn;
 use super::{Error, Faults, Gpu};
+use crate::turns::yield_now;
 
 /// What error scopes have caught, as soon as it is known.
 pub(super) type Caught = Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
@@ -134,7 +134,7 @@ impl Gpu {
         while self.in_flight.slices.borrow().len() > QUEUED {
             self.retire_oldest().await?;
         }
-        turn().await;
+        yield_now().await;
         ticket.outcome()
     }
 

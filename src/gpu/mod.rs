@@ -25,7 +25,6 @@ mod read_back;
 mod shader;
 mod signal;
 mod store;
-mod turn;
 mod uploads;
 
 pub use adapters::{
@@ -42,7 +41,6 @@ pub use program::{Program, SlotPool};
 pub use read_back::ReadBack;
 pub use shader::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
 pub use store::Store;
-pub(crate) use turn::{Turns, at_once};
 pub use uploads::Uploads;
 
 use std::cell::{Cell, RefCell};
@@ -322,7 +320,7 @@ impl Gpu {
     /// Fails if the device was lost: to be asked when something that it should do has failed. A browser says that
     /// before it tells of the loss, in a later turn.
     pub(crate) async fn check_lost(&self) -> Result<(), Error> {
-        turn::turn().await;
+        crate::turns::yield_now().await;
         self.ask_for_loss()?;
         self.check()
     }

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::profile::{Kernel, Timing};
-use super::turn::Turns;
 use super::{Buffer, Error, Gpu, PARAMS_BYTES, Store, Ticket};
 use crate::tensor::{
     Access, BufferRef, Command, Dispatch, MemoryPlan, Recording, ResidentId, plan_memory,
 };
+use crate::turns::Turns;
 
 /// Buffers that programs share for their temporaries, largest first.
 ///
@@ -207,7 +207,7 @@ impl Program {
         let mut offset = 0;
         let turns = Turns::new();
         for command in &recording.commands {
-            turns.due().await;
+            turns.yield_if_due().await;
             match command {
                 Command::Dispatch(dispatch) => {
                     let (accesses, places): (Vec<_>, Vec<_>) = dispatch

@@ -7,7 +7,7 @@
 use super::config::{ClipAct, ClipConfig};
 use super::layers::Loader;
 use super::t5::embed_rows;
-use super::weights::{TensorInfo, WeightError, Weights};
+use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
 use crate::ops::{
     Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Weights as Shares, Write,
     attention, combine, linear, linear_into, norm, norm_into,

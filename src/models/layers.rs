@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt::Display;
 use std::rc::Rc;
 
-use super::weights::{StoredDType, TensorInfo, WeightPath};
+use crate::checkpoint::weights::{StoredDType, TensorInfo, WeightPath};
 use crate::ops::{Activation, Conv2d, Epilogue, LinearLayer, Write, linear, linear_into};
 use crate::tensor::{PackedWeight, Resident, ResidentIds, Storage, Tensor};
 

@@ -11,12 +11,11 @@ pub mod config;
 pub mod cost;
 pub mod denoiser;
 pub mod flux;
-pub(crate) mod json;
 pub mod layers;
-pub mod pack;
 pub mod position_table;
 pub mod sd3;
-pub mod source;
 pub mod t5;
 pub mod vae;
-pub mod weights;
+
+/// Where a model's files are: [`crate::checkpoint::source`].
+pub use crate::checkpoint::source;

@@ -9,7 +9,7 @@
 
 use super::config::Sd3Config;
 use super::layers::Loader;
-use super::weights::{StoredDType, TensorInfo, WeightError, Weights};
+use crate::checkpoint::weights::{StoredDType, TensorInfo, WeightError, Weights};
 
 /// Where the table is, and what its formula depends on.
 pub struct PositionTable {

@@ -5,7 +5,7 @@
 
 use super::config::T5Config;
 use super::layers::Loader;
-use super::weights::{TensorInfo, WeightError, Weights};
+use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
 use crate::ops::{
     Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Write, attention, linear,
     linear_into, norm, norm_into,

@@ -1,13 +1,13 @@
 //! Everything that can go wrong in a run.
 
+use crate::checkpoint::source::SourceError;
+use crate::checkpoint::weights::WeightError;
 use crate::escape::Escaped;
 use crate::gpu;
 use crate::models::config::ConfigError;
-use crate::models::source::SourceError;
-use crate::models::weights::WeightError;
-use crate::pipeline::tokens::TokenError;
 use crate::sampling;
 use crate::tensor::Blocks;
+use crate::text::TokenError;
 
 /// An error of a run. Each says what was found, what was expected and what to do.
 #[derive(Debug, thiserror::Error)]

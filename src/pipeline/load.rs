@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 
 use super::kept::Kept;
 use super::loading::{Loading, Residency};
-use super::tokens::{self, TokenizerFiles};
 use super::{Error, Event, LatentColors, Part, Request, Run, Settings};
-use crate::gpu::{Gpu, SlotPool, Store, Turns, at_once};
+use crate::checkpoint::source::{Source, read};
+use crate::checkpoint::weights::{Manifest, Weights};
+use crate::gpu::{Gpu, SlotPool, Store};
 use crate::models::clip::Clip;
 use crate::models::config::{ModelConfig, TransformerConfig, stem};
 use crate::models::denoiser::Denoiser;
@@ -14,12 +15,12 @@ use crate::models::flux::Flux;
 use crate::models::layers::{LoadContext, Loader, Precision, Upload};
 use crate::models::position_table::Between;
 use crate::models::sd3::Sd3;
-use crate::models::source::{Source, read};
 use crate::models::t5::T5;
 use crate::models::vae::VaeDecoder;
-use crate::models::weights::{Manifest, Weights};
 use crate::ops::MAX_HEAD_DIM;
 use crate::tensor::{ResidentId, ResidentIds};
+use crate::text::{self as tokens, TokenizerFiles};
+use crate::turns::{Turns, complete_at_once};
 
 /// How a model is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -163,7 +164,7 @@ impl AllTokenizerFiles {
 impl Tokenizers {
     fn open(source: &dyn Source, config: &ModelConfig) -> Result<Self, Error> {
         let files = AllTokenizerFiles::read(source, config)?;
-        at_once(Tokenizers::parse(&files, config, &Turns::none()))
+        complete_at_once(Tokenizers::parse(&files, config, &Turns::none()))
     }
 
     async fn parse(
@@ -379,7 +380,7 @@ impl Pipeline {
         let files = read(from, || AllTokenizerFiles::read(from, &config)).await?;
         let tokenizers = Tokenizers::parse(&files, &config, &turns).await?;
         drop(files);
-        turns.due().await;
+        turns.yield_if_due().await;
         let limit = gpu.caps().max_binding_bytes;
         let open = || Parts::open_with_ids(from, &config, options, limit);
         let (ids, parts) = read(from, open).await?;

@@ -2,11 +2,12 @@
 
 use super::load::Pipeline;
 use super::{Error, Event, Part};
-use crate::gpu::{Turns, Uploads};
+use crate::checkpoint::pack::Packer;
+use crate::checkpoint::source::read;
+use crate::checkpoint::weights::Weights;
+use crate::gpu::Uploads;
 use crate::models::layers::Upload;
-use crate::models::pack::Packer;
-use crate::models::source::read;
-use crate::models::weights::Weights;
+use crate::turns::Turns;
 
 /// Bytes uploaded between two progress events.
 const BYTES_PER_EVENT: u64 = 64 << 20;
@@ -124,7 +125,7 @@ impl<'p> Loading<'p> {
                         let bytes = packer.packed();
                         uploads.write(gpu, store, weight.id, i, offset, bytes).await?;
                         offset += bytes.len() as u64;
-                        turns.due().await;
+                        turns.yield_if_due().await;
                     }
                 }
             }

@@ -7,7 +7,7 @@
 //! ```
 //! # pollster::block_on(async {
 //! use ralu::gpu::{AdapterChoice, Gpu};
-//! use ralu::models::source::Folder;
+//! use ralu::checkpoint::source::Folder;
 //! use ralu::pipeline::{Event, Options, Pipeline, Request};
 //!
 //! let gpu = Gpu::open(&AdapterChoice::default()).await?;
@@ -44,7 +44,6 @@ mod run;
 pub mod saved;
 mod schedule;
 mod tensors;
-pub mod tokens;
 pub mod tune;
 
 pub use error::Error;

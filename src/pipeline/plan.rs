@@ -13,11 +13,11 @@ use super::programs::{
     CacheMemory, Layout, Models, RunMemory, RunRecordings, record_clip, record_t5,
 };
 use super::{Error, Options, RunSchedule, Settings, StageKind};
+use crate::checkpoint::source::Source;
 use crate::gpu::human_bytes;
 use crate::models::config::{Family, ModelConfig};
 use crate::models::cost::{self, Flops};
 use crate::models::layers::{LoadContext, Precision};
-use crate::models::source::Source;
 use crate::sampling::cache::{self, CacheSpec, Cached};
 use crate::sampling::{RaluParams, ntdm::js_distance};
 pub use crate::tensor::Caps;

@@ -7,9 +7,9 @@ use super::kept::TextKey;
 use super::load::ModelPart;
 use super::programs::{record_clip, record_t5};
 use super::{Error, NamedTensors, Pipeline, Settings};
+use crate::checkpoint::source::read;
 use crate::models::clip::Clip;
 use crate::models::config::Family;
-use crate::models::source::read;
 use crate::models::t5::T5;
 use crate::tensor::Blocks;
 

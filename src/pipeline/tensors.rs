@@ -6,8 +6,8 @@ use std::fmt::Display;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::Error;
-use crate::models::source::{Blob, Memory, Source};
-use crate::models::weights::{WeightError, Weights};
+use crate::checkpoint::source::{Blob, Memory, Source};
+use crate::checkpoint::weights::{WeightError, Weights};
 
 /// What the bytes of a file are called while they are read.
 const FILE: &str = "tensors";

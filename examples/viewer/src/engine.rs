@@ -11,8 +11,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use eframe::egui_wgpu::RenderState;
+use ralu::checkpoint::source::{Folder, Source};
 use ralu::gpu::{AdapterReport, Counters, Gpu, block_on_while, describe};
-use ralu::models::source::{Folder, Source};
 use ralu::pipeline::plan::{Plan, plan};
 use ralu::pipeline::{
     Checkpoint, Error, Event, LatentColors, MemoryUse, Options, Pipeline, Request, RunSchedule,

@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
+use ralu::checkpoint::source::Source;
 use ralu::gpu::{Error, Gpu, block_on, block_on_while};
 use ralu::models::config::ModelConfig;
 use ralu::models::layers::Precision;
-use ralu::models::source::Source;
 use ralu::pipeline::Settings;
 use ralu::pipeline::tune::{Tuner, TuningEvent, TuningRecord, usual_seconds};
 use ralu::tensor::Tuning;

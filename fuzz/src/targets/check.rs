@@ -2,19 +2,19 @@
 
 use std::fmt::Display;
 
+use ralu::checkpoint::source::Source;
+use ralu::checkpoint::weights::{Manifest, Weights};
 use ralu::escape::escape;
 use ralu::models::clip::Clip;
 use ralu::models::config::{ModelConfig, TransformerConfig, stem};
 use ralu::models::layers::{LoadContext, Loader, Precision};
 use ralu::models::sd3::Sd3;
-use ralu::models::source::Source;
 use ralu::models::t5::T5;
-use ralu::models::weights::{Manifest, Weights};
 use ralu::pipeline::plan::{Caps, plan};
-use ralu::pipeline::tokens::{ClipTokenizer, Encoded, T5Tokenizer};
 use ralu::pipeline::{Options, RaluChoice, Request, RunSchedule, Settings, check_model};
 use ralu::sampling::layout::table_crop;
 use ralu::tensor::ResidentIds;
+use ralu::text::{ClipTokenizer, Encoded, T5Tokenizer};
 
 const PROMPT: &str = "A fox's <|endoftext|> Ünïcode 狐 on 12 purple backgrounds </s> ▁";
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use arbitrary::{Result, Unstructured};
-use ralu::models::source::{Blob, Folder, Source, SourceError};
+use ralu::checkpoint::source::{Blob, Folder, Source, SourceError};
 use serde_json::Value;
 
 use super::check::keeps_its_word;

@@ -1,7 +1,7 @@
 //! Tokenizers: their files, and any text.
 
 use arbitrary::{Result, Unstructured};
-use ralu::pipeline::tokens::{ClipTokenizer, Encoded, T5Tokenizer};
+use ralu::text::{ClipTokenizer, Encoded, T5Tokenizer};
 use serde_json::{Value, json};
 
 use super::check::clean;

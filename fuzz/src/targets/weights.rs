@@ -1,7 +1,7 @@
 //! Safetensors files and the index of several.
 
 use arbitrary::{Result, Unstructured};
-use ralu::models::weights::Weights;
+use ralu::checkpoint::weights::Weights;
 
 use super::check::clean;
 use super::edits::edited;

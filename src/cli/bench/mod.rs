@@ -11,9 +11,9 @@ mod run;
 mod step;
 mod stopwatch;
 
+use ralu::checkpoint::source::Source;
 use ralu::gpu::block_on;
 use ralu::models::config::ModelConfig;
-use ralu::models::source::Source;
 use ralu::pipeline::{
     Event, Options, Pipeline, RaluChoice, Request, RunSchedule, Settings, plan::baseline_steps,
 };

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
+use ralu::checkpoint::source::Source;
+use ralu::checkpoint::weights::{StoredDType, Weights};
 use ralu::gpu::{self, Gpu, Program, SlotPool, block_on};
 use ralu::models::config::stem;
-use ralu::models::source::Source;
-use ralu::models::weights::{StoredDType, Weights};
 use ralu::pipeline::{RunSchedule, Settings};
 use ralu::tensor::{Recorder, Storage};
 use serde::{Deserialize, Serialize};

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind};
 use std::path::Path;
 
+use ralu::checkpoint::source::open_file;
 use ralu::escape::Escaped;
 use ralu::models::layers::Precision;
-use ralu::models::source::open_file;
 use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng, Saved, png_file};
 use ralu::sampling::{MaskMode, Variant, ZPolicy};
 

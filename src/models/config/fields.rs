@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::{ConfigError, Result, places};
-use crate::models::json;
-use crate::models::source::Source;
+use crate::checkpoint::json;
+use crate::checkpoint::source::Source;
 
 /// The largest size any field may have; keeps products of two far from overflow.
 const MAX_COUNT: u64 = 1 << 22;

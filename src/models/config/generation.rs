@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::Result;
 use super::fields::Fields;
 use super::ranges::{SIDES, STEPS, TEXT_LENGTHS};
-use crate::models::source::Source;
+use crate::checkpoint::source::Source;
 
 /// Optional `generation_config.json` beside `model_index.json`: the settings a model wants by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

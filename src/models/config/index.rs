@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::fields::{Fields, shortened};
 use super::{ConfigError, Family, Result};
-use crate::models::json;
-use crate::models::source::Source;
+use crate::checkpoint::json;
+use crate::checkpoint::source::Source;
 
 /// `model_index.json`: which pipeline, made of which parts.
 #[derive(Clone, Debug, PartialEq, Serialize)]

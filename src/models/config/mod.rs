@@ -21,7 +21,7 @@ mod vae;
 
 use serde::Serialize;
 
-use super::source::{Source, SourceError};
+use crate::checkpoint::source::{Source, SourceError};
 use crate::escape::Escaped;
 use fields::shown;
 use text_encoders::{clip_max_length, model_max_length};

@@ -2,26 +2,14 @@
 
 use super::ConfigError;
 use super::fields::{shortened, shown};
-use crate::models::json;
-use crate::models::source::Source;
-
-/// Endings of files that a download has not finished.
-const UNFINISHED: [&str; 8] =
-    [".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2", ".tmp", ".!qB"];
-
-/// The name of an unfinished download among the files of `dir`, or among those that the Hugging Face tools keep for it.
-pub(crate) fn unfinished(source: &dyn Source, dir: &str) -> Option<String> {
-    [dir.to_owned(), format!(".cache/huggingface/download/{dir}")].into_iter().find_map(|dir| {
-        let files = source.list(&dir).unwrap_or_default();
-        files.into_iter().find(|file| UNFINISHED.iter().any(|end| file.ends_with(end)))
-    })
-}
+use crate::checkpoint::json;
+use crate::checkpoint::source::{Source, unfinished_download};
 
 /// The error for a configuration file that is not there.
 pub(super) fn missing(source: &dyn Source, path: &str) -> ConfigError {
     let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
     let found = source.list("").unwrap_or_default();
-    let hint = match (unfinished(source, dir), path) {
+    let hint = match (unfinished_download(source, dir), path) {
         (Some(file), _) => {
             format!("; {file} is an unfinished download: fetch this part of the model again")
         }

@@ -6,7 +6,7 @@ use super::fields::Fields;
 use super::scheduler::LEAST_SHIFT;
 use super::{ConfigError, ModelConfig, Result, SchedulerConfig, TimeShiftType, TransformerConfig};
 use super::{config_of, shown};
-use crate::models::source::Source;
+use crate::checkpoint::source::Source;
 
 /// Width and height in pixels.
 pub const SIDES: RangeInclusive<usize> = 16..=8192;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Result;
 use super::fields::{Fields, quoted};
-use crate::models::source::Source;
+use crate::checkpoint::source::Source;
 
 /// CLIP's activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

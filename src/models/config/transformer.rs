@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Result;
 use super::fields::{Fields, quoted};
-use crate::models::source::Source;
+use crate::checkpoint::source::Source;
 
 /// The denoiser, by family.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Result;
 use super::fields::{Fields, quoted};
-use crate::models::source::Source;
+use crate::checkpoint::source::Source;
 
 /// `AutoencoderKL`; only the decoder's side is read.
 #[derive(Clone, Debug, PartialEq, Serialize)]

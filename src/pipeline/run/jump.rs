@@ -1,12 +1,12 @@
 //! From one of RALU's stages to the next: latents gathered, repeated and given noise.
 
 use super::Run;
-use crate::gpu::Turns;
 use crate::pipeline::event::{Event, PictureKind};
 use crate::pipeline::picture::{self, Picture};
 use crate::pipeline::programs::JumpMemory;
 use crate::pipeline::{Error, Pipeline, StageKind};
 use crate::sampling::{self, JumpNoise, Transition, Upsample};
+use crate::turns::Turns;
 
 /// Tokens whose noise is drawn between two turns: each takes some ten microseconds.
 const TOKENS_BETWEEN_TURNS: usize = 32;
@@ -49,7 +49,7 @@ impl<'p> Run<'p> {
                         kept,
                         rules.upsample,
                     ));
-                    turns.due().await;
+                    turns.yield_if_due().await;
                 }
                 noise
             }
@@ -57,7 +57,7 @@ impl<'p> Run<'p> {
         if self.collect_tensors {
             self.image.tensors.insert(&name, &shape, noise.clone());
         }
-        turns.due().await;
+        turns.yield_if_due().await;
         let (transition, noise) = match to {
             StageKind::Full => (transition.raster(), transition.sort_rows(&noise)?),
             _ => (transition, noise),
@@ -108,11 +108,11 @@ impl<'p> Run<'p> {
         let values = self.read(&programs.memory.pixels).await?;
         let turns = Turns::new();
         self.check_finite("the clean estimate of stage 2", &values).await?;
-        turns.due().await;
+        turns.yield_if_due().await;
         let planes = picture::planes(&values);
-        turns.due().await;
+        turns.yield_if_due().await;
         let planes = picture::to_unit(&planes);
-        turns.due().await;
+        turns.yield_if_due().await;
         let picture = Picture::from_planes(&planes, self.schedule.width, self.schedule.height);
         self.events.push_back(Event::StagePicture {
             image: self.image.number,

@@ -1,17 +1,17 @@
 //! Where a stage's tokens are, as the network is told.
 
 use super::Run;
-use crate::gpu::Turns;
+use crate::checkpoint::source::read;
 use crate::models::config::TransformerConfig;
 use crate::models::denoiser::Denoiser;
 use crate::models::flux::rope_table;
 use crate::models::position_table::Between;
-use crate::models::source::read;
 use crate::pipeline::event::Event;
 use crate::pipeline::programs::PositionMemory;
 use crate::pipeline::{Error, Pipeline, StageKind};
 use crate::sampling::layout::{table_crop, table_positions};
 use crate::sampling::{Grid, TokenLayout};
+use crate::turns::Turns;
 
 impl<'p> Run<'p> {
     /// Writes the positions of a stage's tokens to the GPU.
@@ -104,7 +104,7 @@ async fn rotations(axes: &[usize], n_text: usize, positions: &[[f32; 2]]) -> Vec
     let mut table = rope_table(axes, n_text, &[]);
     for some in positions.chunks(128) {
         table.extend(rope_table(axes, 0, some));
-        turns.due().await;
+        turns.yield_if_due().await;
     }
     table
 }

@@ -3,12 +3,13 @@
 use std::rc::Rc;
 
 use super::Run;
-use crate::gpu::{Program, ReadBack, Store, Turns};
+use crate::gpu::{Program, ReadBack, Store};
 use crate::models::layers::{TIME_CHANNELS, timestep_embedding};
 use crate::pipeline::kept::ProgramsKey;
 use crate::pipeline::programs::{Layout, Models, RunMemory, RunRecordings, StepRecordings};
 use crate::pipeline::{Error, Pipeline};
 use crate::tensor::{Recording, Resident, ResidentId, plan_memory};
+use crate::turns::Turns;
 
 /// The compiled programs of a run and the memory they work on.
 pub(in crate::pipeline) struct Programs {
@@ -78,14 +79,14 @@ impl<'p> Run<'p> {
         let (settings, schedule) = (&self.settings, &self.schedule);
         let turns = Turns::new();
         let recordings = RunRecordings::new(gpu.caps(), models, settings, schedule, &memory);
-        turns.due().await;
+        turns.yield_if_due().await;
         for resident in memory.residents() {
             store.create(gpu, resident).await?;
         }
         let mut plans = Vec::new();
         for recording in recordings.all() {
             plans.push(plan_memory(recording));
-            turns.due().await;
+            turns.yield_if_due().await;
         }
         let allocated_bytes = pool.reserve(gpu, &plans.iter().collect::<Vec<_>>()).await?;
 

@@ -3,11 +3,12 @@
 use web_time::Instant;
 
 use super::Run;
-use crate::gpu::{Program, Turns};
+use crate::gpu::Program;
 use crate::pipeline::Error;
 use crate::pipeline::event::{Event, PictureKind};
 use crate::pipeline::picture::{self, Picture};
 use crate::sampling::{self, EdgeMap, RaluParams, Ranking, RegionScore, TieBreak};
+use crate::turns::Turns;
 
 impl<'p> Run<'p> {
     /// Finds the tokens to refine early: score them by the clean estimate, and rank.
@@ -18,16 +19,16 @@ impl<'p> Run<'p> {
         let preview = match self.memory()?.low_pixels {
             Some(_) => {
                 let planes = self.low_estimate(stage).await?;
-                turns.due().await;
+                turns.yield_if_due().await;
                 Some((self.push_low_picture(stage, &planes), planes))
             }
             None => None,
         };
-        turns.due().await;
+        turns.yield_if_due().await;
         let (ranking, edges) = match (self.settings.rules.region_score, &preview) {
             (RegionScore::Edges, Some((_, planes))) => {
                 let edges = self.edges(planes)?;
-                turns.due().await;
+                turns.yield_if_due().await;
                 (self.rank_by_edges(&edges)?, Some(edges))
             }
             (RegionScore::Variance, _) if self.image.estimates.len() >= 2 => (
@@ -51,7 +52,7 @@ impl<'p> Run<'p> {
                 ranking.select_with_mask(mask.mode, &shares, k)
             }
         };
-        turns.due().await;
+        turns.yield_if_due().await;
         if let Some((preview, _)) = &preview {
             self.push_region_pictures(stage, preview, edges.as_ref(), &selected);
         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use web_time::Instant;
 
 use super::{ImageState, Run, SubmittedStep};
-use crate::gpu::{Program, Ticket, Turns};
+use crate::gpu::{Program, Ticket};
 use crate::models::config::Family;
 use crate::ops::{change_rows, relative_change};
 use crate::pipeline::event::{Event, StageEnd, StageStart, StepDone};
@@ -16,6 +16,7 @@ use crate::pipeline::prompt::Embedding;
 use crate::pipeline::{Error, Rng, StageKind};
 use crate::sampling::cache::{CacheRule, Decision, TaylorUpdate};
 use crate::sampling::{self, JumpNoise, RegionScore};
+use crate::turns::Turns;
 
 impl<'p> Run<'p> {
     /// Draws the initial noise.
@@ -39,7 +40,7 @@ impl<'p> Run<'p> {
                     let mut noise = vec![0.0; channels * h * w];
                     for row in 0..h {
                         sampling::initial_noise_row(seed, row, w, &mut noise);
-                        turns.due().await;
+                        turns.yield_if_due().await;
                     }
                     noise
                 }
@@ -54,7 +55,7 @@ impl<'p> Run<'p> {
             }
             _ => sampling::pack(&noise, h, w)?,
         };
-        turns.due().await;
+        turns.yield_if_due().await;
         self.write(&self.memory()?.stages[0].x, &tokens).await?;
         if self.estimates {
             self.image.latents.clone_from(&tokens);
@@ -374,17 +375,17 @@ impl<'p> Run<'p> {
         let values = self.read(&programs.memory.pixels).await?;
         let turns = Turns::new();
         self.check_finite("the decoded picture", &values).await?;
-        turns.due().await;
+        turns.yield_if_due().await;
         self.image.report.flops = self.image.flops_done + self.programs()?.decode.flops();
         self.image.report.in_f32 = self.in_f32.iter().cloned().collect();
         let planes = picture::planes(&values);
         self.learn_colors(self.schedule.stages.len() - 1, 0.0, &planes).await?;
-        turns.due().await;
+        turns.yield_if_due().await;
         let planes = picture::to_unit(&planes);
-        turns.due().await;
+        turns.yield_if_due().await;
         let (width, height) = (self.schedule.width, self.schedule.height);
         let picture = Picture::from_planes(&planes, width, height);
-        turns.due().await;
+        turns.yield_if_due().await;
         let picture = picture.crop(self.settings.width, self.settings.height);
         let tensors = if self.collect_tensors {
             let memory = self.memory()?;

@@ -18,11 +18,11 @@ use std::time::Duration;
 use web_time::Instant;
 
 use super::{Error, RunSchedule, Settings};
+use crate::checkpoint::source::Source;
+use crate::checkpoint::weights::{StoredDType, Weights};
 use crate::gpu::{Error as GpuError, Gpu, Profiler};
 use crate::models::config::{ModelConfig, stem};
 use crate::models::layers::Precision;
-use crate::models::source::Source;
-use crate::models::weights::{StoredDType, Weights};
 use crate::tensor::{Caps, Storage, Tuning};
 use contest::{Advance, Contest};
 

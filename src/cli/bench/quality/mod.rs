@@ -17,9 +17,9 @@ mod table;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
+use ralu::checkpoint::source::Source;
 use ralu::gpu::block_on_while;
 use ralu::models::config::ModelConfig;
-use ralu::models::source::Source;
 use ralu::pipeline::plan::Tflops;
 use ralu::pipeline::{Event, NamedTensor, NamedTensors, Options, Pipeline, Request, png_file};
 

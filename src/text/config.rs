@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::Result;
 use super::files::{Text, TokenizerFiles, WordFiles};
 use super::json::{elements, entries};
-use crate::models::json::{self, Name, fields, value};
+use crate::checkpoint::json::{self, Name, fields, value};
 
 /// A vocabulary and its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

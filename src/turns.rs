@@ -1,6 +1,6 @@
 //! Turns for whoever else needs this thread: in a browser the event loop, which draws the page and hears clicks.
 //!
-//! [`turn`] is the one way in which the library lets go of its thread. Work that is long on the host asks [`Turns`] in
+//! [`yield_now`] is the one way in which the library lets go of its thread. Work that is long on the host asks [`Turns`] in
 //! between, which gives one when it is due.
 
 use std::pin::pin;
@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 /// Natively that is the executor: some drivers block in `submit` instead of queueing, and then no wait ever pends. In a
 /// browser it is the event loop, which is not reached by waking: what is woken runs before the current task ends. So a
 /// message is sent to ourselves. (A timer would wait 4 ms at least, and a second in a tab that is not looked at.)
-pub(crate) async fn turn() {
+pub(crate) async fn yield_now() {
     #[cfg(not(target_arch = "wasm32"))]
     {
         let mut had_it = false;
@@ -61,7 +61,7 @@ impl Turns {
         }
     }
 
-    /// Never gives one, for callers who cannot wait: see [`at_once`].
+    /// Never gives one, for callers who cannot wait: see [`complete_at_once`].
     pub fn none() -> Self {
         Turns {
             #[cfg(target_arch = "wasm32")]
@@ -70,10 +70,10 @@ impl Turns {
     }
 
     /// Gives a turn if it is time. To be asked every few milliseconds of work.
-    pub async fn due(&self) {
+    pub async fn yield_if_due(&self) {
         #[cfg(target_arch = "wasm32")]
         if self.last.get().is_some_and(|last| last.elapsed() >= DUE) {
-            turn().await;
+            yield_now().await;
             self.last.set(Some(web_time::Instant::now()));
         }
     }
@@ -81,7 +81,7 @@ impl Turns {
 
 /// What a future gives that waits for nothing but turns, and was given [`Turns::none`].
 #[track_caller]
-pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn complete_at_once<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
         Poll::Pending => unreachable!("it waits for something"),

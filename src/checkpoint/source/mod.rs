@@ -5,7 +5,7 @@
 //! source. Nothing here knows what the bytes mean.
 //!
 //! ```
-//! use ralu::models::source::{Memory, Source};
+//! use ralu::checkpoint::source::{Memory, Source};
 //! let source = Memory::new("demo").with("vae/config.json", "{}");
 //! assert_eq!(source.text("vae/config.json").unwrap().as_deref(), Some("{}"));
 //! assert_eq!(source.text("model_index.json").unwrap(), None);
@@ -20,10 +20,12 @@ use std::sync::Arc;
 mod file;
 mod remote;
 mod text;
+mod unfinished;
 
 use crate::escape::Escaped;
 pub use remote::{LocalFuture, Origin, Remote};
 use text::{max_text_bytes, to_text};
+pub(crate) use unfinished::unfinished_download;
 
 /// A tree of named files.
 pub trait Source {

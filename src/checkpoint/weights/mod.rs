@@ -9,7 +9,7 @@
 //! tensor of a type we cannot read does not spoil the file, and duplicated names are found.
 //!
 //! ```no_run
-//! # use ralu::models::{source::Folder, weights::{Manifest, Weights}};
+//! # use ralu::checkpoint::{source::Folder, weights::{Manifest, Weights}};
 //! let folder = Folder::open("models/tiny-flux")?;
 //! let weights = Weights::open(&folder, "transformer", "diffusion_pytorch_model")?;
 //! let manifest = Manifest::new(&weights);
@@ -36,8 +36,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::config::places::unfinished;
 use super::source::{Blob, Source, SourceError};
+use crate::checkpoint::source::unfinished_download;
 use crate::escape::Escaped;
 use header::{MAX_TENSORS, parse_header};
 
@@ -300,7 +300,7 @@ impl Weights {
         }
         let files = source.list(dir)?;
         let any = |ends: &[&str]| files.iter().any(|f| ends.iter().any(|end| f.ends_with(end)));
-        let hint = if let Some(file) = unfinished(source, dir) {
+        let hint = if let Some(file) = unfinished_download(source, dir) {
             format!("; {file} is an unfinished download: fetch this part of the model again")
         } else if any(&[".gguf"]) {
             "; quantised weights (GGUF) are not supported, get this part of the model in 16 or 32 bits".into()
@@ -347,7 +347,7 @@ impl Weights {
         let map = index::read(source, path, &index)?;
         for shard in map.shards() {
             if !source.exists(&join(dir, shard)) {
-                let hint = match unfinished(source, dir) {
+                let hint = match unfinished_download(source, dir) {
                     Some(file) => format!(" ({file} is an unfinished download)"),
                     None => String::new(),
                 };

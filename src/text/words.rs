@@ -23,8 +23,8 @@ use super::files::{Text, TokenizerFiles, WordFiles};
 use super::json::{elements, entries};
 use super::pieces::Pieces;
 use super::{Encoded, Result, TokenError};
-use crate::gpu::Turns;
-use crate::models::json::{fields, value};
+use crate::checkpoint::json::{fields, value};
+use crate::turns::Turns;
 
 /// Ids above this are a damaged file.
 const MAX_ID: u32 = 1 << 24;
@@ -79,9 +79,9 @@ impl Words<BPE> {
         let (file, vocab, merges) = match &files.words {
             WordFiles::Json(file) => {
                 let fields = json_fields(file)?;
-                turns.due().await;
+                turns.yield_if_due().await;
                 let model = model_of(&fields);
-                turns.due().await;
+                turns.yield_if_due().await;
                 let vocab = model.as_ref().and_then(|model| entries(model.get("vocab")?));
                 let Some(vocab) = vocab else {
                     return Err(file.bad("expected a byte-pair model with a \"vocab\" object"));
@@ -94,7 +94,7 @@ impl Words<BPE> {
                 let mut pairs = Merges::new();
                 for (i, merge) in merges.enumerate() {
                     if i % ENTRIES == 0 {
-                        turns.due().await;
+                        turns.yield_if_due().await;
                     }
                     let pair = listed_merge(merge).ok_or_else(|| {
                         let found: String = merge.get().chars().take(60).collect();
@@ -108,14 +108,14 @@ impl Words<BPE> {
             WordFiles::Pair { vocab: file, merges: list } => {
                 let whole: &RawValue = serde_json::from_str(&file.text)
                     .map_err(|error| file.bad(error.to_string()))?;
-                turns.due().await;
+                turns.yield_if_due().await;
                 let entries = entries(whole).ok_or_else(|| file.bad("expected a JSON object"))?;
                 let vocab = read_vocab(file, entries, turns).await?;
                 let merges = read_merges(list, turns).await?;
                 (file, vocab, merges)
             }
         };
-        turns.due().await;
+        turns.yield_if_due().await;
         let largest = vocab.values().copied().max().unwrap_or(0);
         let mut model = BPE::builder().vocab_and_merges(vocab, merges);
         if let Some(unknown) = config.token("unk_token") {
@@ -126,9 +126,9 @@ impl Words<BPE> {
             .end_of_word_suffix("</w>".to_owned())
             .build()
             .map_err(|error| file.bad(error.to_string()))?;
-        turns.due().await;
+        turns.yield_if_due().await;
         let tokenizer = clip_rules(model).map_err(|error| file.bad(error.to_string()))?;
-        turns.due().await;
+        turns.yield_if_due().await;
         Self::new(tokenizer, config, file, largest)
     }
 }
@@ -139,9 +139,9 @@ impl Words<Pieces> {
     pub(super) async fn t5(files: &TokenizerFiles, config: &Config, turns: &Turns) -> Result<Self> {
         let (WordFiles::Json(file) | WordFiles::Pair { vocab: file, .. }) = &files.words;
         let fields = json_fields(file)?;
-        turns.due().await;
+        turns.yield_if_due().await;
         let model = model_of(&fields);
-        turns.due().await;
+        turns.yield_if_due().await;
         let vocab = model.as_ref().and_then(|model| elements(model.get("vocab")?));
         let Some(vocab) = vocab else {
             return Err(file.bad("expected a unigram model with a \"vocab\" list"));
@@ -149,7 +149,7 @@ impl Words<Pieces> {
         let mut pieces = Pieces::new(UNKNOWN);
         for (i, piece) in vocab.enumerate() {
             if i % ENTRIES == 0 {
-                turns.due().await;
+                turns.yield_if_due().await;
             }
             match value::<(String, f64)>(piece) {
                 Some((text, score)) if !text.is_empty() => pieces.push(text, score),
@@ -171,17 +171,17 @@ impl Words<Pieces> {
         }
         let largest = pieces.len() as u32 - 1;
         let mut tokenizer = Tokenizer::new(pieces);
-        turns.due().await;
+        turns.yield_if_due().await;
         if let Some(map) = fields.get("normalizer").and_then(|raw| character_map(raw)) {
             let map = decode_base64(&map)
                 .ok_or_else(|| file.bad("precompiled_charsmap is not base64"))?;
-            turns.due().await;
+            turns.yield_if_due().await;
             check_character_map(&map, turns)
                 .await
                 .map_err(|reason| file.bad(format!("precompiled_charsmap: {reason}")))?;
             let map = Precompiled::from(&map).map_err(|error| file.bad(error.to_string()))?;
             tokenizer.with_normalizer(Some(map));
-            turns.due().await;
+            turns.yield_if_due().await;
         }
         let mark = Metaspace::new('▁', PrependScheme::Always, true);
         let split = PreTokenizers::new(vec![WhitespaceSplit.into(), mark.into()]);
@@ -378,7 +378,7 @@ async fn read_vocab<'a>(
     let mut vocab = Vocab::new();
     for (i, (token, id)) in entries.enumerate() {
         if i % ENTRIES == 0 {
-            turns.due().await;
+            turns.yield_if_due().await;
         }
         let Some(token) = value::<String>(token) else {
             let token: String = token.get().chars().take(60).collect();
@@ -402,7 +402,7 @@ async fn read_merges(file: &Text, turns: &Turns) -> Result<Merges> {
     // The first line is "#version: 0.2"; a later line may well begin with '#'.
     for (number, line) in file.text.lines().enumerate() {
         if number % ENTRIES == 0 {
-            turns.due().await;
+            turns.yield_if_due().await;
         }
         if line.is_empty() || line.starts_with("#version") {
             continue;

@@ -7,7 +7,7 @@
 //! here; the `tokenizers` crate does the rest.
 //!
 //! ```no_run
-//! # use ralu::{models::source::Folder, pipeline::tokens::ClipTokenizer};
+//! # use ralu::{checkpoint::source::Folder, text::ClipTokenizer};
 //! let folder = Folder::open("models/tiny-flux")?;
 //! let clip = ClipTokenizer::load(&folder, "tokenizer")?;
 //! assert_eq!(clip.encode("a red apple")?.ids.len(), 77);
@@ -23,12 +23,12 @@ mod words;
 
 use std::borrow::Cow;
 
+use crate::checkpoint::source::unfinished_download;
+use crate::checkpoint::source::{Source, SourceError};
 use crate::escape::Escaped;
-use crate::gpu::{Turns, at_once};
-use crate::models::config::places::unfinished;
-use crate::models::source::{Source, SourceError};
+use crate::turns::{Turns, complete_at_once};
 use config::{Config, Kind};
-pub(super) use files::TokenizerFiles;
+pub(crate) use files::TokenizerFiles;
 use words::{ClipWords, T5Words};
 
 /// Why text cannot be turned into tokens.
@@ -103,13 +103,13 @@ impl ClipTokenizer {
     /// only those for CLIP). The result is that of transformers' fast `CLIPTokenizer`.
     pub fn load(source: &dyn Source, dir: &str) -> Result<Self> {
         let files = TokenizerFiles::clip(source, dir)?;
-        at_once(Self::parse(&files, &Turns::none()))
+        complete_at_once(Self::parse(&files, &Turns::none()))
     }
 
     /// From the files of [`TokenizerFiles::clip`]. Those of CLIP ViT-L take a tenth of a second on a slow processor.
-    pub(super) async fn parse(files: &TokenizerFiles, turns: &Turns) -> Result<Self> {
+    pub(crate) async fn parse(files: &TokenizerFiles, turns: &Turns) -> Result<Self> {
         let config = Config::parse(files, Kind::Clip)?;
-        turns.due().await;
+        turns.yield_if_due().await;
         let words = ClipWords::clip(files, &config, turns).await?;
         Ok(Self {
             bos: words.role(&config, "bos_token")?,
@@ -121,7 +121,7 @@ impl ClipTokenizer {
     }
 
     /// The same tokenizer, giving `length` ids.
-    pub(super) fn with_max_length(self, length: usize) -> Self {
+    pub(crate) fn with_max_length(self, length: usize) -> Self {
         Self { max_length: length, ..self }
     }
 
@@ -158,13 +158,13 @@ impl T5Tokenizer {
     /// Loads `DIR/tokenizer.json`.
     pub fn load(source: &dyn Source, dir: &str) -> Result<Self> {
         let files = TokenizerFiles::t5(source, dir)?;
-        at_once(Self::parse(&files, &Turns::none()))
+        complete_at_once(Self::parse(&files, &Turns::none()))
     }
 
     /// From the files of [`TokenizerFiles::t5`].
-    pub(super) async fn parse(files: &TokenizerFiles, turns: &Turns) -> Result<Self> {
+    pub(crate) async fn parse(files: &TokenizerFiles, turns: &Turns) -> Result<Self> {
         let config = Config::parse(files, Kind::T5)?;
-        turns.due().await;
+        turns.yield_if_due().await;
         let words = T5Words::t5(files, &config, turns).await?;
         Ok(Self {
             eos: words.role(&config, "eos_token")?,
@@ -203,7 +203,7 @@ fn no_file(source: &dyn Source, dir: &str, looked_for: &'static str) -> TokenErr
             0 => "nothing".into(),
             _ => found.join(", ").chars().take(200).collect(),
         },
-        hint: match unfinished(source, dir) {
+        hint: match unfinished_download(source, dir) {
             Some(file) => format!(" ({file} is an unfinished download)"),
             None => String::new(),
         },

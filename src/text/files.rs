@@ -1,7 +1,7 @@
 //! The files that a tokenizer is read from, as text.
 
 use super::{Result, TokenError, no_file, shown};
-use crate::models::source::Source;
+use crate::checkpoint::source::Source;
 
 /// A file's text.
 pub(super) struct Text {
@@ -25,7 +25,7 @@ impl Text {
 
 /// What a folder has for a tokenizer. Nothing is parsed yet, so that reading it again costs next to nothing where files
 /// have to be fetched first.
-pub(in crate::pipeline) struct TokenizerFiles {
+pub(crate) struct TokenizerFiles {
     pub(super) config: Option<Text>,
     pub(super) special: Option<Text>,
     pub(super) added: Option<Text>,

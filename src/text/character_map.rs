@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::json::elements;
-use crate::gpu::Turns;
-use crate::models::json::{fields, value};
+use crate::checkpoint::json::{fields, value};
+use crate::turns::Turns;
 
 /// The map in a `normalizer`, which is one or a sequence.
 pub(super) fn character_map(normalizer: &RawValue) -> Option<Cow<'_, str>> {
@@ -84,7 +84,7 @@ pub(super) async fn check_character_map(
     for visited in 0.. {
         let Some(node) = to_visit.pop() else { break };
         if visited % 256 == 0 {
-            turns.due().await;
+            turns.yield_if_due().await;
         }
         // Any byte may follow, in any node.
         for c in 1..=255usize {

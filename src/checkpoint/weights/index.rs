@@ -7,8 +7,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
 use super::header::MAX_TENSORS;
 use super::{Result, WeightError};
-use crate::models::json::{self, Name};
-use crate::models::source::Source;
+use crate::checkpoint::json::{self, Name};
+use crate::checkpoint::source::Source;
 
 /// More files than this are an attack or a damaged index: FLUX.1's T5 has 2, its transformer 3.
 const MAX_SHARDS: usize = 1000;

@@ -9,9 +9,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Vis
 use serde_json::value::RawValue;
 
 use super::{Result, StoredDType, TensorInfo, WeightError};
+use crate::checkpoint::json::{self, Name};
+use crate::checkpoint::source::Blob;
 use crate::escape::Escaped;
-use crate::models::json::{self, Name};
-use crate::models::source::Blob;
 
 /// More tensors than this in one file, or in one checkpoint, are an attack or a damaged file: FLUX.1 has 780.
 pub(super) const MAX_TENSORS: usize = 1 << 16;
