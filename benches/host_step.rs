@@ -28,7 +28,7 @@ fn main() -> Result<(), Failure> {
     let model = arguments.next().unwrap_or("flux.1-dev".into());
     let seconds: f64 = arguments.next().unwrap_or("2".into()).parse()?;
     let config = builtin::get(&model)
-        .ok_or_else(|| format!("{model}: not one of {}", builtin::NAMES.join(", ")))?;
+        .ok_or_else(|| format!("{model}: not one of {}", builtin::names().join(", ")))?;
     let gpu = noop()?;
     // Nothing can be learnt about the speed of a GPU that does nothing.
     gpu.assume_speed(TERAFLOPS * 1e12);

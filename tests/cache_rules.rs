@@ -771,7 +771,12 @@ fn static_decisions_are_those_of_the_rule() {
 
 #[test]
 fn flux_4x_under_each_static_rule() {
-    let stages = ralu::sampling::Preset::X4.params().resolve(1024).unwrap().stages;
+    let stages = ralu::models::flux1::PRESETS
+        .params(ralu::sampling::Preset::X4, 3.0)
+        .unwrap()
+        .resolve(1024)
+        .unwrap()
+        .stages;
     let slices: Vec<&[f64]> = stages.iter().map(|s| s.sigmas.as_slice()).collect();
     let full = |text: &str| {
         let spec = spec(text);

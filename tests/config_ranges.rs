@@ -139,17 +139,17 @@ fn sizes_of_sd3_lie_on_its_table() {
         edit(&mut files, path, &json!({"model_max_length": 40}));
     }
     let config = ModelConfig::load(&files).unwrap();
-    assert_eq!((config.clip_tokens(), config.text_tokens(64)), (40, 104));
+    assert_eq!((config.fixed_text_length(), config.text_tokens(64)), (40, 104));
 }
 
 #[test]
 fn a_length_without_limit_is_the_tables() {
     for length in [json!(1e30), json!(null), json!(77)] {
         let config = load("flux-a", TOKENIZER, &json!({"model_max_length": length})).unwrap();
-        assert_eq!(config.clip_tokens(), 77);
+        assert_eq!(config.fixed_text_length(), 77);
     }
     let config = load("flux-a", TOKENIZER, &json!({"model_max_length": 40})).unwrap();
-    assert_eq!(config.clip_tokens(), 40);
+    assert_eq!(config.fixed_text_length(), 40);
     // T5 has no table.
     load("flux-a", "tokenizer_2/tokenizer_config.json", &json!({"model_max_length": 4096}))
         .unwrap();

@@ -42,7 +42,8 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "models",
-        may_use: &["checkpoint", "escape", "ops", "tensor"],
+        // Presets and schedules are a family's facts.
+        may_use: &["checkpoint", "escape", "ops", "sampling", "tensor", "text"],
         crates: &["serde", "serde_json"],
     },
     Layer { name: "sampling", may_use: &[], crates: &[] },
@@ -93,6 +94,12 @@ const FACES: &[&str] = &["cli", "main.rs"];
 
 /// Crates that are no layer's own.
 const ANYWHERE: &[&str] = &["bytemuck", "half", "libm", "thiserror", "tracing"];
+
+/// The folders of single families of models, which name each other nowhere.
+const FAMILIES: &[&str] = &["flux1", "sd3"];
+
+/// Files that may name a family: the list of them, and the module that holds their folders.
+const MAY_NAME_FAMILIES: &[&str] = &["src/models/family.rs", "src/models/mod.rs"];
 
 const FACE_CRATES: &[&str] = &[
     "anstream",
@@ -241,6 +248,38 @@ fn crates_are_named_where_they_belong() {
     }
 }
 
+/// To add a family is to add a folder and one line.
+#[test]
+fn families_are_named_in_their_folder_and_the_list() {
+    for family in FAMILIES {
+        let own = format!("src/models/{family}/");
+        assert!(Path::new(&own).exists(), "{own} is in a rule and not there");
+        let camel = family[..1].to_uppercase() + &family[1..];
+        let base = camel.trim_end_matches(char::is_numeric);
+        let mut names = vec![(*family).to_owned(), camel.clone(), format!("{camel}Config")];
+        names.extend([base.to_owned(), format!("{base}Config")]);
+        for source in sources() {
+            if source.path.starts_with(&own) || MAY_NAME_FAMILIES.contains(&source.path.as_str()) {
+                continue;
+            }
+            for (i, line) in source.code.lines().enumerate() {
+                let line = without_texts(line);
+                let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+                let named = words.find(|word| names.iter().any(|name| name == word));
+                assert_eq!(named, None, "{}:{}: names the family {family}", source.path, i + 1);
+            }
+        }
+    }
+    let listed = std::fs::read_to_string("src/models/mod.rs").unwrap();
+    for entry in fs::read_dir("src/models").unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let is_family = path.join("network.rs").exists();
+        assert_eq!(is_family, FAMILIES.contains(&name.as_str()), "{name}: give it a line here");
+        assert!(!is_family || listed.contains(&format!("pub mod {name};")), "{name}");
+    }
+}
+
 #[test]
 fn nothing_forbidden_stands_in_a_source() {
     for source in sources() {
@@ -336,6 +375,11 @@ impl Source {
             !part_of_word && !ours
         })
     }
+}
+
+/// A line of code without what stands in quotation marks.
+fn without_texts(line: &str) -> String {
+    line.split('"').step_by(2).collect::<Vec<_>>().join(" ")
 }
 
 /// The names that follow `prefix`: one, or those of a group in braces.

@@ -11,9 +11,11 @@ use ralu::checkpoint::weights::*;
 use ralu::models::builtin;
 use ralu::models::config::*;
 use ralu::models::cost::{self, Flops, Parameters};
+use ralu::models::encoders::TextEncoderConfig;
+use ralu::models::flux1::FluxConfig;
 use ralu::models::layers::{LoadContext, Loader, Precision};
-use ralu::models::position_table::Between;
-use ralu::models::sd3::Sd3;
+use ralu::models::position_table::Interpolation;
+use ralu::models::sd3::Sd3Config;
 use ralu::pipeline::check_model;
 use ralu::sampling::layout::table_positions;
 use ralu::sampling::{Grid, TokenLayout};
@@ -39,17 +41,24 @@ fn fixture(name: &str) -> Folder {
 }
 
 fn flux(config: &ModelConfig) -> &FluxConfig {
-    match &config.transformer {
-        TransformerConfig::Flux(flux) => flux,
-        other => panic!("not FLUX: {other:?}"),
-    }
+    config.transformer_as().expect("FLUX")
 }
 
 fn sd3(config: &ModelConfig) -> &Sd3Config {
-    match &config.transformer {
-        TransformerConfig::Sd3(sd3) => sd3,
-        other => panic!("not SD3: {other:?}"),
-    }
+    config.transformer_as().expect("SD3")
+}
+
+fn clips(config: &ModelConfig) -> Vec<&ClipConfig> {
+    config.text_encoders_as().collect()
+}
+
+fn t5(config: &ModelConfig) -> Option<&T5Config> {
+    config.text_encoders_as().next()
+}
+
+/// Operations of one evaluation with `img` image tokens and `txt` text tokens.
+fn step(config: &ModelConfig, img: usize, txt: usize) -> Flops {
+    config.transformer.step_flops(img, txt)
 }
 
 /// The text files of a model folder, to be damaged in memory.
@@ -178,19 +187,19 @@ fn blobs_read_ranges() {
 #[test]
 fn tiny_flux_config() {
     let config = ModelConfig::load(&tiny_flux()).unwrap();
-    assert_eq!(config.family(), Family::Flux);
+    assert_eq!(config.family().name(), "flux");
     assert_eq!(config.index.part("vae"), Some("AutoencoderKL"));
     let flux = flux(&config);
     assert_eq!((flux.hidden(), flux.num_layers, flux.num_single_layers), (320, 2, 6));
     assert_eq!((flux.in_channels, flux.out_channels), (64, 64));
     assert_eq!(flux.axes_dims_rope, [8, 28, 28]);
     assert!(flux.guidance_embeds && !config.distilled);
-    let [clip] = &config.clips[..] else { panic!("{} CLIPs", config.clips.len()) };
+    let [clip] = clips(&config)[..] else { panic!("one CLIP") };
     assert_eq!((clip.hidden_size, clip.eos_token_id), (256, 1506));
     assert_eq!((clip.hidden_act, clip.projection_dim), (ClipAct::QuickGelu, None));
-    let t5 = config.t5.as_ref().unwrap();
+    let t5 = t5(&config).unwrap();
     assert_eq!((t5.d_ff, t5.inner()), (640, 256));
-    assert_eq!((config.clip_tokens(), config.text_tokens(24)), (77, 24));
+    assert_eq!((config.fixed_text_length(), config.text_tokens(24)), (77, 24));
     assert_eq!(config.vae.scale(), 8);
     assert_eq!((config.vae.scaling_factor, config.vae.shift_factor), (0.5835, -0.0191));
     assert_eq!((config.scheduler.shift, config.scheduler.max_image_seq_len), (3.0, 1024));
@@ -240,8 +249,8 @@ fn fixture_configs() {
 fn sd3_fixture_configs() {
     let config = ModelConfig::load(&fixture("sd3-a")).unwrap();
     assert_eq!(
-        (config.family(), config.index.class.as_str()),
-        (Family::Sd3, "StableDiffusion3Pipeline")
+        (config.family().name(), config.index.class.as_str()),
+        ("sd3", "StableDiffusion3Pipeline")
     );
     assert_eq!(config.index.part("text_encoder_3"), Some("T5EncoderModel"));
     assert_eq!(
@@ -264,19 +273,19 @@ fn sd3_fixture_configs() {
     assert_eq!(*sd3(&config), expected);
     let network = &config.transformer;
     assert_eq!((network.hidden(), network.head_dim(), network.token_channels()), (64, 16, 64));
-    assert_eq!((network.text_dim(), network.pooled_dim()), (96, 72));
+    assert_eq!((network.text_dim(), network.pooled_dim()), (96, Some(72)));
     assert!(!network.has_guidance_input());
-    let [l, g] = &config.clips[..] else { panic!("{} CLIPs", config.clips.len()) };
+    let [l, g] = clips(&config)[..] else { panic!("two CLIPs") };
     assert_eq!((l.hidden_size, l.num_attention_heads, l.hidden_act), (32, 4, ClipAct::QuickGelu));
     assert_eq!((g.hidden_size, g.num_attention_heads, g.hidden_act), (40, 5, ClipAct::Gelu));
     assert_eq!((l.projection_dim, g.projection_dim), (Some(32), Some(40)));
     assert_eq!((l.eos_token_id, l.vocab_size, l.intermediate_size), (602, 603, 96));
-    let t5 = config.t5.as_ref().unwrap();
+    let t5 = t5(&config).unwrap();
     assert_eq!((t5.d_model, t5.inner(), t5.num_layers), (96, 48, 2));
     assert_eq!((config.vae.scaling_factor, config.vae.shift_factor), (1.5305, 0.0609));
     assert_eq!((config.scheduler.shift, config.scheduler.use_dynamic_shifting), (3.0, false));
-    assert_eq!((config.clip_tokens(), config.text_tokens(64)), (77, 141));
-    assert_eq!((config.t5_max_length, config.distilled), (Some(512), false));
+    assert_eq!((config.fixed_text_length(), config.text_tokens(64)), (77, 141));
+    assert_eq!((config.text_encoders[2].max_length, config.distilled), (Some(512), false));
     let defaults = Defaults {
         width: 256,
         height: 256,
@@ -314,13 +323,12 @@ fn sd3_may_come_without_t5() {
         edit(&mut files, "model_index.json", "text_encoder_3", absent.clone());
         edit(&mut files, "model_index.json", "tokenizer_3", absent);
         let config = ModelConfig::load(&files).unwrap();
-        assert_eq!((&config.t5, config.t5_max_length), (&None, None));
-        assert_eq!(config.clips.len(), 2);
+        assert_eq!((t5(&config), config.text_encoders.len()), (None, 2));
         assert_eq!((config.text_tokens(64), config.defaults().max_sequence_length), (141, 256));
-        assert_eq!(Parameters::of(&config).t5, 0);
-        let clips = config.clips.iter().map(|clip| cost::clip(clip, 77)).sum::<Flops>();
+        assert_eq!(Parameters::of(&config).text_encoders.len(), 2);
+        let clips = clips(&config).iter().map(|clip| clip.flops(77)).sum::<Flops>();
         assert_eq!(cost::text_encoders(&config, 64), clips);
-        assert_eq!(builtin::weight_bytes(&config, 2).t5, 0);
+        assert_eq!(builtin::weight_bytes(&config, 2).text_encoders.len(), 2);
     }
     // Nobody's width to agree with but that of the CLIPs.
     edit(&mut files, "transformer/config.json", "joint_attention_dim", Some(72.into()));
@@ -550,10 +558,10 @@ fn builtin_configs_equal_the_published_files() {
         Some(ModelConfig::load(&files).unwrap())
     );
 
-    let dev = builtin::get(builtin::NAMES[0]).unwrap().defaults();
+    let dev = builtin::get(builtin::names()[0]).unwrap().defaults();
     assert_eq!((dev.width, dev.height, dev.steps, dev.max_sequence_length), (1024, 1024, 28, 512));
     assert_eq!(dev.guidance, Some(3.5));
-    let schnell = builtin::get(builtin::NAMES[1]).unwrap().defaults();
+    let schnell = builtin::get(builtin::names()[1]).unwrap().defaults();
     assert_eq!((schnell.steps, schnell.guidance, schnell.max_sequence_length), (4, None, 256));
     assert_eq!(builtin::get("flux.2-dev"), None);
 
@@ -593,7 +601,7 @@ fn builtin_configs_equal_the_published_files() {
     let defaults = large.defaults();
     assert_eq!((defaults.width, defaults.height, defaults.steps), (1024, 1024, 28));
     assert_eq!((defaults.true_cfg, defaults.max_sequence_length), (7.0, 256));
-    for name in builtin::NAMES {
+    for name in builtin::names() {
         assert!(builtin::get(name).is_some(), "{name}");
         assert_eq!(builtin::get(&format!("models/{name}")), None, "a path is not a name");
     }
@@ -628,7 +636,8 @@ fn absent_fields_have_the_defaults_of_diffusers_and_transformers() {
 
 #[test]
 fn clip_pools_where_transformers_does() {
-    let mut clip = builtin::get("flux.1-dev").unwrap().clips.remove(0);
+    let dev = builtin::get("flux.1-dev").unwrap();
+    let mut clip = clips(&dev)[0].clone();
     assert_eq!(clip.eos_token_id, 2);
     assert_eq!(clip.pooled_position(&[49406, 320, 2, 49407, 49407]), 3);
     clip.eos_token_id = 49407;
@@ -1032,8 +1041,8 @@ fn damaged_configs_never_panic() {
                 match ModelConfig::load(&files) {
                     // What passes can be computed with.
                     Ok(config) => {
-                        assert!(cost::step(&config, 64, 8).total().is_finite());
-                        assert!(cost::reused_step(&config, 64, 8, true).total().is_finite());
+                        assert!(step(&config, 64, 8).total().is_finite());
+                        assert!(config.transformer.reused_flops(64, 8, true).total().is_finite());
                         assert!(Parameters::of(&config).total() > 0);
                         config.defaults();
                     }
@@ -1069,7 +1078,6 @@ fn opens_every_checkpoint_of_the_test_models() {
     let fixtures = ["flux-a", "flux-b", "sd3-a", "sd3-calm", "sd35m-b"].map(fixture);
     for folder in [bundled()].into_iter().chain(fixtures) {
         let config = ModelConfig::load(&folder).unwrap();
-        let dirs = config.folders();
         let count = |dir: &str, stem: &str, keep: &str| -> u64 {
             let weights = Weights::open(&folder, dir, stem).unwrap();
             assert!(!weights.is_empty());
@@ -1083,10 +1091,11 @@ fn opens_every_checkpoint_of_the_test_models() {
         };
         // The configuration tells the number of parameters.
         let found = Parameters {
-            transformer: count(dirs.transformer, stem::DIFFUSERS, ""),
-            clip: (dirs.clips.iter()).map(|(dir, _)| count(dir, stem::TRANSFORMERS, "")).sum(),
-            t5: count(dirs.t5, stem::TRANSFORMERS, ""),
-            vae_decoder: count(dirs.vae, stem::DIFFUSERS, "decoder."),
+            transformer: count(folder::TRANSFORMER, stem::DIFFUSERS, ""),
+            text_encoders: (config.text_encoders.iter())
+                .map(|encoder| count(encoder.folder, stem::TRANSFORMERS, ""))
+                .collect(),
+            vae_decoder: count(folder::VAE, stem::DIFFUSERS, "decoder."),
         };
         assert_eq!(found, Parameters::of(&config), "{}", folder.name());
     }
@@ -1498,7 +1507,7 @@ fn position_vector([row, col]: [f64; 2], hidden: usize, base: f64, side: usize) 
 /// entries is the formula's, or the entries' mean where they do not follow it.
 #[test]
 fn sd3_positions_are_diffusers_and_lie_between_its_entries() {
-    let check = |source: &dyn Source, grid: Grid, expected: Between| {
+    let check = |source: &dyn Source, grid: Grid, expected: Interpolation| {
         let config = ModelConfig::load(source).unwrap();
         let config = sd3(&config);
         let (side, hidden) = (config.pos_embed_max_size, config.hidden());
@@ -1506,8 +1515,8 @@ fn sd3_positions_are_diffusers_and_lie_between_its_entries() {
         let manifest = Manifest::new(&weights);
         let ids = ResidentIds::default();
         let context = LoadContext::new(&ids, Precision::Auto, u64::MAX);
-        let network = Sd3::load(&Loader::new(manifest.root(), &context), config);
-        let table = network.positions();
+        let network = config.load(&Loader::new(manifest.root(), &context));
+        let table = network.position_table().unwrap();
         assert_eq!(table.side(), side);
         let between = table.check(&weights).unwrap();
         assert_eq!(between, expected);
@@ -1539,8 +1548,8 @@ fn sd3_positions_are_diffusers_and_lie_between_its_entries() {
             }
             fractions += 1;
             let expected = match between {
-                Between::Formula => position_vector([row, col], hidden, base, side),
-                Between::Interpolation => {
+                Interpolation::Formula => position_vector([row, col], hidden, base, side),
+                Interpolation::Linear => {
                     let corners = [[row.floor(), row.ceil()], [col.floor(), col.ceil()]];
                     let [rows, cols] = corners.map(|ends| ends.map(|end| end as usize));
                     let at = |i: usize| rows.map(|r| cols.map(|c| f64::from(stored(r, c)[i])));
@@ -1557,13 +1566,13 @@ fn sd3_positions_are_diffusers_and_lie_between_its_entries() {
     };
     // Grids that lie in the table's middle, and half an entry beside it.
     for (rows, cols) in [(2, 4), (3, 5), (24, 24)] {
-        check(&fixture("sd3-calm"), Grid { rows, cols }, Between::Formula);
-        check(&fixture("sd35m-b"), Grid { rows, cols }, Between::Formula);
+        check(&fixture("sd3-calm"), Grid { rows, cols }, Interpolation::Formula);
+        check(&fixture("sd35m-b"), Grid { rows, cols }, Interpolation::Formula);
     }
     // A table for pictures of another size.
     let mut files = sd3_calm_files();
     edit(&mut files, "transformer/config.json", "sample_size", Some(64.into()));
-    check(&files, Grid { rows: 3, cols: 5 }, Between::Interpolation);
+    check(&files, Grid { rows: 3, cols: 5 }, Interpolation::Linear);
 }
 
 #[test]
@@ -1605,7 +1614,7 @@ fn assert_tera(found: f64, expected: f64) {
 /// A plain run at `side` x `side` pixels: encoders, steps, one decode.
 fn plain(config: &ModelConfig, side: usize, steps: usize, txt: usize) -> Flops {
     let m = (side / 16) * (side / 16);
-    cost::step(config, m, txt) * steps as f64
+    step(config, m, txt) * steps as f64
         + cost::vae_decode(&config.vae, side / 8, side / 8)
         + cost::text_encoders(config, txt)
 }
@@ -1615,7 +1624,7 @@ fn ralu_run(config: &ModelConfig, side: usize, steps: [usize; 3], ratio: f64, tx
     let m = (side / 32) * (side / 32);
     let k = (ratio * m as f64) as usize;
     let stages = [m, m + 3 * k, 4 * m];
-    stages.iter().zip(steps).map(|(m, n)| cost::step(config, *m, txt) * n as f64).sum::<Flops>()
+    stages.iter().zip(steps).map(|(m, n)| step(config, *m, txt) * n as f64).sum::<Flops>()
         + cost::vae_decode(&config.vae, side / 16, side / 16)
         + cost::vae_decode(&config.vae, side / 8, side / 8)
         + cost::text_encoders(config, txt)
@@ -1640,7 +1649,7 @@ fn flops_of_the_papers_table() {
     assert_tera(run(X7, 0.2, 512), 437.78);
     let edges = cost::vae_decode(&dev.vae, 64, 64).linear;
     assert_tera(run(X7, 0.1, 512) - edges, 423.44);
-    assert_tera((cost::step(&dev, 4096, 512) * 50.0).total(), 3719.2);
+    assert_tera((step(&dev, 4096, 512) * 50.0).total(), 3719.2);
 
     let schnell = builtin::get("flux.1-schnell").unwrap();
     assert_tera(plain(&schnell, 1024, 4, 512).linear, 252.83);
@@ -1657,7 +1666,7 @@ fn flops_of_one_step_and_of_the_parts() {
         (1945, 31.7, 35.97),
         (4096, 59.51, 74.38),
     ] {
-        let step = cost::step(&dev, m, 512);
+        let step = step(&dev, m, 512);
         // The table has three digits here and there.
         assert!((step.linear / 1e12 - linear).abs() < 0.06, "{m}: {step:?}");
         assert!((step.total() / 1e12 - total).abs() < 0.01, "{m}: {step:?}");
@@ -1667,10 +1676,10 @@ fn flops_of_one_step_and_of_the_parts() {
     assert!((low.linear / 4096.0 / 605.6e6 - 1.0).abs() < 1e-3);
     assert_eq!(low.attention, 2048.0 * 4096.0 * 4096.0);
     assert_tera(cost::vae_decode(&dev.vae, 128, 128).linear, 9.9224);
-    let t5 = dev.t5.as_ref().unwrap();
-    assert_tera(cost::t5(t5, 512).total(), 4.845);
-    assert_tera(cost::t5(t5, 256).total(), 2.397);
-    assert!((cost::clip(&dev.clips[0], 77).total() / 1e9 - 13.0).abs() < 0.5);
+    let t5 = t5(&dev).unwrap();
+    assert_tera(t5.flops(512).total(), 4.845);
+    assert_tera(t5.flops(256).total(), 2.397);
+    assert!((clips(&dev)[0].flops(77).total() / 1e9 - 13.0).abs() < 0.5);
 }
 
 /// An SD3 run as [`ralu_run`] or, with `None`, as [`plain`]: 77 tokens of CLIP and 256 of T5. Under classifier-free
@@ -1682,7 +1691,7 @@ fn sd3_run(
     branches: usize,
 ) -> Flops {
     let decode = |side: usize| cost::vae_decode(&config.vae, side, side);
-    let step = |tokens: usize| cost::step(config, tokens, config.text_tokens(256));
+    let step = |tokens: usize| step(config, tokens, config.text_tokens(256));
     let sampling = match ralu {
         None => step(4096) * steps as f64,
         Some((steps, ratio)) => {
@@ -1746,7 +1755,7 @@ fn flops_of_sd3_tokens() {
         ("sd3.5-large", 2432.0, 5.394137, 5.287674, 369_664.0, 0.0),
     ] {
         let config = builtin::get(name).unwrap();
-        let step = |m: usize, t: usize| cost::step(&config, m, t);
+        let step = |m: usize, t: usize| step(&config, m, t);
         let none = step(0, 0).linear;
         let close = |found: f64, expected: f64| {
             // Seven digits are printed.
@@ -1759,8 +1768,8 @@ fn flops_of_sd3_tokens() {
         let attention = joint * (m + t) * (m + t) + dual * m * m;
         assert_eq!(step(1000, 100).attention, attention, "{name}");
         // A cache leaves the ends and perhaps the modulations.
-        let ends = cost::reused_step(&config, 1000, 100, false);
-        let modulated = cost::reused_step(&config, 1000, 100, true);
+        let ends = config.transformer.reused_flops(1000, 100, false);
+        let modulated = config.transformer.reused_flops(1000, 100, true);
         let Sd3Config { num_layers, dual_attention_layers, .. } = sd3(&config);
         let vectors = 12 * num_layers - 4 + 3 * dual_attention_layers.len();
         assert_eq!(modulated.linear - ends.linear, 2.0 * d * d * vectors as f64, "{name}");
@@ -1769,12 +1778,12 @@ fn flops_of_sd3_tokens() {
         assert_eq!((ends.attention, modulated.attention), (0.0, 0.0));
     }
     let config = builtin::get("sd3-medium").unwrap();
-    let [l, g] = &config.clips[..] else { panic!("{} CLIPs", config.clips.len()) };
+    let [l, g] = clips(&config)[..] else { panic!("two CLIPs") };
     // To the digits that are printed.
-    assert!((cost::clip(l, 77).linear / 1e12 - 0.013).abs() < 5e-4);
-    assert!((cost::clip(g, 77).linear / 1e12 - 0.097).abs() < 5e-4);
-    let t5 = cost::t5(config.t5.as_ref().unwrap(), 256);
-    assert_eq!(cost::text_encoders(&config, 256), cost::clip(l, 77) + cost::clip(g, 77) + t5);
+    assert!((l.flops(77).linear / 1e12 - 0.013).abs() < 5e-4);
+    assert!((g.flops(77).linear / 1e12 - 0.097).abs() < 5e-4);
+    let t5 = t5(&config).unwrap().flops(256);
+    assert_eq!(cost::text_encoders(&config, 256), l.flops(77) + g.flops(77) + t5);
 }
 
 #[test]
@@ -1801,8 +1810,8 @@ fn speed_up_at_1024() {
 fn parameters_of_the_published_models() {
     let dev = Parameters::of(&builtin::get("flux.1-dev").unwrap());
     assert_eq!(dev.transformer, 11_901_408_320);
-    assert_eq!(dev.clip, 123_060_480);
-    assert_eq!(dev.t5, 4_762_310_656);
+    let t5 = 4_762_310_656;
+    assert_eq!(dev.text_encoders, [123_060_480, t5]);
     assert_eq!(dev.vae_decoder, 49_545_475);
     let schnell = builtin::get("flux.1-schnell").unwrap();
     assert_eq!(Parameters::of(&schnell).transformer, 11_891_178_560);
@@ -1814,11 +1823,11 @@ fn parameters_of_the_published_models() {
         ("sd3.5-large-turbo", 8_056_627_520),
     ] {
         let config = builtin::get(name).unwrap();
-        let clip = 123_650_304 + 694_659_840;
+        let text_encoders = vec![123_650_304, 694_659_840, t5];
         let found = Parameters::of(&config);
-        assert_eq!(found, Parameters { transformer, clip, ..dev }, "{name}");
+        assert_eq!(found, Parameters { transformer, text_encoders, ..dev }, "{name}");
         let bytes = builtin::weight_bytes(&config, 2);
-        assert_eq!((bytes.transformer, bytes.clip), (2 * transformer, 2 * clip));
+        assert_eq!((bytes.transformer, bytes.text_encoders[2]), (2 * transformer, 2 * t5));
     }
 }
 

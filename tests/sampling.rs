@@ -3,6 +3,7 @@
 //! "Section 9.x" below means a table of known answers computed from the paper's published
 //! constants with another program; each is written out where it is used.
 
+use ralu::models::{flux1, sd3 as sd3_family};
 use ralu::sampling::edges::{canny, gray_u8};
 use ralu::sampling::layout::{table_crop, table_positions};
 use ralu::sampling::noise::philox4x32;
@@ -12,30 +13,37 @@ use ralu::sampling::ntdm::{
 use ralu::sampling::ralu::BASE_TIME_SHIFT;
 use ralu::sampling::regions::region_count;
 use ralu::sampling::{
-    DynamicShift, EdgeMap, Entry, Error, FlowMatch, GrayMap, Grid, Jump, JumpNoise, KeptNoise,
-    MaskMode, Preset, PresetFamily, RaluParams, RaluSchedule, Ranking, RegionScore, RopeMode,
-    RuleOverrides, Rules, ShiftKind, TieBreak, TokenLayout, Transition, Upsample, Variant, ZPolicy,
-    bound_noise, edge_density, edge_map, gradient_sum, initial_noise, jump_noise, latent_gradient,
-    low_noise, mask_regions, pack, stage_sigmas, temporal_variance, torch_randn, unpack,
+    DISTILLED_PRESETS, DynamicShift, EdgeMap, Entry, Error, FlowMatch, GrayMap, Grid, Jump,
+    JumpNoise, KeptNoise, MaskMode, Preset, PresetTable, RaluParams, RaluSchedule, Ranking,
+    RegionScore, RopeMode, RuleOverrides, Rules, ShiftKind, TieBreak, TokenLayout, Transition,
+    Upsample, Variant, ZPolicy, bound_noise, edge_density, edge_map, gradient_sum, initial_noise,
+    jump_noise, latent_gradient, low_noise, mask_regions, pack, stage_sigmas, temporal_variance,
+    torch_randn, unpack,
 };
 
 // ---- schedules -------------------------------------------------------------------------------
 
 fn sd3(preset: Preset) -> RaluParams {
-    PresetFamily::Sd3.params(preset, 3.0).unwrap()
+    sd3_family::PRESETS.params(preset, 3.0).unwrap()
+}
+
+/// A preset of FLUX.1-dev, or the distilled one for its time shift.
+fn flux(preset: Preset) -> RaluParams {
+    let table = if preset == Preset::Distilled { &DISTILLED_PRESETS } else { &flux1::PRESETS };
+    table.params(preset, 3.0).unwrap()
 }
 
 /// Every row of the table of presets.
-fn all_presets() -> Vec<(PresetFamily, Preset, RaluParams)> {
-    let families = [PresetFamily::Flux, PresetFamily::Sd3, PresetFamily::Distilled];
+fn all_presets() -> Vec<(&'static str, Preset, RaluParams)> {
+    let tables: [&PresetTable; 3] = [&flux1::PRESETS, &sd3_family::PRESETS, &DISTILLED_PRESETS];
     let mut rows = vec![];
-    for family in families {
-        for preset in family.presets() {
-            rows.push((family, preset, family.params(preset, 3.0).unwrap()));
+    for table in tables {
+        for preset in table.presets() {
+            rows.push((table.models, preset, table.params(preset, 3.0).unwrap()));
         }
     }
-    let schnell = PresetFamily::Distilled.params(Preset::Distilled, 1.0).unwrap();
-    rows.push((PresetFamily::Distilled, Preset::Distilled, schnell));
+    let schnell = DISTILLED_PRESETS.params(Preset::Distilled, 1.0).unwrap();
+    rows.push((DISTILLED_PRESETS.models, Preset::Distilled, schnell));
     rows
 }
 
@@ -56,7 +64,7 @@ fn stage_sigmas_and_jumps_of_the_published_presets() {
     let cases = [
         Case {
             name: "FLUX 4x",
-            params: Preset::X4.params(),
+            params: flux(Preset::X4),
             starts: [0.063534, 0.114669],
             gains: [0.211779, 0.254819],
             noise_gains: [0.936466, 0.885331],
@@ -69,7 +77,7 @@ fn stage_sigmas_and_jumps_of_the_published_presets() {
         },
         Case {
             name: "FLUX 7x",
-            params: Preset::X7.params(),
+            params: flux(Preset::X7),
             starts: [0.038397, 0.064066],
             gains: [0.191983, 0.213552],
             noise_gains: [0.961603, 0.935934],
@@ -82,7 +90,7 @@ fn stage_sigmas_and_jumps_of_the_published_presets() {
         },
         Case {
             name: "FLUX 5x",
-            params: Preset::X5.params(),
+            params: flux(Preset::X5),
             starts: [0.053942, 0.098166],
             gains: [0.179807, 0.218148],
             noise_gains: [0.946058, 0.901834],
@@ -252,11 +260,11 @@ fn distance_of(p: &RaluParams) -> f64 {
 #[test]
 fn distances_at_the_published_constants() {
     let cases = [
-        ("2x", Preset::X2.params(), 0.0176),
-        ("3x", Preset::X3.params(), 0.0146),
-        ("4x", Preset::X4.params(), 0.0175),
-        ("5x", Preset::X5.params(), 0.0163),
-        ("7x", Preset::X7.params(), 0.0266),
+        ("2x", flux(Preset::X2), 0.0176),
+        ("3x", flux(Preset::X3), 0.0146),
+        ("4x", flux(Preset::X4), 0.0175),
+        ("5x", flux(Preset::X5), 0.0163),
+        ("7x", flux(Preset::X7), 0.0266),
         ("SD3 2x", sd3(Preset::X2), 0.0367),
         ("SD3 3x", sd3(Preset::X3), 0.0214),
     ];
@@ -285,7 +293,7 @@ fn the_solver_is_no_worse_than_the_published_constants() {
     assert!(solve(n, e, 3.0).unwrap().distance <= theirs + 1e-4);
     // The least distances a log-space simplex elsewhere found, four digits.
     for (preset, least) in [(Preset::X4, 0.0169), (Preset::X5, 0.0158), (Preset::X7, 0.0263)] {
-        let p = preset.params();
+        let p = flux(preset);
         let found = solve(p.stage_steps, p.stage_ends, 3.0).unwrap().distance;
         assert!(found < least + 1.5e-4, "{preset}: {found}");
     }
@@ -445,7 +453,7 @@ fn policies_for_z() {
     }
 
     // Printed for Z = 4. The objective is flat: the distance decides, not the third digit.
-    let p = Preset::X4.params().with_z_policy(ZPolicy::Fixed(4.0)).unwrap();
+    let p = flux(Preset::X4).with_z_policy(ZPolicy::Fixed(4.0)).unwrap();
     assert_eq!(p.z, 4.0);
     close("h at Z = 4", &p.shifts, &[5.926, 3.037, 2.527], 0.05);
     let schedule = RaluSchedule::new(&p).unwrap();
@@ -453,7 +461,7 @@ fn policies_for_z() {
     close("starts at Z = 4", &starts, &[0.0968, 0.1698], 5e-5);
 
     for z in [1.9, 0.0, -4.0, f64::NAN, f64::INFINITY] {
-        let found = Preset::X4.params().with_z_policy(ZPolicy::Fixed(z));
+        let found = flux(Preset::X4).with_z_policy(ZPolicy::Fixed(z));
         assert!(matches!(found, Err(Error::Value { what: "Z", .. })), "Z = {z}: {found:?}");
     }
 }
@@ -537,32 +545,30 @@ fn custom_runs_are_checked() {
 #[test]
 fn families_have_their_presets() {
     use Preset::{Distilled, X2, X3, X4, X5, X7};
-    let cases = [
-        (PresetFamily::Flux, vec![X2, X3, X4, X5, X7], X4),
-        (PresetFamily::Sd3, vec![X2, X3], X2),
-        (PresetFamily::Distilled, vec![Distilled], Distilled),
+    let cases: [(&PresetTable, _, _); 3] = [
+        (&flux1::PRESETS, vec![X2, X3, X4, X5, X7], X4),
+        (&sd3_family::PRESETS, vec![X2, X3], X2),
+        (&DISTILLED_PRESETS, vec![Distilled], Distilled),
     ];
-    for (family, presets, default) in cases {
-        assert_eq!(family.presets(), presets, "{family}");
-        assert_eq!(family.default_preset(), default, "{family}");
-        assert!(presets.contains(&default), "{family}");
+    for (table, presets, default) in cases {
+        let models = table.models;
+        assert_eq!(table.presets(), presets, "{models}");
+        assert_eq!(table.default, default, "{models}");
+        assert!(presets.contains(&default), "{models}");
         for preset in Preset::ALL {
-            let found = family.params(preset, 3.0);
-            assert_eq!(found.is_ok(), presets.contains(&preset), "{family} {preset}");
+            let found = table.params(preset, 3.0);
+            assert_eq!(found.is_ok(), presets.contains(&preset), "{models} {preset}");
         }
     }
-    for preset in [X2, X3, X4, X5, X7] {
-        assert_eq!(PresetFamily::Flux.params(preset, 3.0), Ok(preset.params()));
-    }
-    let message = PresetFamily::Sd3.params(X7, 3.0).unwrap_err().to_string();
+    let message = sd3_family::PRESETS.params(X7, 3.0).unwrap_err().to_string();
     assert_eq!(
         message,
         "no preset 7x is made for Stable Diffusion 3 models, expected one of 2x, 3x: choose one of \
          these, or give numbers of your own (custom)"
     );
-    let message = PresetFamily::Flux.params(Distilled, 1.0).unwrap_err().to_string();
+    let message = flux1::PRESETS.params(Distilled, 1.0).unwrap_err().to_string();
     assert!(message.contains("expected one of 2x, 3x, 4x, 5x, 7x:"), "{message}");
-    let message = PresetFamily::Distilled.params(X4, 3.0).unwrap_err().to_string();
+    let message = DISTILLED_PRESETS.params(X4, 3.0).unwrap_err().to_string();
     assert!(message.contains("expected one of distilled:"), "{message}");
 }
 
@@ -595,12 +601,11 @@ fn every_preset_is_a_run() {
 
 #[test]
 fn presets_of_distilled_models_follow_the_base_time_shift() {
-    let params = |base| PresetFamily::Distilled.params(Preset::Distilled, base).unwrap();
+    let params = |base| DISTILLED_PRESETS.params(Preset::Distilled, base).unwrap();
     let (turbo, schnell) = (params(3.0), params(1.0));
     assert_eq!((turbo.shifts, turbo.z), ([4.598, 2.283, 2.612], 38.4));
     assert_eq!((schnell.shifts, schnell.z), ([1.008, 0.568, 0.864], 2.0));
     assert_eq!((turbo.base_time_shift, schnell.base_time_shift), (3.0, 1.0));
-    assert_eq!(turbo, Preset::Distilled.params());
     assert_eq!((params(3.158), params(0.5)), (turbo, schnell));
     for p in [turbo, schnell] {
         assert_eq!((p.stage_steps, p.stage_ends), ([1, 1, 2], [0.3, 0.45, 1.0]));
@@ -702,7 +707,7 @@ fn overrides_change_what_they_name() {
 fn presets_and_variants_have_names() {
     for preset in Preset::ALL {
         assert_eq!(preset.to_string().parse(), Ok(preset));
-        preset.params().validate().unwrap();
+        flux(preset).validate().unwrap();
     }
     assert_eq!("4X".parse(), Ok(Preset::X4));
     let message = "6x".parse::<Preset>().unwrap_err().to_string();
@@ -742,7 +747,7 @@ fn presets_and_variants_have_names() {
 
 #[test]
 fn a_run_without_a_mixed_stage_has_two_stages() {
-    let with = |up_ratio| RaluParams { up_ratio, ..Preset::X4.params() };
+    let with = |up_ratio| RaluParams { up_ratio, ..flux(Preset::X4) };
     // r = 0, r = 1, and two roundings to nothing.
     let cases = [(0.0, 1024), (1.0, 1024), (0.3, 3), (0.0009, 1024)];
     for (ratio, low_tokens) in cases {

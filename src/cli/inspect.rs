@@ -7,7 +7,7 @@ use ralu::checkpoint::source::{Folder, Source};
 use ralu::checkpoint::weights::Weights;
 use ralu::escape::{Escaped, escape};
 use ralu::gpu::human_bytes;
-use ralu::models::config::{Folders, ModelConfig, ModelIndex, stem};
+use ralu::models::config::{ModelConfig, ModelIndex, folder, stem};
 use ralu::models::{builtin, cost::Parameters};
 use ralu::pipeline::check_model;
 use serde::Serialize;
@@ -23,7 +23,7 @@ struct Report {
     model: String,
     /// `folder`, `file` or `builtin`.
     kind: &'static str,
-    family: Option<String>,
+    family: Option<&'static str>,
     class: Option<String>,
     /// Whether `ralu generate` can run it.
     supported: bool,
@@ -95,7 +95,7 @@ fn name_hint(error: Error, path: &Path) -> Error {
     if path.components().count() != 1 || path.exists() {
         return error;
     }
-    let names = builtin::NAMES.join(", ");
+    let names = builtin::names().join(", ");
     Error::failed(format!("{}; known by name: {names}", error.message()))
 }
 
@@ -103,11 +103,11 @@ fn builtin_report(name: &str, config: ModelConfig) -> Report {
     Report {
         model: name.to_ascii_lowercase(),
         kind: "builtin",
-        family: Some(family(&config)),
+        family: Some(config.family().name()),
         class: Some(config.index.class.clone()),
         supported: true,
         problems: vec![],
-        parameters: Some(parameters(&config)),
+        parameters: Some(Parameters::of(&config).total()),
         parts: config
             .index
             .parts
@@ -126,17 +126,20 @@ fn folder_report(path: &Path) -> Result<Report> {
     let index = ModelIndex::load(source);
     let config = ModelConfig::load(source);
     let mut problems = Vec::new();
-    let folders = index.as_ref().ok().map(|index| index.family.folders());
     let mut parts = Vec::new();
-    if let (Ok(index), Some(folders)) = (&index, folders) {
-        for (name, stem) in weight_folders(index, folders) {
-            parts.push(Part::read(source, name, stem, index.part(name).map(str::to_owned)));
+    if let Ok(index) = &index {
+        let class = |name: &str| index.part(name).map(str::to_owned);
+        let encoders: Vec<_> = (index.family.text_encoders().iter())
+            .filter(|slot| !slot.optional || index.part(slot.folder).is_some())
+            .collect();
+        parts.push(Part::read(source, folder::TRANSFORMER, stem::DIFFUSERS, class));
+        for slot in &encoders {
+            parts.push(Part::read(source, slot.folder, stem::TRANSFORMERS, class));
         }
-        let tokenizers = folders.clips.iter().map(|(_, tokenizer)| *tokenizer);
-        let t5_tokenizer = index.part(folders.t5).map(|_| folders.t5_tokenizer);
-        for name in tokenizers.chain(t5_tokenizer).chain([folders.scheduler]) {
-            let class = index.part(name).map(str::to_owned);
-            parts.push(Part::list(source, path, name, class)?);
+        parts.push(Part::read(source, folder::VAE, stem::DIFFUSERS, class));
+        let tokenizers = encoders.iter().map(|slot| slot.tokenizer);
+        for name in tokenizers.chain([folder::SCHEDULER]) {
+            parts.push(Part::list(source, path, name, class(name))?);
         }
     }
     problems.extend(config.as_ref().err().map(|error| escape(&error.to_string()).into_owned()));
@@ -149,11 +152,11 @@ fn folder_report(path: &Path) -> Result<Report> {
     Ok(Report {
         model: path.display().to_string(),
         kind: "folder",
-        family: config.as_ref().map(family),
+        family: config.as_ref().map(|config| config.family().name()),
         class: index.ok().map(|index| index.class),
         supported: problems.is_empty(),
         problems,
-        parameters: config.as_ref().map(parameters),
+        parameters: config.as_ref().map(|config| Parameters::of(config).total()),
         parts,
         defaults: config.as_ref().map(ModelConfig::defaults),
         config,
@@ -194,26 +197,6 @@ fn file_report(path: &Path) -> Result<Report> {
     })
 }
 
-fn weight_folders(index: &ModelIndex, folders: Folders) -> Vec<(&'static str, &'static str)> {
-    let mut all = vec![(folders.transformer, stem::DIFFUSERS)];
-    all.extend(folders.clips.iter().map(|(folder, _)| (*folder, stem::TRANSFORMERS)));
-    all.extend(index.part(folders.t5).map(|_| (folders.t5, stem::TRANSFORMERS)));
-    all.push((folders.vae, stem::DIFFUSERS));
-    all
-}
-
-fn family(config: &ModelConfig) -> String {
-    serde_json::to_value(config.family())
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .unwrap_or_default()
-}
-
-fn parameters(config: &ModelConfig) -> u64 {
-    let n = Parameters::of(config);
-    n.transformer + n.clip + n.t5 + n.vae_decoder
-}
-
 fn file_bytes(path: &Path) -> u64 {
     std::fs::metadata(path).map(|meta| meta.len()).unwrap_or(0)
 }
@@ -246,7 +229,13 @@ impl Part {
     }
 
     /// A part with weights.
-    fn read(source: &dyn Source, name: &str, stem: &str, class: Option<String>) -> Self {
+    fn read(
+        source: &dyn Source,
+        name: &str,
+        stem: &str,
+        class: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        let class = class(name);
         match Weights::open(source, name, stem) {
             Ok(weights) => Part::of(&weights, name, class),
             Err(error) => {
@@ -274,7 +263,7 @@ fn text(report: &Report) -> String {
         let unknown = || "not known".to_owned();
         let shown = |text: &str| escape(text).into_owned();
         line(format!("class       {}", report.class.as_deref().map_or_else(unknown, shown)));
-        line(format!("family      {}", report.family.clone().unwrap_or_else(unknown)));
+        line(format!("family      {}", report.family.unwrap_or("not known")));
     }
     if let Some(parameters) = report.parameters {
         line(format!("parameters  {:.3} billion", parameters as f64 / 1e9));

@@ -71,7 +71,7 @@ pub fn planned(given: Option<&str>) -> Result<Planned> {
         Some(name) if !name.contains(['/', '\\']) => Error::failed(format!(
             "{}; known by name: {}",
             error.message(),
-            builtin::NAMES.join(", ")
+            builtin::names().join(", ")
         )),
         _ => error,
     })?;

@@ -5,16 +5,18 @@
 //! network's ops. Models never see a device: loading gives handles and a list of [`layers::Upload`]s, which
 //! the pipeline carries out.
 
+pub mod blocks;
 pub mod builtin;
-pub mod clip;
 pub mod config;
 pub mod cost;
 pub mod denoiser;
-pub mod flux;
+pub mod encoders;
+pub mod family;
+pub mod flux1;
 pub mod layers;
 pub mod position_table;
+pub mod rope;
 pub mod sd3;
-pub mod t5;
 pub mod vae;
 
 /// Where a model's files are: [`crate::checkpoint::source`].

@@ -1,13 +1,12 @@
-//! SD3's table of positions: what is added to an image token for its place.
+//! A stored table of positions, as SD3 has it: what is added to an image token for its place.
 //!
-//! The checkpoint stores it, `[P * P, hidden]`. Row `i * P + j` is for row `i` and column `j` of the table; its first
+//! The checkpoint has `[P * P, hidden]`. Row `i * P + j` is for row `i` and column `j` of the table; its first
 //! half encodes the column, its second half the row, each as sines, then cosines. diffusers'
 //! `get_2d_sincos_pos_embed`.
 //!
 //! Under RALU, tokens also lie between two entries of the table. There the formula gives the vector, provided that it
 //! gives the stored table too; where it does not, the nearest entries are interpolated.
 
-use super::config::Sd3Config;
 use super::layers::Loader;
 use crate::checkpoint::weights::{StoredDType, TensorInfo, WeightError, Weights};
 
@@ -23,20 +22,23 @@ pub struct PositionTable {
 
 /// How positions between two entries are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Between {
+pub enum Interpolation {
     /// By the formula, which was found to give the stored table.
     Formula,
-    /// From the nearest entries.
-    Interpolation,
+    /// Linearly, from the nearest entries.
+    Linear,
 }
 
 impl PositionTable {
-    /// Asks for the table.
-    pub(super) fn load(loader: &Loader<'_>, config: &Sd3Config) -> Self {
-        let (side, hidden) = (config.pos_embed_max_size, config.hidden());
-        let mut tensor = loader.path().require("pos_embed.pos_embed", &[1, side * side, hidden]);
+    /// Asks for the table `name`, `[1, side * side, hidden]`, whose coordinates run from 0 to `base`.
+    pub(super) fn load(
+        loader: &Loader<'_>,
+        name: &str,
+        [side, hidden]: [usize; 2],
+        base: usize,
+    ) -> Self {
+        let mut tensor = loader.path().require(name, &[1, side * side, hidden]);
         tensor.shape = vec![side * side, hidden];
-        let base = config.sample_size / Sd3Config::PATCH;
         PositionTable { tensor, side, hidden, spacing: base as f64 / side as f64 }
     }
 
@@ -46,7 +48,7 @@ impl PositionTable {
     }
 
     /// Compares the stored table's diagonal, which has every coordinate of both axes, with the formula.
-    pub fn check(&self, weights: &Weights) -> Result<Between, WeightError> {
+    pub fn check(&self, weights: &Weights) -> Result<Interpolation, WeightError> {
         // Half a unit in the last place of numbers up to 1, and what f32 arithmetic of the coordinates adds.
         let tolerance = match self.tensor.dtype {
             StoredDType::BF16 => 4e-3,
@@ -58,10 +60,10 @@ impl PositionTable {
             let formula = self.formula(i as f64, i as f64);
             let agrees = |(a, b): (&f32, &f32)| f64::from(a - b).abs() <= tolerance;
             if !stored.iter().zip(&formula).all(agrees) {
-                return Ok(Between::Interpolation);
+                return Ok(Interpolation::Linear);
             }
         }
-        Ok(Between::Formula)
+        Ok(Interpolation::Formula)
     }
 
     /// The vectors of tokens at `positions` (row, column) in units of the table's entries, `[N, hidden]`. Positions
@@ -70,17 +72,17 @@ impl PositionTable {
         &self,
         weights: &Weights,
         positions: &[[f32; 2]],
-        between: Between,
+        interpolation: Interpolation,
     ) -> Result<Vec<f32>, WeightError> {
         let last = (self.side - 1) as f64;
         let mut table = Vec::with_capacity(positions.len() * self.hidden);
         for position in positions {
             let [row, column] = position.map(|x| f64::from(x).clamp(0.0, last));
             let is_entry = row.fract() == 0.0 && column.fract() == 0.0;
-            match between {
+            match interpolation {
                 _ if is_entry => table.extend(self.row(weights, row as usize, column as usize)?),
-                Between::Formula => table.extend(self.formula(row, column)),
-                Between::Interpolation => table.extend(self.interpolated(weights, row, column)?),
+                Interpolation::Formula => table.extend(self.formula(row, column)),
+                Interpolation::Linear => table.extend(self.interpolated(weights, row, column)?),
             }
         }
         Ok(table)

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::Error;
 use super::load::Pipeline;
 use crate::gpu::{Program, SlotPool, Store};
+use crate::models::encoders::Shape;
 use crate::tensor::{Blocks, F16Range, Recording, Resident};
 
 /// One program for each text encoder.
@@ -22,9 +23,6 @@ struct EncoderProgram {
     created: bool,
     compiled: Option<Rc<(Recording, Program)>>,
 }
-
-/// A matrix that a program reads or writes: its name, rows and columns.
-pub(super) type Shape = (&'static str, usize, usize);
 
 impl EncoderMemory {
     /// Frees everything.

@@ -24,11 +24,10 @@ pub(super) struct Kept {
     texts: RefCell<VecDeque<(TextKey, Rc<Embedding>)>>,
 }
 
-/// The tokens of a text, of each CLIP and of T5.
+/// The tokens of a text, for each text encoder.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct TextKey {
-    pub clips: Vec<Vec<u32>>,
-    pub t5: Vec<u32>,
+    pub ids: Vec<Vec<u32>>,
     /// Tokens of the encoding, padding included.
     pub n_text: usize,
 }

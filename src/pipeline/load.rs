@@ -8,18 +8,15 @@ use super::{Error, Event, LatentColors, Part, Request, Run, Settings};
 use crate::checkpoint::source::{Source, read};
 use crate::checkpoint::weights::{Manifest, Weights};
 use crate::gpu::{Gpu, SlotPool, Store};
-use crate::models::clip::Clip;
-use crate::models::config::{ModelConfig, TransformerConfig, stem};
+use crate::models::config::{ModelConfig, TextEncoderPart, folder, stem};
 use crate::models::denoiser::Denoiser;
-use crate::models::flux::Flux;
+use crate::models::encoders::TextEncoder;
 use crate::models::layers::{LoadContext, Loader, Precision, Upload};
-use crate::models::position_table::Between;
-use crate::models::sd3::Sd3;
-use crate::models::t5::T5;
+use crate::models::position_table::Interpolation;
 use crate::models::vae::VaeDecoder;
 use crate::ops::MAX_HEAD_DIM;
 use crate::tensor::{ResidentId, ResidentIds};
-use crate::text::{self as tokens, TokenizerFiles};
+use crate::text::{Tokenizer, TokenizerFiles};
 use crate::turns::{Turns, complete_at_once};
 
 /// How a model is opened.
@@ -45,21 +42,21 @@ impl Options {
 }
 
 /// A part of a model: its structure, and the weights that belong to it.
-pub(super) struct ModelPart<M> {
-    pub model: M,
+pub(super) struct ModelPart<M: ?Sized> {
+    pub model: Box<M>,
     pub weights: Weights,
     pub uploads: Vec<Upload>,
     /// Names in the checkpoint that nothing asks for.
     pub extra: Vec<String>,
 }
 
-impl<M> ModelPart<M> {
+impl<M: ?Sized> ModelPart<M> {
     /// Builds the model from a checkpoint, and reports on its weights: each is checked by name and shape.
     fn build(
         weights: Weights,
         context: &LoadContext<'_>,
         ignored: &[&str],
-        build: impl FnOnce(&Loader<'_>) -> M,
+        build: impl FnOnce(&Loader<'_>) -> Box<M>,
     ) -> (Self, Result<(), Error>) {
         let manifest = Manifest::new(&weights);
         let model = build(&Loader::new(manifest.root(), context));
@@ -97,7 +94,8 @@ pub struct Pipeline {
     pub(super) ids: ResidentIds,
     pub(super) store: Store,
     pub(super) pool: SlotPool,
-    pub(super) tokenizers: Tokenizers,
+    /// In the order of [`ModelConfig::text_encoders`].
+    pub(super) tokenizers: Vec<Box<dyn Tokenizer>>,
     pub(super) parts: Parts,
     /// Denoiser and decoder.
     denoiser: RefCell<Residency>,
@@ -110,8 +108,8 @@ pub struct Pipeline {
     pub(super) turn: async_lock::Mutex<()>,
     /// What the next run may use again.
     pub(super) kept: Kept,
-    /// SD3: how positions between two entries of the table are found; `None` until it was checked.
-    pub(super) between: Cell<Option<Between>>,
+    /// How positions between two entries of a table of positions are found; `None` until it was checked.
+    pub(super) interpolation: Cell<Option<Interpolation>>,
     /// Of the VAE, for estimates.
     pub(super) colors: RefCell<LatentColors>,
 }
@@ -127,82 +125,50 @@ pub struct MemoryUse {
     pub states_bytes: u64,
 }
 
-/// Names in checkpoints that belong to parts we do not use.
-const IGNORED_CLIP: &[&str] = &["position_ids", "text_projection.weight"];
-const IGNORED_T5: &[&str] = &["encoder.embed_tokens.weight", "shared.weight"];
+/// Names in a VAE's checkpoint that belong to the encoder, which is not used.
 const IGNORED_VAE: &[&str] = &["encoder.", "quant_conv."];
 
-/// The tokenizers of a model.
-pub(super) struct Tokenizers {
-    /// One for each CLIP.
-    pub clips: Vec<tokens::ClipTokenizer>,
-    /// Absent where T5 is.
-    pub t5: Option<tokens::T5Tokenizer>,
-}
-
-/// What they are read from.
-struct AllTokenizerFiles {
-    clips: Vec<TokenizerFiles>,
-    t5: Option<TokenizerFiles>,
-}
+/// The files of a model's tokenizers, one for each text encoder.
+struct AllTokenizerFiles(Vec<TokenizerFiles>);
 
 impl AllTokenizerFiles {
     fn read(source: &dyn Source, config: &ModelConfig) -> Result<Self, Error> {
-        let folders = config.folders();
-        let mut clips = Vec::new();
-        for ((_, folder), _) in folders.clips.iter().zip(&config.clips) {
-            clips.push(TokenizerFiles::clip(source, folder)?);
-        }
-        let t5 = match &config.t5 {
-            None => None,
-            Some(_) => Some(TokenizerFiles::t5(source, folders.t5_tokenizer)?),
-        };
-        Ok(AllTokenizerFiles { clips, t5 })
-    }
-}
-
-impl Tokenizers {
-    fn open(source: &dyn Source, config: &ModelConfig) -> Result<Self, Error> {
-        let files = AllTokenizerFiles::read(source, config)?;
-        complete_at_once(Tokenizers::parse(&files, config, &Turns::none()))
+        let encoders = config.text_encoders.iter();
+        let files = encoders
+            .map(|encoder| Ok(encoder.config.tokenizer().read(source, encoder.tokenizer)?));
+        Ok(AllTokenizerFiles(files.collect::<Result<_, Error>>()?))
     }
 
     async fn parse(
-        files: &AllTokenizerFiles,
+        &self,
         config: &ModelConfig,
         turns: &Turns,
-    ) -> Result<Self, Error> {
-        let mut clips = Vec::new();
-        for (files, clip) in files.clips.iter().zip(&config.clips) {
-            let tokenizer = tokens::ClipTokenizer::parse(files, turns).await?;
-            tokenizer.check_vocab(clip.vocab_size)?;
-            clips.push(tokenizer.with_max_length(config.clip_max_length));
+    ) -> Result<Vec<Box<dyn Tokenizer>>, Error> {
+        let mut tokenizers = Vec::new();
+        for (files, encoder) in self.0.iter().zip(&config.text_encoders) {
+            let tokenizer = encoder.config.tokenizer().parse(files, turns).await?;
+            tokenizer.check_vocab(encoder.config.vocab_size())?;
+            tokenizers.push(tokenizer);
         }
-        let t5 = match (&files.t5, &config.t5) {
-            (Some(files), Some(t5)) => {
-                let tokenizer = tokens::T5Tokenizer::parse(files, turns).await?;
-                tokenizer.check_vocab(t5.vocab_size)?;
-                Some(tokenizer)
-            }
-            _ => None,
-        };
-        Ok(Tokenizers { clips, t5 })
+        Ok(tokenizers)
     }
+}
+
+/// The tokenizers of a model, one for each text encoder.
+fn open_tokenizers(
+    source: &dyn Source,
+    config: &ModelConfig,
+) -> Result<Vec<Box<dyn Tokenizer>>, Error> {
+    let files = AllTokenizerFiles::read(source, config)?;
+    complete_at_once(files.parse(config, &Turns::none()))
 }
 
 /// The model's parts, built but not uploaded.
 pub(super) struct Parts {
-    pub clips: Vec<ModelPart<Clip>>,
-    pub t5: Option<ModelPart<T5>>,
-    pub denoiser: ModelPart<Denoiser>,
+    /// In the order of [`ModelConfig::text_encoders`].
+    pub text_encoders: Vec<ModelPart<dyn TextEncoder>>,
+    pub denoiser: ModelPart<dyn Denoiser>,
     pub vae: ModelPart<VaeDecoder>,
-}
-
-fn load_denoiser(loader: &Loader<'_>, config: &ModelConfig) -> Denoiser {
-    match &config.transformer {
-        TransformerConfig::Flux(flux) => Denoiser::Flux(Flux::load(loader, flux)),
-        TransformerConfig::Sd3(sd3) => Denoiser::Sd3(Sd3::load(loader, sd3)),
-    }
 }
 
 impl Parts {
@@ -255,46 +221,34 @@ impl Parts {
         context: &LoadContext<'_>,
         judge: impl Fn(Result<(), Error>) -> Result<(), Error>,
     ) -> Result<Self, Error> {
-        let folders = config.folders();
-        let mut clips = Vec::new();
-        for ((folder, _), clip) in folders.clips.iter().zip(&config.clips) {
+        let mut text_encoders = Vec::new();
+        for encoder in &config.text_encoders {
+            let TextEncoderPart { folder, config, .. } = encoder;
             let weights = weights(folder, stem::TRANSFORMERS)?;
             let (part, report) =
-                ModelPart::build(weights, context, IGNORED_CLIP, |loader| Clip::load(loader, clip));
+                ModelPart::build(weights, context, config.ignored_weights(), |loader| {
+                    config.load(loader)
+                });
             judge(report)?;
-            clips.push(part);
+            text_encoders.push(part);
         }
-        let t5 = match &config.t5 {
-            None => None,
-            Some(t5) => {
-                let weights = weights(folders.t5, stem::TRANSFORMERS)?;
-                let (part, report) =
-                    ModelPart::build(weights, context, IGNORED_T5, |loader| T5::load(loader, t5));
-                judge(report)?;
-                Some(part)
-            }
-        };
-        let (denoiser, report) = ModelPart::build(
-            weights(folders.transformer, stem::DIFFUSERS)?,
-            context,
-            &[],
-            |loader| load_denoiser(loader, config),
-        );
+        let weights_of = weights(folder::TRANSFORMER, stem::DIFFUSERS)?;
+        let (denoiser, report) =
+            ModelPart::build(weights_of, context, &[], |loader| config.transformer.load(loader));
         judge(report)?;
         let (vae, report) = ModelPart::build(
-            weights(folders.vae, stem::DIFFUSERS)?,
+            weights(folder::VAE, stem::DIFFUSERS)?,
             context,
             IGNORED_VAE,
-            |loader| VaeDecoder::load(loader, &config.vae),
+            |loader| Box::new(VaeDecoder::load(loader, &config.vae)),
         );
         judge(report)?;
-        Ok(Parts { clips, t5, denoiser, vae })
+        Ok(Parts { text_encoders, denoiser, vae })
     }
 
     /// Bytes of the text encoders on the GPU.
     pub fn text_encoder_bytes(&self) -> u64 {
-        self.clips.iter().map(ModelPart::bytes).sum::<u64>()
-            + self.t5.as_ref().map_or(0, ModelPart::bytes)
+        self.text_encoders.iter().map(ModelPart::bytes).sum()
     }
 
     /// Bytes of the denoiser and the decoder on the GPU.
@@ -309,25 +263,12 @@ pub(super) fn check_widths(config: &ModelConfig) -> Result<(), Error> {
     let mut quads = vec![
         ("the transformer's attention_head_dim", network.head_dim()),
         ("the transformer's joint_attention_dim", network.text_dim()),
-        ("the transformer's pooled_projection_dim", network.pooled_dim()),
     ];
+    quads.extend(network.pooled_dim().map(|dim| ("the transformer's pooled_projection_dim", dim)));
     let mut heads = vec![("the transformer's attention_head_dim", network.head_dim())];
-    for clip in &config.clips {
-        quads.extend([
-            ("CLIP's hidden_size", clip.hidden_size),
-            ("CLIP's intermediate_size", clip.intermediate_size),
-            ("CLIP's head width", clip.head_dim()),
-            ("CLIP's projection_dim", clip.pooled_dim()),
-        ]);
-        heads.push(("CLIP's head width", clip.head_dim()));
-    }
-    if let Some(t5) = &config.t5 {
-        quads.extend([
-            ("T5's d_model", t5.d_model),
-            ("T5's d_kv", t5.d_kv),
-            ("T5's d_ff", t5.d_ff),
-        ]);
-        heads.push(("T5's d_kv", t5.d_kv));
+    for encoder in &config.text_encoders {
+        quads.extend(encoder.config.widths());
+        heads.push(encoder.config.head_width());
     }
     quads.extend(vae.block_out_channels.iter().map(|c| ("a width of the VAE", *c)));
     for (what, width) in quads {
@@ -354,7 +295,7 @@ pub(super) fn check_widths(config: &ModelConfig) -> Result<(), Error> {
 /// Checks a model folder without a GPU: configuration, tokenizers, and every weight by name and shape.
 pub fn check_model(source: &dyn Source) -> Result<(), Error> {
     let config = ModelConfig::load(source)?;
-    Tokenizers::open(source, &config)?;
+    open_tokenizers(source, &config)?;
     let ids = ResidentIds::default();
     Parts::open(source, &config, &LoadContext::new(&ids, Precision::Auto, u64::MAX))?;
     Ok(())
@@ -365,7 +306,7 @@ impl Pipeline {
     /// checks every weight; uploads nothing yet.
     pub fn open(gpu: Gpu, source: Box<dyn Source>, options: Options) -> Result<Self, Error> {
         let config = ModelConfig::load(&*source)?;
-        let tokenizers = Tokenizers::open(&*source, &config)?;
+        let tokenizers = open_tokenizers(&*source, &config)?;
         let limit = gpu.caps().max_binding_bytes;
         let (ids, parts) = Parts::open_with_ids(&*source, &config, options, limit)?;
         Ok(Pipeline::of(gpu, source, options, config, tokenizers, ids, parts))
@@ -378,7 +319,7 @@ impl Pipeline {
         let config = read(from, || Ok::<_, Error>(ModelConfig::load(from)?)).await?;
         let turns = Turns::new();
         let files = read(from, || AllTokenizerFiles::read(from, &config)).await?;
-        let tokenizers = Tokenizers::parse(&files, &config, &turns).await?;
+        let tokenizers = files.parse(&config, &turns).await?;
         drop(files);
         turns.yield_if_due().await;
         let limit = gpu.caps().max_binding_bytes;
@@ -392,7 +333,7 @@ impl Pipeline {
         source: Box<dyn Source>,
         options: Options,
         config: ModelConfig,
-        tokenizers: Tokenizers,
+        tokenizers: Vec<Box<dyn Tokenizer>>,
         ids: ResidentIds,
         parts: Parts,
     ) -> Self {
@@ -412,7 +353,7 @@ impl Pipeline {
             waiting_for_encoders: Cell::new(0),
             turn: async_lock::Mutex::new(()),
             kept: Kept::default(),
-            between: Cell::new(None),
+            interpolation: Cell::new(None),
             colors: RefCell::default(),
             source,
         }
@@ -522,8 +463,8 @@ impl Pipeline {
         let Pipeline { parts, store, kept, .. } = self;
         kept.encoders.clear(store);
         self.text_encoders.take();
-        parts.clips.iter().flat_map(ModelPart::residents).for_each(|id| store.free(id));
-        parts.t5.iter().flat_map(ModelPart::residents).for_each(|id| store.free(id));
+        let encoders = parts.text_encoders.iter();
+        encoders.flat_map(ModelPart::residents).for_each(|id| store.free(id));
     }
 
     /// Frees everything that a run can do without, after memory was short.
@@ -537,13 +478,11 @@ impl Pipeline {
 
     /// Names in the checkpoints that nothing uses: harmless, but perhaps a sign of the wrong file.
     pub(super) fn extra_weights(&self) -> Vec<(&'static str, &[String])> {
-        let folders = self.config.folders();
-        let Parts { clips, t5, denoiser, vae } = &self.parts;
-        let clips = folders.clips.iter().zip(clips);
-        clips
-            .map(|((folder, _), part)| (*folder, &part.extra))
-            .chain(t5.iter().map(|part| (folders.t5, &part.extra)))
-            .chain([(folders.transformer, &denoiser.extra), (folders.vae, &vae.extra)])
+        let Parts { text_encoders, denoiser, vae } = &self.parts;
+        let encoders = self.config.text_encoders.iter().zip(text_encoders);
+        encoders
+            .map(|(encoder, part)| (encoder.folder, &part.extra))
+            .chain([(folder::TRANSFORMER, &denoiser.extra), (folder::VAE, &vae.extra)])
             .filter(|(_, extra)| !extra.is_empty())
             .map(|(dir, extra)| (dir, extra.as_slice()))
             .collect()

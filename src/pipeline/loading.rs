@@ -50,8 +50,8 @@ impl<'p> Loading<'p> {
         };
         match part {
             Part::TextEncoders => {
-                parts.clips.iter().for_each(|clip| add(&clip.weights, &clip.uploads));
-                parts.t5.iter().for_each(|t5| add(&t5.weights, &t5.uploads));
+                let encoders = parts.text_encoders.iter();
+                encoders.for_each(|encoder| add(&encoder.weights, &encoder.uploads));
             }
             Part::Denoiser => {
                 add(&parts.denoiser.weights, &parts.denoiser.uploads);

@@ -75,7 +75,7 @@ pub(super) fn warning(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sampling::Preset;
+    use crate::sampling::{DISTILLED_PRESETS, Preset};
 
     /// Columns of a mask over 4 x 4 tokens, from the left, of `value`.
     fn painted(columns: usize, value: u8, mode: MaskMode) -> Mask {
@@ -87,7 +87,10 @@ mod tests {
     fn a_mask_without_effect_is_told_of() {
         let grid = Grid { rows: 4, cols: 4 };
         // 30 per cent, 4 tokens.
-        let params = RaluParams { up_ratio: 0.3, ..Preset::X4.params() };
+        let params = RaluParams {
+            up_ratio: 0.3,
+            ..DISTILLED_PRESETS.params(Preset::Distilled, 3.0).unwrap()
+        };
         let told = |mask: &Mask| warning(&params, Some(mask), grid).unwrap().unwrap_or_default();
         for mode in [MaskMode::Replace, MaskMode::Add] {
             // Black, too dim, half a token at less than half, too narrow.

@@ -9,19 +9,18 @@ use std::fmt;
 use serde::Serialize;
 
 use super::load::{Parts, check_widths};
-use super::programs::{
-    CacheMemory, Layout, Models, RunMemory, RunRecordings, record_clip, record_t5,
-};
+use super::programs::{CacheMemory, Layout, Models, RunMemory, RunRecordings, record_encoder};
 use super::{Error, Options, RunSchedule, Settings, StageKind};
 use crate::checkpoint::source::Source;
 use crate::gpu::human_bytes;
-use crate::models::config::{Family, ModelConfig};
+use crate::models::config::ModelConfig;
 use crate::models::cost::{self, Flops};
+use crate::models::encoders::Shape;
 use crate::models::layers::{LoadContext, Precision};
 use crate::sampling::cache::{self, CacheSpec, Cached};
 use crate::sampling::{RaluParams, ntdm::js_distance};
 pub use crate::tensor::Caps;
-use crate::tensor::{Blocks, MemoryPlan, ResidentIds, plan_memory};
+use crate::tensor::{Blocks, MemoryPlan, Resident, ResidentIds, plan_memory};
 
 /// Operations in units of 10^12.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -133,13 +132,9 @@ pub struct Plan {
     pub memory: PlannedMemory,
 }
 
-/// Steps of plain sampling that RALU's paper compares with: FLUX.1-dev's 50, SD3's 28, 4 of distilled models.
+/// Steps of plain sampling that a model's speed-ups are relative to.
 pub fn baseline_steps(config: &ModelConfig) -> usize {
-    match config.family() {
-        _ if config.distilled => 4,
-        Family::Flux => 50,
-        Family::Sd3 => 28,
-    }
+    config.family().baseline_steps(config)
 }
 
 /// How many steps of a run are computed and how many reused, where that is fixed: for each stage and step, whether
@@ -176,7 +171,8 @@ pub fn plan(
     let n_t5 = settings.max_sequence_length;
     let n_text = config.text_tokens(n_t5);
     let evaluations = settings.evaluations_per_step();
-    let step = |n_tokens: usize| cost::step(config, n_tokens, n_text) * evaluations as f64;
+    let step =
+        |n_tokens: usize| config.transformer.step_flops(n_tokens, n_text) * evaluations as f64;
     let reused_step = |n_tokens: usize| {
         let modulated = match settings.cache.as_ref().map(CacheSpec::cached) {
             // Predictions are sums of what is kept: nothing of the network is left.
@@ -184,7 +180,7 @@ pub fn plan(
             Some(Cached::Modules { .. }) => true,
             Some(Cached::AllBlocks | Cached::BlocksTail) => false,
         };
-        cost::reused_step(config, n_tokens, n_text, modulated) * evaluations as f64
+        config.transformer.reused_flops(n_tokens, n_text, modulated) * evaluations as f64
     };
     let decode = |rows: usize, cols: usize| cost::vae_decode(&config.vae, 2 * rows, 2 * cols);
     let (rows, cols) = (schedule.rows, schedule.cols);
@@ -299,28 +295,18 @@ fn memory(
     let mut encoding = Vec::new();
     let mut scratch = Vec::new();
     // In the order in which they are compiled.
-    for (clip, own) in parts.clips.iter().zip(&config.clips) {
-        let rows = config.clip_max_length;
-        let (x, tokens) = (matrix(rows, own.hidden_size), matrix(rows, own.hidden_size));
-        let pooled = matrix(1, own.pooled_dim());
-        let wants_tokens = (config.family() == Family::Sd3).then_some(&tokens);
-        encoding.push(plan_memory(&record_clip(
-            caps,
-            None,
-            &clip.model,
-            &x,
-            0,
-            &pooled,
-            wants_tokens,
-        )));
-        scratch.extend([x, pooled]);
-        scratch.extend(wants_tokens.cloned());
-    }
-    if let (Some(t5), Some(own)) = (&parts.t5, &config.t5) {
-        let (x, out) = (matrix(n_t5, own.d_model), matrix(n_t5, own.d_model));
-        let bias = matrix(1, (own.num_heads * (2 * n_t5 - 1)).next_multiple_of(4));
-        encoding.push(plan_memory(&record_t5(caps, None, &t5.model, &x, &bias, &out)));
-        scratch.extend([x, out, bias]);
+    for (part, own) in parts.text_encoders.iter().zip(&config.text_encoders) {
+        let n = own.length(n_t5);
+        let matrices = |shapes: Vec<Shape>| -> Vec<Resident> {
+            shapes.into_iter().map(|(_, rows, cols)| matrix(rows, cols)).collect()
+        };
+        let inputs = matrices(part.model.inputs(n));
+        let outputs = part.model.outputs(n, own.gives_tokens);
+        let outputs = matrices(outputs.into_iter().map(|(_, shape)| shape).collect());
+        let ids = vec![0; n];
+        let recording = record_encoder(caps, None, &*part.model, &ids, &inputs, &outputs);
+        encoding.push(plan_memory(&recording));
+        scratch.extend(inputs.into_iter().chain(outputs));
     }
     let scratch: u64 = scratch.iter().flat_map(|resident| resident.band_bytes()).sum();
     let text_encoder_weights_bytes = parts.text_encoder_bytes();
@@ -328,7 +314,7 @@ fn memory(
 
     let in_f32 = Blocks::default();
     let layout = Layout { ids: &ids, caps, config, settings, in_f32: &in_f32 };
-    let models = Models { config, denoiser: &parts.denoiser.model, vae: &parts.vae.model };
+    let models = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
     let states = RunMemory::new(&layout, schedule, models.denoiser, false);
     let recordings = RunRecordings::new(caps, models, settings, schedule, &states);
     let plans: Vec<MemoryPlan> = recordings.all().map(plan_memory).collect();

@@ -1,28 +1,24 @@
-//! From text to embeddings: tokenise, run CLIP and T5.
+//! From text to embeddings: tokenise, run the text encoders, join what they give.
 
 use std::rc::Rc;
 
-use super::encoders::Shape;
 use super::kept::TextKey;
 use super::load::ModelPart;
-use super::programs::{record_clip, record_t5};
+use super::programs::record_encoder;
 use super::{Error, NamedTensors, Pipeline, Settings};
 use crate::checkpoint::source::read;
-use crate::models::clip::Clip;
-use crate::models::config::Family;
-use crate::models::t5::T5;
+use crate::models::encoders::{Output, TextEncoder};
+use crate::models::family::TextLength;
 use crate::tensor::Blocks;
 
 /// A text as the denoiser wants it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Embedding {
-    /// CLIP's tokens.
-    pub clip_ids: Vec<u32>,
-    /// T5's tokens; empty without T5.
-    pub t5_ids: Vec<u32>,
+    /// Token ids under the names that they are saved by.
+    pub ids: Vec<(&'static str, Vec<u32>)>,
     /// `[T, text_dim]`.
     pub txt: Vec<f32>,
-    /// `[1, pooled_dim]`.
+    /// `[1, pooled_dim]`; empty for networks without that input.
     pub pooled: Vec<f32>,
 }
 
@@ -33,11 +29,12 @@ pub(super) struct Encoded {
     pub negative: Option<Rc<Embedding>>,
 }
 
-/// What one CLIP makes of a text.
-struct ClipOutput {
-    /// `[1, pooled_dim]`.
+/// What one encoder makes of a text.
+#[derive(Default)]
+struct Encoding {
+    /// `[1, pooled_dim]`; empty if it gives none.
     pooled: Vec<f32>,
-    /// `[77, hidden]`; empty if not asked for.
+    /// `[T, token_dim]`; empty if nobody asked for it.
     tokens: Vec<f32>,
 }
 
@@ -58,6 +55,8 @@ struct Text {
     given_pooled: Option<Vec<f32>>,
     /// From an earlier run.
     known: Option<Rc<Embedding>>,
+    /// Whether all of it is computed, so that a later run may use it again.
+    is_whole: bool,
 }
 
 impl Text {
@@ -100,37 +99,46 @@ impl<'p> Prompts<'p> {
         warnings: &mut Vec<String>,
     ) -> Result<Text, Error> {
         let Pipeline { tokenizers, config, kept, .. } = pipeline;
-        let network = &config.transformer;
-        let n_t5 = settings.max_sequence_length;
-        let is_flux = config.family() == Family::Flux;
-        let mut clips = Vec::new();
-        for tokenizer in &tokenizers.clips {
-            let text = if is_flux { tokenizer.expanded(text)? } else { text.into() };
-            clips.push(tokenizer.encode(&text)?.ids);
-        }
-        let t5 = match &tokenizers.t5 {
-            None => vec![],
-            Some(tokenizer) => {
-                let text = if is_flux { tokenizer.expanded(text)? } else { text.into() };
-                let encoded = tokenizer.encode(&text, n_t5)?;
-                if let Some(dropped) = encoded.truncated {
-                    warnings.push(format!(
-                        "the {prefix}prompt is {dropped} tokens longer than the {n_t5} that T5 reads here; its end is \
-                         ignored (--max-sequence-length)"
-                    ));
-                }
-                encoded.ids
+        let (network, family) = (&config.transformer, config.family());
+        let asked = settings.max_sequence_length;
+        let mut ids = Vec::new();
+        for (encoder, tokenizer) in config.text_encoders.iter().zip(tokenizers) {
+            let text = family.prompt(text);
+            let text = if family.expands_tokens() { tokenizer.expanded(&text)? } else { text };
+            let length = encoder.length(asked);
+            let encoded = tokenizer.encode(&text, length)?;
+            if let (TextLength::Asked, Some(dropped)) = (encoder.length, encoded.truncated) {
+                let title = encoder.config.title();
+                warnings.push(format!(
+                    "the {prefix}prompt is {dropped} tokens longer than the {length} that {title} reads here; its end is \
+                     ignored (--max-sequence-length)"
+                ));
             }
-        };
-        let key = TextKey { clips, t5, n_text: config.text_tokens(n_t5) };
+            let vocab_size = encoder.config.vocab_size();
+            if let Some(id) = encoded.ids.iter().find(|id| **id as usize >= vocab_size) {
+                let expected = format!(
+                    "tokens that {} has embeddings of, 0 to {}; leave out marks such as <extra_id_0>",
+                    encoder.config.title(),
+                    vocab_size - 1
+                );
+                let what = if prefix.is_empty() { "the prompt" } else { "the negative prompt" };
+                return Err(Error::setting(what, format!("a text with token {id}"), expected));
+            }
+            ids.push(encoded.ids);
+        }
+        let key = TextKey { ids, n_text: config.text_tokens(asked) };
         let txt_shape = [1, key.n_text, network.text_dim()];
         let given_txt = given.numbers(&format!("{prefix}prompt_embeds"), &txt_shape)?;
-        let pooled_shape = [1, network.pooled_dim()];
-        let given_pooled =
-            given.numbers(&format!("{prefix}pooled_prompt_embeds"), &pooled_shape)?;
-        let nothing_given = given_txt.is_none() && given_pooled.is_none();
+        let given_pooled = match network.pooled_dim() {
+            Some(dim) => given.numbers(&format!("{prefix}pooled_prompt_embeds"), &[1, dim])?,
+            // There is nothing to compute.
+            None => Some(&[][..]),
+        };
+        let nothing_given =
+            given_txt.is_none() && (given_pooled.is_none() || network.pooled_dim().is_none());
         Ok(Text {
             known: if nothing_given { kept.text(&key) } else { None },
+            is_whole: nothing_given,
             key,
             given_txt: given_txt.map(<[f32]>::to_vec),
             given_pooled: given_pooled.map(<[f32]>::to_vec),
@@ -153,113 +161,89 @@ impl<'p> Prompts<'p> {
     }
 
     async fn embed(&self, text: &Text) -> Result<Rc<Embedding>, Error> {
-        let Text { key, given_txt, given_pooled, known } = text;
+        let Text { key, given_txt, given_pooled, known, is_whole } = text;
         if let Some(known) = known {
             return Ok(known.clone());
         }
         let Pipeline { config, parts, kept, .. } = self.pipeline;
-        // SD3 has CLIP's tokens in front of T5's.
-        let wants_tokens = given_txt.is_none() && config.family() == Family::Sd3;
-        let mut clips = Vec::new();
-        if given_pooled.is_none() || wants_tokens {
-            for (i, (clip, ids)) in parts.clips.iter().zip(&key.clips).enumerate() {
-                let output = self.run_clip(i, clip, ids, wants_tokens).await?;
-                check_finite("CLIP's encoding of the prompt", &output.pooled)?;
-                clips.push(output);
-            }
+        let (family, network) = (config.family(), &config.transformer);
+        let mut encodings = Vec::new();
+        for (i, encoder) in config.text_encoders.iter().enumerate() {
+            let wants_tokens = encoder.gives_tokens && given_txt.is_none();
+            let wants_pooled = encoder.gives_pooled && given_pooled.is_none();
+            encodings.push(match wants_tokens || wants_pooled {
+                true => self.run(i, &parts.text_encoders[i], &key.ids[i], wants_tokens).await?,
+                false => Encoding::default(),
+            });
+            let what = format!("{}'s encoding of the prompt", encoder.config.title());
+            check_finite(&what, &encodings[i].pooled)?;
         }
         let pooled = match given_pooled {
             Some(pooled) => pooled.clone(),
-            None => clips.iter().flat_map(|clip| clip.pooled.iter().copied()).collect(),
+            None => {
+                let encoders = config.text_encoders.iter().zip(&mut encodings);
+                let pooled = encoders.filter(|(encoder, _)| encoder.gives_pooled);
+                let pooled: Vec<_> = pooled.map(|(_, e)| std::mem::take(&mut e.pooled)).collect();
+                family.join_pooled(&pooled)
+            }
         };
         let txt = match given_txt {
             Some(txt) => txt.clone(),
             None => {
-                let size = key.n_text * config.transformer.text_dim();
-                let mut txt = Vec::with_capacity(size);
-                if wants_tokens {
-                    txt.extend(self.clip_tokens(&clips));
-                }
-                if let Some(t5) = &parts.t5 {
-                    txt.extend(self.run_t5(t5, &key.t5).await?);
-                }
-                // diffusers has zeros in place of a T5 that is not there.
-                txt.resize(size, 0.0);
-                txt
+                let encoders = config.text_encoders.iter().zip(&mut encodings);
+                let tokens = encoders.filter(|(encoder, _)| encoder.gives_tokens);
+                let tokens: Vec<_> = tokens.map(|(_, e)| std::mem::take(&mut e.tokens)).collect();
+                family.join_tokens(config, &tokens, key.n_text)
             }
         };
+        debug_assert_eq!(txt.len(), key.n_text * network.text_dim());
         check_finite("the encoding of the prompt", &txt)?;
-        let clip_ids = key.clips.first().cloned().unwrap_or_default();
-        let embedding = Rc::new(Embedding { clip_ids, t5_ids: key.t5.clone(), txt, pooled });
-        if given_txt.is_none() && given_pooled.is_none() {
+        // Of encoders whose ids have one name, the first one's.
+        let mut ids: Vec<(&'static str, Vec<u32>)> = Vec::new();
+        for (encoder, encoded) in config.text_encoders.iter().zip(&key.ids) {
+            let name = encoder.config.ids_name();
+            if ids.iter().all(|(known, _)| *known != name) {
+                ids.push((name, encoded.clone()));
+            }
+        }
+        let embedding = Rc::new(Embedding { ids, txt, pooled });
+        if *is_whole {
             kept.keep_text(key.clone(), embedding.clone());
         }
         Ok(embedding)
     }
 
-    /// The CLIPs' tokens side by side, padded with zeros: `[77, text_dim]`. SD3 paper, figure 2.
-    fn clip_tokens(&self, clips: &[ClipOutput]) -> Vec<f32> {
-        let config = &self.pipeline.config;
-        let (rows, width) = (config.clip_tokens(), config.transformer.text_dim());
-        let mut tokens = vec![0.0; rows * width];
-        let mut column = 0;
-        for (clip, output) in config.clips.iter().zip(clips) {
-            let d = clip.hidden_size;
-            for (row, values) in output.tokens.chunks_exact(d).enumerate() {
-                let at = row * width + column;
-                tokens[at..at + d].copy_from_slice(values);
-            }
-            column += d;
-        }
-        tokens
-    }
-
-    async fn run_t5(&self, t5: &ModelPart<T5>, ids: &[u32]) -> Result<Vec<f32>, Error> {
-        let Pipeline { source, gpu, config, kept, .. } = self.pipeline;
-        let (n, d) = (ids.len(), config.transformer.text_dim());
-        let bias = read(&**source, || t5.model.relative_bias(&t5.weights, n)).await?;
-        let embedded = read(&**source, || t5.model.embed(&t5.weights, ids)).await?;
-        let inputs =
-            [(("t5.x", n, d), embedded.as_slice()), (("t5.bias", 1, bias.len()), bias.as_slice())];
-        // Its number is the one behind the CLIPs'.
-        let which = config.clips.len();
-        let mut outputs = kept
-            .encoders
-            .run(self.pipeline, which, &inputs, &[("t5.out", n, d)], &self.in_f32, |r, range| {
-                record_t5(gpu.caps(), range, &t5.model, &r[0], &r[1], &r[2])
-            })
-            .await?;
-        Ok(outputs.pop().unwrap_or_default())
-    }
-
-    async fn run_clip(
+    /// Runs encoder number `i`.
+    async fn run(
         &self,
         i: usize,
-        clip: &ModelPart<Clip>,
+        encoder: &ModelPart<dyn TextEncoder>,
         ids: &[u32],
         wants_tokens: bool,
-    ) -> Result<ClipOutput, Error> {
-        let Pipeline { source, gpu, config, kept, .. } = self.pipeline;
-        let own = &config.clips[i];
-        let at = own.pooled_position(ids);
-        let embedded = read(&**source, || clip.model.embed(&clip.weights, ids)).await?;
-        let inputs = [(("clip.x", ids.len(), own.hidden_size), embedded.as_slice())];
-        let mut outputs: Vec<Shape> = vec![("clip.pooled", 1, own.pooled_dim())];
-        if wants_tokens {
-            outputs.push(("clip.tokens", ids.len(), own.hidden_size));
-        }
-        let mut outputs = kept
+    ) -> Result<Encoding, Error> {
+        let Pipeline { source, gpu, kept, .. } = self.pipeline;
+        let ModelPart { model, weights, .. } = encoder;
+        let values = read(&**source, || model.embed(weights, ids)).await?;
+        let shapes = model.inputs(ids.len());
+        let inputs: Vec<_> = shapes.into_iter().zip(values.iter().map(Vec::as_slice)).collect();
+        let (kinds, outputs): (Vec<Output>, Vec<_>) =
+            model.outputs(ids.len(), wants_tokens).into_iter().unzip();
+        let results = kept
             .encoders
-            .run(self.pipeline, i, &inputs, &outputs, &self.in_f32, |r, range| {
-                let tokens = wants_tokens.then(|| &r[2]);
-                record_clip(gpu.caps(), range, &clip.model, &r[0], at, &r[1], tokens)
+            .run(self.pipeline, i, &inputs, &outputs, &self.in_f32, |residents, f16_range| {
+                let (inputs, outputs) = residents.split_at(inputs.len());
+                let outputs = &outputs[..kinds.len()];
+                record_encoder(gpu.caps(), f16_range, &**model, ids, inputs, outputs)
             })
-            .await?
-            .into_iter();
-        Ok(ClipOutput {
-            pooled: outputs.next().unwrap_or_default(),
-            tokens: outputs.next().unwrap_or_default(),
-        })
+            .await?;
+        let mut encoding = Encoding::default();
+        for (kind, values) in kinds.iter().zip(results) {
+            match kind {
+                Output::Tokens => encoding.tokens = values,
+                Output::Pooled => encoding.pooled = values,
+            }
+        }
+        Ok(encoding)
     }
 }
 

@@ -24,7 +24,7 @@ impl Rehearsal {
         let ids = ResidentIds::default();
         let context = LoadContext::new(&ids, Precision::F16, caps.max_binding_bytes);
         let parts = Parts::plan(None, config, &context)?;
-        let models = Models { config, denoiser: &parts.denoiser.model, vae: &parts.vae.model };
+        let models = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
         let in_f32 = Blocks::default();
         let layout = Layout { ids: &ids, caps, config, settings, in_f32: &in_f32 };
         let memory = RunMemory::new(&layout, &schedule, models.denoiser, false);

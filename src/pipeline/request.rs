@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::{Checkpoint, Error, FirstStage, NamedTensors, painted};
+use crate::models::config::ModelConfig;
 use crate::models::config::ranges::{SCALES, SIDES, STEPS, TEXT_LENGTHS};
-use crate::models::config::{Family, ModelConfig, TransformerConfig};
+use crate::models::family::Guidance;
 use crate::sampling::cache::CacheSpec;
 use crate::sampling::cache::spec::{MAGCACHE_FLUX, TEACACHE_FLUX};
 use crate::sampling::{
-    Grid, MaskMode, Preset, PresetFamily, RaluParams, RegionScore, RopeMode, RuleOverrides, Rules,
-    Variant, ZPolicy,
+    Grid, MaskMode, Preset, RaluParams, RegionScore, RopeMode, RuleOverrides, Rules, Variant,
+    ZPolicy,
 };
 
 /// Where the initial noise comes from.
@@ -230,17 +231,17 @@ impl Settings {
             Err(Error::setting(what, value, format!("a number from {least} to {most}")))
         };
         let guidance = scale("the guidance", request.guidance.or(own.guidance).unwrap_or(0.0))?;
-        // SD3 knows one scale, which diffusers calls guidance.
-        let asked_cfg = match config.family() {
-            Family::Flux => request.true_cfg,
-            Family::Sd3 => request.true_cfg.or(request.guidance),
+        let is_distilled = config.family().guidance() == Guidance::Distilled;
+        let asked_cfg = match config.family().guidance() {
+            Guidance::Distilled => request.true_cfg,
+            Guidance::ClassifierFree => request.true_cfg.or(request.guidance),
         };
         let wanted_cfg = scale("the true guidance", asked_cfg.unwrap_or(own.true_cfg))?;
         let negative = request.negative_prompt.clone().or(own.negative_prompt.clone());
-        // diffusers: FLUX's true guidance needs a negative prompt and a scale above 1, SD3's only the latter. Asking
-        // for the scale alone means an empty negative prompt.
-        let guided = wanted_cfg > 1.0
-            && (negative.is_some() || asked_cfg.is_some() || config.family() == Family::Sd3);
+        // diffusers: true guidance next to distilled guidance needs a negative prompt and a scale above 1, else only the
+        // latter. Asking for the scale alone means an empty negative prompt.
+        let guided =
+            wanted_cfg > 1.0 && (negative.is_some() || asked_cfg.is_some() || !is_distilled);
 
         let mut warnings = Vec::new();
         if request.negative_prompt.is_some() && !guided {
@@ -249,8 +250,7 @@ impl Settings {
                     .to_owned(),
             );
         }
-        let is_flux = config.family() == Family::Flux;
-        if is_flux && request.guidance.is_some() && !config.transformer.has_guidance_input() {
+        if is_distilled && request.guidance.is_some() && !config.transformer.has_guidance_input() {
             warnings
                 .push("this model has no guidance input; the guidance has no effect".to_owned());
         }
@@ -261,7 +261,7 @@ impl Settings {
         let rules = request.rules.apply(request.variant.rules());
         if let Some(cache) = &request.cache {
             cache.check()?;
-            if !is_flux && has_flux_numbers(cache) {
+            if !config.family().has_measured_caches() && has_flux_numbers(cache) {
                 warnings.push(format!(
                     "{}'s numbers were measured on FLUX.1-dev and are a guess for this model; they can be given \
                      ({cache})",
@@ -269,7 +269,10 @@ impl Settings {
                 ));
             }
         }
-        if ralu.is_some() && !is_flux && rules.rope_mode == RopeMode::Crpa {
+        if ralu.is_some()
+            && config.transformer.rope().is_none()
+            && rules.rope_mode == RopeMode::Crpa
+        {
             warnings.push("this model has no rotary positions; the rope mode has no effect".into());
         }
         if ralu.is_none()
@@ -303,7 +306,7 @@ impl Settings {
                 );
             }
         }
-        if !is_flux && request.true_cfg.is_some() && request.guidance.is_some() {
+        if !is_distilled && request.true_cfg.is_some() && request.guidance.is_some() {
             warnings.push(
                 "this model has one scale of guidance: the true guidance is taken, and the guidance has no effect"
                     .to_owned(),
@@ -354,17 +357,6 @@ fn has_flux_numbers(cache: &CacheSpec) -> bool {
     }
 }
 
-impl ModelConfig {
-    /// Which of RALU's presets are this model's.
-    pub fn preset_family(&self) -> PresetFamily {
-        match &self.transformer {
-            _ if self.distilled => PresetFamily::Distilled,
-            TransformerConfig::Flux(_) => PresetFamily::Flux,
-            TransformerConfig::Sd3(_) => PresetFamily::Sd3,
-        }
-    }
-}
-
 fn resolve_ralu(
     request: &Request,
     config: &ModelConfig,
@@ -373,25 +365,23 @@ fn resolve_ralu(
     warnings: &mut Vec<String>,
 ) -> Result<(String, Option<RaluParams>), Error> {
     let own = config.defaults();
-    let family = config.preset_family();
+    let presets = config.family().presets(config);
     let base = config.scheduler.shift;
     // RALU works on pairs of tokens, and what that adds at the border has to have positions too.
     let [rows, cols] = [height, width].map(|side| side.next_multiple_of(32) / 16);
     let large_enough =
         2 * width * height >= own.width * own.height && config.check_grid(rows, cols).is_ok();
     let named = |preset: Preset| -> Result<_, Error> {
-        Ok((preset.to_string(), Some(family.params(preset, base)?)))
+        Ok((preset.to_string(), Some(presets.params(preset, base)?)))
     };
     match &request.ralu {
         RaluChoice::Off => Ok(("off".into(), None)),
         // Steps are steps of plain sampling: who counts them wants that.
         RaluChoice::Auto if request.steps.is_some() || !large_enough => Ok(("off".into(), None)),
-        RaluChoice::Auto => named(family.default_preset()),
+        RaluChoice::Auto => named(presets.default),
         // What speeds up fifty steps makes no sense for four.
-        RaluChoice::Preset(asked)
-            if family == PresetFamily::Distilled && *asked != Preset::Distilled =>
-        {
-            let preset = family.default_preset();
+        RaluChoice::Preset(asked) if presets.is_distilled && *asked != Preset::Distilled => {
+            let preset = presets.default;
             warnings.push(format!(
                 "this model is distilled to {} steps; RALU {asked} is for models with about 50. Its own preset, \
                  {preset}, is used",

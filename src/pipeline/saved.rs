@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Mask, RaluChoice, Request, Rng, Settings};
 use crate::escape::Escaped;
+use crate::models::family::FAMILIES;
 use crate::models::layers::Precision;
 use crate::sampling::{
-    self, CacheSpec, Grid, MaskMode, Preset, PresetFamily, RaluParams, RuleOverrides, Rules,
-    Variant,
+    self, CacheSpec, Grid, MaskMode, Preset, PresetTable, RaluParams, RuleOverrides, Rules, Variant,
 };
 
 /// Of [`Saved`].
@@ -175,13 +175,12 @@ impl From<&RaluParams> for SavedParameters {
 impl SavedParameters {
     /// Whether these are a preset's numbers for any family of models.
     fn are_those_of(&self, preset: Preset) -> bool {
-        let families = [PresetFamily::Flux, PresetFamily::Sd3, PresetFamily::Distilled];
         // The time shifts that models come with.
-        families
-            .into_iter()
-            .flat_map(|family| [3.0, 1.0].map(|shift| family.params(preset, shift)))
-            .flatten()
-            .any(|params| SavedParameters::from(&params) == *self)
+        let params = |table: &PresetTable| [3.0, 1.0].map(|shift| table.params(preset, shift));
+        let mut tables = FAMILIES.iter().flat_map(|family| family.preset_tables());
+        tables.any(|table| {
+            params(table).iter().flatten().any(|params| SavedParameters::from(params) == *self)
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The stages of one run: how many tokens, at which noise levels. Pure numbers.
 
 use super::{Error, Settings, painted};
-use crate::models::config::{Family, ModelConfig, TimeShiftType, TransformerConfig};
+use crate::models::config::{ModelConfig, TimeShiftType};
 use crate::sampling::{DynamicShift, FlowMatch, Grid, Jump, RaluSchedule, ShiftKind};
 
 /// Which tokens a stage works on.
@@ -79,29 +79,19 @@ impl ModelConfig {
 impl ModelConfig {
     /// Noise levels of plain sampling, `steps + 1` of them, for a picture of `n_tokens` image tokens.
     pub fn plain_sigmas(&self, steps: usize, n_tokens: usize) -> Result<Vec<f64>, Error> {
-        let flow = self.flow_match();
-        Ok(match self.family() {
-            Family::Flux if !self.scheduler.use_flow_sigmas => flow.sigmas(steps, n_tokens)?,
-            Family::Flux | Family::Sd3 => flow.sigmas_sd3(steps, n_tokens)?,
-        })
+        Ok(self.family().sigmas(self, &self.flow_match(), steps, n_tokens)?)
     }
 
-    /// The timestep that the network is told at noise level `sigma`, rounded as on its way through diffusers.
-    ///
-    /// It is `num_train_timesteps` x sigma. `FluxPipeline` divides it by 1000, and `FluxTransformer2DModel` multiplies it
-    /// by 1000 again; `StableDiffusion3Pipeline` takes it as it is.
+    /// The timestep that the network is told at noise level `sigma`: `num_train_timesteps` x sigma, rounded as on its way
+    /// through diffusers.
     pub(super) fn timestep(&self, sigma: f64) -> f64 {
         let timestep = sigma as f32 * self.scheduler.num_train_timesteps as f32;
-        f64::from(match self.family() {
-            Family::Flux => timestep / 1000.0 * 1000.0,
-            Family::Sd3 => timestep,
-        })
+        f64::from(self.family().timestep(timestep))
     }
 
     /// Rejects pictures that are larger than the model's table of positions.
     pub(super) fn check_grid(&self, rows: usize, cols: usize) -> Result<(), Error> {
-        let TransformerConfig::Sd3(sd3) = &self.transformer else { return Ok(()) };
-        let side = sd3.pos_embed_max_size;
+        let Some(side) = self.transformer.positions_per_side() else { return Ok(()) };
         for (what, tokens) in [("the width", cols), ("the height", rows)] {
             if tokens > side {
                 let expected = format!(

@@ -26,11 +26,12 @@
 //! are printed there.
 //!
 //! ```
+//! use ralu::models::flux1;
 //! use ralu::sampling::{Grid, Preset, TokenLayout, Transition};
 //!
 //! // 1024 x 1024 pixels: 32 x 32 coarse tokens, 64 x 64 fine ones.
 //! let grid = Grid::of_image(1024, 1024)?;
-//! let params = Preset::X4.params();
+//! let params = flux1::PRESETS.params(Preset::X4, 3.0)?;
 //! let schedule = params.resolve(grid.n_tokens())?;
 //! assert_eq!(schedule.stages.len(), 3);
 //! assert_eq!(schedule.stages[2].sigmas.len(), 7 + 1);
@@ -78,7 +79,7 @@ pub use noise::{
     bound_noise, initial_noise, initial_noise_row, jump_noise, jump_noise_of, low_noise, pack,
     unpack,
 };
-pub use presets::{Preset, PresetFamily};
+pub use presets::{DISTILLED_PRESETS, Preset, PresetNoise, PresetRow, PresetTable};
 pub use ralu::{Jump, RaluParams, RaluSchedule, StagePlan};
 pub use regions::{MaskMode, Ranking, latent_gradient, mask_regions, temporal_variance};
 pub use rules::{

@@ -11,9 +11,10 @@
 //! a little before the minimum, and a picture should come out as published.
 //!
 //! ```
+//! use ralu::models::flux1;
 //! use ralu::sampling::{Preset, ntdm};
 //!
-//! let p = Preset::X7.params();
+//! let p = flux1::PRESETS.params(Preset::X7, 3.0)?;
 //! let published = ntdm::js_distance(&p.stage_steps, &p.stage_ends, &p.shifts, p.z, 3.0);
 //! let solved = ntdm::solve(p.stage_steps, p.stage_ends, 3.0)?;
 //! assert!((published - 0.0266).abs() < 1e-4 && solved.distance <= published);

@@ -4,9 +4,10 @@
 //! [`RaluSchedule`] is what a sampler needs: sigmas per stage and one [`Jump`] between neighbours.
 //!
 //! ```
+//! use ralu::models::flux1;
 //! use ralu::sampling::Preset;
 //!
-//! let params = "4x".parse::<Preset>()?.params();
+//! let params = flux1::PRESETS.params("4x".parse()?, 3.0)?;
 //! let schedule = params.resolve(1024)?;
 //! assert_eq!(schedule.steps(), 5 + 6 + 7);
 //! assert!(schedule.stages[1].sigmas[0] > schedule.stages[0].sigmas[5]); // back toward noise

@@ -19,6 +19,7 @@ mod config;
 mod files;
 mod json;
 mod pieces;
+mod tokenizer;
 mod words;
 
 use std::borrow::Cow;
@@ -29,6 +30,7 @@ use crate::escape::Escaped;
 use crate::turns::{Turns, complete_at_once};
 use config::{Config, Kind};
 pub(crate) use files::TokenizerFiles;
+pub use tokenizer::{Tokenizer, TokenizerKind};
 use words::{ClipWords, T5Words};
 
 /// Why text cannot be turned into tokens.
@@ -118,11 +120,6 @@ impl ClipTokenizer {
             max_length: config.max_length.unwrap_or(77),
             words,
         })
-    }
-
-    /// The same tokenizer, giving `length` ids.
-    pub(crate) fn with_max_length(self, length: usize) -> Self {
-        Self { max_length: length, ..self }
     }
 
     /// Number of ids [`encode`](Self::encode) returns: the tokenizer's `model_max_length`, 77.

@@ -5,16 +5,13 @@ use std::fmt::Display;
 use ralu::checkpoint::source::Source;
 use ralu::checkpoint::weights::{Manifest, Weights};
 use ralu::escape::escape;
-use ralu::models::clip::Clip;
-use ralu::models::config::{ModelConfig, TransformerConfig, stem};
+use ralu::models::config::{ModelConfig, folder, stem};
 use ralu::models::layers::{LoadContext, Loader, Precision};
-use ralu::models::sd3::Sd3;
-use ralu::models::t5::T5;
 use ralu::pipeline::plan::{Caps, plan};
 use ralu::pipeline::{Options, RaluChoice, Request, RunSchedule, Settings, check_model};
 use ralu::sampling::layout::table_crop;
 use ralu::tensor::ResidentIds;
-use ralu::text::{ClipTokenizer, Encoded, T5Tokenizer};
+use ralu::text::Encoded;
 
 const PROMPT: &str = "A fox's <|endoftext|> Ünïcode 狐 on 12 purple backgrounds </s> ▁";
 
@@ -88,43 +85,32 @@ fn tokens(encoded: &Encoded, length: usize, vocab_size: usize) {
 
 /// The prompt as tokens, and what the host looks up for them.
 fn texts(source: &dyn Source, config: &ModelConfig, settings: &Settings) {
-    let folders = config.folders();
     let ids = ResidentIds::default();
     let context = LoadContext::new(&ids, Precision::Auto, u64::MAX);
-    let open = |dir| Weights::open(source, dir, stem::TRANSFORMERS).expect("weights");
-    for ((dir, tokenizer), clip) in folders.clips.iter().zip(&config.clips) {
-        let tokenizer = ClipTokenizer::load(source, tokenizer).expect("CLIP's tokenizer");
-        let encoded = tokenizer.encode(PROMPT).expect("CLIP's tokens");
-        tokens(&encoded, tokenizer.max_length(), clip.vocab_size);
-        assert!(clip.pooled_position(&encoded.ids) < encoded.ids.len());
-        let weights = open(dir);
+    for encoder in &config.text_encoders {
+        let length = encoder.length(settings.max_sequence_length);
+        let kind = encoder.config.tokenizer();
+        let tokenizer = kind.load(source, encoder.tokenizer).expect("a tokenizer");
+        let encoded = tokenizer.encode(PROMPT, length).expect("tokens");
+        tokens(&encoded, length, encoder.config.vocab_size());
+        let weights = Weights::open(source, encoder.folder, stem::TRANSFORMERS).expect("weights");
         let manifest = Manifest::new(&weights);
-        let model = Clip::load(&Loader::new(manifest.root(), &context), clip);
-        model.embed(&weights, &encoded.ids).expect("CLIP's embeddings");
-    }
-    if let Some(t5) = &config.t5 {
-        let length = settings.max_sequence_length;
-        let tokenizer = T5Tokenizer::load(source, folders.t5_tokenizer).expect("T5's tokenizer");
-        let encoded = tokenizer.encode(PROMPT, length).expect("T5's tokens");
-        tokens(&encoded, length, t5.vocab_size);
-        let weights = open(folders.t5);
-        let manifest = Manifest::new(&weights);
-        let model = T5::load(&Loader::new(manifest.root(), &context), t5);
-        model.embed(&weights, &encoded.ids).expect("T5's embeddings");
-        model.relative_bias(&weights, length).expect("T5's relative positions");
+        let model = encoder.config.load(&Loader::new(manifest.root(), &context));
+        let inputs = model.embed(&weights, &encoded.ids).expect("embeddings");
+        for (values, (name, rows, cols)) in inputs.iter().zip(model.inputs(length)) {
+            assert_eq!(values.len(), rows * cols, "{name}");
+        }
     }
 }
 
-/// SD3's table of positions.
+/// The table of positions, if there is one.
 fn positions(source: &dyn Source, config: &ModelConfig, settings: &Settings) {
-    let TransformerConfig::Sd3(sd3) = &config.transformer else { return };
     let ids = ResidentIds::default();
     let context = LoadContext::new(&ids, Precision::Auto, u64::MAX);
-    let weights =
-        Weights::open(source, config.folders().transformer, stem::DIFFUSERS).expect("weights");
+    let weights = Weights::open(source, folder::TRANSFORMER, stem::DIFFUSERS).expect("weights");
     let manifest = Manifest::new(&weights);
-    let model = Sd3::load(&Loader::new(manifest.root(), &context), sd3);
-    let table = model.positions();
+    let model = config.transformer.load(&Loader::new(manifest.root(), &context));
+    let Some(table) = model.position_table() else { return };
     let found = table.check(&weights).expect("the table");
     let [rows, cols] = [settings.height, settings.width].map(|side| side.div_ceil(16));
     let [top, left] = table_crop(rows, cols, table.side()).expect("a place in the table");

@@ -86,6 +86,9 @@ const TEXTS: &[&str] = &[
 /// Values in a list that an edit makes: few enough for thousands of inputs a second.
 const MOST_VALUES: usize = 3000;
 
+/// Bytes of such a list: an input of the fuzzer must not take the memory that a target has.
+const MOST_BYTES: usize = 1 << 20;
+
 /// Changes one value of `json`.
 fn edit(json: &mut Value, input: &mut Unstructured<'_>) -> Result<()> {
     // From elsewhere in the same file: of the right type, often.
@@ -104,8 +107,8 @@ fn edit(json: &mut Value, input: &mut Unstructured<'_>) -> Result<()> {
         10 => *value = other,
         11 => *value = Value::Array(vec![value.take()]),
         12 => {
-            let n = input.int_in_range(0..=300)?.min(MOST_VALUES / size(&other));
-            *value = Value::Array(vec![other; n]);
+            let most = (MOST_VALUES / size(&other)).min(MOST_BYTES / other.to_string().len());
+            *value = Value::Array(vec![other; input.int_in_range(0..=300)?.min(most)]);
         }
         13 => *value = nested(input.int_in_range(1..=300)?),
         14 => match value {

@@ -11,6 +11,9 @@ use super::model::{File, Model, fixtures, weights};
 /// A header is read into little more than itself.
 const MEMORY: Memory = Memory { bytes: 256 << 10, per_byte: 24 };
 
+/// What [`consistent`] reads of each tensor is small.
+const READ_MEMORY: Memory = Memory { bytes: 1 << 20, per_byte: 24 };
+
 /// The file of the index's fixture, and the index.
 const SHARDED: [&str; 2] = [
     "transformer/diffusion_pytorch_model-00001-of-00003.safetensors",
@@ -72,7 +75,7 @@ fn file(file: File) {
 
 fn opens(model: &Model, dir: &str, stem: &str) {
     let opened = bounded(MEMORY, model.length(), || clean(Weights::open(model, dir, stem)));
-    opened.iter().for_each(consistent);
+    bounded(READ_MEMORY, model.length(), || opened.iter().for_each(consistent));
 }
 
 /// What was accepted lies in its file, is as long as its shape says, and can be read.

@@ -17,7 +17,7 @@ use ralu::models::config::ModelConfig;
 use ralu::pipeline::{
     Event, Options, Pipeline, RaluChoice, Request, RunSchedule, Settings, plan::baseline_steps,
 };
-use ralu::sampling::{Preset, PresetFamily, RaluParams};
+use ralu::sampling::RaluParams;
 
 use super::args::{BenchArg, BenchArgs, QualityArgs};
 use super::error::{Error, Result};
@@ -149,11 +149,10 @@ impl Bench {
             // A cache on plain sampling, against plain sampling.
             RaluChoice::Off if ralu.cache.is_some() => ralu.steps = Some(steps),
             // A family's fastest preset shows most.
-            RaluChoice::Auto if config.preset_family() != PresetFamily::Flux => {
-                let fastest = config.preset_family().presets().pop();
+            RaluChoice::Auto => {
+                let fastest = config.family().presets(&config).presets().pop();
                 ralu.ralu = fastest.map_or(RaluChoice::Auto, RaluChoice::Preset);
             }
-            RaluChoice::Auto => ralu.ralu = RaluChoice::Preset(Preset::X7),
             RaluChoice::Off => {
                 return Err(Error::usage(
                     "--ralu off leaves nothing to compare with; expected a preset, custom or a --cache",

@@ -63,7 +63,7 @@ pub enum Op {
 pub fn cases(config: &ModelConfig, schedule: &RunSchedule, n_text: usize) -> Vec<Op> {
     let network = &config.transformer;
     let (d, head_dim) = (network.hidden(), network.head_dim());
-    let (mlp, heads) = (4 * d, d / head_dim);
+    let (mlp, heads) = (network.mlp(), d / head_dim);
     let img = schedule.rows * schedule.cols;
     let n = img + n_text;
     let mut cases = vec![

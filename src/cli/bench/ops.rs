@@ -5,7 +5,7 @@ use std::fmt::Write;
 use ralu::checkpoint::source::Source;
 use ralu::checkpoint::weights::{StoredDType, Weights};
 use ralu::gpu::{self, Gpu, Program, SlotPool, block_on};
-use ralu::models::config::stem;
+use ralu::models::config::{folder, stem};
 use ralu::pipeline::{RunSchedule, Settings};
 use ralu::tensor::{Recorder, Storage};
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
         None => StoredDType::BF16,
         Some(folder) => {
             let source: &dyn Source = folder;
-            let weights = Weights::open(source, config.folders().transformer, stem::DIFFUSERS)?;
+            let weights = Weights::open(source, folder::TRANSFORMER, stem::DIFFUSERS)?;
             let first = weights.iter().find(|info| info.shape.len() == 2);
             first.map_or(StoredDType::F32, |info| info.dtype.clone())
         }

@@ -74,7 +74,7 @@ fn measure_stages(bench: &Bench, request: &Request) -> Result<Vec<StageReport>> 
     let text = bench.config.text_tokens(settings.max_sequence_length);
     let evaluations = settings.evaluations_per_step() as f64;
     let report = |(i, (stage, spent)): (usize, (&ralu::pipeline::StageSpec, Vec<Spent>))| {
-        let step = ralu::models::cost::step(&bench.config, stage.n_tokens, text);
+        let step = bench.config.transformer.step_flops(stage.n_tokens, text);
         let flops = evaluations * step.total();
         let took = Medians::of(&spent);
         StageReport {

@@ -18,20 +18,20 @@ const MAX_LAYERS: u64 = 1024;
 /// One JSON object and the name of the file it came from. A null field counts as absent, as in Python.
 ///
 /// Values stay text until somebody asks for them, so that a file takes no more memory than its length.
-pub(super) struct Fields {
-    pub(super) path: String,
-    pub(super) map: BTreeMap<String, Box<RawValue>>,
+pub(crate) struct Fields {
+    pub(crate) path: String,
+    pub(crate) map: BTreeMap<String, Box<RawValue>>,
 }
 
 impl Fields {
-    pub(super) fn open(source: &dyn Source, path: &str) -> Result<Self> {
+    pub(crate) fn open(source: &dyn Source, path: &str) -> Result<Self> {
         match Self::open_if_there(source, path)? {
             Some(fields) => Ok(fields),
             None => Err(places::missing(source, path)),
         }
     }
 
-    pub(super) fn open_if_there(source: &dyn Source, path: &str) -> Result<Option<Self>> {
+    pub(crate) fn open_if_there(source: &dyn Source, path: &str) -> Result<Option<Self>> {
         match source.text(path)? {
             None => Ok(None),
             Some(text) => Self::parse(shown(source, path), &text).map(Some),
@@ -49,7 +49,7 @@ impl Fields {
     }
 
     /// The object that a field holds, if it holds one.
-    pub(super) fn inside(&self, field: &str) -> Result<Option<Self>> {
+    pub(crate) fn inside(&self, field: &str) -> Result<Option<Self>> {
         match self.get(field) {
             Some(value) if json::is_object(value) => {
                 Self::parse(self.path.clone(), value.get()).map(Some)
@@ -58,16 +58,16 @@ impl Fields {
         }
     }
 
-    pub(super) fn get(&self, field: &str) -> Option<&RawValue> {
+    pub(crate) fn get(&self, field: &str) -> Option<&RawValue> {
         self.map.get(field).map(AsRef::as_ref).filter(|value| value.get() != "null")
     }
 
     /// Whether a field is there and null.
-    pub(super) fn is_null(&self, field: &str) -> bool {
+    pub(crate) fn is_null(&self, field: &str) -> bool {
         self.map.get(field).is_some_and(|value| value.get() == "null")
     }
 
-    pub(super) fn missing(&self, field: &str, expected: &str) -> ConfigError {
+    pub(crate) fn missing(&self, field: &str, expected: &str) -> ConfigError {
         ConfigError::MissingField {
             path: self.path.clone(),
             field: field.into(),
@@ -75,7 +75,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn wrong(
+    pub(crate) fn wrong(
         &self,
         field: &str,
         found: impl std::fmt::Display,
@@ -89,7 +89,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn unsupported(
+    pub(crate) fn unsupported(
         &self,
         field: &str,
         found: impl std::fmt::Display,
@@ -124,24 +124,24 @@ impl Fields {
         })
     }
 
-    pub(super) fn optional_count(&self, field: &str) -> Result<Option<usize>> {
+    pub(crate) fn optional_count(&self, field: &str) -> Result<Option<usize>> {
         self.optional_whole(field, MAX_COUNT)
     }
 
-    pub(super) fn count(&self, field: &str) -> Result<usize> {
+    pub(crate) fn count(&self, field: &str) -> Result<usize> {
         self.optional_count(field)?.ok_or_else(|| self.missing(field, "a whole number above 0"))
     }
 
-    pub(super) fn count_or(&self, field: &str, default: usize) -> Result<usize> {
+    pub(crate) fn count_or(&self, field: &str, default: usize) -> Result<usize> {
         Ok(self.optional_count(field)?.unwrap_or(default))
     }
 
-    pub(super) fn layers(&self, field: &str) -> Result<usize> {
+    pub(crate) fn layers(&self, field: &str) -> Result<usize> {
         self.optional_whole(field, MAX_LAYERS)?
             .ok_or_else(|| self.missing(field, "a whole number above 0"))
     }
 
-    pub(super) fn layers_or(&self, field: &str, default: usize) -> Result<usize> {
+    pub(crate) fn layers_or(&self, field: &str, default: usize) -> Result<usize> {
         Ok(self.optional_whole(field, MAX_LAYERS)?.unwrap_or(default))
     }
 
@@ -155,17 +155,17 @@ impl Fields {
         })
     }
 
-    pub(super) fn counts(&self, field: &str) -> Result<Vec<usize>> {
+    pub(crate) fn counts(&self, field: &str) -> Result<Vec<usize>> {
         self.optional_counts(field)?
             .ok_or_else(|| self.missing(field, "a list of whole numbers above 0"))
     }
 
-    pub(super) fn counts_or(&self, field: &str, default: &[usize]) -> Result<Vec<usize>> {
+    pub(crate) fn counts_or(&self, field: &str, default: &[usize]) -> Result<Vec<usize>> {
         Ok(self.optional_counts(field)?.unwrap_or_else(|| default.to_vec()))
     }
 
     /// A list of whole numbers from 0 on; empty if the field is absent.
-    pub(super) fn indices(&self, field: &str) -> Result<Vec<usize>> {
+    pub(crate) fn indices(&self, field: &str) -> Result<Vec<usize>> {
         let list = self.optional(field, "a list of whole numbers", |value| {
             let list: Vec<&RawValue> = json::list(value, MAX_LAYERS as usize)?;
             let one =
@@ -176,21 +176,21 @@ impl Fields {
     }
 
     /// A number that is finite also in the precision that is computed in.
-    pub(super) fn optional_number(&self, field: &str) -> Result<Option<f64>> {
+    pub(crate) fn optional_number(&self, field: &str) -> Result<Option<f64>> {
         self.optional(field, "a finite number that fits 32 bits", |value| {
             json::value::<f64>(value).filter(|x| (*x as f32).is_finite())
         })
     }
 
-    pub(super) fn number(&self, field: &str) -> Result<f64> {
+    pub(crate) fn number(&self, field: &str) -> Result<f64> {
         self.optional_number(field)?.ok_or_else(|| self.missing(field, "a number"))
     }
 
-    pub(super) fn number_or(&self, field: &str, default: f64) -> Result<f64> {
+    pub(crate) fn number_or(&self, field: &str, default: f64) -> Result<f64> {
         Ok(self.optional_number(field)?.unwrap_or(default))
     }
 
-    pub(super) fn eps_or(&self, field: &str, default: f64) -> Result<f64> {
+    pub(crate) fn eps_or(&self, field: &str, default: f64) -> Result<f64> {
         let eps = self.number_or(field, default)?;
         // As the kernels get it.
         if (eps as f32) >= f32::MIN_POSITIVE && eps < 1.0 {
@@ -199,7 +199,7 @@ impl Fields {
         Err(self.wrong(field, eps, "a small number above 0"))
     }
 
-    pub(super) fn id_or(&self, field: &str, default: u32) -> Result<u32> {
+    pub(crate) fn id_or(&self, field: &str, default: u32) -> Result<u32> {
         // Some configs list several ids; the first is the one transformers' tokenizers emit.
         let read = |value: &RawValue| match json::list::<u64>(value, 64) {
             Some(list) => list.first().copied(),
@@ -211,28 +211,28 @@ impl Fields {
         Ok(id.unwrap_or(default))
     }
 
-    pub(super) fn flag_or(&self, field: &str, default: bool) -> Result<bool> {
+    pub(crate) fn flag_or(&self, field: &str, default: bool) -> Result<bool> {
         Ok(self.optional(field, "true or false", |value| json::value(value))?.unwrap_or(default))
     }
 
-    pub(super) fn optional_string(&self, field: &str) -> Result<Option<String>> {
+    pub(crate) fn optional_string(&self, field: &str) -> Result<Option<String>> {
         self.optional(field, "a string", |value| json::value(value))
     }
 
-    pub(super) fn optional_strings(&self, field: &str) -> Result<Option<Vec<String>>> {
+    pub(crate) fn optional_strings(&self, field: &str) -> Result<Option<Vec<String>>> {
         self.optional(field, "a list of at most 64 strings", |value| json::list(value, 64))
     }
 
-    pub(super) fn string(&self, field: &str) -> Result<String> {
+    pub(crate) fn string(&self, field: &str) -> Result<String> {
         self.optional_string(field)?.ok_or_else(|| self.missing(field, "a string"))
     }
 
-    pub(super) fn string_or(&self, field: &str, default: &str) -> Result<String> {
+    pub(crate) fn string_or(&self, field: &str, default: &str) -> Result<String> {
         Ok(self.optional_string(field)?.unwrap_or_else(|| default.to_string()))
     }
 
     /// A class name, if there is one, must be the expected one.
-    pub(super) fn class(&self, field: &str, expected: &str) -> Result<()> {
+    pub(crate) fn class(&self, field: &str, expected: &str) -> Result<()> {
         match self.optional_string(field)? {
             Some(class) if class != expected => {
                 Err(self.unsupported(field, quoted(&class), expected))
@@ -242,7 +242,7 @@ impl Fields {
     }
 
     /// Weights that somebody has packed into fewer bits cannot be read, and their shapes say nothing.
-    pub(super) fn not_quantised(&self) -> Result<()> {
+    pub(crate) fn not_quantised(&self) -> Result<()> {
         for field in ["quantization_config", "compression_config"] {
             if let Some(value) = self.get(field) {
                 let (path, how) = (self.path.clone(), shortened(&on_one_line(value)));
@@ -253,7 +253,7 @@ impl Fields {
     }
 
     /// A product of two sizes stays within reason.
-    pub(super) fn width(&self, what: &str, a: usize, b: usize) -> Result<()> {
+    pub(crate) fn width(&self, what: &str, a: usize, b: usize) -> Result<()> {
         if a as u64 * b as u64 > MAX_WIDTH {
             return Err(self.wrong(what, format!("{a} x {b}"), &format!("at most {MAX_WIDTH}")));
         }
@@ -276,11 +276,11 @@ fn on_one_line(value: &RawValue) -> String {
 }
 
 /// `path` as messages show it.
-pub(super) fn shown(source: &dyn Source, path: &str) -> String {
+pub(crate) fn shown(source: &dyn Source, path: &str) -> String {
     format!("{}/{path}", source.name().trim_end_matches('/'))
 }
 
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
@@ -288,7 +288,7 @@ pub(super) fn quoted(text: &str) -> String {
 const MAX_SHOWN: usize = 200;
 
 /// Keeps a damaged file from filling the screen.
-pub(super) fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     match text.char_indices().nth(MAX_SHOWN) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_string(),

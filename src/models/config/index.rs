@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use super::fields::{Fields, shortened};
-use super::{ConfigError, Family, Result};
+use super::{ConfigError, Result, folder};
 use crate::checkpoint::json;
 use crate::checkpoint::source::Source;
+use crate::models::family::{FAMILIES, Family};
 
 /// `model_index.json`: which pipeline, made of which parts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -13,7 +14,7 @@ pub struct ModelIndex {
     /// `_class_name`, e.g. `FluxPipeline`.
     pub class: String,
     /// The family that class belongs to.
-    pub family: Family,
+    pub family: &'static dyn Family,
     /// `(part, library, class)` of every part that is present, in file order of names.
     pub parts: Vec<(String, String, String)>,
     /// `_name_or_path`: where the folder was first saved from, if it says so.
@@ -25,13 +26,10 @@ impl ModelIndex {
     pub fn load(source: &dyn Source) -> Result<Self> {
         let fields = Fields::open(source, "model_index.json")?;
         let class = fields.string("_class_name")?;
-        let family = match class.as_str() {
-            "FluxPipeline" => Family::Flux,
-            "StableDiffusion3Pipeline" => Family::Sd3,
-            _ => {
-                let found = shortened(&class);
-                return Err(ConfigError::Pipeline { path: fields.path, found });
-            }
+        let Some(family) = FAMILIES.iter().copied().find(|family| family.pipeline() == class)
+        else {
+            let found = shortened(&class);
+            return Err(ConfigError::Pipeline { path: fields.path, found });
         };
         let mut parts = Vec::new();
         for (name, value) in &fields.map {
@@ -41,35 +39,23 @@ impl ModelIndex {
         }
         let name_or_path = fields.optional_string("_name_or_path")?;
         let index = Self { class, family, parts, name_or_path };
-        let folders = family.folders();
-        let t5_tokenizer = index.part(folders.t5).map(|_| folders.t5_tokenizer);
-        for tokenizer in folders.clips.iter().map(|(_, name)| *name).chain(t5_tokenizer) {
-            if is_null(&fields, tokenizer) {
-                return Err(index.null(&fields, tokenizer, "a tokenizer"));
+        for slot in family.text_encoders() {
+            let wanted = !slot.optional || index.part(slot.folder).is_some();
+            if wanted && is_null(&fields, slot.tokenizer) {
+                return Err(index.null(&fields, slot.tokenizer, "a tokenizer"));
             }
         }
-        match family {
-            Family::Flux => {
-                index.expect(&fields, "transformer", &["FluxTransformer2DModel"])?;
-                index.expect(&fields, "text_encoder", &["CLIPTextModel"])?;
-                index.expect(&fields, "text_encoder_2", &["T5EncoderModel"])?;
-                // Not the tokenizers: transformers has renamed their classes, and their files say what they are.
-                index.expect(&fields, "vae", &["AutoencoderKL"])?;
-                index.expect(&fields, "scheduler", &["FlowMatchEulerDiscreteScheduler"])?;
-            }
-            Family::Sd3 => {
-                index.expect(&fields, "transformer", &["SD3Transformer2DModel"])?;
-                index.expect(&fields, "text_encoder", &["CLIPTextModelWithProjection"])?;
-                index.expect(&fields, "text_encoder_2", &["CLIPTextModelWithProjection"])?;
-                // As in diffusers, T5 may be left out: by no entry, or by null.
-                let t5 = "text_encoder_3";
-                if fields.get(t5).is_some() && !is_null(&fields, t5) {
-                    index.expect(&fields, t5, &["T5EncoderModel"])?;
-                }
-                index.expect(&fields, "vae", &["AutoencoderKL"])?;
-                index.expect(&fields, "scheduler", &["FlowMatchEulerDiscreteScheduler"])?;
+        index.expect(&fields, folder::TRANSFORMER, family.transformer())?;
+        for slot in family.text_encoders() {
+            // An optional part may be left out by no entry, or by null.
+            let is_out = fields.get(slot.folder).is_none() || is_null(&fields, slot.folder);
+            if !(slot.optional && is_out) {
+                index.expect(&fields, slot.folder, slot.class)?;
             }
         }
+        // Not the tokenizers: transformers has renamed their classes, and their files say what they are.
+        index.expect(&fields, folder::VAE, family.vae())?;
+        index.expect(&fields, folder::SCHEDULER, "FlowMatchEulerDiscreteScheduler")?;
         Ok(index)
     }
 
@@ -78,8 +64,8 @@ impl ModelIndex {
         self.parts.iter().find(|(part, ..)| part == name).map(|(_, _, class)| class.as_str())
     }
 
-    fn expect(&self, fields: &Fields, part: &str, classes: &[&str]) -> Result<()> {
-        let expected = format!("a part of class {}", classes.join(" or "));
+    fn expect(&self, fields: &Fields, part: &str, class: &str) -> Result<()> {
+        let expected = format!("a part of class {class}");
         let found = self.parts.iter().find(|(name, ..)| name == part);
         match found {
             None if is_null(fields, part) => Err(self.null(fields, part, &expected)),
@@ -94,10 +80,8 @@ impl ModelIndex {
                 let found = format!("of the library {library}");
                 Err(fields.unsupported(part, found, "parts of diffusers and transformers"))
             }
-            Some((.., class)) if classes.contains(&class.as_str()) => Ok(()),
-            Some((.., class)) => {
-                Err(fields.unsupported(part, format!("a {class}"), &classes.join(", ")))
-            }
+            Some((.., found)) if found == class => Ok(()),
+            Some((.., found)) => Err(fields.unsupported(part, format!("a {found}"), class)),
         }
     }
 

@@ -6,10 +6,9 @@
 //!
 //! This file has the whole model; each JSON file has a file of its own, and `fields.rs` reads what they consist of.
 //!
-//! Two families are known, FLUX.1 and Stable Diffusion 3. What differs between them sits in [`TransformerConfig`],
-//! [`Folders`] and [`Family`]; another family adds a variant there and a match arm in [`ModelConfig::load`].
+//! What differs from family to family is in [`Family`].
 
-mod fields;
+pub(crate) mod fields;
 mod generation;
 mod index;
 pub(crate) mod places;
@@ -19,18 +18,23 @@ mod text_encoders;
 mod transformer;
 mod vae;
 
+use std::any::Any;
+use std::sync::Arc;
+
 use serde::Serialize;
 
+use super::encoders::TextEncoderConfig;
+use super::family::{EncoderSlot, FAMILIES, Family, Guidance, PartsCheck, TextLength};
 use crate::checkpoint::source::{Source, SourceError};
 use crate::escape::Escaped;
 use fields::shown;
-use text_encoders::{clip_max_length, model_max_length};
+use text_encoders::{fixed_length, model_max_length};
 
 pub use generation::GenerationConfig;
 pub use index::ModelIndex;
 pub use scheduler::{SchedulerConfig, TimeShiftType};
 pub use text_encoders::{ClipAct, ClipConfig, T5Config};
-pub use transformer::{FluxConfig, Sd3Config, TransformerConfig};
+pub use transformer::{TransformerConfig, to_json};
 pub use vae::VaeConfig;
 
 /// Why a model folder's configuration cannot be used.
@@ -94,9 +98,8 @@ pub enum ConfigError {
     },
     /// A pipeline class we do not know.
     #[error(
-        "{}: the pipeline class is {}, which is not supported; supported: FluxPipeline (FLUX.1-dev, \
-         FLUX.1-schnell), StableDiffusion3Pipeline (SD3, SD3.5) and models of their architectures",
-        Escaped(.path), Escaped(.found)
+        "{}: the pipeline class is {}, which is not supported; supported: {} and models of their architectures",
+        Escaped(.path), Escaped(.found), supported_pipelines()
     )]
     Pipeline { path: String, found: String },
     /// Two files contradict each other.
@@ -107,84 +110,123 @@ pub enum ConfigError {
     Mismatch { path: String, field: String, found: String, expected: String, other: String },
 }
 
-type Result<T> = std::result::Result<T, ConfigError>;
+/// The result of reading a configuration.
+pub(crate) type Result<T> = std::result::Result<T, ConfigError>;
+
+fn supported_pipelines() -> String {
+    let named =
+        FAMILIES.iter().map(|family| format!("{} ({})", family.pipeline(), family.examples()));
+    named.collect::<Vec<_>>().join(", ")
+}
 
 /// What a model folder says about itself, checked.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ModelConfig {
     /// Pipeline class and parts.
     pub index: ModelIndex,
     /// The denoiser.
-    pub transformer: TransformerConfig,
-    /// The CLIP text encoders: FLUX's makes the pooled vector; SD3's two make one half of it each, and 77 text
-    /// tokens between them.
-    pub clips: Vec<ClipConfig>,
-    /// The T5 encoder, which makes the other text tokens. SD3 may do without.
-    pub t5: Option<T5Config>,
+    pub transformer: Arc<dyn TransformerConfig>,
+    /// The text encoders that the model has, in the order in which their outputs are joined.
+    pub text_encoders: Vec<TextEncoderPart>,
     /// Latent to picture.
     pub vae: VaeConfig,
     /// Noise levels of plain sampling.
     pub scheduler: SchedulerConfig,
     /// What `generation_config.json` says; empty if there is none.
     pub generation: GenerationConfig,
-    /// Tokens that CLIP reads (77): the `model_max_length` of its tokenizer, else the places in its table of positions.
-    pub clip_max_length: usize,
-    /// `model_max_length` of the T5 tokenizer, unless absent or the "no limit" sentinel.
-    pub t5_max_length: Option<usize>,
-    /// Timestep-distilled to about four steps without guidance, in the manner of FLUX.1-schnell and
-    /// SD3.5-large-turbo: see [`ModelConfig::load`].
+    /// Timestep-distilled to a few steps without guidance, in the manner of FLUX.1-schnell and SD3.5-large-turbo: see
+    /// [`Family::is_distilled`].
     pub distilled: bool,
 }
 
-/// Model families.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Family {
-    /// FLUX.1: two-stream and one-stream blocks, rotary positions, CLIP-L and T5-XXL.
-    Flux,
-    /// Stable Diffusion 3 and 3.5: two-stream blocks, a table of positions, CLIP-L, CLIP-G and T5-XXL.
-    Sd3,
+/// A text encoder of a model.
+#[derive(Clone, Debug, Serialize)]
+pub struct TextEncoderPart {
+    /// Its folder.
+    pub folder: &'static str,
+    /// Its tokenizer's folder.
+    pub tokenizer: &'static str,
+    /// Tokens that it reads at most, if the tokenizer or the encoder says.
+    pub max_length: Option<usize>,
+    /// Its network.
+    pub config: Arc<dyn TextEncoderConfig>,
+    /// How many tokens it reads.
+    #[serde(skip)]
+    pub length: TextLength,
+    /// Whether its tokens go to the denoiser.
+    #[serde(skip)]
+    pub gives_tokens: bool,
+    /// Whether its pooled vector goes to the denoiser.
+    #[serde(skip)]
+    pub gives_pooled: bool,
 }
 
-/// Where a family keeps its parts inside a diffusers folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Folders {
-    /// The denoiser.
-    pub transformer: &'static str,
-    /// The CLIP text encoders, each with its tokenizer.
-    pub clips: &'static [(&'static str, &'static str)],
-    /// The T5 encoder.
-    pub t5: &'static str,
-    /// Its tokenizer.
-    pub t5_tokenizer: &'static str,
-    /// The VAE.
-    pub vae: &'static str,
-    /// Holds `scheduler_config.json`.
-    pub scheduler: &'static str,
-}
-
-impl Family {
-    /// The sub-folders of this family's parts.
-    pub const fn folders(self) -> Folders {
-        match self {
-            Family::Flux => Folders {
-                transformer: "transformer",
-                clips: &[("text_encoder", "tokenizer")],
-                t5: "text_encoder_2",
-                t5_tokenizer: "tokenizer_2",
-                vae: "vae",
-                scheduler: "scheduler",
-            },
-            Family::Sd3 => Folders {
-                transformer: "transformer",
-                clips: &[("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")],
-                t5: "text_encoder_3",
-                t5_tokenizer: "tokenizer_3",
-                vae: "vae",
-                scheduler: "scheduler",
-            },
+impl TextEncoderPart {
+    /// The encoder at `slot`.
+    pub(super) fn new(
+        slot: &EncoderSlot,
+        max_length: Option<usize>,
+        config: Arc<dyn TextEncoderConfig>,
+    ) -> Self {
+        let EncoderSlot { folder, tokenizer, length, gives_tokens, gives_pooled, .. } = *slot;
+        TextEncoderPart {
+            folder,
+            tokenizer,
+            max_length,
+            config,
+            length,
+            gives_tokens,
+            gives_pooled,
         }
     }
+
+    /// Tokens that it reads, where `asked` are asked for.
+    pub fn length(&self, asked: usize) -> usize {
+        match (self.length, self.max_length) {
+            (TextLength::Fixed, Some(length)) => length,
+            _ => asked,
+        }
+    }
+}
+
+// Derived, it would move what the pointers to traits point to.
+impl PartialEq for ModelConfig {
+    fn eq(&self, other: &Self) -> bool {
+        let ModelConfig {
+            index,
+            transformer,
+            text_encoders,
+            vae,
+            scheduler,
+            generation,
+            distilled,
+        } = self;
+        *index == other.index
+            && **transformer == *other.transformer
+            && *text_encoders == other.text_encoders
+            && *vae == other.vae
+            && *scheduler == other.scheduler
+            && *generation == other.generation
+            && *distilled == other.distilled
+    }
+}
+
+impl PartialEq for TextEncoderPart {
+    fn eq(&self, other: &Self) -> bool {
+        self.folder == other.folder
+            && self.max_length == other.max_length
+            && *self.config == *other.config
+    }
+}
+
+/// The sub-folders that all families have.
+pub mod folder {
+    /// The denoiser.
+    pub const TRANSFORMER: &str = "transformer";
+    /// The VAE.
+    pub const VAE: &str = "vae";
+    /// Holds `scheduler_config.json`.
+    pub const SCHEDULER: &str = "scheduler";
 }
 
 /// File name stems of weights, as diffusers and transformers write them.
@@ -216,184 +258,115 @@ pub struct Defaults {
 
 impl ModelConfig {
     /// Reads and checks the configuration of the model in `source`.
-    ///
-    /// Whether a model is timestep-distilled is not written in any one place. A FLUX model is if it has neither a
-    /// guidance input nor a dynamic time shift (FLUX.1-schnell). An SD3 model is if its `generation_config.json` asks
-    /// for at most 8 steps, or, without that, if its folder or `_name_or_path` has "turbo" in its
-    /// name: the files of SD3.5-large-turbo are otherwise those of SD3.5-large.
     pub fn load(source: &dyn Source) -> Result<Self> {
         let index = ModelIndex::load(source)?;
-        let folders = index.family.folders();
-        let path = config_of(folders.transformer);
-        let transformer = match index.family {
-            Family::Flux => TransformerConfig::Flux(FluxConfig::load(source, &path)?),
-            Family::Sd3 => TransformerConfig::Sd3(Sd3Config::load(source, &path)?),
-        };
-        let projected = index.family == Family::Sd3;
-        let clips = folders
-            .clips
-            .iter()
-            .map(|(folder, _)| ClipConfig::load(source, &config_of(folder), projected))
-            .collect::<Result<Vec<_>>>()?;
-        let has_t5 = index.part(folders.t5).is_some();
-        let clip_max_length = clip_max_length(source, folders.clips, &clips)?;
+        let family = index.family;
+        let transformer = family.load_transformer(source, &config_of(folder::TRANSFORMER))?;
+        let mut encoders = Vec::new();
+        for slot in family.text_encoders() {
+            if index.part(slot.folder).is_some() {
+                encoders.push((slot, (slot.load)(source, &config_of(slot.folder))?));
+            }
+        }
+        let fixed = fixed_length(source, &encoders)?;
+        let mut text_encoders = Vec::new();
+        for (slot, config) in encoders {
+            let max_length = match slot.length {
+                TextLength::Fixed => fixed,
+                TextLength::Asked => model_max_length(source, slot.tokenizer)?,
+            };
+            text_encoders.push(TextEncoderPart::new(slot, max_length, config));
+        }
         let mut config = Self {
             transformer,
-            clips,
-            t5: has_t5.then(|| T5Config::load(source, &config_of(folders.t5))).transpose()?,
-            vae: VaeConfig::load(source, &config_of(folders.vae))?,
+            text_encoders,
+            vae: VaeConfig::load(source, &config_of(folder::VAE))?,
             scheduler: SchedulerConfig::load(
                 source,
-                &format!("{}/scheduler_config.json", folders.scheduler),
+                &format!("{}/scheduler_config.json", folder::SCHEDULER),
             )?,
             generation: GenerationConfig::load(source)?,
-            clip_max_length,
-            t5_max_length: match has_t5 {
-                true => model_max_length(source, folders.t5_tokenizer)?,
-                false => None,
-            },
             index,
             distilled: false,
         };
         config.check_parts(source)?;
-        config.distilled = config.looks_distilled(&source.name());
+        config.distilled = family.is_distilled(&config, &source.name());
         config.check_own_size(source)?;
         Ok(config)
     }
 
-    fn looks_distilled(&self, name: &str) -> bool {
-        match (&self.transformer, self.generation.num_inference_steps) {
-            (TransformerConfig::Flux(flux), _) => {
-                !flux.guidance_embeds && !self.scheduler.use_dynamic_shifting
-            }
-            (TransformerConfig::Sd3(_), Some(steps)) => steps <= DISTILLED_STEPS,
-            (TransformerConfig::Sd3(_), None) => {
-                says_turbo(name) || self.index.name_or_path.as_deref().is_some_and(says_turbo)
-            }
-        }
-    }
-
     /// The model's family.
-    pub fn family(&self) -> Family {
+    pub fn family(&self) -> &'static dyn Family {
         self.index.family
     }
 
-    /// Where this model's parts lie.
-    pub fn folders(&self) -> Folders {
-        self.index.family.folders()
+    /// The denoiser's configuration, if it is of the kind `C`.
+    pub fn transformer_as<C: TransformerConfig>(&self) -> Option<&C> {
+        (&*self.transformer as &dyn Any).downcast_ref()
     }
 
-    /// Text tokens that the transformer sees: T5's, in SD3 after CLIP's 77.
-    ///
-    /// An SD3 folder without T5 has as many tokens of zeros in its place, as in diffusers.
-    pub fn text_tokens(&self, t5_tokens: usize) -> usize {
-        match self.family() {
-            Family::Flux => t5_tokens,
-            Family::Sd3 => self.clip_tokens() + t5_tokens,
-        }
+    /// The configurations of the text encoders of the kind `C`.
+    pub fn text_encoders_as<C: TextEncoderConfig>(&self) -> impl Iterator<Item = &C> {
+        let configs = self.text_encoders.iter().map(|encoder| &*encoder.config as &dyn Any);
+        configs.filter_map(|config| config.downcast_ref())
     }
 
-    /// Tokens that CLIP reads (77).
-    pub fn clip_tokens(&self) -> usize {
-        self.clip_max_length
+    /// Text tokens that the transformer sees, for `asked` tokens of the encoder whose length can be chosen.
+    pub fn text_tokens(&self, asked: usize) -> usize {
+        self.family().text_tokens(self, asked)
     }
 
-    /// What to do when the user does not say.
-    ///
-    /// Family values: diffusers' `FluxPipeline.__call__` (28 steps, guidance 3.5, 512 tokens, 1024 x 1024) and the
-    /// FLUX.1-schnell model card (4 steps, 256 tokens); `StableDiffusion3Pipeline.__call__` (28 steps, guidance 7,
-    /// 256 tokens, the transformer's `sample_size`) and the SD3.5-large-turbo model card (4 steps, no guidance).
+    /// Tokens that encoders of fixed length read (77 of CLIP); 0 if there are none.
+    pub fn fixed_text_length(&self) -> usize {
+        let fixed = self.text_encoders.iter().find(|encoder| encoder.length == TextLength::Fixed);
+        fixed.map_or(0, |encoder| encoder.length(0))
+    }
+
+    /// What to do when the user does not say: the model's `generation_config.json`, else [`Family::defaults`].
     pub fn defaults(&self) -> Defaults {
         let generation = &self.generation;
-        let steps = if self.distilled { 4 } else { 28 };
-        let (tokens, side) = match &self.transformer {
-            TransformerConfig::Flux(_) => (if self.distilled { 256 } else { 512 }, 1024),
-            TransformerConfig::Sd3(sd3) => (256, sd3.sample_size * self.vae.scale()),
-        };
-        let (guidance, true_cfg) = match &self.transformer {
-            TransformerConfig::Flux(flux) => {
-                let guidance = generation.guidance_scale.unwrap_or(3.5);
-                (flux.guidance_embeds.then_some(guidance), generation.true_cfg_scale.unwrap_or(1.0))
+        let own = self.family().defaults(self);
+        let (guidance, true_cfg) = match self.family().guidance() {
+            Guidance::Distilled => {
+                let guidance = generation.guidance_scale.unwrap_or(own.guidance);
+                let has_input = self.transformer.has_guidance_input();
+                (has_input.then_some(guidance), generation.true_cfg_scale.unwrap_or(1.0))
             }
-            // One scale, which diffusers calls guidance.
-            TransformerConfig::Sd3(_) => {
-                let own = if self.distilled { 1.0 } else { 7.0 };
-                (None, generation.guidance_scale.or(generation.true_cfg_scale).unwrap_or(own))
+            Guidance::ClassifierFree => {
+                let scale = generation.guidance_scale.or(generation.true_cfg_scale);
+                (None, scale.unwrap_or(own.guidance))
             }
         };
+        let asked = self.text_encoders.iter().find(|encoder| encoder.length == TextLength::Asked);
+        let limit = asked.and_then(|encoder| encoder.max_length);
         Defaults {
-            width: generation.width.unwrap_or(side),
-            height: generation.height.unwrap_or(side),
-            steps: generation.num_inference_steps.unwrap_or(steps),
+            width: generation.width.unwrap_or(own.side),
+            height: generation.height.unwrap_or(own.side),
+            steps: generation.num_inference_steps.unwrap_or(own.steps),
             guidance,
             true_cfg,
             negative_prompt: generation.negative_prompt.clone(),
-            max_sequence_length: generation
-                .max_sequence_length
-                .unwrap_or_else(|| self.t5_max_length.map_or(tokens, |limit| limit.min(tokens))),
+            max_sequence_length: generation.max_sequence_length.unwrap_or_else(|| {
+                limit.map_or(own.text_tokens, |limit| limit.min(own.text_tokens))
+            }),
         }
     }
 
     /// Do the parts fit together?
     fn check_parts(&self, source: &dyn Source) -> Result<()> {
-        let folders = self.folders();
-        let path = shown(source, &config_of(folders.transformer));
-        let mismatch = |field: &str, found: usize, expected: String, other: String| {
-            Err(ConfigError::Mismatch {
-                path: path.clone(),
-                field: field.into(),
-                found: found.to_string(),
-                expected,
-                other,
-            })
-        };
-        let check = |field: &str, found: usize, expected: usize, other: String| {
-            if found == expected {
-                return Ok(());
-            }
-            mismatch(field, found, expected.to_string(), other)
-        };
-        let vae = config_of(folders.vae);
-        let latent = self.vae.latent_channels;
-        match &self.transformer {
-            TransformerConfig::Flux(flux) => {
-                let vae = format!("{vae}'s latent_channels x 4");
-                check("in_channels", flux.in_channels, 4 * latent, vae.clone())?;
-                check("out_channels", flux.out_channels, 4 * latent, vae)?;
-            }
-            TransformerConfig::Sd3(sd3) => {
-                let vae = format!("{vae}'s latent_channels");
-                check("in_channels", sd3.in_channels, latent, vae.clone())?;
-                check("out_channels", sd3.out_channels, latent, vae)?;
-            }
-        }
-        let (text_dim, pooled_dim) = (self.transformer.text_dim(), self.transformer.pooled_dim());
-        if let Some(t5) = &self.t5 {
-            let t5_config = format!("{}'s d_model", config_of(folders.t5));
-            check("joint_attention_dim", text_dim, t5.d_model, t5_config)?;
-        }
-        let clips: Vec<String> =
-            folders.clips.iter().map(|(folder, _)| config_of(folder)).collect();
-        let pooled = self.clips.iter().map(ClipConfig::pooled_dim).sum();
-        let pooled_field =
-            if self.family() == Family::Sd3 { "projection_dim" } else { "hidden_size" };
-        let other = format!("the {pooled_field} of {} together", clips.join(" and "));
-        check("pooled_projection_dim", pooled_dim, pooled, other)?;
-        if self.family() == Family::Sd3 {
-            let width: usize = self.clips.iter().map(|clip| clip.hidden_size).sum();
-            if width > text_dim {
-                let other = format!("the hidden_size of {} together", clips.join(" and "));
-                return mismatch(
-                    "joint_attention_dim",
-                    text_dim,
-                    format!("at least {width}"),
-                    other,
-                );
-            }
+        let check = PartsCheck::new(self, shown(source, &config_of(folder::TRANSFORMER)));
+        self.family().check_parts(&check)?;
+        if let Some(pooled_dim) = self.transformer.pooled_dim() {
+            let poolers: Vec<_> = self.text_encoders.iter().filter(|e| e.gives_pooled).collect();
+            let files: Vec<_> = poolers.iter().map(|e| config_of(e.folder)).collect();
+            let field = poolers.first().map_or("", |encoder| encoder.config.pooled_field());
+            let other = format!("the {field} of {} together", files.join(" and "));
+            let pooled = poolers.iter().filter_map(|encoder| encoder.config.pooled_dim()).sum();
+            check.equal("pooled_projection_dim", pooled_dim, pooled, other)?;
         }
         if self.vae.scale() != 8 {
             return Err(ConfigError::Unsupported {
-                path: shown(source, &config_of(folders.vae)),
+                path: shown(source, &config_of(folder::VAE)),
                 field: "block_out_channels".into(),
                 found: format!(
                     "{} levels (scale {})",
@@ -405,17 +378,6 @@ impl ModelConfig {
         }
         Ok(())
     }
-}
-
-/// The most steps that a timestep-distilled model asks for.
-const DISTILLED_STEPS: usize = 8;
-
-/// Whether the last part of a path has "turbo" in it, or the part that is a model's name in the Hugging Face cache:
-/// `models--OWNER--NAME/snapshots/HASH`.
-fn says_turbo(path: &str) -> bool {
-    let mut parts = path.rsplit(['/', '\\']).filter(|part| !part.is_empty());
-    let named = |part: &str| part.to_ascii_lowercase().contains("turbo");
-    parts.next().is_some_and(named) || parts.any(|part| part.starts_with("models--") && named(part))
 }
 
 fn config_of(folder: &str) -> String {

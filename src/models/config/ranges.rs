@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use super::fields::Fields;
 use super::scheduler::LEAST_SHIFT;
-use super::{ConfigError, ModelConfig, Result, SchedulerConfig, TimeShiftType, TransformerConfig};
-use super::{config_of, shown};
+use super::{ConfigError, ModelConfig, Result, SchedulerConfig, TimeShiftType};
+use super::{config_of, folder, shown};
 use crate::checkpoint::source::Source;
 
 /// Width and height in pixels.
@@ -82,10 +82,10 @@ impl SchedulerConfig {
 impl ModelConfig {
     /// Rejects a model whose own size is none that can be asked for.
     pub(super) fn check_own_size(&self, source: &dyn Source) -> Result<()> {
-        let TransformerConfig::Sd3(sd3) = &self.transformer else { return Ok(()) };
+        let Some(entries) = self.transformer.positions_per_side() else { return Ok(()) };
         let own = self.defaults();
         let generation = &self.generation;
-        let most = (16 * sd3.pos_embed_max_size).min(*SIDES.end());
+        let most = (16 * entries).min(*SIDES.end());
         for (field, given, side) in
             [("width", generation.width, own.width), ("height", generation.height, own.height)]
         {
@@ -94,7 +94,7 @@ impl ModelConfig {
             }
             let (path, field) = match given {
                 Some(_) => ("generation_config.json".to_owned(), field),
-                None => (config_of(self.folders().transformer), "sample_size"),
+                None => (config_of(folder::TRANSFORMER), "sample_size"),
             };
             let unit = if given.is_some() { 1 } else { self.vae.scale() };
             return Err(ConfigError::Field {
@@ -105,8 +105,8 @@ impl ModelConfig {
                     "{} to {}: the table of positions has {} x {} entries of 16 pixels (pos_embed_max_size)",
                     SIDES.start().div_ceil(unit),
                     most / unit,
-                    sd3.pos_embed_max_size,
-                    sd3.pos_embed_max_size
+                    entries,
+                    entries
                 ),
             });
         }

@@ -1,10 +1,14 @@
 //! The text encoders' `config.json`: CLIP (one in FLUX, two in SD3) and T5, and how long T5's texts may be.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::Result;
 use super::fields::{Fields, quoted};
 use crate::checkpoint::source::Source;
+use crate::models::encoders::TextEncoderConfig;
+use crate::models::family::{EncoderSlot, TextLength};
 
 /// CLIP's activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -213,24 +217,22 @@ fn max_length_in(fields: &Fields) -> Result<Option<(&'static str, usize)>> {
 /// From here on, a tokenizer's length means that there is no limit.
 const NO_LIMIT: f64 = 1e6;
 
-/// Tokens that the CLIP encoders read: the length that their tokenizers say, else the number of places in the tables of
-/// positions. Those that say it must agree, as diffusers takes the first one's for all.
-pub(super) fn clip_max_length(
+/// Tokens that the encoders of fixed length read: the length that their tokenizers say, else the number of places in
+/// the tables of positions; `None` if there are no such encoders. Those that say it must agree, as diffusers takes the
+/// first one's for all.
+pub(super) fn fixed_length(
     source: &dyn Source,
-    folders: &[(&str, &str)],
-    clips: &[ClipConfig],
-) -> Result<usize> {
+    encoders: &[(&EncoderSlot, Arc<dyn TextEncoderConfig>)],
+) -> Result<Option<usize>> {
+    let encoders = || encoders.iter().filter(|(slot, _)| slot.length == TextLength::Fixed);
     // The narrowest table, of those that all read the same number of tokens.
-    let folders = folders.iter().zip(clips);
-    let narrowest = folders.clone().min_by_key(|(_, clip)| clip.max_position_embeddings);
-    let Some(((narrowest, _), places)) =
-        narrowest.map(|(folder, clip)| (*folder, clip.max_position_embeddings))
-    else {
-        return Ok(0);
-    };
+    let narrowest = encoders()
+        .filter_map(|(slot, config)| Some((slot.folder, config.max_positions()?)))
+        .min_by_key(|(_, places)| *places);
+    let Some((narrowest, places)) = narrowest else { return Ok(None) };
     let mut first: Option<(String, usize)> = None;
-    for ((_, tokenizer), _) in folders {
-        let path = format!("{tokenizer}/tokenizer_config.json");
+    for (slot, _) in encoders() {
+        let path = format!("{}/tokenizer_config.json", slot.tokenizer);
         let Some(fields) = Fields::open_if_there(source, &path)? else { continue };
         let Some((field, length)) = max_length_in(&fields)? else { continue };
         if length > places {
@@ -248,5 +250,5 @@ pub(super) fn clip_max_length(
             None => first = Some((path, length)),
         }
     }
-    Ok(first.map_or(places, |(_, length)| length))
+    Ok(Some(first.map_or(places, |(_, length)| length)))
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::models::config::{ModelConfig, TransformerConfig};
+use crate::models::config::ModelConfig;
 use crate::models::denoiser::{Denoiser, PerGrid, Positions};
 use crate::models::layers::TIME_CHANNELS;
 use crate::models::vae::IMAGE_CHANNELS;
@@ -40,8 +40,8 @@ pub(in crate::pipeline) mod taylor {
 pub(in crate::pipeline) struct SharedInputs {
     /// Text tokens, `[B * T, text_dim]`.
     pub txt: Resident,
-    /// Pooled text vectors, `[B, pooled_dim]`.
-    pub pooled: Resident,
+    /// Pooled text vectors, `[B, pooled_dim]`, if the network reads them.
+    pub pooled: Option<Resident>,
     /// Sinusoid of the timestep, `[B, 256]`.
     pub time: Resident,
     /// Sinusoid of the guidance scale, `[B, 256]`.
@@ -130,7 +130,7 @@ pub(in crate::pipeline) struct CacheMemory {
 pub(in crate::pipeline) struct SequenceMemory {
     /// `[B * (T + N), hidden]`.
     pub x: Resident,
-    /// `[B, hidden]`.
+    /// `[B, vec_dim]`.
     pub vec: Resident,
 }
 
@@ -189,7 +189,7 @@ impl Layout<'_> {
         let (b, network) = (self.branches(), &self.config.transformer);
         SharedInputs {
             txt: self.matrix("txt", b * self.n_text(), network.text_dim()),
-            pooled: self.matrix("pooled", b, network.pooled_dim()),
+            pooled: network.pooled_dim().map(|dim| self.matrix("pooled", b, dim)),
             time: self.matrix("time", b, TIME_CHANNELS),
             guidance: self.matrix("guidance", b, TIME_CHANNELS),
             step: self.matrix("step", 1, step::LEN),
@@ -211,19 +211,18 @@ impl Layout<'_> {
         let label = |name: &str| format!("stage{number}.{name}");
         let table =
             |name: &str| self.matrix(&label(name), self.n_text() + n_tokens, network.head_dim());
-        let positions = match network {
-            TransformerConfig::Flux(_)
-                if kind == StageKind::Mixed && self.settings.rules.rope_mode == RopeMode::Crpa =>
-            {
-                PositionMemory::PerGrid {
-                    fine: table("pe.fine"),
-                    coarse: table("pe.coarse"),
-                    n_coarse: n_tokens - 4 * regions,
-                }
-            }
-            TransformerConfig::Flux(_) => PositionMemory::Rotations(table("pe")),
-            TransformerConfig::Sd3(sd3) => {
-                PositionMemory::Added(self.matrix(&label("positions"), n_tokens, sd3.hidden()))
+        let units_differ =
+            kind == StageKind::Mixed && self.settings.rules.rope_mode == RopeMode::Crpa;
+        let positions = match network.rope() {
+            Some(_) if units_differ => PositionMemory::PerGrid {
+                fine: table("pe.fine"),
+                coarse: table("pe.coarse"),
+                n_coarse: n_tokens - 4 * regions,
+            },
+            Some(_) => PositionMemory::Rotations(table("pe")),
+            None => {
+                let table = self.matrix(&label("positions"), n_tokens, network.hidden());
+                PositionMemory::Added(table)
             }
         };
         StageMemory {
@@ -242,22 +241,23 @@ impl Layout<'_> {
         }
     }
 
-    fn cache(&self, spec: &CacheSpec, denoiser: &Denoiser, most_tokens: usize) -> CacheMemory {
-        let (b, t, d) = (self.branches(), self.n_text(), self.config.transformer.hidden());
+    fn cache(&self, spec: &CacheSpec, denoiser: &dyn Denoiser, most_tokens: usize) -> CacheMemory {
+        let network = &*self.config.transformer;
+        let (b, t, d) = (self.branches(), self.n_text(), network.hidden());
         let images = |name: &str| self.matrix(name, b * most_tokens, d);
         let cached = spec.cached();
         let factors = match cached {
             Cached::Output { factors } | Cached::Modules { factors } => factors,
             Cached::BlocksTail | Cached::AllBlocks => 0,
         };
-        let channels = self.config.transformer.token_channels();
+        let channels = network.token_channels();
         let outputs = matches!(cached, Cached::Output { .. }).then_some(0..factors);
         let modules = matches!(cached, Cached::Modules { .. })
-            .then(|| denoiser.module_rows(b, t, most_tokens, d));
+            .then(|| denoiser.module_rows(b, t, most_tokens, network));
         CacheMemory {
             sequence: spec.probe().map(|_| SequenceMemory {
                 x: self.matrix("cache.x", b * (t + most_tokens), d),
-                vec: self.matrix("cache.vec", b, d),
+                vec: self.matrix("cache.vec", b, network.vec_dim()),
             }),
             probe: spec.probe().map(|_| ProbeMemory {
                 new: images("cache.probe"),
@@ -309,7 +309,7 @@ impl RunMemory {
     pub fn new(
         layout: &Layout<'_>,
         schedule: &RunSchedule,
-        denoiser: &Denoiser,
+        denoiser: &dyn Denoiser,
         stage_pictures: bool,
     ) -> Self {
         let channels = layout.config.transformer.token_channels();
@@ -346,7 +346,8 @@ impl RunMemory {
     /// All residents of the run.
     pub fn residents(&self) -> Vec<&Resident> {
         let SharedInputs { txt, pooled, time, guidance, step, f16_range } = &self.shared;
-        let mut all = vec![txt, pooled, time, guidance, step, &self.pixels];
+        let mut all = vec![txt, time, guidance, step, &self.pixels];
+        all.extend(pooled);
         all.extend(f16_range.as_ref().map(|range| range.flags()));
         for stage in &self.stages {
             all.extend([&stage.x, &stage.velocity]);

@@ -5,7 +5,7 @@ mod encode;
 mod memory;
 mod steps;
 
-pub(super) use encode::{record_clip, record_t5};
+pub(super) use encode::record_encoder;
 pub(super) use memory::{CacheMemory, JumpMemory, Layout, PositionMemory, RunMemory, step, taylor};
 pub(super) use steps::StepRecordings;
 
@@ -60,7 +60,7 @@ fn record_jump(
 #[derive(Clone, Copy)]
 pub(super) struct Models<'a> {
     pub config: &'a ModelConfig,
-    pub denoiser: &'a Denoiser,
+    pub denoiser: &'a dyn Denoiser,
     pub vae: &'a VaeDecoder,
 }
 
@@ -91,7 +91,8 @@ impl RunRecordings {
             let recorder = StepRecorder {
                 caps,
                 denoiser,
-                hidden: config.transformer.hidden(),
+                network: &*config.transformer,
+                branches: settings.evaluations_per_step(),
                 shared: &memory.shared,
                 stage,
                 cache: settings.cache.as_ref().zip(memory.cache.as_ref()),

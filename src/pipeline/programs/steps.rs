@@ -1,6 +1,7 @@
 //! The recordings of a step: the whole network, and what a temporal cache leaves of it.
 
 use super::memory::{CacheMemory, ProbeMemory, SharedInputs, StageMemory, taylor};
+use crate::models::config::TransformerConfig;
 use crate::models::denoiser::{Denoiser, Direct, Inputs, Residual, State};
 use crate::ops::{
     Epilogue, LinearLayer, Weights, Write, change, change_rows, combine, euler_step, linear,
@@ -29,9 +30,10 @@ impl<T> StepRecordings<T> {
 /// Records the steps of one stage.
 pub(in crate::pipeline) struct StepRecorder<'a> {
     pub caps: Caps,
-    pub denoiser: &'a Denoiser,
-    /// Width of a token in the network.
-    pub hidden: usize,
+    pub denoiser: &'a dyn Denoiser,
+    pub network: &'a dyn TransformerConfig,
+    /// Branches of guidance.
+    pub branches: usize,
     pub shared: &'a SharedInputs,
     pub stage: &'a StageMemory,
     pub cache: Option<(&'a CacheSpec, &'a CacheMemory)>,
@@ -69,16 +71,12 @@ impl StepRecorder<'_> {
     }
 
     fn n_text(&self) -> usize {
-        self.shared.txt.rows / self.shared.pooled.rows
-    }
-
-    fn branches(&self) -> usize {
-        self.shared.pooled.rows
+        self.shared.txt.rows / self.branches
     }
 
     /// Rows of all branches' image tokens.
     fn image_rows(&self) -> usize {
-        self.branches() * self.stage.x.rows
+        self.branches * self.stage.x.rows
     }
 
     /// The part of a cached matrix that this stage uses.
@@ -92,14 +90,14 @@ impl StepRecorder<'_> {
         recorder: &'r Recorder,
         memory: Option<&CacheMemory>,
     ) -> [Tensor<'r>; 2] {
-        let rows = self.branches() * (self.n_text() + self.stage.x.rows);
+        let rows = self.branches * (self.n_text() + self.stage.x.rows);
         match memory.and_then(|memory| memory.sequence.as_ref()) {
             Some(sequence) => {
                 [self.part(recorder, &sequence.x, rows), recorder.resident(&sequence.vec)]
             }
             None => [
-                recorder.temp("x", rows, self.hidden),
-                recorder.temp("vec", self.branches(), self.hidden),
+                recorder.temp("x", rows, self.network.hidden()),
+                recorder.temp("vec", self.branches, self.network.vec_dim()),
             ],
         }
     }
@@ -107,8 +105,9 @@ impl StepRecorder<'_> {
     /// Embeds everything.
     fn begin<'r>(&self, recorder: &'r Recorder, memory: Option<&CacheMemory>) -> State<'r> {
         let inputs = Inputs {
+            branches: self.branches,
             txt: recorder.resident(&self.shared.txt),
-            pooled: recorder.resident(&self.shared.pooled),
+            pooled: self.shared.pooled.as_ref().map(|pooled| recorder.resident(pooled)),
             time: recorder.resident(&self.shared.time),
             guidance: recorder.resident(&self.shared.guidance),
             positions: self.stage.positions.on(recorder),
@@ -156,7 +155,7 @@ impl StepRecorder<'_> {
 
     /// The image tokens of all branches, `[B * N, hidden]`, in memory of their own.
     fn copy_images<'r>(&self, name: &str, state: &State<'r>) -> Tensor<'r> {
-        let copy = state.x.recorder().temp(name, self.image_rows(), self.hidden);
+        let copy = state.x.recorder().temp(name, self.image_rows(), self.network.hidden());
         for (b, streams) in state.branches().enumerate() {
             combine(name, &[streams.img], ONCE, None, Write::Store, self.images_of(copy, b));
         }

@@ -2,10 +2,8 @@
 
 use super::Run;
 use crate::checkpoint::source::read;
-use crate::models::config::TransformerConfig;
-use crate::models::denoiser::Denoiser;
-use crate::models::flux::rope_table;
-use crate::models::position_table::Between;
+use crate::models::position_table::Interpolation;
+use crate::models::rope::Rope;
 use crate::pipeline::event::Event;
 use crate::pipeline::programs::PositionMemory;
 use crate::pipeline::{Error, Pipeline, StageKind};
@@ -16,29 +14,25 @@ use crate::turns::Turns;
 impl<'p> Run<'p> {
     /// Writes the positions of a stage's tokens to the GPU.
     pub(super) async fn write_positions(&mut self, stage: usize) -> Result<(), Error> {
-        match &self.pipeline.config.transformer {
-            TransformerConfig::Flux(flux) => {
-                let axes = &flux.axes_dims_rope;
-                let n_text = self.pipeline.config.text_tokens(self.settings.max_sequence_length);
-                match &self.memory()?.stages[stage].positions {
-                    PositionMemory::Rotations(table) | PositionMemory::Added(table) => {
-                        let positions = match self.layout(stage)? {
-                            Some(layout) => layout.positions(),
-                            None => self.raster(),
-                        };
-                        self.write(table, &rotations(axes, n_text, &positions).await).await
-                    }
-                    PositionMemory::PerGrid { fine, coarse, .. } => {
-                        let Some(layout) = self.layout(stage)? else { return Ok(()) };
-                        let in_full_units = layout.positions_in_full_units();
-                        let in_fine = rotations(axes, n_text, &in_full_units).await;
-                        self.write(fine, &in_fine).await?;
-                        let in_coarse = rotations(axes, n_text, &layout.positions()).await;
-                        self.write(coarse, &in_coarse).await
-                    }
-                }
+        let Some(rope) = self.pipeline.config.transformer.rope() else {
+            return self.write_table_rows(stage).await;
+        };
+        let n_text = self.pipeline.config.text_tokens(self.settings.max_sequence_length);
+        match (&self.memory()?.stages[stage].positions, self.layout(stage)?) {
+            (PositionMemory::Rotations(table), layout) => {
+                let positions = layout.map_or_else(|| self.raster(), |layout| layout.positions());
+                self.write(table, &rotations(&rope, n_text, &positions).await).await
             }
-            TransformerConfig::Sd3(_) => self.write_table_rows(stage).await,
+            (PositionMemory::PerGrid { fine, coarse, .. }, Some(layout)) => {
+                let in_full_units = layout.positions_in_full_units();
+                let in_fine = rotations(&rope, n_text, &in_full_units).await;
+                self.write(fine, &in_fine).await?;
+                let in_coarse = rotations(&rope, n_text, &layout.positions()).await;
+                self.write(coarse, &in_coarse).await
+            }
+            (PositionMemory::PerGrid { .. }, None) | (PositionMemory::Added(_), _) => {
+                unreachable!("memory was made for rotations, and for two grids only under RALU")
+            }
         }
     }
 
@@ -60,11 +54,13 @@ impl<'p> Run<'p> {
         (0..rows).flat_map(|row| (0..cols).map(move |col| [row as f32, col as f32])).collect()
     }
 
-    /// SD3: the vectors of the table that belong to the stage's tokens.
+    /// The vectors of the table of positions that belong to the stage's tokens.
     async fn write_table_rows(&mut self, stage: usize) -> Result<(), Error> {
-        let Pipeline { source, parts, between, .. } = self.pipeline;
-        let Denoiser::Sd3(sd3) = &parts.denoiser.model else { return Ok(()) };
-        let (table, weights) = (sd3.positions(), &parts.denoiser.weights);
+        let Pipeline { source, parts, interpolation, .. } = self.pipeline;
+        let Some(table) = parts.denoiser.model.position_table() else {
+            unreachable!("a network has rotary positions or a table of them")
+        };
+        let weights = &parts.denoiser.weights;
         let positions = match self.layout(stage)? {
             Some(layout) => table_positions(&layout, table.side())?,
             None => {
@@ -73,14 +69,14 @@ impl<'p> Run<'p> {
             }
         };
         let has_fractions = positions.iter().flatten().any(|x| x.fract() != 0.0);
-        let found = match between.get() {
+        let found = match interpolation.get() {
             Some(found) => found,
             // Nothing lies between two entries: the formula is not asked.
-            None if !has_fractions => Between::Formula,
+            None if !has_fractions => Interpolation::Formula,
             None => {
                 let found = read(&**source, || table.check(weights)).await?;
-                between.set(Some(found));
-                if found == Between::Interpolation {
+                interpolation.set(Some(found));
+                if found == Interpolation::Linear {
                     self.events.push_back(Event::Warning(
                         "this model's table of positions does not follow the usual formula; positions between two \
                          entries are interpolated"
@@ -93,17 +89,19 @@ impl<'p> Run<'p> {
         let rows = read(&**source, || table.rows(weights, &positions, found)).await?;
         match &self.memory()?.stages[stage].positions {
             PositionMemory::Added(memory) => self.write(memory, &rows).await,
-            PositionMemory::Rotations(_) | PositionMemory::PerGrid { .. } => Ok(()),
+            PositionMemory::Rotations(_) | PositionMemory::PerGrid { .. } => {
+                unreachable!("memory was made for a table of positions")
+            }
         }
     }
 }
 
-/// [`rope_table`], some tokens at a time.
-async fn rotations(axes: &[usize], n_text: usize, positions: &[[f32; 2]]) -> Vec<f32> {
+/// The rotations of all tokens, some tokens at a time.
+async fn rotations(rope: &Rope, n_text: usize, positions: &[[f32; 2]]) -> Vec<f32> {
     let turns = Turns::new();
-    let mut table = rope_table(axes, n_text, &[]);
+    let mut table = rope.text_table(n_text);
     for some in positions.chunks(128) {
-        table.extend(rope_table(axes, 0, some));
+        table.extend(rope.image_table(some));
         turns.yield_if_due().await;
     }
     table

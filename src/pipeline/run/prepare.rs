@@ -51,7 +51,7 @@ impl<'p> Run<'p> {
         if let Some(programs) = kept.take_programs(&self.programs_key(), store) {
             return Ok(Programs { allocated_bytes: 0, ..programs });
         }
-        let models = Models { config, denoiser: &parts.denoiser.model, vae: &parts.vae.model };
+        let models = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
         let (settings, in_f32) = (&self.settings, &self.in_f32);
         let layout = Layout { ids, caps: gpu.caps(), config, settings, in_f32 };
         let memory = RunMemory::new(&layout, &self.schedule, models.denoiser, self.stage_pictures);
@@ -142,8 +142,10 @@ impl<'p> Run<'p> {
         let branches = || [&encoded.positive].into_iter().chain(&encoded.negative);
         let txt: Vec<f32> = branches().flat_map(|branch| &branch.txt).copied().collect();
         self.write(&shared.txt, &txt).await?;
-        let pooled: Vec<f32> = branches().flat_map(|branch| &branch.pooled).copied().collect();
-        self.write(&shared.pooled, &pooled).await?;
+        if let Some(memory) = &shared.pooled {
+            let pooled: Vec<f32> = branches().flat_map(|branch| &branch.pooled).copied().collect();
+            self.write(memory, &pooled).await?;
+        }
         // The reference computes 1000 * guidance in f32.
         let guidance = f64::from(self.settings.guidance as f32 * 1000.0);
         self.write_sinusoid(&shared.guidance, guidance).await

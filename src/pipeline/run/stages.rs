@@ -7,7 +7,6 @@ use web_time::Instant;
 
 use super::{ImageState, Run, SubmittedStep};
 use crate::gpu::{Program, Ticket};
-use crate::models::config::Family;
 use crate::ops::{change_rows, relative_change};
 use crate::pipeline::event::{Event, StageEnd, StageStart, StepDone};
 use crate::pipeline::picture::{self, Picture};
@@ -93,16 +92,18 @@ impl<'p> Run<'p> {
         let n_text = self.pipeline.config.text_tokens(self.settings.max_sequence_length);
         let tensors = &mut self.image.tensors;
         let mut collect = |prefix: &str, embedding: &Embedding| {
-            for (name, ids) in [("clip_ids", &embedding.clip_ids), ("t5_ids", &embedding.t5_ids)] {
+            for (name, ids) in &embedding.ids {
                 let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
                 tensors.insert_indices(&format!("{prefix}{name}"), &[1, ids.len()], ids);
             }
             let txt = embedding.txt.clone();
             let shape = [1, n_text, txt.len() / n_text];
             tensors.insert(&format!("{prefix}prompt_embeds"), &shape, txt);
-            let pooled = embedding.pooled.clone();
-            let shape = [1, pooled.len()];
-            tensors.insert(&format!("{prefix}pooled_prompt_embeds"), &shape, pooled);
+            if !embedding.pooled.is_empty() {
+                let pooled = embedding.pooled.clone();
+                let shape = [1, pooled.len()];
+                tensors.insert(&format!("{prefix}pooled_prompt_embeds"), &shape, pooled);
+            }
         };
         collect("", &encoded.positive);
         if let Some(negative) = &encoded.negative {
@@ -411,13 +412,13 @@ impl<'p> Run<'p> {
         Ok(())
     }
 
-    /// Finished latents in diffusers' form: FLUX keeps them packed, `[1, N, 64]`; SD3 has `[1, 16, H/8, W/8]`.
+    /// Finished latents in diffusers' form: packed, `[1, N, 4 C]`, or `[1, C, H/8, W/8]`.
     fn as_diffusers_has_them(&self, tokens: Vec<f32>) -> Result<(Vec<f32>, Vec<usize>), Error> {
         let (h, w) = (2 * self.schedule.rows, 2 * self.schedule.cols);
         let channels = self.pipeline.config.vae.latent_channels;
-        Ok(match self.pipeline.config.family() {
-            Family::Flux => (tokens, vec![1, h * w / 4, 4 * channels]),
-            Family::Sd3 => (sampling::unpack(&tokens, h, w)?, vec![1, channels, h, w]),
+        Ok(match self.pipeline.config.family().packs_latents() {
+            true => (tokens, vec![1, h * w / 4, 4 * channels]),
+            false => (sampling::unpack(&tokens, h, w)?, vec![1, channels, h, w]),
         })
     }
 }

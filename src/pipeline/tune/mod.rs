@@ -21,7 +21,7 @@ use super::{Error, RunSchedule, Settings};
 use crate::checkpoint::source::Source;
 use crate::checkpoint::weights::{StoredDType, Weights};
 use crate::gpu::{Error as GpuError, Gpu, Profiler};
-use crate::models::config::{ModelConfig, stem};
+use crate::models::config::{ModelConfig, folder, stem};
 use crate::models::layers::Precision;
 use crate::tensor::{Caps, Storage, Tuning};
 use contest::{Advance, Contest};
@@ -91,7 +91,7 @@ impl<'g> Tuner<'g> {
         seconds: f64,
     ) -> Result<Self, Error> {
         let schedule = RunSchedule::new(settings, config)?;
-        let storage = storage(config, source, precision)?;
+        let storage = storage(source, precision)?;
         let caps = Caps { tuning: Tuning::default(), ..gpu.caps() };
         let samples = sample::samples(&caps, config, settings, &schedule, storage);
         let shapes = samples.iter().flat_map(|sample| sample.shapes()).collect();
@@ -173,13 +173,9 @@ impl<'g> Tuner<'g> {
 }
 
 /// How the denoiser's matrices are kept on the GPU.
-fn storage(
-    config: &ModelConfig,
-    source: Option<&dyn Source>,
-    precision: Precision,
-) -> Result<Storage, Error> {
+fn storage(source: Option<&dyn Source>, precision: Precision) -> Result<Storage, Error> {
     let Some(source) = source else { return Ok(Storage::Bf16) };
-    let weights = Weights::open(source, config.folders().transformer, stem::DIFFUSERS)?;
+    let weights = Weights::open(source, folder::TRANSFORMER, stem::DIFFUSERS)?;
     let first = weights.iter().find(|info| info.shape.len() == 2);
     Ok(precision.storage(first.map_or(&StoredDType::F32, |info| &info.dtype)))
 }

@@ -216,11 +216,11 @@ pub(super) fn samples(
     // Text: the transformer's if it is short, else CLIP's.
     if RowClass::of(text) == RowClass::Some {
         samples.push(sampler.linear(text, text, vec![[d, d], [d, mlp]]));
-    } else if let Some(clip) = config.clips.first()
-        && RowClass::of(clip.max_position_embeddings) == RowClass::Some
-    {
-        let (rows, d) = (clip.max_position_embeddings, clip.hidden_size);
-        samples.push(sampler.linear(rows, rows, vec![[d, d], [d, clip.intermediate_size]]));
+    } else if let Some((rows, layers)) = config.text_encoders.iter().find_map(|encoder| {
+        let rows = encoder.length(settings.max_sequence_length);
+        (RowClass::of(rows) == RowClass::Some).then(|| (rows, encoder.config.layers()))
+    }) {
+        samples.push(sampler.linear(rows, rows, layers));
     }
     // Modulation.
     samples.push(sampler.linear(1, 1, vec![[d, 6 * d]]));

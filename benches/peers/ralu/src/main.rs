@@ -6,13 +6,15 @@ use race::expected::{QUERY_SCALE, stored, weight_scale};
 use race::numbers::{self, Operand};
 use race::protocol::{Hello, Racer, serve};
 use ralu::gpu::{self, AdapterChoice, Gpu, Program, SlotPool, Store, block_on};
-use ralu::models::config::FluxConfig;
-use ralu::models::denoiser::{Denoiser, Inputs, Positions};
-use ralu::models::flux::{Flux, rope_table};
-use ralu::models::layers::{LoadContext, Loader, Precision, Upload, timestep_embedding};
 use ralu::checkpoint::pack::Packer;
 use ralu::checkpoint::source::{Folder, Memory, Source};
 use ralu::checkpoint::weights::{Manifest, Weights};
+use ralu::models::config::TransformerConfig;
+use ralu::models::denoiser::{Inputs, Positions};
+use ralu::models::flux1::FluxConfig;
+use ralu::models::layers::{
+    LoadContext, Loader, Precision, TIME_CHANNELS, Upload, timestep_embedding,
+};
 use ralu::ops::{Attention, attention, conv2d, linear_into};
 use ralu::pipeline::{Event, Options, Pipeline, RaluChoice, Request, Rng};
 use ralu::tensor::{Recorder, Recording, Resident, ResidentIds, Tensor};
@@ -318,12 +320,12 @@ impl Ralu {
         let source: &dyn Source = &source;
         let config = FluxConfig::load(source, "config.json").map_err(text)?;
         let weights = Weights::open(source, "", "diffusion_pytorch_model").map_err(text)?;
-        let network = operands.layers(&weights, |loader| Flux::load(loader, &config))?;
-        let network = Denoiser::Flux(network);
+        let network = operands.layers(&weights, |loader| TransformerConfig::load(&config, loader))?;
         let n_image = rows * cols;
         let positions: Vec<[f32; 2]> =
             (0..n_image).map(|i| [(i / cols) as f32, (i % cols) as f32]).collect();
-        let pe = rope_table(&config.axes_dims_rope, n_text, &positions);
+        let rope = config.rope().ok_or("FLUX has rotary positions")?;
+        let pe = [rope.text_table(n_text), rope.image_table(&positions)].concat();
         let matrix =
             |rows: usize, cols: usize, values: &[f32]| operands.matrix(rows, cols, Some(values));
         let number = |operand, rows: usize, cols: usize| {
@@ -333,21 +335,21 @@ impl Ralu {
         let txt = number(Operand::W, n_text, config.joint_attention_dim)?;
         let pooled = number(Operand::V, 1, config.pooled_projection_dim)?;
         let sinusoid =
-            |value: f64| matrix(1, FluxConfig::TIME_CHANNELS, &timestep_embedding(value));
+            |value: f64| matrix(1, TIME_CHANNELS, &timestep_embedding(value));
         // sigma = 0.5, guidance = 3.5.
         let (time, guidance) = (sinusoid(500.0)?, sinusoid(3500.0)?);
         let pe = matrix(n_text + n_image, config.attention_head_dim, &pe)?;
         let y = operands.matrix(n_image, config.out_channels, None)?;
-        let hidden = config.hidden();
         let record: Record = Box::new(move |recorder, y| {
             let inputs = Inputs {
+                branches: 1,
                 txt: recorder.resident(&txt),
-                pooled: recorder.resident(&pooled),
+                pooled: Some(recorder.resident(&pooled)),
                 time: recorder.resident(&time),
                 guidance: recorder.resident(&guidance),
                 positions: Positions::Rotations(recorder.resident(&pe)),
             };
-            let velocity = network.forward(recorder.resident(&img), inputs, hidden);
+            let velocity = network.forward(recorder.resident(&img), inputs, &config);
             ralu::ops::combine(
                 "velocity.copy",
                 &velocity,

@@ -8,11 +8,11 @@
 //! that stages may hold any list of tokens.
 
 use super::config::Sd3Config;
-use super::denoiser::{
-    Inputs, LAYER_NORM, LastLayer, Positions, Replay, Residual, State, Streams, modulated_images,
-};
-use super::layers::{Loader, MlpEmbedder, TIME_CHANNELS};
-use super::position_table::PositionTable;
+use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_images};
+use crate::models::config::TransformerConfig;
+use crate::models::denoiser::{Denoiser, Inputs, Positions, Replay, Residual, State, Streams};
+use crate::models::layers::{Loader, MlpEmbedder, TIME_CHANNELS};
+use crate::models::position_table::PositionTable;
 use crate::ops::{
     Activation, Affine, Attention, Epilogue, LinearLayer, Weights, Write, activate_into,
     attention_over, combine, linear, linear_into, norm, qk_norm,
@@ -41,7 +41,12 @@ impl Sd3 {
         let token = 4 * config.out_channels;
         Sd3 {
             patch_embed: loader.patch_embed("pos_embed.proj", d, config.in_channels),
-            positions: PositionTable::load(loader, config),
+            positions: PositionTable::load(
+                loader,
+                "pos_embed.pos_embed",
+                [config.pos_embed_max_size, d],
+                config.sample_size / Sd3Config::PATCH,
+            ),
             context_embedder: loader.linear("context_embedder", d, config.joint_attention_dim),
             time_in: MlpEmbedder::load(&embed.pp("timestep_embedder"), TIME_CHANNELS, d),
             text_in: MlpEmbedder::load(&embed.pp("text_embedder"), config.pooled_projection_dim, d),
@@ -58,13 +63,14 @@ impl Sd3 {
             ),
         }
     }
+}
 
-    /// The table of positions.
-    pub fn positions(&self) -> &PositionTable {
-        &self.positions
+impl Denoiser for Sd3 {
+    fn position_table(&self) -> Option<&PositionTable> {
+        Some(&self.positions)
     }
 
-    pub(super) fn begin<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, state: State<'r>) {
+    fn embed<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, state: State<'r>) {
         let Positions::Added(positions) = inputs.positions else {
             unreachable!("SD3 adds positions to its tokens")
         };
@@ -80,34 +86,36 @@ impl Sd3 {
         let vec = recorder.temp("vec.sum", state.vec.rows(), state.vec.cols());
         recorder.scope("vec", || {
             self.time_in.forward_into(inputs.time, vec, Write::Store);
-            self.text_in.forward_into(inputs.pooled, vec, Write::Add);
+            if let Some(pooled) = inputs.pooled {
+                self.text_in.forward_into(pooled, vec, Write::Add);
+            }
         });
         // Every modulation begins with SiLU.
         activate_into("vec.silu", vec, Activation::Silu, state.vec);
     }
 
-    pub(super) fn n_blocks(&self) -> usize {
+    fn n_blocks(&self) -> usize {
         self.blocks.len()
     }
 
-    pub(super) fn block<'r>(&self, i: usize, state: &State<'r>, residual: &mut dyn Residual<'r>) {
+    fn block<'r>(&self, i: usize, state: &State<'r>, residual: &mut dyn Residual<'r>) {
         let recorder = state.x.recorder();
         recorder.scope(format!("block.{i}"), || self.blocks[i].forward(state, residual));
     }
 
-    pub(super) fn replay<'r>(&self, i: usize, state: &State<'r>, module: Replay<'_, 'r>) {
+    fn replay<'r>(&self, i: usize, state: &State<'r>, module: Replay<'_, 'r>) {
         let recorder = state.x.recorder();
         recorder.scope(format!("block.{i}"), || self.blocks[i].replay(state, module));
     }
 
-    pub(super) fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
+    fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
         match self.blocks.first() {
             Some(block) => modulated_images(state, &block.img_modulation),
             None => state.branches().map(|streams| streams.img).collect(),
         }
     }
 
-    pub(super) fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
+    fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
         self.last.forward(state)
     }
 }

@@ -5,11 +5,12 @@
 //! text first, so that joint attention and the one-stream blocks need no concatenation.
 
 use super::config::FluxConfig;
-use super::denoiser::{
-    Inputs, LAYER_NORM, LastLayer, PerGrid, Positions, Replay, Residual, State, Streams,
-    modulated_images,
+use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_images};
+use crate::models::config::TransformerConfig;
+use crate::models::denoiser::{
+    Denoiser, Inputs, PerGrid, Positions, Replay, Residual, State, Streams,
 };
-use super::layers::{Loader, MlpEmbedder};
+use crate::models::layers::{Loader, MlpEmbedder, TIME_CHANNELS};
 use crate::ops::{
     Activation, Affine, Attention, Epilogue, LinearLayer, Weights, Write, activate_into,
     attention_over, combine, linear, linear_into, norm, qk_norm_rope,
@@ -39,14 +40,10 @@ impl Flux {
         Flux {
             x_embedder: loader.linear("x_embedder", d, config.in_channels),
             context_embedder: loader.linear("context_embedder", d, config.joint_attention_dim),
-            time_in: MlpEmbedder::load(
-                &embed.pp("timestep_embedder"),
-                FluxConfig::TIME_CHANNELS,
-                d,
-            ),
+            time_in: MlpEmbedder::load(&embed.pp("timestep_embedder"), TIME_CHANNELS, d),
             guidance_in: config.guidance_embeds.then(|| {
                 let loader = embed.pp("guidance_embedder");
-                MlpEmbedder::load(&loader, FluxConfig::TIME_CHANNELS, d)
+                MlpEmbedder::load(&loader, TIME_CHANNELS, d)
             }),
             vector_in: MlpEmbedder::load(
                 &embed.pp("text_embedder"),
@@ -64,8 +61,10 @@ impl Flux {
             last: LastLayer::load(loader, d, loader.linear("proj_out", config.out_channels, d)),
         }
     }
+}
 
-    pub(super) fn begin<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, state: State<'r>) {
+impl Denoiser for Flux {
+    fn embed<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, state: State<'r>) {
         let t = state.n_text;
         for (b, streams) in state.branches().enumerate() {
             let txt = inputs.txt.row_range(b * t..(b + 1) * t);
@@ -79,17 +78,19 @@ impl Flux {
             if let Some(guidance_in) = &self.guidance_in {
                 guidance_in.forward_into(inputs.guidance, vec, Write::Add);
             }
-            self.vector_in.forward_into(inputs.pooled, vec, Write::Add);
+            if let Some(pooled) = inputs.pooled {
+                self.vector_in.forward_into(pooled, vec, Write::Add);
+            }
         });
         // Every modulation begins with SiLU.
         activate_into("vec.silu", vec, Activation::Silu, state.vec);
     }
 
-    pub(super) fn n_blocks(&self) -> usize {
+    fn n_blocks(&self) -> usize {
         self.double_blocks.len() + self.single_blocks.len()
     }
 
-    pub(super) fn block<'r>(&self, i: usize, state: &State<'r>, residual: &mut dyn Residual<'r>) {
+    fn block<'r>(&self, i: usize, state: &State<'r>, residual: &mut dyn Residual<'r>) {
         let recorder = state.x.recorder();
         match i.checked_sub(self.double_blocks.len()) {
             None => recorder
@@ -99,7 +100,7 @@ impl Flux {
         }
     }
 
-    pub(super) fn replay<'r>(&self, i: usize, state: &State<'r>, module: Replay<'_, 'r>) {
+    fn replay<'r>(&self, i: usize, state: &State<'r>, module: Replay<'_, 'r>) {
         let recorder = state.x.recorder();
         match i.checked_sub(self.double_blocks.len()) {
             None => recorder
@@ -109,7 +110,7 @@ impl Flux {
         }
     }
 
-    pub(super) fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
+    fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
         match (self.double_blocks.first(), self.single_blocks.first()) {
             (Some(block), _) => modulated_images(state, &block.img.modulation),
             (None, Some(block)) => modulated_images(state, &block.modulation),
@@ -117,7 +118,7 @@ impl Flux {
         }
     }
 
-    pub(super) fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
+    fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
         self.last.forward(state)
     }
 }
@@ -426,34 +427,4 @@ impl SingleStreamBlock {
             module(streams.all, gate);
         }
     }
-}
-
-/// Base of the rotary frequencies.
-const ROPE_THETA: f64 = 10_000.0;
-
-/// The rotations of text tokens (all at the origin) followed by image tokens at `positions` (row, column),
-/// `[T + N, head_dim]`: cos and sin for each pair of numbers.
-///
-/// Axes `(0, row, column)` with widths `axes`; frequency `theta^(-2 i / width)`. Positions may be any real
-/// number. Angles are f64, as in the reference.
-pub fn rope_table(axes: &[usize], n_text: usize, positions: &[[f32; 2]]) -> Vec<f32> {
-    let width: usize = axes.iter().sum();
-    let mut table = Vec::with_capacity((n_text + positions.len()) * width);
-    for _ in 0..n_text * width / 2 {
-        table.extend([1.0, 0.0]);
-    }
-    let frequency = |i: usize, dim: usize| libm::pow(ROPE_THETA, -2.0 * i as f64 / dim as f64);
-    let frequencies: Vec<Vec<f64>> =
-        axes.iter().map(|&dim| (0..dim / 2).map(|i| frequency(i, dim)).collect()).collect();
-    for &[row, column] in positions {
-        let coordinates = [0.0, f64::from(row), f64::from(column)];
-        for (axis, frequencies) in frequencies.iter().enumerate() {
-            let position = coordinates.get(axis).copied().unwrap_or(0.0);
-            for frequency in frequencies {
-                let angle = position * frequency;
-                table.extend([libm::cos(angle) as f32, libm::sin(angle) as f32]);
-            }
-        }
-    }
-    table
 }

@@ -3,14 +3,19 @@
 //! Transformers' `T5EncoderModel`. Pre-norm blocks with RMS norm, attention with learned relative positions and
 //! without scaling of the scores, and a gated GELU. FLUX gives it no padding mask.
 
-use super::config::T5Config;
-use super::layers::Loader;
+use serde_json::Value;
+
+use super::{Output, Shape, TextEncoder, TextEncoderConfig, embed_rows};
 use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
+use crate::models::config::{T5Config, to_json};
+use crate::models::cost::Flops;
+use crate::models::layers::Loader;
 use crate::ops::{
     Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Write, attention, linear,
     linear_into, norm, norm_into,
 };
 use crate::tensor::{Resident, Tensor};
+use crate::text::TokenizerKind;
 
 /// The encoder.
 pub struct T5 {
@@ -71,26 +76,25 @@ impl T5 {
         }
     }
 
-    /// The rows of the token table, `[T, d_model]`. Read on the host: the table of T5-XXL exceeds a storage
-    /// binding, and one gather is not worth a kernel.
-    pub fn embed(&self, weights: &Weights, ids: &[u32]) -> Result<Vec<f32>, WeightError> {
-        embed_rows(weights, &self.embedding, ids)
-    }
-
     /// The relative positions of a text of `n` tokens as [`Attention::bias`] wants them, padded to a multiple
     /// of 4.
-    pub fn relative_bias(&self, weights: &Weights, n: usize) -> Result<Vec<f32>, WeightError> {
+    fn relative_bias(&self, weights: &Weights, n: usize) -> Result<Vec<f32>, WeightError> {
         let table = weights.tensor_f32(&self.relative_bias)?;
         let heads = self.config.num_heads;
-        let mut bias = Vec::with_capacity((heads * (2 * n - 1)).next_multiple_of(4));
+        let mut bias = Vec::with_capacity(self.bias_len(n));
         for head in 0..heads {
             for offset in 0..2 * n - 1 {
                 let relative = offset as i64 - (n as i64 - 1);
                 bias.push(table[self.bucket(relative) * heads + head]);
             }
         }
-        bias.resize(bias.len().next_multiple_of(4), 0.0);
+        bias.resize(self.bias_len(n), 0.0);
         Ok(bias)
+    }
+
+    /// Numbers of [`T5::relative_bias`].
+    fn bias_len(&self, n: usize) -> usize {
+        (self.config.num_heads * (2 * n - 1)).next_multiple_of(4)
     }
 
     /// The bucket of `key position - query position`: exact for small distances, logarithmic beyond.
@@ -112,7 +116,7 @@ impl T5 {
     }
 
     /// Writes the encodings of the embeddings `x` `[T, d_model]` to `out` of the same shape; `x` is overwritten.
-    pub fn forward<'r>(&self, x: Tensor<'r>, relative_bias: Tensor<'r>, out: Tensor<'r>) {
+    fn forward<'r>(&self, x: Tensor<'r>, relative_bias: Tensor<'r>, out: Tensor<'r>) {
         let recorder = x.recorder();
         let rms = NormKind::Rms { eps: self.config.layer_norm_epsilon as f32 };
         let add = Epilogue { write: Write::Add, ..Default::default() };
@@ -144,15 +148,96 @@ impl T5 {
     }
 }
 
-/// Rows `ids` of an embedding table, one after the other.
-pub(super) fn embed_rows(
-    weights: &Weights,
-    table: &TensorInfo,
-    ids: &[u32],
-) -> Result<Vec<f32>, WeightError> {
-    let mut rows = Vec::with_capacity(ids.len() * table.shape[1]);
-    for &id in ids {
-        rows.extend(weights.rows_f32(table, id as usize..id as usize + 1)?);
+impl TextEncoder for T5 {
+    fn inputs(&self, n: usize) -> Vec<Shape> {
+        vec![("t5.x", n, self.config.d_model), ("t5.bias", 1, self.bias_len(n))]
     }
-    Ok(rows)
+
+    fn embed(&self, weights: &Weights, ids: &[u32]) -> Result<Vec<Vec<f32>>, WeightError> {
+        let bias = self.relative_bias(weights, ids.len())?;
+        Ok(vec![embed_rows(weights, &self.embedding, ids)?, bias])
+    }
+
+    fn outputs(&self, n: usize, _: bool) -> Vec<(Output, Shape)> {
+        vec![(Output::Tokens, ("t5.out", n, self.config.d_model))]
+    }
+
+    fn record(&self, _: &[u32], inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]) {
+        self.forward(inputs[0], inputs[1], outputs[0]);
+    }
+}
+
+impl TextEncoderConfig for T5Config {
+    fn title(&self) -> &'static str {
+        "T5"
+    }
+
+    fn ids_name(&self) -> &'static str {
+        "t5_ids"
+    }
+
+    fn tokenizer(&self) -> TokenizerKind {
+        TokenizerKind::T5
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn token_dim(&self) -> usize {
+        self.d_model
+    }
+
+    fn token_field(&self) -> &'static str {
+        "d_model"
+    }
+
+    fn widths(&self) -> Vec<(&'static str, usize)> {
+        vec![("T5's d_model", self.d_model), ("T5's d_kv", self.d_kv), ("T5's d_ff", self.d_ff)]
+    }
+
+    fn head_width(&self) -> (&'static str, usize) {
+        ("T5's d_kv", self.d_kv)
+    }
+
+    fn layers(&self) -> Vec<[usize; 2]> {
+        vec![[self.d_model, self.inner()], [self.d_model, self.d_ff]]
+    }
+
+    fn ignored_weights(&self) -> &'static [&'static str] {
+        &["encoder.embed_tokens.weight", "shared.weight"]
+    }
+
+    fn load(&self, loader: &Loader<'_>) -> Box<dyn TextEncoder> {
+        Box::new(T5::load(loader, self))
+    }
+
+    fn flops(&self, n: usize) -> Flops {
+        flops(self, n)
+    }
+
+    fn parameters(&self) -> u64 {
+        parameters(self)
+    }
+
+    fn to_json(&self) -> Value {
+        to_json(self, "kind", "t5")
+    }
+}
+
+/// The encoding of `n_tokens` tokens, padding included.
+fn flops(config: &T5Config, n_tokens: usize) -> Flops {
+    let (d, inner) = (config.d_model, config.inner());
+    let layer = Flops::dense(n_tokens, d, 4 * inner)
+        + Flops::dense(n_tokens, d, 3 * config.d_ff)
+        + Flops::attention(n_tokens, inner);
+    layer * config.num_layers as f64
+}
+
+/// Number of parameters.
+fn parameters(config: &T5Config) -> u64 {
+    let d = config.d_model as u64;
+    let layer = 4 * d * config.inner() as u64 + 3 * d * config.d_ff as u64 + 2 * d;
+    let position_bias = (config.relative_attention_num_buckets * config.num_heads) as u64;
+    config.vocab_size as u64 * d + layer * config.num_layers as u64 + position_bias + d
 }

@@ -4,15 +4,19 @@
 //! vector is the final layer norm at the end-of-text token, projected if the model has a projection. SD3's text tokens
 //! are what the last layer but one gives, without the final norm.
 
-use super::config::{ClipAct, ClipConfig};
-use super::layers::Loader;
-use super::t5::embed_rows;
+use serde_json::Value;
+
+use super::{Output, Shape, TextEncoder, TextEncoderConfig, embed_rows};
 use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
+use crate::models::config::{ClipAct, ClipConfig, to_json};
+use crate::models::cost::{Flops, linear as linear_parameters};
+use crate::models::layers::Loader;
 use crate::ops::{
     Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Weights as Shares, Write,
     attention, combine, linear, linear_into, norm, norm_into,
 };
 use crate::tensor::{Resident, Tensor};
+use crate::text::TokenizerKind;
 
 /// The encoder.
 pub struct Clip {
@@ -92,7 +96,7 @@ impl Clip {
     }
 
     /// Token plus position embeddings, `[T, hidden]`.
-    pub fn embed(&self, weights: &Weights, ids: &[u32]) -> Result<Vec<f32>, WeightError> {
+    fn embeddings(&self, weights: &Weights, ids: &[u32]) -> Result<Vec<f32>, WeightError> {
         let mut x = embed_rows(weights, &self.token_embedding, ids)?;
         let positions = weights.rows_f32(&self.position_embedding, 0..ids.len())?;
         x.iter_mut().zip(positions).for_each(|(x, position)| *x += position);
@@ -102,7 +106,7 @@ impl Clip {
     /// Writes the pooled embedding of the embeddings `x` `[T, hidden]` to `pooled` `[1, pooled_dim]`, and the text
     /// tokens to `tokens` `[T, hidden]` if they are wanted; `x` is overwritten. `pooled_at` is the row of the
     /// end-of-text token.
-    pub fn forward<'r>(
+    fn forward<'r>(
         &self,
         x: Tensor<'r>,
         pooled_at: usize,
@@ -149,4 +153,124 @@ impl Clip {
             }
         }
     }
+}
+
+impl TextEncoder for Clip {
+    fn inputs(&self, n: usize) -> Vec<Shape> {
+        vec![("clip.x", n, self.config.hidden_size)]
+    }
+
+    fn embed(&self, weights: &Weights, ids: &[u32]) -> Result<Vec<Vec<f32>>, WeightError> {
+        Ok(vec![self.embeddings(weights, ids)?])
+    }
+
+    fn outputs(&self, n: usize, wants_tokens: bool) -> Vec<(Output, Shape)> {
+        let mut outputs = vec![(Output::Pooled, ("clip.pooled", 1, self.config.pooled_dim()))];
+        if wants_tokens {
+            outputs.push((Output::Tokens, ("clip.tokens", n, self.config.hidden_size)));
+        }
+        outputs
+    }
+
+    fn record(&self, ids: &[u32], inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]) {
+        let pooled_at = self.config.pooled_position(ids);
+        self.forward(inputs[0], pooled_at, outputs[0], outputs.get(1).copied());
+    }
+}
+
+impl TextEncoderConfig for ClipConfig {
+    fn title(&self) -> &'static str {
+        "CLIP"
+    }
+
+    fn ids_name(&self) -> &'static str {
+        "clip_ids"
+    }
+
+    fn tokenizer(&self) -> TokenizerKind {
+        TokenizerKind::Clip
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn max_positions(&self) -> Option<usize> {
+        Some(self.max_position_embeddings)
+    }
+
+    fn token_dim(&self) -> usize {
+        self.hidden_size
+    }
+
+    fn token_field(&self) -> &'static str {
+        "hidden_size"
+    }
+
+    fn pooled_dim(&self) -> Option<usize> {
+        Some(self.pooled_dim())
+    }
+
+    fn pooled_field(&self) -> &'static str {
+        if self.projection_dim.is_some() { "projection_dim" } else { "hidden_size" }
+    }
+
+    fn widths(&self) -> Vec<(&'static str, usize)> {
+        vec![
+            ("CLIP's hidden_size", self.hidden_size),
+            ("CLIP's intermediate_size", self.intermediate_size),
+            ("CLIP's head width", self.head_dim()),
+            ("CLIP's projection_dim", self.pooled_dim()),
+        ]
+    }
+
+    fn head_width(&self) -> (&'static str, usize) {
+        ("CLIP's head width", self.head_dim())
+    }
+
+    fn layers(&self) -> Vec<[usize; 2]> {
+        let d = self.hidden_size;
+        vec![[d, d], [d, self.intermediate_size]]
+    }
+
+    fn ignored_weights(&self) -> &'static [&'static str] {
+        &["position_ids", "text_projection.weight"]
+    }
+
+    fn load(&self, loader: &Loader<'_>) -> Box<dyn TextEncoder> {
+        Box::new(Clip::load(loader, self))
+    }
+
+    fn flops(&self, n: usize) -> Flops {
+        flops(self, n)
+    }
+
+    fn parameters(&self) -> u64 {
+        parameters(self)
+    }
+
+    fn to_json(&self) -> Value {
+        to_json(self, "kind", "clip")
+    }
+}
+
+/// The encoding of `n_tokens` tokens (77).
+fn flops(config: &ClipConfig, n_tokens: usize) -> Flops {
+    let d = config.hidden_size;
+    let layer = Flops::dense(n_tokens, d, 4 * d + 2 * config.intermediate_size)
+        + Flops::attention(n_tokens, d);
+    layer * config.num_hidden_layers as f64 + Flops::dense(1, d, config.projection_dim.unwrap_or(0))
+}
+
+/// Number of parameters.
+fn parameters(config: &ClipConfig) -> u64 {
+    let d = config.hidden_size;
+    let norm = 2 * d as u64;
+    let ff = linear_parameters(d, config.intermediate_size)
+        + linear_parameters(config.intermediate_size, d);
+    let layer = 4 * linear_parameters(d, d) + ff + 2 * norm;
+    (config.vocab_size + config.max_position_embeddings) as u64 * d as u64
+        + layer * config.num_hidden_layers as u64
+        + norm
+        + (d * config.projection_dim.unwrap_or(0)) as u64
 }

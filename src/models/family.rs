@@ -1,0 +1,265 @@
+//! What the engine asks of a family of models, and the one list of them.
+//!
+//! A family is a folder here: the configuration of its denoiser, the network, and a type that implements [`Family`]. To
+//! add one, write that folder and put the type into [`FAMILIES`]; nothing else names a family.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use super::config::{ModelConfig, Result, TransformerConfig};
+use super::encoders::TextEncoderConfig;
+use super::{flux1, sd3};
+use crate::checkpoint::source::Source;
+use crate::sampling::{FlowMatch, PresetTable};
+
+/// All families.
+pub static FAMILIES: &[&dyn Family] = &[&flux1::Flux1, &sd3::Sd3];
+
+/// A family of models: how its folders are read, and how it differs from others when it draws.
+pub trait Family: Send + Sync {
+    /// Its name in reports, such as `flux`.
+    fn name(&self) -> &'static str;
+
+    /// `_class_name` of its pipelines in `model_index.json`.
+    fn pipeline(&self) -> &'static str;
+
+    /// Models that it is known from, for messages.
+    fn examples(&self) -> &'static str;
+
+    /// Class of the denoiser in `model_index.json`.
+    fn transformer(&self) -> &'static str;
+
+    /// Class of the VAE in `model_index.json`.
+    fn vae(&self) -> &'static str {
+        "AutoencoderKL"
+    }
+
+    /// The text encoders, in the order in which their outputs are joined.
+    fn text_encoders(&self) -> &'static [EncoderSlot];
+
+    /// Reads the denoiser's configuration from `path`.
+    fn load_transformer(
+        &self,
+        source: &dyn Source,
+        path: &str,
+    ) -> Result<Arc<dyn TransformerConfig>>;
+
+    /// Whether the parts of a model fit together, where that is not the same in all families.
+    fn check_parts(&self, check: &PartsCheck<'_>) -> Result<()>;
+
+    /// Whether a model is timestep-distilled to few steps. `source_name` is what its folder is called.
+    fn is_distilled(&self, config: &ModelConfig, source_name: &str) -> bool;
+
+    /// What a run does when neither the user nor the model says.
+    fn defaults(&self, config: &ModelConfig) -> FamilyDefaults;
+
+    /// How a run is guided.
+    fn guidance(&self) -> Guidance;
+
+    /// The text that the encoders read for `prompt`.
+    fn prompt<'t>(&self, prompt: &'t str) -> Cow<'t, str> {
+        prompt.into()
+    }
+
+    /// Whether a prompt's added tokens that were trained as several are written out before it is encoded.
+    fn expands_tokens(&self) -> bool {
+        false
+    }
+
+    /// Text tokens that the transformer sees, for `n` tokens of the encoder whose length can be chosen.
+    fn text_tokens(&self, config: &ModelConfig, n: usize) -> usize {
+        let _ = config;
+        n
+    }
+
+    /// Joins what the encoders with [`EncoderSlot::gives_tokens`] give, in order, to `[n_text, text_dim]`. An encoder that
+    /// the model is without is left out.
+    fn join_tokens(&self, config: &ModelConfig, tokens: &[Vec<f32>], n_text: usize) -> Vec<f32>;
+
+    /// Joins what the encoders with [`EncoderSlot::gives_pooled`] give, in order, to `[1, pooled_dim]`.
+    fn join_pooled(&self, pooled: &[Vec<f32>]) -> Vec<f32> {
+        pooled.concat()
+    }
+
+    /// Noise levels of plain sampling, `steps + 1` of them, for a picture of `n_tokens` image tokens.
+    fn sigmas(
+        &self,
+        config: &ModelConfig,
+        flow: &FlowMatch,
+        steps: usize,
+        n_tokens: usize,
+    ) -> std::result::Result<Vec<f64>, crate::sampling::Error>;
+
+    /// What the network is told of `timestep`, a noise level times the scheduler's number of training steps, rounded as on
+    /// its way through diffusers.
+    fn timestep(&self, timestep: f32) -> f32 {
+        timestep
+    }
+
+    /// All tables of RALU's presets that models of the family may have.
+    fn preset_tables(&self) -> &'static [&'static PresetTable];
+
+    /// RALU's presets for a model, one of [`Family::preset_tables`].
+    fn presets(&self, config: &ModelConfig) -> &'static PresetTable;
+
+    /// Steps of plain sampling that RALU's speed-ups are relative to.
+    fn baseline_steps(&self, config: &ModelConfig) -> usize;
+
+    /// Whether the default numbers of temporal caches were measured on a model of this family.
+    fn has_measured_caches(&self) -> bool {
+        false
+    }
+
+    /// Whether diffusers keeps finished latents packed as tokens, `[1, N, 4 C]`, rather than as `[1, C, H/8, W/8]`.
+    fn packs_latents(&self) -> bool;
+
+    /// Models that are known by name.
+    fn known_models(&self) -> &'static [KnownModel];
+}
+
+/// Where a family has a text encoder, and what for.
+pub struct EncoderSlot {
+    /// Its folder.
+    pub folder: &'static str,
+    /// Its tokenizer's folder.
+    pub tokenizer: &'static str,
+    /// Its class in `model_index.json`.
+    pub class: &'static str,
+    /// Whether a model may be without it.
+    pub optional: bool,
+    /// Whether its tokens are used: see [`Family::join_tokens`].
+    pub gives_tokens: bool,
+    /// Whether its pooled vector is used: see [`Family::join_pooled`].
+    pub gives_pooled: bool,
+    /// How many tokens it reads.
+    pub length: TextLength,
+    /// Reads its configuration from a path.
+    pub load: fn(&dyn Source, &str) -> Result<Arc<dyn TextEncoderConfig>>,
+}
+
+/// How many tokens a text encoder reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextLength {
+    /// Always as many as its tokenizer says.
+    Fixed,
+    /// As many as the user asks for.
+    Asked,
+}
+
+/// What a run does when neither the user nor the model says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FamilyDefaults {
+    /// Width and height in pixels.
+    pub side: usize,
+    /// Steps of plain sampling.
+    pub steps: usize,
+    /// The family's guidance: distilled where [`Guidance::Distilled`], else the scale of classifier-free guidance.
+    pub guidance: f64,
+    /// Text tokens, padding included.
+    pub text_tokens: usize,
+}
+
+/// How a family is guided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guidance {
+    /// By an input of the network. Classifier-free guidance is apart from it, and off by default.
+    Distilled,
+    /// By one scale of classifier-free guidance, which diffusers calls guidance.
+    ClassifierFree,
+}
+
+/// A published model.
+pub struct KnownModel {
+    /// What it is called here.
+    pub name: &'static str,
+    /// Its repositories on the Hugging Face hub.
+    pub repositories: &'static [&'static str],
+    /// Its configuration, equal to what its folder says.
+    pub config: fn() -> ModelConfig,
+}
+
+/// Compares fields of the transformer's configuration with those of other parts.
+pub struct PartsCheck<'a> {
+    /// The model.
+    pub config: &'a ModelConfig,
+    /// The transformer's file, as messages show it.
+    path: String,
+}
+
+impl<'a> PartsCheck<'a> {
+    /// For a transformer whose file messages call `path`.
+    pub(super) fn new(config: &'a ModelConfig, path: String) -> Self {
+        PartsCheck { config, path }
+    }
+
+    /// The transformer's `field`, which is `found`, should be `expected`, because `other` says so.
+    pub fn equal(&self, field: &str, found: usize, expected: usize, other: String) -> Result<()> {
+        if found == expected {
+            return Ok(());
+        }
+        self.mismatch(field, found, expected.to_string(), other)
+    }
+
+    /// The error that the transformer's `field` is `found`, not what `other` needs.
+    pub fn mismatch(
+        &self,
+        field: &str,
+        found: usize,
+        expected: String,
+        other: String,
+    ) -> Result<()> {
+        Err(super::config::ConfigError::Mismatch {
+            path: self.path.clone(),
+            field: field.into(),
+            found: found.to_string(),
+            expected,
+            other,
+        })
+    }
+
+    /// Compares the width of a text token with what the encoder gives whose length can be chosen.
+    pub fn text_width(&self) -> Result<()> {
+        let encoders = self.config.text_encoders.iter();
+        for encoder in encoders.filter(|encoder| encoder.length == TextLength::Asked) {
+            let field = encoder.config.token_field();
+            let other = format!("{}/config.json's {field}", encoder.folder);
+            let (found, expected) =
+                (self.config.transformer.text_dim(), encoder.config.token_dim());
+            self.equal("joint_attention_dim", found, expected, other)?;
+        }
+        Ok(())
+    }
+
+    /// Compares the latent channels in and out with the VAE's, of which a token or patch has `times` as many.
+    pub fn latent_channels(&self, channels: [usize; 2], times: usize) -> Result<()> {
+        let latent = self.config.vae.latent_channels;
+        let vae = match times {
+            1 => "vae/config.json's latent_channels".to_owned(),
+            _ => format!("vae/config.json's latent_channels x {times}"),
+        };
+        let [channels_in, channels_out] = channels;
+        self.equal("in_channels", channels_in, times * latent, vae.clone())?;
+        self.equal("out_channels", channels_out, times * latent, vae)
+    }
+}
+
+impl PartialEq for dyn Family {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl fmt::Debug for dyn Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for dyn Family {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
