@@ -1024,7 +1024,8 @@ fn packing() {
     assert_eq!(low.len(), 16 * 2 * 3);
     assert_eq!(low[..6], [0.0, 2.0, 4.0, 12.0, 14.0, 16.0]);
     assert!(pack(&latent, 3, 8).is_err());
-    assert!(low_noise(&latent, h, w + 2).is_err());
+    // 384 numbers would be 12 channels of 4 x 8; of 4 x 10 they are no whole number.
+    assert!(low_noise(&latent, h, w + 4).is_err());
     assert!(unpack(&[], 0, 0).is_err());
 }
 
@@ -1053,7 +1054,7 @@ fn philox_known_answers() {
 fn noise_keying_is_as_documented() {
     let seed = (1 << 40) + 7;
     let (h, w) = (8, 6);
-    let noise = initial_noise(seed, h, w);
+    let noise = initial_noise(seed, [16, h, w]);
     let at = |row: usize, col: usize, channel: usize| noise[channel * h * w + row * w + col];
     // The other program's logarithm and cosine may round differently in f64's last bit.
     let ulp = 3e-7;
@@ -1066,19 +1067,19 @@ fn noise_keying_is_as_documented() {
     // Coarse token (1, 2) is refined; its child 1 is entry 6 and lies at (2, 5).
     assert_eq!(to_mixed.entries[6].full_col, 5);
     for (rule, want) in [(Upsample::Token, 1.086_518_8), (Upsample::Latent, 1.079_865)] {
-        let z = jump_noise(seed, 1, &to_mixed, -0.0128607, 1.0, rule);
+        let z = jump_noise(seed, 1, &to_mixed, -0.0128607, 1.0, rule, 64);
         close32("refined", &[z[6 * 64 + 37]], &[want], ulp);
     }
     let everything = Transition::mixed_to_full(grid, &[0, 1, 2, 3, 4, 5]).unwrap();
-    let z = jump_noise(seed, 2, &everything.raster(), -0.2, 0.5, Upsample::Token);
+    let z = jump_noise(seed, 2, &everything.raster(), -0.2, 0.5, Upsample::Token, 64);
     let kept = z[(3 * 6 + 1) * 64 + 63];
     close32("kept", &[kept], &[-0.162_175_58], ulp);
 }
 
 #[test]
 fn noise_depends_on_the_place_alone() {
-    let small = initial_noise(5, 4, 6);
-    let large = initial_noise(5, 10, 8);
+    let small = initial_noise(5, [16, 4, 6]);
+    let large = initial_noise(5, [16, 10, 8]);
     for channel in 0..16 {
         for row in 0..4 {
             for col in 0..6 {
@@ -1089,14 +1090,14 @@ fn noise_depends_on_the_place_alone() {
             }
         }
     }
-    assert_ne!(initial_noise(6, 4, 6), small);
+    assert_ne!(initial_noise(6, [16, 4, 6]), small);
     // The upper half of the seed counts too.
-    assert_ne!(initial_noise(5 + (1 << 32), 4, 6), small);
+    assert_ne!(initial_noise(5 + (1 << 32), [16, 4, 6]), small);
 
     let grid = Grid { rows: 3, cols: 4 };
     let unsorted = Transition::mixed_to_full(grid, &[1, 4, 9]).unwrap();
     for rule in [Upsample::Token, Upsample::Latent] {
-        let noise = |t: &Transition, jump| jump_noise(7, jump, t, -0.1, 0.9, rule);
+        let noise = |t: &Transition, jump| jump_noise(7, jump, t, -0.1, 0.9, rule, 64);
         let sorted = unsorted.sort_rows(&noise(&unsorted, 2)).unwrap();
         assert_eq!(sorted, noise(&unsorted.raster(), 2));
         assert_ne!(sorted, noise(&unsorted.raster(), 1));
@@ -1105,7 +1106,7 @@ fn noise_depends_on_the_place_alone() {
 
 #[test]
 fn initial_noise_is_standard_normal() {
-    let noise = initial_noise(1, 64, 64); // 65,536 numbers
+    let noise = initial_noise(1, [16, 64, 64]); // 65,536 numbers
     let n = noise.len() as f64;
     let moment = |p: i32| noise.iter().map(|x| f64::from(*x).powi(p)).sum::<f64>() / n;
     // Four standard errors: sqrt(1, 2, 15, 96 / n).
@@ -1150,10 +1151,10 @@ fn renoised_blocks_are_white() {
     let jump = Jump::new(0.3, 6.317);
     let sigma = jump.noise_gain;
     // Noise of a state at sigma = 0.7, 409,600 numbers.
-    let old = pack(&initial_noise(3, 160, 160), 160, 160).unwrap();
+    let old = pack(&initial_noise(3, [16, 160, 160]), 160, 160).unwrap();
     let old: Vec<f32> = old.iter().map(|x| 0.7 * x).collect();
     for rule in [Upsample::Token, Upsample::Latent] {
-        let z = jump_noise(3, 1, &up, jump.kappa, 1.0, rule);
+        let z = jump_noise(3, 1, &up, jump.kappa, 1.0, rule, 64);
         let new = unpack(&jump.renoise(&up.gather(&old, rule).unwrap(), &z), 320, 320).unwrap();
         // The four latent pixels that got copies of one number, by rule.
         let apart = match rule {
@@ -1195,14 +1196,14 @@ fn the_strongest_correlation_sums_to_zero() {
     let up = Transition::mixed_to_full(grid, &[]).unwrap();
     let jump = Jump::new(0.4, 2.0);
     assert_eq!((jump.kappa, jump.c), (-0.25, 0.25));
-    let z = jump_noise(9, 1, &up, jump.kappa, 1.0, Upsample::Token);
+    let z = jump_noise(9, 1, &up, jump.kappa, 1.0, Upsample::Token, 64);
     for family in z.chunks_exact(4 * 64) {
         for i in 0..64 {
             let sum: f32 = family.iter().skip(i).step_by(64).sum();
             assert!(sum.abs() < 2e-6, "{sum}"); // four f32 roundings of numbers up to 6
         }
     }
-    let z = jump_noise(9, 1, &up, jump.kappa, 1.0, Upsample::Latent);
+    let z = jump_noise(9, 1, &up, jump.kappa, 1.0, Upsample::Latent, 64);
     for patch in z.chunks_exact(4) {
         assert!(patch.iter().sum::<f32>().abs() < 2e-6);
     }
@@ -1212,7 +1213,7 @@ fn the_strongest_correlation_sums_to_zero() {
 fn bound_noise_is_the_initial_noise_at_each_place() {
     let grid = Grid { rows: 3, cols: 5 };
     let (h, w) = (4 * grid.rows, 4 * grid.cols);
-    let initial = initial_noise(11, h, w);
+    let initial = initial_noise(11, [16, h, w]);
     let fine = pack(&initial, h, w).unwrap();
     let coarse = pack(&low_noise(&initial, h, w).unwrap(), h / 2, w / 2).unwrap();
     let bound = |t: &Transition| bound_noise(&initial, h, w, t).unwrap();
@@ -1248,14 +1249,14 @@ fn bound_noise_is_the_initial_noise_at_each_place() {
     let full = Transition::mixed_to_full(grid, &[4]).unwrap();
     for (h, w) in [(h + 4, w), (h, w + 4), (2 * h, 2 * w), (w, h)] {
         for transition in [&mixed, &full] {
-            let found = bound_noise(&initial_noise(1, h, w), h, w, transition);
+            let found = bound_noise(&initial_noise(1, [16, h, w]), h, w, transition);
             assert!(matches!(found, Err(Error::Length { expected: 3840, .. })), "{h} x {w}");
         }
     }
     assert!(bound_noise(&initial, h, w, &Transition { entries: vec![] }).is_err());
     // A row, or a column, of tokens too few.
     for (h, w) in [(14, 20), (16, 18)] {
-        let found = bound_noise(&initial_noise(1, h, w), h, w, &other);
+        let found = bound_noise(&initial_noise(1, [16, h, w]), h, w, &other);
         assert!(matches!(found, Err(Error::Length { expected: 5120, .. })), "{found:?}");
     }
 }
@@ -1274,7 +1275,7 @@ fn bound_gains_are_a_state_of_the_flow() {
 fn bound_states_have_the_variance_of_their_sigma() {
     let grid = Grid { rows: 80, cols: 80 };
     let (h, w) = (4 * grid.rows, 4 * grid.cols);
-    let initial = initial_noise(21, h, w);
+    let initial = initial_noise(21, [16, h, w]);
     let clean: Vec<f32> = (0..grid.n_tokens() * 64).map(oracle).collect();
     // A third of the tokens, in no pattern of rows.
     let selected: Vec<u32> = (0..6400).filter(|i| i * 7 % 13 < 4).collect();
@@ -1553,7 +1554,7 @@ fn scores_select_the_largest() {
     assert_eq!(odd.select(2), [1, 5]);
     assert_eq!(odd.select(4), [1, 2, 3, 5]);
     // Any scores, many of them equal.
-    let noise = initial_noise(8, 2, 60);
+    let noise = initial_noise(8, [16, 2, 60]);
     for (i, score) in noise.chunks_exact(60).enumerate() {
         let score: Vec<f32> = score.iter().map(|x| (2.0 * x).round()).collect();
         let ranking = Ranking::by_score(&score);
@@ -1630,7 +1631,7 @@ fn latent_gradients_by_definition() {
     let kernel = [[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]];
     for (rows, cols) in [(1, 1), (1, 6), (5, 1), (3, 4)] {
         let (h, w) = (2 * rows, 2 * cols);
-        let latent = initial_noise(17, h, w);
+        let latent = initial_noise(17, [16, h, w]);
         let mut want = vec![0.0f64; rows * cols];
         for plane in latent.chunks_exact(h * w) {
             let mut bordered = vec![vec![0.0f64; w + 2]; h + 2];
@@ -1698,7 +1699,7 @@ fn a_step_has_its_gradient_where_it_lies() {
 #[test]
 fn latent_gradients_know_no_direction() {
     let (h, w) = (6, 10);
-    let latent = initial_noise(4, h, w);
+    let latent = initial_noise(4, [16, h, w]);
     let mut turned = vec![0.0; latent.len()];
     for channel in 0..16 {
         for row in 0..h {
@@ -1760,7 +1761,7 @@ fn temporal_variances_by_definition() {
     let grid = Grid { rows: 2, cols: 3 };
     for n in [2, 3, 7] {
         let estimates: Vec<Vec<f32>> =
-            (0..n).map(|step| pack(&initial_noise(step, 4, 6), 4, 6).unwrap()).collect();
+            (0..n).map(|step| pack(&initial_noise(step, [16, 4, 6]), 4, 6).unwrap()).collect();
         let found = temporal_variance(&estimates, grid).unwrap();
         assert_eq!(found.len(), 6);
         for (token, found) in found.iter().enumerate() {
@@ -1878,7 +1879,7 @@ fn run_oracle(params: &RaluParams, grid: Grid, seed: u64, rules: Rules, checked:
     let (kept, rule) = (rules.kept_noise, rules.upsample);
     let schedule = params.resolve(grid.n_tokens()).unwrap();
     let (height, width) = (4 * grid.rows, 4 * grid.cols);
-    let full = initial_noise(seed, height, width);
+    let full = initial_noise(seed, [16, height, width]);
     let low = low_noise(&full, height, width).unwrap();
     let mut x = pack(&low, height / 2, width / 2).unwrap();
 
@@ -1907,7 +1908,7 @@ fn run_oracle(params: &RaluParams, grid: Grid, seed: u64, rules: Rules, checked:
                     let up = transition.gather(&x, rule).unwrap();
                     let amplitude = jump.kept_amplitude(kept);
                     let number = number as u32;
-                    let z = jump_noise(seed, number, transition, jump.kappa, amplitude, rule);
+                    let z = jump_noise(seed, number, transition, jump.kappa, amplitude, rule, 64);
                     jump.renoise(&up, &z)
                 }
                 JumpNoise::Bound => {

@@ -1,9 +1,14 @@
-//! Tokenizers whose files would take gigabytes or minutes are refused.
+//! Tokenizers whose files would take gigabytes or minutes are refused, and so are prompts with tokens that an encoder does
+//! not know.
 #![cfg(not(target_arch = "wasm32"))]
+
+mod common;
 
 use std::path::Path;
 
 use ralu::checkpoint::source::{Folder, Memory, Source};
+use ralu::gpu::block_on;
+use ralu::pipeline::{Options, Pipeline, Request};
 use ralu::text::ClipTokenizer;
 use serde_json::{Value, json};
 
@@ -32,4 +37,35 @@ fn added_tokens_have_few_bytes() {
 
     let too_many = with_added((0..300).map(|i| format!("{i:0>1000}"))).err().unwrap();
     assert!(too_many.contains("in all; expected") && too_many.contains("262144"), "{too_many}");
+}
+
+/// Found by fuzzing: transformers gives T5 a hundred sentinels that no file names, and the bundled model has no embeddings of
+/// them.
+#[test]
+fn a_prompt_with_a_sentinel_is_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-flux");
+    let model = Box::new(Folder::open(folder).unwrap());
+    let pipeline = Pipeline::open(common::gpu(), model, Options::default()).unwrap();
+    let message = |request: Request| {
+        let mut run = pipeline.start(request.size(64, 64)).unwrap();
+        block_on(pipeline.gpu(), async {
+            loop {
+                match run.next().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("the run ended without an error"),
+                    Err(error) => return error.to_string(),
+                }
+            }
+        })
+    };
+    let sentinel = "a fox <extra_id_7>";
+    let refused = message(Request::new(sentinel));
+    let expected =
+        "tokens that T5 has embeddings of, 0 to 1080; leave out marks such as <extra_id_0>";
+    assert!(refused.contains("the prompt is a text with token 1"), "{refused}");
+    assert!(refused.contains(expected), "{refused}");
+    let mut request = Request::new("a fox");
+    (request.negative_prompt, request.true_cfg) = (Some(sentinel.into()), Some(2.0));
+    let refused = message(request);
+    assert!(refused.contains("the negative prompt is a text with token 1"), "{refused}");
 }

@@ -125,7 +125,7 @@ fn learnt_colours_can_be_kept() {
 fn colours_of_a_linear_decoder_are_found() {
     let (rows, cols) = (12, 20);
     let size = rows * cols;
-    let latents = initial_noise(1, rows, cols);
+    let latents = initial_noise(1, [16, rows, cols]);
     let colour = |c: usize, at: usize| -> f32 {
         0.5 + (0..16).map(|i| 0.004 * (1 + i + c) as f32 * latents[i * size + at]).sum::<f32>()
     };

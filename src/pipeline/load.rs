@@ -284,9 +284,8 @@ pub(super) fn check_widths(config: &ModelConfig) -> Result<(), Error> {
             return Err(Error::setting(what, width, format!("at most {MAX_HEAD_DIM}")));
         }
     }
-    let channels = crate::sampling::noise::LATENT_CHANNELS;
-    if vae.latent_channels != channels {
-        let expected = format!("{channels}, as FLUX and SD3 have");
+    if !vae.latent_channels.is_multiple_of(4) {
+        let expected = "a multiple of 4: kernels work on four numbers at a time";
         return Err(Error::setting("the VAE's latent_channels", vae.latent_channels, expected));
     }
     Ok(())

@@ -213,8 +213,8 @@ mod tests {
 
     #[test]
     fn timesteps_are_those_of_diffusers() {
-        let [flux, sd3] = ["flux.1-dev", "sd3-medium"].map(|name| builtin::get(name).unwrap());
-        for mut config in [flux, sd3] {
+        let models = ["flux.1-dev", "sd3-medium"].map(|name| builtin::get(name).unwrap());
+        for mut config in models {
             assert_eq!(config.timestep(0.75), 750.0);
             config.scheduler.num_train_timesteps = 500;
             assert_eq!(config.timestep(0.75), 375.0);

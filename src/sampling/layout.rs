@@ -36,9 +36,6 @@
 use super::Error;
 use super::rules::Upsample;
 
-/// Values in a token: 16 latent channels of a 2x2 patch, index `channel * 4 + 2 * row + col`.
-pub const TOKEN_CHANNELS: usize = 64;
-
 /// Longest side of a coarse grid. 32768 pixels; counts and indices then fit 32 bits.
 const MAX_SIDE: usize = 1024;
 
@@ -312,27 +309,28 @@ impl Transition {
         }
     }
 
-    /// Rows `[n, 64]` given in this transition's order (noise from outside, for instance), put into
+    /// Rows `[n, 4 C]` given in this transition's order (noise from outside, for instance), put into
     /// raster order.
     pub fn sort_rows(&self, rows: &[f32]) -> Result<Vec<f32>, Error> {
-        self.check_rows("the rows to sort", rows, self.entries.len())?;
+        let width = check_rows("the rows to sort", rows, self.entries.len())?;
         Ok(self
             .sort_permutation()
             .into_iter()
-            .flat_map(|i| row(rows, i as usize))
+            .flat_map(|i| row(rows, width, i as usize))
             .copied()
             .collect())
     }
 
-    /// Applies the transition to tokens `[n_previous, 64]`; returns `[n_next, 64]`.
+    /// Applies the transition to tokens `[n_previous, 4 C]`; returns `[n_next, 4 C]`. Number `channel * 4 + 2 p + q` of a
+    /// token is latent pixel `(p, q)` of its 2x2 patch.
     ///
     /// The plain definition of `Up(x)`, against which a kernel can be checked.
     pub fn gather(&self, tokens: &[f32], upsample: Upsample) -> Result<Vec<f32>, Error> {
         let n_previous = self.entries.iter().map(|e| e.src as usize + 1).max();
-        self.check_rows("the previous stage's tokens", tokens, n_previous.unwrap_or(0))?;
-        let mut out = Vec::with_capacity(self.entries.len() * TOKEN_CHANNELS);
+        let width = check_rows("the previous stage's tokens", tokens, n_previous.unwrap_or(0))?;
+        let mut out = Vec::with_capacity(self.entries.len() * width);
         for entry in &self.entries {
-            let from = row(tokens, entry.src as usize);
+            let from = row(tokens, width, entry.src as usize);
             match (entry.child, upsample) {
                 // Child (p, q) is filled with its parent's latent pixel (p, q).
                 (Some(child), Upsample::Latent) => out.extend(
@@ -343,19 +341,16 @@ impl Transition {
         }
         Ok(out)
     }
+}
 
-    fn check_rows(&self, what: &'static str, rows: &[f32], n: usize) -> Result<(), Error> {
-        if rows.len() == n * TOKEN_CHANNELS {
-            Ok(())
-        } else {
-            Err(Error::Length {
-                what,
-                found: rows.len(),
-                expected: n * TOKEN_CHANNELS,
-                shape: "[tokens, 64]",
-            })
-        }
+/// The numbers of a token in a matrix of `n`: a multiple of 4.
+fn check_rows(what: &'static str, rows: &[f32], n: usize) -> Result<usize, Error> {
+    let width = rows.len().div_ceil(n.max(1)).next_multiple_of(4);
+    if rows.len() == n * width {
+        return Ok(width);
     }
+    let shape = "[tokens, numbers of a token, a multiple of 4]";
+    Err(Error::Length { what, found: rows.len(), expected: n * width, shape })
 }
 
 /// The four children of coarse token `src` whose first child lies at `corner`.
@@ -368,6 +363,6 @@ fn children(src: u32, corner: (u32, u32)) -> [Entry; 4] {
     })
 }
 
-fn row(rows: &[f32], i: usize) -> &[f32] {
-    &rows[i * TOKEN_CHANNELS..(i + 1) * TOKEN_CHANNELS]
+fn row(rows: &[f32], width: usize, i: usize) -> &[f32] {
+    &rows[i * width..(i + 1) * width]
 }

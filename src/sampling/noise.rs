@@ -28,18 +28,15 @@
 //! use ralu::sampling::{initial_noise, low_noise, pack};
 //!
 //! // 64 x 32 pixels: latent 16 x 8 x 4, coarse latent 16 x 4 x 2, two coarse tokens.
-//! let full = initial_noise(42, 8, 4);
+//! let full = initial_noise(42, [16, 8, 4]);
 //! let tokens = pack(&low_noise(&full, 8, 4)?, 4, 2)?;
 //! assert_eq!(tokens.len(), 2 * 64);
 //! # Ok::<(), ralu::sampling::Error>(())
 //! ```
 
 use super::Error;
-use super::layout::{Entry, TOKEN_CHANNELS, Transition};
+use super::layout::{Entry, Transition};
 use super::rules::Upsample;
-
-/// Latent channels of FLUX and Stable Diffusion 3.
-pub const LATENT_CHANNELS: usize = 16;
 
 /// Counter domain of the initial noise; transition `j` (1 or 2) has domain `j`.
 const INITIAL: u32 = 0;
@@ -79,23 +76,29 @@ fn normal4(seed: u64, domain: u32, row: u32, col: u32, group: u32) -> [f64; 4] {
     [a, b, c, d]
 }
 
-/// Standard normal noise for a full-size latent, `[16, latent_h, latent_w]`, keyed by latent pixel.
+/// Standard normal noise for a full-size latent of `shape`, `[C, latent_h, latent_w]`, keyed by latent pixel. `C` is a
+/// multiple of 4.
 ///
 /// `latent_h`, `latent_w`: picture height and width / 8. A larger picture has the same noise in its
-/// upper left corner.
-pub fn initial_noise(seed: u64, latent_h: usize, latent_w: usize) -> Vec<f32> {
-    let mut out = vec![0.0; LATENT_CHANNELS * latent_h * latent_w];
-    for row in 0..latent_h {
-        initial_noise_row(seed, row, latent_w, &mut out);
+/// upper left corner, and one with more channels in its first ones.
+pub fn initial_noise(seed: u64, shape: [usize; 3]) -> Vec<f32> {
+    let mut out = vec![0.0; shape.iter().product()];
+    for row in 0..shape[1] {
+        initial_noise_row(seed, row, shape, &mut out);
     }
     out
 }
 
 /// One row of [`initial_noise`] in all channels of a latent, for callers who have other things to do in between.
-pub fn initial_noise_row(seed: u64, row: usize, latent_w: usize, latent: &mut [f32]) {
-    let plane = latent.len() / LATENT_CHANNELS;
+pub fn initial_noise_row(
+    seed: u64,
+    row: usize,
+    [channels, latent_h, latent_w]: [usize; 3],
+    latent: &mut [f32],
+) {
+    let plane = latent_h * latent_w;
     for col in 0..latent_w {
-        for group in 0..LATENT_CHANNELS / 4 {
+        for group in 0..channels / 4 {
             let four = normal4(seed, INITIAL, row as u32, col as u32, group as u32);
             for (i, value) in four.into_iter().enumerate() {
                 latent[(group * 4 + i) * plane + row * latent_w + col] = value as f32;
@@ -106,7 +109,7 @@ pub fn initial_noise_row(seed: u64, row: usize, latent_w: usize, latent: &mut [f
 
 /// The coarse half of a full-size latent: every second row and column, starting with the first.
 ///
-/// `[16, H, W]` to `[16, H/2, W/2]`, `H` and `W` even. This is the authors' nearest-neighbour
+/// `[C, H, W]` to `[C, H/2, W/2]`, `H` and `W` even. This is the authors' nearest-neighbour
 /// down-sampling (recorded runs agree: after stage 1 their state correlates with these places of
 /// the initial noise, 0.60 and 0.68, and with no others). Averaging instead would leave a quarter
 /// of the variance.
@@ -121,7 +124,7 @@ pub fn low_noise(full: &[f32], latent_h: usize, latent_w: usize) -> Result<Vec<f
     Ok(out)
 }
 
-/// Latent `[16, h, w]` to tokens `[(h/2) * (w/2), 64]`, raster order; value `channel * 4 + 2 p + q`
+/// Latent `[C, h, w]` to tokens `[(h/2) * (w/2), 4 C]`, raster order; value `channel * 4 + 2 p + q`
 /// of a token is latent pixel `(p, q)` of its 2x2 patch. `h` and `w` even.
 pub fn pack(latents: &[f32], latent_h: usize, latent_w: usize) -> Result<Vec<f32>, Error> {
     check_latent(latents, latent_h, latent_w)?;
@@ -138,12 +141,12 @@ pub fn pack(latents: &[f32], latent_h: usize, latent_w: usize) -> Result<Vec<f32
     Ok(out)
 }
 
-/// Tokens `[(h/2) * (w/2), 64]` back to a latent `[16, h, w]`; the inverse of [`pack`].
+/// Tokens `[(h/2) * (w/2), 4 C]` back to a latent `[C, h, w]`; the inverse of [`pack`].
 pub fn unpack(tokens: &[f32], latent_h: usize, latent_w: usize) -> Result<Vec<f32>, Error> {
-    check_latent(tokens, latent_h, latent_w)?;
+    let channels = check_latent(tokens, latent_h, latent_w)?;
     let plane = latent_h * latent_w;
     let mut out = vec![0.0; tokens.len()];
-    for (index, token) in tokens.chunks_exact(TOKEN_CHANNELS).enumerate() {
+    for (index, token) in tokens.chunks_exact(4 * channels).enumerate() {
         let (row, col) = (2 * (index / (latent_w / 2)), 2 * (index % (latent_w / 2)));
         for (i, value) in token.iter().enumerate() {
             let (channel, p, q) = (i / 4, i / 2 % 2, i % 2);
@@ -153,7 +156,7 @@ pub fn unpack(tokens: &[f32], latent_h: usize, latent_w: usize) -> Result<Vec<f3
     Ok(out)
 }
 
-/// The noise `z` of a transition, `[n, 64]` in the order of `transition`'s entries, already
+/// The noise `z` of a transition, `[n, token_channels]` in the order of `transition`'s entries, already
 /// correlated: the new state is `gain * Up(x) + noise_gain * z`.
 ///
 /// `jump`: 1 or 2, which transition of the run (a two-stage run has only 1). `kappa` from
@@ -169,8 +172,10 @@ pub fn jump_noise(
     kappa: f64,
     kept_amplitude: f64,
     upsample: Upsample,
+    token_channels: usize,
 ) -> Vec<f32> {
-    jump_noise_of(seed, jump, &transition.entries, kappa, kept_amplitude, upsample)
+    let entries = &transition.entries;
+    jump_noise_of(seed, jump, entries, kappa, kept_amplitude, upsample, token_channels)
 }
 
 /// [`jump_noise`] of some entries of a transition, for callers who have other things to do in between.
@@ -181,12 +186,13 @@ pub fn jump_noise_of(
     kappa: f64,
     kept_amplitude: f64,
     upsample: Upsample,
+    token_channels: usize,
 ) -> Vec<f32> {
-    let mut out = Vec::with_capacity(entries.len() * TOKEN_CHANNELS);
+    let mut out = Vec::with_capacity(entries.len() * token_channels);
     for entry in entries {
         let at = |row, col, group| normal4(seed, jump, row, col, group);
         let Entry { full_row: row, full_col: col, .. } = *entry;
-        for group in 0..TOKEN_CHANNELS as u32 / 4 {
+        for group in 0..token_channels as u32 / 4 {
             let own = at(row, col, group);
             let z = match (entry.child, upsample) {
                 (None, _) => own.map(|eps| kept_amplitude * eps),
@@ -211,10 +217,10 @@ pub fn jump_noise_of(
     out
 }
 
-/// The noise field of [`super::JumpNoise::Bound`] for the tokens of a transition, `[n, 64]` in the
+/// The noise field of [`super::JumpNoise::Bound`] for the tokens of a transition, `[n, 4 C]` in the
 /// order of its entries.
 ///
-/// `initial`: the run's initial noise, `[16, latent_h, latent_w]`. A fine token has the field's
+/// `initial`: the run's initial noise, `[C, latent_h, latent_w]`. A fine token has the field's
 /// numbers at its place, a coarse token those that it started from ([`low_noise`]). Noise of
 /// another size than the transition's full grid is [`Error::Length`]. After Fresco (arXiv
 /// 2601.07462).
@@ -224,6 +230,7 @@ pub fn bound_noise(
     latent_w: usize,
     transition: &Transition,
 ) -> Result<Vec<f32>, Error> {
+    let token_channels = 4 * check_latent(initial, latent_h, latent_w)?;
     let fine = pack(initial, latent_h, latent_w)?;
     let (rows, cols) = (latent_h / 2, latent_w / 2);
     let extent = |at: fn(&Entry) -> u32| {
@@ -236,8 +243,8 @@ pub fn bound_noise(
         return Err(Error::Length {
             what: "the initial noise",
             found: initial.len(),
-            expected: want_rows * want_cols * TOKEN_CHANNELS,
-            shape: "16 channels x height x width of the transition's full grid, in that order",
+            expected: want_rows * want_cols * token_channels,
+            shape: "channels x height x width of the transition's full grid, in that order",
         });
     }
     // A kept token is coarse in a mixed list, fine in a full one.
@@ -247,31 +254,33 @@ pub fn bound_noise(
     } else {
         pack(&low_noise(initial, latent_h, latent_w)?, latent_h / 2, latent_w / 2)?
     };
-    let mut out = Vec::with_capacity(transition.entries.len() * TOKEN_CHANNELS);
+    let mut out = Vec::with_capacity(transition.entries.len() * token_channels);
     for entry in &transition.entries {
         let (row, col) = (entry.full_row as usize, entry.full_col as usize);
         let (field, token) = match entry.child {
             None if !is_full => (&coarse, row / 2 * (cols / 2) + col / 2),
             _ => (&fine, row * cols + col),
         };
-        out.extend_from_slice(&field[token * TOKEN_CHANNELS..(token + 1) * TOKEN_CHANNELS]);
+        out.extend_from_slice(&field[token * token_channels..(token + 1) * token_channels]);
     }
     Ok(out)
 }
 
-fn check_latent(values: &[f32], latent_h: usize, latent_w: usize) -> Result<(), Error> {
+/// The number of channels of a latent with sides `latent_h` and `latent_w`.
+fn check_latent(values: &[f32], latent_h: usize, latent_w: usize) -> Result<usize, Error> {
     if latent_h == 0 || latent_w == 0 || !latent_h.is_multiple_of(2) || !latent_w.is_multiple_of(2)
     {
         return Err(Error::LatentSize { height: latent_h, width: latent_w });
     }
-    let expected = LATENT_CHANNELS * latent_h * latent_w;
+    let channels = values.len().div_ceil(latent_h * latent_w).next_multiple_of(4).max(4);
+    let expected = channels * latent_h * latent_w;
     if values.len() != expected {
         return Err(Error::Length {
             what: "the latent",
             found: values.len(),
             expected,
-            shape: "16 channels x height x width",
+            shape: "channels, a multiple of 4, x height x width",
         });
     }
-    Ok(())
+    Ok(channels)
 }

@@ -17,7 +17,7 @@
 //! ```
 
 use super::Error;
-use super::layout::{Grid, TOKEN_CHANNELS};
+use super::layout::Grid;
 use super::noise::unpack;
 
 /// A token counts as painted when at least this share of it is white.
@@ -105,10 +105,10 @@ impl Ranking {
 }
 
 /// How steep a clean estimate's latents are in each coarse token: the magnitude of 3x3 Sobel's two
-/// directions in each latent channel, with replicated borders, summed over 16 channels and the 2x2
+/// directions in each latent channel, with replicated borders, summed over the channels and the 2x2
 /// latent pixels of the token.
 ///
-/// `tokens`: `[M_d, 64]` of `grid`, raster order, as [`super::pack`] has them. RALU's ablation (v3,
+/// `tokens`: `[M_d, 4 C]` of `grid`, raster order, as [`super::pack`] has them. RALU's ablation (v3,
 /// table S3) has a "gradient kernel" on latents that it does not state; this is ours.
 pub fn latent_gradient(tokens: &[f32], grid: Grid) -> Result<Vec<f32>, Error> {
     grid.check()?;
@@ -141,9 +141,9 @@ pub fn latent_gradient(tokens: &[f32], grid: Grid) -> Result<Vec<f32>, Error> {
 }
 
 /// How much the clean estimate of each coarse token has changed over the steps of a stage: the
-/// variance over `estimates`, averaged over the token's 64 numbers.
+/// variance over `estimates`, averaged over the token's numbers.
 ///
-/// `estimates`: at least two, `[M_d, 64]` of `grid` each. AViTS (2026) has it as one half of its
+/// `estimates`: at least two, `[M_d, 4 C]` of `grid` each. AViTS (2026) has it as one half of its
 /// score.
 pub fn temporal_variance(estimates: &[Vec<f32>], grid: Grid) -> Result<Vec<f32>, Error> {
     grid.check()?;
@@ -156,14 +156,16 @@ pub fn temporal_variance(estimates: &[Vec<f32>], grid: Grid) -> Result<Vec<f32>,
             hint: "one step has no variance; choose regions by edges or by latent-gradient",
         });
     }
-    let expected = grid.n_tokens() * TOKEN_CHANNELS;
+    let n_tokens = grid.n_tokens();
+    let width = estimates[0].len().div_ceil(n_tokens).next_multiple_of(4);
+    let expected = n_tokens * width;
     for estimate in estimates {
         if estimate.len() != expected {
             return Err(Error::Length {
                 what: "a clean estimate",
                 found: estimate.len(),
                 expected,
-                shape: "[tokens, 64]",
+                shape: "[tokens, numbers of a token, a multiple of 4]",
             });
         }
     }
@@ -173,8 +175,8 @@ pub fn temporal_variance(estimates: &[Vec<f32>], grid: Grid) -> Result<Vec<f32>,
     };
     Ok((0..grid.n_tokens())
         .map(|token| {
-            let numbers = token * TOKEN_CHANNELS..(token + 1) * TOKEN_CHANNELS;
-            (numbers.map(variance).sum::<f64>() / TOKEN_CHANNELS as f64) as f32
+            let numbers = token * width..(token + 1) * width;
+            (numbers.map(variance).sum::<f64>() / width as f64) as f32
         })
         .collect())
 }

@@ -6,7 +6,7 @@ use crate::models::vae::VaeDecoder;
 use crate::ops::{renoise, unpack};
 use crate::tensor::{Caps, Recorder, Recording, Resident};
 
-/// Latents and the velocity that leads from them to the clean picture, both `[N, 64]`.
+/// Latents and the velocity that leads from them to the clean picture, both `[N, 4 C]`.
 #[derive(Clone, Copy)]
 pub(super) struct Estimate<'a> {
     x: &'a Resident,

@@ -54,9 +54,9 @@ pub(in crate::pipeline) struct SharedInputs {
 
 /// The memory of one stage that outlives its steps.
 pub(in crate::pipeline) struct StageMemory {
-    /// Latents, `[N, 64]`.
+    /// Latents, `[N, 4 C]`.
     pub x: Resident,
-    /// The last velocity, `[N, 64]`.
+    /// The last velocity, `[N, 4 C]`.
     pub velocity: Resident,
     /// Where the tokens are.
     pub positions: PositionMemory,
@@ -98,7 +98,7 @@ impl PositionMemory {
 pub(in crate::pipeline) struct JumpMemory {
     /// Gather list.
     pub source: Resident,
-    /// `[M, 64]`.
+    /// `[M, 4 C]`.
     pub noise: Resident,
 }
 
@@ -118,7 +118,7 @@ pub(in crate::pipeline) struct CacheMemory {
     pub probe: Option<ProbeMemory>,
     /// What the left-out blocks add to the image stream, `[B * N, hidden]`.
     pub residual: Option<Resident>,
-    /// Taylor factors of the guided velocity, `[N, 64]` each.
+    /// Taylor factors of the guided velocity, `[N, 4 C]` each.
     pub outputs: Vec<Resident>,
     /// Taylor factors of every module's output, `[rows, hidden]` each.
     pub modules: Vec<Vec<Resident>>,

@@ -21,9 +21,9 @@ pub struct Checkpoint {
     pub(super) stage: usize,
     /// Steps of the stage that are done.
     pub(super) steps: usize,
-    /// Latents, `[N, 64]`; empty before the first step.
+    /// Latents, `[N, 4 C]`; empty before the first step.
     pub(super) x: Vec<f32>,
-    /// The last velocity, `[N, 64]`, at the end of a stage that another one follows.
+    /// The last velocity, `[N, 4 C]`, at the end of a stage that another one follows.
     pub(super) velocity: Option<Vec<f32>>,
     pub(super) state: State,
 }

@@ -12,7 +12,6 @@ use crate::models::config::ModelConfig;
 use crate::models::layers::Precision;
 use crate::pipeline::saved::Maker;
 use crate::pipeline::{Error, NamedTensors, RunSchedule, Saved, Settings};
-use crate::sampling::layout::TOKEN_CHANNELS;
 
 /// Version of the layout.
 const FORMAT: u32 = 1;
@@ -147,12 +146,13 @@ impl Checkpoint {
                 in_f32: numbers.in_f32,
             },
         };
-        checkpoint.check(RunSchedule::new(settings, config)?)?;
+        let channels = config.transformer.token_channels();
+        checkpoint.check(RunSchedule::new(settings, config)?, channels)?;
         Ok(checkpoint)
     }
 
     /// Checks what a run takes for granted of its own checkpoints.
-    fn check(&self, mut schedule: RunSchedule) -> Result<(), Error> {
+    fn check(&self, mut schedule: RunSchedule, token_channels: usize) -> Result<(), Error> {
         let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(damaged(what)) };
         let State { selected, estimates, computed, .. } = &self.state;
         require(self.image < self.settings.count, "no such picture")?;
@@ -173,14 +173,14 @@ impl Checkpoint {
         require((1..=stage.steps()).contains(&self.steps), "no such step")?;
         let has_regions = schedule.has_regions() && self.stage > 0;
         require(selected.is_empty() != has_regions, "regions of another stage")?;
-        let length = stage.n_tokens * TOKEN_CHANNELS;
+        let length = stage.n_tokens * token_channels;
         require(self.x.len() == length, "latents of another size")?;
         let is_last = self.stage + 1 == schedule.stages.len();
         let needs_velocity = self.steps == stage.steps() && !is_last;
         require(self.velocity.is_some() == needs_velocity, "the velocity of another step")?;
         let fits = |data: &Vec<f32>| data.len() == length;
         require(self.velocity.as_ref().is_none_or(fits), "a velocity of another size")?;
-        let fits = |data: &Vec<f32>| data.len() == places * TOKEN_CHANNELS;
+        let fits = |data: &Vec<f32>| data.len() == places * token_channels;
         require(estimates.iter().all(fits), "estimates of another size")?;
         let done = schedule.stages.iter().map(|stage| stage.steps()).take(self.stage);
         let expected: Vec<usize> = done.chain([self.steps]).collect();

@@ -65,7 +65,8 @@ impl<'p> Run<'p> {
             _ => (memory.stages.len() - 1, &programs.decode, &memory.pixels),
         };
         let (rows, cols) = self.latent_size(stage);
-        let latents = probe_latents(rows, cols);
+        let channels = self.pipeline.config.vae.latent_channels;
+        let latents = probe_latents(channels, rows, cols);
         self.write(&memory.shared.step, &[0.0; step::LEN]).await?;
         self.write(&memory.stages[stage].x, &sampling::pack(&latents, rows, cols)?).await?;
         let velocity = &memory.stages[stage].velocity;

@@ -13,9 +13,9 @@ use crate::pipeline::{Error, Settings, StageKind};
 pub struct FirstStage {
     settings: Settings,
     sigmas: Vec<f64>,
-    /// Latents, `[N, 64]`.
+    /// Latents, `[N, 4 C]`.
     x: Vec<f32>,
-    /// The last velocity, `[N, 64]`.
+    /// The last velocity, `[N, 4 C]`.
     velocity: Vec<f32>,
     /// Earlier clean estimates, if regions are chosen by their changes.
     estimates: Vec<Vec<f32>>,

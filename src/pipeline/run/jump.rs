@@ -48,6 +48,7 @@ impl<'p> Run<'p> {
                         jump.kappa,
                         kept,
                         rules.upsample,
+                        channels,
                     ));
                     turns.yield_if_due().await;
                 }

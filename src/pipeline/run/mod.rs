@@ -100,7 +100,7 @@ struct ImageState {
     noise: Vec<f32>,
     /// Clean estimates of stage 1, if regions are chosen by their variance.
     estimates: Vec<Vec<f32>>,
-    /// What the stage began with, or the last reported step has left, `[N, 64]`, if estimates are shown.
+    /// What the stage began with, or the last reported step has left, `[N, 4 C]`, if estimates are shown.
     latents: Vec<f32>,
     /// The temporal cache's decisions.
     cache: Option<CacheRule>,

@@ -38,7 +38,7 @@ impl<'p> Run<'p> {
                 Rng::Philox => {
                     let mut noise = vec![0.0; channels * h * w];
                     for row in 0..h {
-                        sampling::initial_noise_row(seed, row, w, &mut noise);
+                        sampling::initial_noise_row(seed, row, [channels, h, w], &mut noise);
                         turns.yield_if_due().await;
                     }
                     noise
@@ -296,7 +296,7 @@ impl<'p> Run<'p> {
         Ok(())
     }
 
-    /// `x - sigma * velocity` of a stage's tokens, `[N, 64]`.
+    /// `x - sigma * velocity` of a stage's tokens, `[N, 4 C]`.
     pub(super) async fn clean_tokens(&self, stage: usize, sigma: f64) -> Result<Vec<f32>, Error> {
         let memory = &self.memory()?.stages[stage];
         let mut x = self.read(&memory.x).await?;
