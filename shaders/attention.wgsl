@@ -1,7 +1,7 @@
 // Multi-head attention with an online softmax: no [N, N] matrix is ever in memory.
 //
 //   q    [M, H*D]       rows `q_stride` apart
-//   k, v [N, H*D]
+//   k, v [N, H*D / GROUP]   head h of q attends to head h / GROUP of k and v
 //   bias [H, 2*T - 1]   HAS_BIAS, T keys in all buffers together: added to the score of query i and key j at j - i + T - 1 (T5's relative
 //                       positions)
 //   y    [M, H*D]
@@ -28,8 +28,8 @@ fn main(
     let head = group.y;
     // Lanes past the end repeat the last row and do not write.
     let q_at = params.q_offset + min(row, params.m - 1u) * params.q_stride + head * D4;
-    let k_head = params.k_offset + head * D4;
-    let v_head = params.v_offset + head * D4;
+    let k_head = params.k_offset + key_head(head);
+    let v_head = params.v_offset + key_head(head);
     let y_at = y_row(head, row);
     let row_state = state_at(head, row);
 

@@ -85,8 +85,8 @@ fn main(
     workgroupBarrier();
 
     let last_key = params.n - 1u;
-    let k_head = params.k_offset + head * D4;
-    let v_head = params.v_offset + head * D4;
+    let k_head = params.k_offset + key_head(head);
+    let v_head = params.v_offset + key_head(head);
     for (var j = 0u; j < params.n; j += KEYS) {
         // Scores of four keys a lane.
         let key = j + 4u * lane;

@@ -12,7 +12,7 @@ struct Params {
     y_offset: u32,
     y_stride: u32,
     first_query: u32,   // position of row 0 of q among the keys, for CAUSAL and HAS_BIAS
-    first_head: u32,    // number of head 0 of this dispatch in `bias`
+    first_head: u32,    // number of head 0 of this dispatch among all query heads
     first_key: u32,     // position of row 0 of k among all keys
     all_keys: u32,      // T
     state_stride: u32,  // pairs in a row of `state`
@@ -28,6 +28,7 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> state: array<vec2<f32>>;
 
 override D4: u32 = 4u;          // a quarter of the head width
+override GROUP: u32 = 1u;       // query heads that share a head of keys and values
 override CAUSAL: bool = false;
 override HAS_BIAS: bool = false;
 
@@ -42,6 +43,11 @@ fn is_first() -> bool {
 
 fn is_last() -> bool {
     return params.first_key + params.n == params.all_keys;
+}
+
+// Where a query head's columns start in a row of k and v.
+fn key_head(head: u32) -> u32 {
+    return (params.first_head + head) / GROUP * D4;
 }
 
 // Where a row of y and its state are. Rows past the end repeat the last one.

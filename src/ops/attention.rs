@@ -123,7 +123,14 @@ const HEADS: [(usize, &str); 6] = [
 /// The widest head that attention can do.
 pub const MAX_HEAD_DIM: usize = 512;
 
-/// Attention of the rows of `q` `[M, H * D]` to those of `k` and `v` `[N, H * D]`, written to `y` `[M, H * D]`.
+/// Attention of the rows of `q` `[M, H * D]` to those of `k` and `v` `[N, G * D]`, written to `y` `[M, H * D]`.
+///
+/// `G` divides `H`; query head `h` attends to head `h / (H / G)` of the keys and values. `G = H` is multi-head attention,
+/// fewer is grouped-query attention (arXiv 2305.13245).
+///
+/// With [`Attention::causal`], `N` may be less than `M`: queries from row `N` on see all keys. So a text padded on the
+/// right leaves out its padding as keys by giving only the real rows of `k` and `v`; another number of them needs no
+/// other kernel.
 ///
 /// Scores and sums are f32. Keys and values in several buffers are worked through one after the other.
 /// SD3 paper (arXiv 2403.03206), section 4; FlashAttention (arXiv 2205.14135).
@@ -159,9 +166,15 @@ pub fn attention_over<'r>(
     );
     let mut key_pieces = Vec::new();
     let mut n = 0;
+    let key_cols = keys[0].0.cols();
+    assert!(
+        key_cols.is_multiple_of(d) && key_cols > 0 && q.cols().is_multiple_of(key_cols),
+        "{name}: k has {key_cols} columns, q {}, heads of {d}",
+        q.cols()
+    );
     for (k, v) in keys {
         for (role, operand) in [("k", k), ("v", v)] {
-            assert_eq!(operand.cols(), q.cols(), "{name}: {role} has {} columns", operand.cols());
+            assert_eq!(operand.cols(), key_cols, "{name}: {role} has {} columns", operand.cols());
         }
         assert_eq!(k.rows(), v.rows(), "{name}: k has {} rows, v {}", k.rows(), v.rows());
         let pieces = row_pieces(&[*k, *v], usize::MAX).into_iter();
@@ -170,6 +183,7 @@ pub fn attention_over<'r>(
         n += k.rows();
     }
     let heads = q.cols() / d;
+    let group = q.cols() / key_cols;
     // The running maximum and sum of each row, if one dispatch does not see all keys.
     let state_rows = if key_pieces.len() > 1 { q.rows() } else { 1 };
     let state =
@@ -202,9 +216,9 @@ pub fn attention_over<'r>(
                     n: keys.rows as u32,
                     q_offset: quads(q_at + column),
                     q_stride: quads(q.row_stride()),
-                    k_offset: quads(k_at + column),
+                    k_offset: quads(k_at),
                     k_stride: strides[0],
-                    v_offset: quads(v_at + column),
+                    v_offset: quads(v_at),
                     v_stride: strides[1],
                     y_offset: quads(y_at + column),
                     y_stride: quads(y.row_stride()),
@@ -220,6 +234,7 @@ pub fn attention_over<'r>(
                     ("D4", f64::from(quads(d))),
                     ("CAUSAL", flag(options.causal)),
                     ("HAS_BIAS", flag(bias.is_some())),
+                    ("GROUP", group as f64),
                 ];
                 overrides.extend(&geometry.overrides);
                 recorder.dispatch(Dispatch {

@@ -9,6 +9,8 @@ struct AttentionCase {
     m: usize,
     n: usize,
     heads: usize,
+    /// Query heads that share a head of keys and values.
+    group: usize,
     d: usize,
     causal: bool,
     bias: bool,
@@ -16,8 +18,16 @@ struct AttentionCase {
     magnitude: f32,
 }
 
-const ATTENTION: AttentionCase =
-    AttentionCase { m: 33, n: 33, heads: 2, d: 16, causal: false, bias: false, magnitude: 1.0 };
+const ATTENTION: AttentionCase = AttentionCase {
+    m: 33,
+    n: 33,
+    heads: 2,
+    group: 1,
+    d: 16,
+    causal: false,
+    bias: false,
+    magnitude: 1.0,
+};
 
 #[rustfmt::skip]
 const ATTENTION_CASES: &[AttentionCase] = &[
@@ -63,6 +73,19 @@ const MASKED_CASES: &[AttentionCase] = &[
     AttentionCase { magnitude: 100.0, causal: true, bias: true, ..ATTENTION },
 ];
 
+#[rustfmt::skip]
+const GROUPED_CASES: &[AttentionCase] = &[
+    // Language models: causal, several query heads to a head of keys; right padding is fewer keys than queries.
+    AttentionCase { heads: 2, group: 2, ..ATTENTION },
+    AttentionCase { heads: 4, group: 2, causal: true, ..ATTENTION },
+    AttentionCase { heads: 6, group: 3, causal: true, m: 70, n: 70, d: 64, ..ATTENTION },
+    AttentionCase { heads: 8, group: 4, causal: true, m: 70, n: 23, d: 128, ..ATTENTION },
+    AttentionCase { heads: 7, group: 7, causal: true, m: 64, n: 1, ..ATTENTION },
+    AttentionCase { heads: 6, group: 2, m: 7, n: 301, ..ATTENTION },
+    AttentionCase { heads: 4, group: 2, causal: true, bias: true, m: 18, n: 18, ..ATTENTION },
+    AttentionCase { heads: 4, group: 4, m: 257, n: 258, magnitude: 40.0, ..ATTENTION },
+];
+
 pub async fn attention() {
     check_attentions(ATTENTION_CASES).await;
 }
@@ -70,6 +93,11 @@ pub async fn attention() {
 /// Causal, or with a bias.
 pub async fn attention_masked() {
     check_attentions(MASKED_CASES).await;
+}
+
+/// Several query heads to a head of keys and values.
+pub async fn attention_grouped() {
+    check_attentions(GROUPED_CASES).await;
 }
 
 async fn check_attentions(cases: &[AttentionCase]) {
@@ -87,18 +115,18 @@ async fn check_attentions(cases: &[AttentionCase]) {
 }
 
 async fn check_attention(lab: &Lab, label: &str, case: &AttentionCase) {
-    let &AttentionCase { m, n, heads, d, causal, magnitude, .. } = case;
-    let width = heads * d;
+    let &AttentionCase { m, n, heads, group, d, causal, magnitude, .. } = case;
+    let (width, key_width) = (heads * d, heads / group * d);
     let mut random = Random::named(label);
     let q = random.numbers(m * width, magnitude);
-    let k = random.numbers(n * width, magnitude);
-    let v = random.numbers(n * width, 1.0);
+    let k = random.numbers(n * key_width, magnitude);
+    let v = random.numbers(n * key_width, 1.0);
     let table = random.numbers(heads * (2 * n - 1), 3.0);
     let scale = 1.0 / (d as f32).sqrt();
 
     let qs = lab.view("q", [m, width], &q, Frame::WIDE, Bands::AsNeeded).await;
-    let ks = lab.view("k", [n, width], &k, Frame::WIDE, Bands::AsNeeded).await;
-    let vs = lab.view("v", [n, width], &v, Frame::WIDE, Bands::AsNeeded).await;
+    let ks = lab.view("k", [n, key_width], &k, Frame::WIDE, Bands::AsNeeded).await;
+    let vs = lab.view("v", [n, key_width], &v, Frame::WIDE, Bands::AsNeeded).await;
     let ys = lab.view("y", [m, width], &vec![0.0; m * width], Frame::WIDE, Bands::AsNeeded).await;
     let bias = lab.vector("bias", &table).await;
     lab.run(|r, _| {
@@ -110,10 +138,11 @@ async fn check_attention(lab: &Lab, label: &str, case: &AttentionCase) {
 
     let y = lab.read_view(&ys).await;
     for head in 0..heads {
-        let own = |values: &[f32]| -> Vec<f32> {
+        let columns = |values: &[f32], width: usize, head: usize| -> Vec<f32> {
             values.chunks_exact(width).flat_map(|row| &row[head * d..][..d]).copied().collect()
         };
-        let (q, k, v) = (own(&q), own(&k), own(&v));
+        let q = columns(&q, width, head);
+        let [k, v] = [&k, &v].map(|values| columns(values, key_width, head / group));
         let bias = |i: usize, j: usize| {
             let at = head * (2 * n - 1) + (j + n - 1).wrapping_sub(i);
             (!causal || j <= i).then(|| if case.bias { f64::from(table[at]) } else { 0.0 })
@@ -124,7 +153,7 @@ async fn check_attention(lab: &Lab, label: &str, case: &AttentionCase) {
         let tolerance = Tolerance::absolute(2.0 * (Tolerance::sum(d).scale * score + EXP))
             .plus(Tolerance::absolute(Tolerance::sum(n).scale));
         let label = format!("attention head {head} of {label}");
-        assert_close(&label, [m, d], &own(&y), &expected, tolerance);
+        assert_close(&label, [m, d], &columns(&y, width, head), &expected, tolerance);
     }
 }
 

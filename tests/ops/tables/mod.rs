@@ -27,6 +27,7 @@ macro_rules! every_test {
             linear::linear_keeps_poison_in_its_row,
             attention::attention,
             attention::attention_masked,
+            attention::attention_grouped,
             attention::attention_keeps_poison_in_its_row,
             attention::attention_over,
             attention::softmax_is_good_to_some_roundings,
