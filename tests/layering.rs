@@ -129,7 +129,7 @@ const PNG_FILES: &[&str] = &[
 
 /// Crates that only these files may name.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("tokenizers", &["src/text/words.rs", "src/text/pieces.rs"]),
+    ("tokenizers", &["src/text/words.rs", "src/text/byte_pairs.rs", "src/text/pieces.rs"]),
     // So that the wasm build, which has no such file, has no such crate either.
     ("png", PNG_FILES),
     ("crc32fast", PNG_FILES),

@@ -19,6 +19,7 @@ use crate::checkpoint::json::{self, Name, fields, value};
 pub(super) enum Kind {
     Clip,
     T5,
+    ByteLevel,
 }
 
 impl Kind {
@@ -32,6 +33,11 @@ impl Kind {
                 ("pad_token", "<|endoftext|>"),
             ],
             Kind::T5 => &[("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")],
+            Kind::ByteLevel => &[
+                ("unk_token", "<|endoftext|>"),
+                ("eos_token", "<|endoftext|>"),
+                ("pad_token", "<|endoftext|>"),
+            ],
         }
     }
 }
@@ -79,6 +85,8 @@ pub(super) struct Config {
     pub truncates_left: bool,
     /// Whether special tokens that stand in a text are split like other words.
     pub splits_special: bool,
+    /// Whether a text is given a space in front if it has none: `add_prefix_space`, which byte-level tokenizers read.
+    pub adds_space: bool,
 }
 
 /// A token as a file gives it.
@@ -136,7 +144,8 @@ struct File<'a> {
 impl<'a> File<'a> {
     fn open(text: &'a Option<Text>) -> Result<Option<Self>> {
         let Some(text) = text else { return Ok(None) };
-        const WANTED: [&str; 9] = [
+        const WANTED: [&str; 10] = [
+            "add_prefix_space",
             "added_tokens_decoder",
             "additional_special_tokens",
             "extra_ids",
@@ -327,7 +336,16 @@ impl Config {
         let wants_sentinels =
             kind == Kind::T5 && extra.is_none() && !additional.as_deref().is_some_and(has_sentinel);
         let extra = extra.or(additional).unwrap_or_default();
-        let added = in_order(decoder, &roles, &own, &extra);
+        let mut added = in_order(decoder, &roles, &own, &extra);
+        if kind == Kind::ByteLevel {
+            // `Qwen2Tokenizer` adds these once more, by their texts alone.
+            let own = own.iter().map(|(_, token)| token);
+            let special = roles.values().chain(own).chain(&extra);
+            let special: BTreeSet<&str> = special.filter_map(Token::content).collect();
+            for token in added.iter_mut().filter(|one| special.contains(one.content.as_str())) {
+                *token = Added::special(std::mem::take(&mut token.content));
+            }
+        }
         let known: BTreeSet<&str> = added.iter().map(|added| added.content.as_str()).collect();
         let sentinels = match wants_sentinels {
             true => 0..extra_ids.unwrap_or(100).min(MAX_ADDED),
@@ -337,8 +355,7 @@ impl Config {
         let sentinels = sentinels.filter(|content| !known.contains(content.as_str()));
         let sentinels = sentinels.map(Added::special).collect();
         let [pads_left, truncates_left] = sides(&whole, config.as_ref())?;
-        let splits_special =
-            config.as_ref().and_then(|config| value(config.fields.get("split_special_tokens")?));
+        let flag = |field: &str| config.as_ref().and_then(|c| value(c.fields.get(field)?));
         Ok(Self {
             roles,
             added,
@@ -346,7 +363,8 @@ impl Config {
             max_length: config.as_ref().and_then(File::max_length),
             pads_left,
             truncates_left,
-            splits_special: splits_special.unwrap_or(false),
+            splits_special: flag("split_special_tokens").unwrap_or(false),
+            adds_space: flag("add_prefix_space").unwrap_or(false),
         })
     }
 

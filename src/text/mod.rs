@@ -1,6 +1,7 @@
 //! Text to token ids, as transformers does it.
 //!
 //! [`ClipTokenizer`] and [`T5Tokenizer`] give what their namesakes give with `padding="max_length", truncation=True`.
+//! [`ByteLevelTokenizer`] is that of language models, and leaves the frame around a prompt and the length to its caller.
 //! Like transformers 5, they take only vocabulary, merges, special and added tokens, the sides of padding and truncation,
 //! and T5's character map from the files, and set up normalizing and splitting themselves: exports of one tokenizer
 //! differ in these, and in the lengths a `tokenizer.json` may carry. Begin and end marks, truncation and padding are done
@@ -14,6 +15,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod byte_level;
+mod byte_pairs;
 mod character_map;
 mod config;
 mod files;
@@ -28,10 +31,12 @@ use crate::checkpoint::source::unfinished_download;
 use crate::checkpoint::source::{Source, SourceError};
 use crate::escape::Escaped;
 use crate::turns::{Turns, complete_at_once};
+pub use byte_level::{ByteLevelTokenizer, Tokens};
+use byte_pairs::BytePairWords;
 use config::{Config, Kind};
 pub(crate) use files::TokenizerFiles;
 pub use tokenizer::{Tokenizer, TokenizerKind};
-use words::{ClipWords, T5Words};
+use words::T5Words;
 
 /// Why text cannot be turned into tokens.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +77,13 @@ pub enum TokenError {
         Escaped(.path)
     )]
     Vocabulary { path: String, largest: u32, vocab_size: usize },
+    /// Padding would stand in front of the text.
+    #[error(
+        "{}: the tokenizer pads on the left (padding_side); expected right, where the text encoder masks it; get the \
+         tokenizer that belongs to this model",
+        Escaped(.path)
+    )]
+    PadsLeft { path: String },
     /// The asked length has no room for a token.
     #[error("a text length of {found} tokens was asked for; expected at least {least}")]
     Length { found: usize, least: usize },
@@ -93,7 +105,7 @@ pub struct Encoded {
 
 /// CLIP's byte-pair tokenizer.
 pub struct ClipTokenizer {
-    words: ClipWords,
+    words: BytePairWords,
     bos: u32,
     eos: u32,
     pad: u32,
@@ -104,15 +116,15 @@ impl ClipTokenizer {
     /// Loads `DIR/tokenizer.json`, or `vocab.json` and `merges.txt` where that is missing (the FLUX.1 repositories ship
     /// only those for CLIP). The result is that of transformers' fast `CLIPTokenizer`.
     pub fn load(source: &dyn Source, dir: &str) -> Result<Self> {
-        let files = TokenizerFiles::clip(source, dir)?;
+        let files = TokenizerFiles::byte_pair(source, dir)?;
         complete_at_once(Self::parse(&files, &Turns::none()))
     }
 
-    /// From the files of [`TokenizerFiles::clip`]. Those of CLIP ViT-L take a tenth of a second on a slow processor.
+    /// From the files of [`TokenizerFiles::byte_pair`]. Those of CLIP ViT-L take a tenth of a second on a slow processor.
     pub(crate) async fn parse(files: &TokenizerFiles, turns: &Turns) -> Result<Self> {
         let config = Config::parse(files, Kind::Clip)?;
         turns.yield_if_due().await;
-        let words = ClipWords::clip(files, &config, turns).await?;
+        let words = BytePairWords::clip(files, &config, turns).await?;
         Ok(Self {
             bos: words.role(&config, "bos_token")?,
             eos: words.role(&config, "eos_token")?,

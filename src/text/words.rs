@@ -1,33 +1,26 @@
-//! The part of tokenizing that the `tokenizers` crate does; only this file and `pieces.rs` name it.
+//! The part of tokenizing that the `tokenizers` crate does; only this file, `byte_pairs.rs` and `pieces.rs` name it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use tokenizers::models::bpe::{BPE, Merges, Vocab};
-use tokenizers::normalizers::replace::ReplacePattern;
-use tokenizers::normalizers::{Lowercase, NFC, Precompiled, Replace, Sequence as Normalizers};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::normalizers::Precompiled;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{
     AddedToken, DecoderWrapper, Model, NormalizerWrapper, PostProcessorWrapper,
-    PreTokenizerWrapper, SplitDelimiterBehavior, TokenizerImpl,
+    PreTokenizerWrapper, TokenizerImpl,
 };
 
 use super::character_map::{character_map, check_character_map, decode_base64};
 use super::config::{Added, Config};
 use super::files::{Text, TokenizerFiles, WordFiles};
-use super::json::{elements, entries};
+use super::json::elements;
 use super::pieces::Pieces;
 use super::{Encoded, Result, TokenError};
 use crate::checkpoint::json::{fields, value};
 use crate::turns::Turns;
-
-/// Ids above this are a damaged file.
-const MAX_ID: u32 = 1 << 24;
 
 /// More tokens or merges than this are an attack or a damaged file: CLIP has 49408.
 const MAX_ENTRIES: usize = 1 << 18;
@@ -45,14 +38,12 @@ const MAX_EXPANDED_BYTES: usize = 1 << 20;
 const UNKNOWN: u32 = 2;
 
 /// Entries of a vocabulary or a list of merges that are read between two turns: well under a millisecond's work.
-const ENTRIES: usize = 256;
+pub(super) const ENTRIES: usize = 256;
 
 /// A tokenizer with one of the crate's models or one of ours.
-type Tokenizer<M> =
+pub(super) type Tokenizer<M> =
     TokenizerImpl<M, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
-/// CLIP's.
-pub(super) type ClipWords = Words<BPE>;
 /// T5's.
 pub(super) type T5Words = Words<Pieces>;
 
@@ -67,70 +58,6 @@ pub(super) struct Words<M> {
     truncates_left: bool,
     /// Added tokens that several embeddings were trained for: their ids and texts, and what takes their place.
     vectors: Vec<(u32, String, String)>,
-}
-
-impl Words<BPE> {
-    /// What transformers' `CLIPTokenizer` (`tokenization_clip.py`) sets up.
-    pub(super) async fn clip(
-        files: &TokenizerFiles,
-        config: &Config,
-        turns: &Turns,
-    ) -> Result<Self> {
-        let (file, vocab, merges) = match &files.words {
-            WordFiles::Json(file) => {
-                let fields = json_fields(file)?;
-                turns.yield_if_due().await;
-                let model = model_of(&fields);
-                turns.yield_if_due().await;
-                let vocab = model.as_ref().and_then(|model| entries(model.get("vocab")?));
-                let Some(vocab) = vocab else {
-                    return Err(file.bad("expected a byte-pair model with a \"vocab\" object"));
-                };
-                let merges = model.as_ref().and_then(|model| elements(model.get("merges")?));
-                let Some(merges) = merges else {
-                    return Err(file.bad("expected a byte-pair model with a \"merges\" list"));
-                };
-                let vocab = read_vocab(file, vocab, turns).await?;
-                let mut pairs = Merges::new();
-                for (i, merge) in merges.enumerate() {
-                    if i % ENTRIES == 0 {
-                        turns.yield_if_due().await;
-                    }
-                    let pair = listed_merge(merge).ok_or_else(|| {
-                        let found: String = merge.get().chars().take(60).collect();
-                        file.bad(format!("a merge of two parts was expected, found {found}"))
-                    })?;
-                    pairs.push(pair);
-                    check_entries(file, i)?;
-                }
-                (file, vocab, pairs)
-            }
-            WordFiles::Pair { vocab: file, merges: list } => {
-                let whole: &RawValue = serde_json::from_str(&file.text)
-                    .map_err(|error| file.bad(error.to_string()))?;
-                turns.yield_if_due().await;
-                let entries = entries(whole).ok_or_else(|| file.bad("expected a JSON object"))?;
-                let vocab = read_vocab(file, entries, turns).await?;
-                let merges = read_merges(list, turns).await?;
-                (file, vocab, merges)
-            }
-        };
-        turns.yield_if_due().await;
-        let largest = vocab.values().copied().max().unwrap_or(0);
-        let mut model = BPE::builder().vocab_and_merges(vocab, merges);
-        if let Some(unknown) = config.token("unk_token") {
-            model = model.unk_token(unknown.to_owned());
-        }
-        let model = model
-            .continuing_subword_prefix(String::new())
-            .end_of_word_suffix("</w>".to_owned())
-            .build()
-            .map_err(|error| file.bad(error.to_string()))?;
-        turns.yield_if_due().await;
-        let tokenizer = clip_rules(model).map_err(|error| file.bad(error.to_string()))?;
-        turns.yield_if_due().await;
-        Self::new(tokenizer, config, file, largest)
-    }
 }
 
 impl Words<Pieces> {
@@ -191,7 +118,7 @@ impl Words<Pieces> {
 }
 
 impl<M: Model> Words<M> {
-    fn new(
+    pub(super) fn new(
         mut tokenizer: Tokenizer<M>,
         config: &Config,
         file: &Text,
@@ -273,6 +200,36 @@ impl<M: Model> Words<M> {
         Err(TokenError::Vocabulary { path: path.clone(), largest: *largest, vocab_size })
     }
 
+    /// The id of a token, added or of the vocabulary; `role` is what it is wanted for.
+    pub(super) fn id(&self, token: &str, role: &'static str) -> Result<u32> {
+        self.tokenizer.token_to_id(token).ok_or_else(|| TokenError::NoToken {
+            path: self.path.clone(),
+            token: token.into(),
+            role,
+        })
+    }
+
+    /// At most `length` ids of a text's tokens, without marks and padding, and how many more it has.
+    pub(super) fn cut(&self, text: &str, length: usize) -> Result<(Vec<u32>, usize)> {
+        let mut ids = self.words(text)?;
+        let dropped = ids.len().saturating_sub(length);
+        match self.truncates_left {
+            true => drop(ids.drain(..dropped)),
+            false => ids.truncate(length),
+        }
+        Ok((ids, dropped))
+    }
+
+    /// Whether padding comes in front of the text.
+    pub(super) fn pads_left(&self) -> bool {
+        self.pads_left
+    }
+
+    /// The file it came from, for messages.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// `[bos] text eos pad...`, `length` ids in all.
     pub(super) fn encode(
         &self,
@@ -307,23 +264,23 @@ impl<M: Model> Words<M> {
     }
 }
 
-type Fields<'a> = BTreeMap<String, &'a RawValue>;
+pub(super) type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
 /// The parts of a `tokenizer.json` that are read.
-fn json_fields(file: &Text) -> Result<Fields<'_>> {
+pub(super) fn json_fields(file: &Text) -> Result<Fields<'_>> {
     let wanted = ["model", "normalizer"];
     fields(&file.text, |name| wanted.contains(&name)).map_err(|reason| file.bad(reason))
 }
 
 /// The model's parts that are read.
-fn model_of<'a>(fields: &Fields<'a>) -> Option<Fields<'a>> {
+pub(super) fn model_of<'a>(fields: &Fields<'a>) -> Option<Fields<'a>> {
     let wanted = ["merges", "vocab"];
     let model = *fields.get("model")?;
     self::fields(model.get(), |name| wanted.contains(&name)).ok()
 }
 
 /// Rejects entry `i` of a vocabulary or a list of merges if there are too many.
-fn check_entries(file: &Text, i: usize) -> Result<()> {
+pub(super) fn check_entries(file: &Text, i: usize) -> Result<()> {
     match i < MAX_ENTRIES {
         true => Ok(()),
         false => Err(file.bad(format!("more than {MAX_ENTRIES} tokens or merges"))),
@@ -350,88 +307,4 @@ fn added_token(added: &Added) -> AddedToken {
         .lstrip(added.lstrip)
         .rstrip(added.rstrip)
         .normalized(added.normalized)
-}
-
-/// Normalizing and splitting as CLIP has them.
-fn clip_rules(model: BPE) -> tokenizers::Result<Tokenizer<BPE>> {
-    let mut tokenizer = Tokenizer::new(model);
-    let space = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
-    let normalizer = Normalizers::new(vec![NFC.into(), space.into(), Lowercase.into()]);
-    tokenizer.with_normalizer(Some(normalizer));
-    let pattern = concat!(
-        r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|",
-        r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
-    );
-    let words =
-        Split::new(SplitPattern::Regex(pattern.into()), SplitDelimiterBehavior::Removed, true)?;
-    let bytes = ByteLevel::new(false, true, true);
-    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
-    Ok(tokenizer)
-}
-
-/// Tokens and their ids.
-async fn read_vocab<'a>(
-    file: &Text,
-    entries: impl Iterator<Item = (&'a RawValue, &'a RawValue)>,
-    turns: &Turns,
-) -> Result<Vocab> {
-    let mut vocab = Vocab::new();
-    for (i, (token, id)) in entries.enumerate() {
-        if i % ENTRIES == 0 {
-            turns.yield_if_due().await;
-        }
-        let Some(token) = value::<String>(token) else {
-            let token: String = token.get().chars().take(60).collect();
-            return Err(file.bad(format!("a token is {token}, which is no text")));
-        };
-        let Some(number) = value(id).filter(|id| *id <= MAX_ID) else {
-            let [token, id] = [&token, id.get()].map(|s| s.chars().take(60).collect::<String>());
-            let reason =
-                format!("the id of {token:?} is {id}; expected a whole number up to {MAX_ID}");
-            return Err(file.bad(reason));
-        };
-        vocab.insert(token, number);
-        check_entries(file, i)?;
-    }
-    Ok(vocab)
-}
-
-/// The lines of a `merges.txt`.
-async fn read_merges(file: &Text, turns: &Turns) -> Result<Merges> {
-    let mut merges = Merges::new();
-    // The first line is "#version: 0.2"; a later line may well begin with '#'.
-    for (number, line) in file.text.lines().enumerate() {
-        if number % ENTRIES == 0 {
-            turns.yield_if_due().await;
-        }
-        if line.is_empty() || line.starts_with("#version") {
-            continue;
-        }
-        let Some(pair) = split_merge(line) else {
-            let line: String = line.chars().take(60).collect();
-            let reason = format!(
-                "line {}: expected two parts with a space between, found {line:?}",
-                number + 1
-            );
-            return Err(file.bad(reason));
-        };
-        merges.push(pair);
-        check_entries(file, number)?;
-    }
-    Ok(merges)
-}
-
-/// A merge in a `tokenizer.json`: `"a b"` or `["a", "b"]`, by age of the file.
-fn listed_merge(merge: &RawValue) -> Option<(String, String)> {
-    match value::<String>(merge) {
-        Some(line) => split_merge(&line),
-        None => value(merge),
-    }
-}
-
-/// `"a b"` -> `("a", "b")`
-fn split_merge(line: &str) -> Option<(String, String)> {
-    let (a, b) = line.split_once(' ')?;
-    let whole = !a.is_empty() && !b.is_empty() && !b.contains(' ');
-    whole.then(|| (a.to_string(), b.to_string()))
 }
