@@ -131,13 +131,37 @@ impl<'m> Loader<'m> {
         k: usize,
         row: impl Fn(usize) -> usize,
     ) -> LinearLayer {
-        let order: Rc<[usize]> = (0..n).map(row).collect();
         let layer = self.linear(name, n, k);
-        for upload in self.context.uploads.borrow_mut().iter_mut().rev().take(2) {
+        self.reorder(2, (0..n).map(row).collect());
+        layer
+    }
+
+    /// [`Loader::linear_no_bias`] whose output `i` is row `row(i)` of the checkpoint.
+    pub fn linear_no_bias_with_rows(
+        &self,
+        name: &str,
+        n: usize,
+        k: usize,
+        row: impl Fn(usize) -> usize,
+    ) -> LinearLayer {
+        let layer = self.linear_no_bias(name, n, k);
+        self.reorder(1, (0..n).map(row).collect());
+        layer
+    }
+
+    /// [`Loader::vector`] whose number `i` is number `row(i)` of the checkpoint.
+    pub fn vector_with_rows(&self, name: &str, n: usize, row: impl Fn(usize) -> usize) -> Resident {
+        let vector = self.vector(name, n);
+        self.reorder(1, (0..n).map(row).collect());
+        vector
+    }
+
+    /// Has the last `count` weights that were asked for read in another order.
+    fn reorder(&self, count: usize, order: Rc<[usize]>) {
+        for upload in self.context.uploads.borrow_mut().iter_mut().rev().take(count) {
             let (Upload::Packed { rows, .. } | Upload::Vector { rows, .. }) = upload;
             *rows = Some(order.clone());
         }
-        layer
     }
 
     /// A 2x2 convolution of stride 2 as a linear layer over packed patches `[M, 4 * c]`, number

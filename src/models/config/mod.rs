@@ -12,6 +12,7 @@ pub(crate) mod fields;
 mod generation;
 mod index;
 pub(crate) mod places;
+mod qwen3;
 pub mod ranges;
 mod scheduler;
 mod text_encoders;
@@ -32,6 +33,7 @@ use text_encoders::{fixed_length, model_max_length};
 
 pub use generation::GenerationConfig;
 pub use index::ModelIndex;
+pub use qwen3::Qwen3Config;
 pub use scheduler::{SchedulerConfig, TimeShiftType};
 pub use text_encoders::{ClipAct, ClipConfig, T5Config};
 pub use transformer::{TransformerConfig, to_json};

@@ -5,6 +5,7 @@
 //! [`config`](super::config).
 
 pub mod clip;
+pub mod qwen3;
 pub mod t5;
 
 use std::any::Any;
