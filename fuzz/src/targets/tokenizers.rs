@@ -1,7 +1,7 @@
 //! Tokenizers: their files, and any text.
 
 use arbitrary::{Result, Unstructured};
-use ralu::text::{ClipTokenizer, Encoded, T5Tokenizer};
+use ralu::text::{ByteLevelTokenizer, ClipTokenizer, Encoded, T5Tokenizer};
 use serde_json::{Value, json};
 
 use super::check::clean;
@@ -97,8 +97,10 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
+/// Files of CLIP's kind, which language models' tokenizers have as well.
 fn clip(model: &Model, text: &str) {
     bounded(MEMORY, model.length(), || encode_clip(model, text));
+    bounded(MEMORY, model.length(), || encode_byte_level(model, text));
 }
 
 fn t5(model: &Model, text: &str) {
@@ -111,6 +113,16 @@ fn encode_clip(model: &Model, text: &str) {
         let Some(encoded) = clean(tokenizer.encode(text)) else { continue };
         let n = tokenizer.max_length();
         encodes(&encoded, n, |size| tokenizer.check_vocab(size).is_ok());
+    }
+}
+
+fn encode_byte_level(model: &Model, text: &str) {
+    let Some(tokenizer) = clean(ByteLevelTokenizer::load(model, "tokenizer")) else { return };
+    for text in texts(text) {
+        let Some(tokens) = clean(tokenizer.encode(text, 64, Some(0))) else { continue };
+        assert!(tokens.ids[tokens.real..].iter().all(|id| *id == 0));
+        let encoded = Encoded { ids: tokens.ids, truncated: tokens.truncated };
+        encodes(&encoded, 64, |size| tokenizer.check_vocab(size).is_ok());
     }
 }
 
