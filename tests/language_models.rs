@@ -9,10 +9,10 @@ use common::{Bands, Lab, Tolerance, assert_close, block_on, pack};
 use ralu::checkpoint::source::{Folder, Memory, Source};
 use ralu::checkpoint::weights::{Manifest, TensorInfo, WeightError, Weights};
 use ralu::models::config::Qwen3Config;
-use ralu::models::encoders::qwen3::{Qwen3, unread_weights};
+use ralu::models::encoders::qwen3::{self, Qwen3, unread_weights};
 use ralu::models::layers::{LoadContext, Loader, Precision, Upload};
 use ralu::ops::{NormKind, reference};
-use ralu::tensor::{AttentionKernel, Caps};
+use ralu::tensor::{AttentionKernel, Caps, Command, Recording};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -82,6 +82,11 @@ impl Encoder {
 
     /// The hidden states after some numbers of layers, side by side: `[T, outputs.len() * hidden]`.
     fn encode(&self, ids: &[u32], real: usize, outputs: &[usize]) -> Vec<f32> {
+        self.record(ids, real, outputs).0
+    }
+
+    /// [`Encoder::encode`], and the recording that did it.
+    fn record(&self, ids: &[u32], real: usize, outputs: &[usize]) -> (Vec<f32>, Recording) {
         let Encoder { lab, config, model, weights } = self;
         let (n, d) = (ids.len(), config.hidden_size);
         let embedded = model.embed(weights, ids).unwrap();
@@ -93,15 +98,16 @@ impl Encoder {
             let width = outputs.len() * d;
             let nan = vec![f32::NAN; n * width];
             let out = lab.matrix("out", n, width, &nan, Bands::AsNeeded).await;
-            lab.run(|r, _| {
-                let whole = r.resident(&out);
-                let columns = |i| whole.col_range(i * d..(i + 1) * d);
-                let outputs: Vec<_> =
-                    outputs.iter().enumerate().map(|(i, k)| (*k, columns(i))).collect();
-                model.forward(r.resident(&x), r.resident(&table), real, &outputs);
-            })
-            .await;
-            lab.read(&out).await
+            let recording = lab
+                .run(|r, _| {
+                    let whole = r.resident(&out);
+                    let columns = |i| whole.col_range(i * d..(i + 1) * d);
+                    let outputs: Vec<_> =
+                        outputs.iter().enumerate().map(|(i, k)| (*k, columns(i))).collect();
+                    model.forward(r.resident(&x), r.resident(&table), real, &outputs);
+                })
+                .await;
+            (lab.read(&out).await, recording)
         })
     }
 }
@@ -255,6 +261,56 @@ fn missing_weights_are_named() {
     let wider = Qwen3Config { num_key_value_heads: 4, ..config };
     let error = Encoder::open(&source, &wider, 2, |_| {}).err().unwrap().to_string();
     assert!(error.contains("k_proj.weight has shape [32, 40], expected [64, 40]"), "{error}");
+}
+
+/// The figures of Qwen3's own tables (4B without its head, which is tied to the token table), and what products with
+/// weights 512 tokens cost.
+#[test]
+fn costs_are_those_of_the_released_models() {
+    let small = Qwen3Config {
+        vocab_size: 151_936,
+        hidden_size: 2560,
+        intermediate_size: 9728,
+        num_hidden_layers: 36,
+        num_attention_heads: 32,
+        num_key_value_heads: 8,
+        head_dim: 128,
+        rms_norm_eps: 1e-6,
+        rope_theta: 1e6,
+    };
+    let large = Qwen3Config { hidden_size: 4096, intermediate_size: 12_288, ..small.clone() };
+    let millions = |config: &Qwen3Config| qwen3::parameters(config, 36) as f64 / 1e6;
+    assert!((millions(&small) - 4022.5).abs() < 0.1, "{}", millions(&small));
+    assert!((millions(&large) - 7568.4).abs() < 0.1, "{}", millions(&large));
+    let tera = |config: &Qwen3Config, layers| qwen3::flops(config, 512, layers).linear / 1e12;
+    for (found, expected) in
+        [(tera(&small, 27), 2.8), (tera(&small, 35), 3.6), (tera(&large, 27), 5.3)]
+    {
+        // As the figures are rounded.
+        assert!((found - expected).abs() < 0.05, "{found}, expected {expected}");
+    }
+}
+
+/// The formula and what is recorded agree.
+#[test]
+fn costs_are_those_of_the_recording() {
+    let source = model("klein-a");
+    let config = Qwen3Config::load(&source, "text_encoder/config.json", 9).unwrap();
+    let encoder = Encoder::open(&source, &config, 9, |_| {}).unwrap();
+    let Expected { ids, .. } = Expected::read("klein-a");
+    let recording = encoder.record(&ids, ids.len(), &[9]).1;
+    let products: f64 = recording
+        .commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Dispatch(dispatch) => Some(dispatch),
+            Command::Copy { .. } => None,
+        })
+        .filter(|dispatch| dispatch.pipeline.shader.starts_with(['m', 'a']))
+        .map(|dispatch| dispatch.flops)
+        .sum();
+    let expected = qwen3::flops(&config, ids.len(), 9).total();
+    assert!((products - expected).abs() < 1e-6 * expected, "{products}, expected {expected}");
 }
 
 // ---- configurations --------------------------------------------------------------------------

@@ -10,7 +10,9 @@
 use super::embed_rows;
 use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
 use crate::models::config::Qwen3Config;
+use crate::models::cost::Flops;
 use crate::models::layers::Loader;
+use crate::models::rope::{Rope, TextPositions};
 use crate::ops::{
     Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Weights as Shares, Write,
     attention, combine, linear, linear_into, norm, norm_into, qk_norm_rope,
@@ -102,19 +104,10 @@ impl Qwen3 {
     }
 
     /// The rotations of positions 0 to `n - 1` as [`qk_norm_rope`] wants them, `[n, head_dim]`: cos and sin of the angle
-    /// `position * theta^(-2 i / head_dim)` for each pair `i`. Computed in f64.
+    /// `position * theta^(-2 i / head_dim)` for each pair `i`.
     pub fn rotations(&self, n: usize) -> Vec<f32> {
-        let pairs = self.config.head_dim / 2;
-        let frequency = |i| libm::pow(self.config.rope_theta, -(i as f64) / pairs as f64);
-        let frequencies: Vec<f64> = (0..pairs).map(frequency).collect();
-        let mut table = Vec::with_capacity(2 * pairs * n);
-        for position in 0..n {
-            for frequency in &frequencies {
-                let angle = position as f64 * frequency;
-                table.extend([libm::cos(angle) as f32, libm::sin(angle) as f32]);
-            }
-        }
-        table
+        let (axes, theta) = (vec![self.config.head_dim], self.config.rope_theta);
+        Rope { axes, theta, text: TextPositions::Counted { axis: 0 } }.text_table(n)
     }
 
     /// Writes hidden states of the embeddings `x` `[T, hidden_size]`, which are overwritten.
@@ -192,4 +185,28 @@ impl Qwen3 {
             }
         }
     }
+}
+
+/// The first `n_layers` layers over `n_tokens` tokens, padding included.
+pub fn flops(config: &Qwen3Config, n_tokens: usize, n_layers: usize) -> Flops {
+    let (d, queries) = (config.hidden_size, config.query_width());
+    let layer = Flops::dense(n_tokens, d, 2 * queries + 2 * config.key_width())
+        + Flops::dense(n_tokens, d, 3 * config.intermediate_size)
+        + Flops::attention(n_tokens, queries);
+    layer * n_layers as f64
+}
+
+/// Number of parameters that are read for `n_layers` layers: these and the token table.
+pub fn parameters(config: &Qwen3Config, n_layers: usize) -> u64 {
+    let [d, head, queries, keys, mlp] = [
+        config.hidden_size,
+        config.head_dim,
+        config.query_width(),
+        config.key_width(),
+        config.intermediate_size,
+    ]
+    .map(|n| n as u64);
+    let layer = 2 * d * (queries + keys) + 3 * d * mlp + 2 * d + 2 * head;
+    let final_norm = if n_layers == config.num_hidden_layers { d } else { 0 };
+    layer * n_layers as u64 + config.vocab_size as u64 * d + final_norm
 }
