@@ -140,8 +140,11 @@ async fn send(lab: &Lab, weights: &Weights, upload: &Upload) {
     }
 }
 
+/// A name, and what it changes about the capabilities of the adapter.
+type Variant = (&'static str, fn(&mut Caps));
+
 /// The adapter as it is, with plain attention, and with matrices and weights in several buffers each.
-const VARIANTS: [(&str, fn(&mut Caps)); 3] = [
+const VARIANTS: [Variant; 3] = [
     ("as it is", |_| {}),
     ("attention by rows", |caps| caps.tuning.attention = Some(AttentionKernel::Rows)),
     ("small bindings", |caps| caps.max_binding_bytes = 4096),

@@ -24,9 +24,9 @@ pub struct Tokens {
 /// template or a user wrote them. What lies between is brought into Unicode's form NFC, split into words, and turned into
 /// bytes, each of which has a token, so that no text is unknown.
 ///
-/// In a browser, files are read a few hundred entries at a time. What is left in one piece is reading a `tokenizer.json`
-/// for its fields, and the `tokenizers` crate's making of its tables, which takes a tenth of a second for Qwen's 151387
-/// merges on a desktop's processor.
+/// In a browser, entries are read a few hundred at a time. What is left in one piece is looking for the fields of a
+/// `tokenizer.json`, three times some 50 ms where Qwen's 151387 merges were tried, and the `tokenizers` crate's making of
+/// its tables from them, 300 ms there: a page that must not stutter loads it in a worker.
 pub struct ByteLevelTokenizer {
     words: BytePairWords,
     path: String,

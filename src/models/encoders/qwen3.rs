@@ -1,7 +1,7 @@
 //! Qwen3, a language model, as a text encoder: hidden states between its layers.
 //!
 //! Transformers' `Qwen3Model`, run once over a whole text. Pre-norm layers with RMS norm, grouped-query attention with an
-//! RMS norm of each head of queries and keys, rotary positions, and a gated SiLU. FLUX.2 [klein] and Z-Image read it.
+//! RMS norm of each head of queries and keys, rotary positions, and a gated SiLU. FLUX.2 \[klein\] and Z-Image read it.
 //!
 //! Qwen3 rotates numbers `i` and `i + D / 2` of a head together; [`qk_norm_rope`] rotates `2 i` and `2 i + 1`. As scores are
 //! sums over a head, the order of its numbers is free if queries and keys have the same, so the rows of the projections
