@@ -3,11 +3,13 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use half::{bf16, f16};
+use ralu::checkpoint::dtype::DTYPES;
 use ralu::checkpoint::pack::Packer;
 use ralu::checkpoint::source::Memory;
-use ralu::checkpoint::weights::{Manifest, Weights, first_not_finite};
+use ralu::checkpoint::weights::{Manifest, Weights};
 use ralu::models::layers::{LoadContext, Loader, Precision, Upload};
 use ralu::tensor::{ResidentIds, Storage};
 use safetensors::tensor::{Dtype, TensorView, serialize};
@@ -15,30 +17,60 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 use common::{Random, pack};
 
 /// How a checkpoint stores its numbers.
-#[derive(Clone, Copy, Debug)]
-enum Stored {
-    F32,
-    F16,
-    Bf16,
-    F64,
+#[derive(Clone, Copy)]
+struct Stored {
+    dtype: Dtype,
+    bytes: fn(f32) -> Vec<u8>,
+    /// The largest number that is finite.
+    largest: f32,
 }
 
-fn bytes(values: &[f32], stored: Stored) -> Vec<u8> {
-    match stored {
-        Stored::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        Stored::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-        Stored::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-        Stored::F64 => values.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect(),
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.dtype)
     }
 }
 
-fn checkpoint(values: &[f32], shape: &[usize], stored: Stored) -> Weights {
-    let dtype = match stored {
-        Stored::F32 => Dtype::F32,
-        Stored::F16 => Dtype::F16,
-        Stored::Bf16 => Dtype::BF16,
-        Stored::F64 => Dtype::F64,
+const F32: Stored =
+    Stored { dtype: Dtype::F32, bytes: |v| v.to_le_bytes().into(), largest: f32::MAX };
+
+const STORED: [Stored; 4] = [
+    F32,
+    Stored {
+        dtype: Dtype::F16,
+        bytes: |v| f16::from_f32(v).to_le_bytes().into(),
+        largest: 65504.0,
+    },
+    Stored {
+        dtype: Dtype::BF16,
+        bytes: |v| bf16::from_f32(v).to_le_bytes().into(),
+        largest: 3.3895314e38,
+    },
+    Stored { dtype: Dtype::F64, bytes: |v| f64::from(v).to_le_bytes().into(), largest: f32::MAX },
+];
+
+#[test]
+fn every_type_is_tested() {
+    let names: Vec<_> = STORED.iter().map(|stored| format!("{stored:?}")).collect();
+    assert_eq!(names, DTYPES.each_ref().map(|row| row.name));
+}
+
+/// Numbers that every type holds: four significant bits, from 1/8 to 2.
+fn numbers(label: &str, n: usize) -> Vec<f32> {
+    let mut random = Random::named(label);
+    let mut number = || {
+        let sign = if random.below(2) == 0 { 1.0 } else { -1.0 };
+        sign * (8 + random.below(8)) as f32 * [1.0, 0.5, 0.25, 0.125][random.below(4)] / 8.0
     };
+    (0..n).map(|_| number()).collect()
+}
+
+fn bytes(values: &[f32], stored: Stored) -> Vec<u8> {
+    values.iter().flat_map(|v| (stored.bytes)(*v)).collect()
+}
+
+fn checkpoint(values: &[f32], shape: &[usize], stored: Stored) -> Weights {
+    let dtype = stored.dtype;
     let bytes = bytes(values, stored);
     let bias = vec![0; shape[0] * 4];
     let views = BTreeMap::from([
@@ -80,14 +112,11 @@ const SHAPES: [(usize, usize); 9] =
 
 #[test]
 fn matrices_are_packed_as_defined() {
-    for stored in [Stored::F32, Stored::F16, Stored::Bf16, Stored::F64] {
+    for stored in STORED {
         for precision in [Precision::Auto, Precision::F16] {
             for (n, k) in SHAPES {
                 let label = format!("{stored:?} {precision:?} [{n}, {k}]");
-                // Exact in every type.
-                let mut random = Random::named(&label);
-                let values: Vec<f32> =
-                    (0..n * k).map(|_| random.below(255) as f32 / 16.0 - 8.0).collect();
+                let values = numbers(&label, n * k);
                 let weights = checkpoint(&values, &[n, k], stored);
                 let found = packed(&weights, precision, |loader| {
                     loader.linear("a", n, k);
@@ -107,12 +136,10 @@ fn matrices_are_packed_as_defined() {
 
 #[test]
 fn kernels_have_their_taps_in_front() {
-    for stored in [Stored::F32, Stored::F16, Stored::Bf16] {
+    for stored in STORED {
         for (n, c) in [(8, 4), (70, 12), (3, 128)] {
             let label = format!("{stored:?} [{n}, {c}, 3, 3]");
-            let mut random = Random::named(&label);
-            let values: Vec<f32> =
-                (0..n * c * 9).map(|_| random.below(255) as f32 / 16.0 - 8.0).collect();
+            let values = numbers(&label, n * c * 9);
             let weights = checkpoint(&values, &[n, c, 3, 3], stored);
             let found = packed(&weights, Precision::Auto, |loader| {
                 loader.conv3x3("a", n, c);
@@ -131,7 +158,7 @@ fn kernels_have_their_taps_in_front() {
 #[test]
 fn numbers_beyond_f16_are_refused() {
     let pack_first = |values: &[f32]| {
-        let weights = checkpoint(values, &[1, 4], Stored::F32);
+        let weights = checkpoint(values, &[1, 4], F32);
         let ids = ResidentIds::default();
         let context = LoadContext::new(&ids, Precision::F16, u64::MAX);
         Loader::new(Manifest::new(&weights).root(), &context).linear("a", 1, 4);
@@ -152,16 +179,17 @@ fn numbers_beyond_f16_are_refused() {
 #[test]
 fn numbers_that_are_not_finite_are_found() {
     let n = 2500;
-    for stored in [Stored::F32, Stored::F16, Stored::Bf16, Stored::F64] {
+    for stored in STORED {
         let weights = checkpoint(&vec![1.0; n], &[1, n], stored);
         let info = weights.info("a.weight").unwrap();
-        assert_eq!(first_not_finite(&info.dtype, &bytes(&vec![-3e4; n], stored)), None);
+        let dtype = info.dtype.known().unwrap();
+        assert_eq!(dtype.first_not_finite(&bytes(&vec![-stored.largest; n], stored)), None);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for at in [0, 1, 1023, 1024, 2047, 2048, n - 1] {
                 let mut values = vec![1.0; n];
                 values[at] = bad;
                 values[n - 1] = bad;
-                let found = first_not_finite(&info.dtype, &bytes(&values, stored));
+                let found = dtype.first_not_finite(&bytes(&values, stored));
                 assert_eq!(found, Some(at), "{stored:?} {bad}");
                 let weights = checkpoint(&values, &[1, n], stored);
                 let ids = ResidentIds::default();

@@ -17,15 +17,26 @@ use naga::proc::BoundsCheckPolicies;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ScalarKind, ShaderStage, StorageAccess, TypeInner};
 use ralu::gpu::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve_shader};
-use ralu::tensor::{Access, Command, Dispatch, PipelineKey};
+use ralu::tensor::{Access, Command, Dispatch, PipelineKey, Storage};
 
 /// What an `#import` may stand for, where there is a choice. The first is what a bare file is checked with.
 const ROLES: [(&str, &[&str]); 4] = [
     ("held", &["held_4", "held_8"]),
     ("coop", &["coop_8", "coop_16"]),
-    ("weight", &["weight_f32", "weight_f16", "weight_bf16"]),
+    ("weight", &accessors()),
     ("head", &["head_64", "head_16", "head_32", "head_128", "head_256", "head_512"]),
 ];
+
+/// What reads weights.
+const fn accessors() -> [&'static str; Storage::ALL.len()] {
+    let mut files = [""; Storage::ALL.len()];
+    let mut i = 0;
+    while i < files.len() {
+        files[i] = Storage::ALL[i].accessor();
+        i += 1;
+    }
+    files
+}
 
 /// WebGPU's default limits.
 const STORAGE_BUFFERS: usize = 8;

@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::weights::{StoredDType, TensorInfo, WeightError, Weights, append_f32};
+use super::dtype::DType;
+use super::weights::{TensorInfo, WeightError, Weights, unsupported};
 use crate::tensor::{PackedWeight, Storage};
 
 /// Numbers of a row that are transposed together: two cache lines of 16-bit numbers.
@@ -37,7 +38,13 @@ impl Packer {
     ) -> Result<&[u8], WeightError> {
         let (k, tile) = (weight.k, weight.tile);
         let n_rows = tile.min(weight.n.saturating_sub(first));
-        let row_bytes = k * tensor.dtype.bytes().unwrap_or(4);
+        let known = tensor.dtype.known();
+        // A row is whole blocks.
+        let row = known.and_then(|dtype| Some((dtype, dtype.block.bytes_of(k as u64)?)));
+        let Some((dtype, row_bytes)) = row else {
+            return Err(unsupported(tensor));
+        };
+        let row_bytes = row_bytes as usize;
         let bytes_of =
             |row: usize, rows: usize| (row * row_bytes) as u64..((row + rows) * row_bytes) as u64;
         let ranges: Vec<_> = match order {
@@ -55,23 +62,19 @@ impl Packer {
         let mut rows: Vec<&[u8]> = pieces.iter().flat_map(|p| p.chunks_exact(row_bytes)).collect();
 
         // A 3x3 kernel is stored [N, C, 3, 3] and wanted as (ky, kx, c).
-        let taps = if tensor.shape.len() == 4 { tensor.shape[2] * tensor.shape[3] } else { 1 };
-        let width = weight.storage.bytes() as usize;
-        if taps > 1 || !is_stored_as(&tensor.dtype, weight.storage) {
+        let packed_row_bytes = weight.storage.bytes_of(k) as usize;
+        if tensor.taps() > 1 || !dtype.is_kept_as_is(weight.storage) {
             self.converted.clear();
             for row in rows {
-                self.convert(tensor, row, taps, weight.storage)?;
+                self.convert(tensor, dtype, row, weight.storage)?;
             }
-            rows = self.converted.chunks_exact(k * width).collect();
+            rows = self.converted.chunks_exact(packed_row_bytes).collect();
         }
-        self.packed.resize(k * tile * width, 0);
+        self.packed.resize(packed_row_bytes * tile, 0);
         if rows.len() < tile {
             self.packed.fill(0);
         }
-        match width {
-            2 => transpose_16(&rows, tile, &mut self.packed),
-            _ => transpose_32(&rows, tile, &mut self.packed),
-        }
+        transpose(&rows, weight.storage.block().bytes, tile, &mut self.packed);
         Ok(&self.packed)
     }
 
@@ -84,12 +87,13 @@ impl Packer {
     fn convert(
         &mut self,
         tensor: &TensorInfo,
+        dtype: &DType,
         row: &[u8],
-        taps: usize,
         storage: Storage,
     ) -> Result<(), WeightError> {
         self.values.clear();
-        append_f32(&tensor.dtype, row, &mut self.values);
+        dtype.widen(row, &mut self.values);
+        let taps = tensor.taps();
         if taps > 1 {
             let channels = self.values.len() / taps;
             let stored = self.values.clone();
@@ -122,29 +126,49 @@ impl Packer {
     }
 }
 
-fn is_stored_as(dtype: &StoredDType, storage: Storage) -> bool {
-    matches!(
-        (dtype, storage),
-        (StoredDType::F32, Storage::F32)
-            | (StoredDType::F16, Storage::F16)
-            | (StoredDType::BF16, Storage::Bf16)
-    )
+/// Rows of blocks `[rows][K]` to `[K][tile]`. A block is a number, but for quantised types.
+fn transpose(rows: &[&[u8]], block_bytes: usize, tile: usize, packed: &mut [u8]) {
+    match block_bytes {
+        1 => transpose_narrow::<1>(rows, tile, packed),
+        2 => transpose_narrow::<2>(rows, tile, packed),
+        4 => transpose_32(rows, tile, packed),
+        _ => {
+            for (r, row) in rows.iter().enumerate() {
+                place(row, 0, block_bytes, (r, tile), packed);
+            }
+        }
+    }
 }
 
-/// Rows of 16-bit numbers `[rows][K]` to `[K][tile]`.
-fn transpose_16(rows: &[&[u8]], tile: usize, packed: &mut [u8]) {
-    let k = rows.first().map_or(0, |row| row.len() / 2);
+/// Puts the blocks of a row, from number `first` on, in column `r` of `[K][tile]`.
+fn place(
+    row: &[u8],
+    first: usize,
+    block_bytes: usize,
+    (r, tile): (usize, usize),
+    packed: &mut [u8],
+) {
+    for (i, block) in row.chunks_exact(block_bytes).enumerate().skip(first) {
+        packed[(i * tile + r) * block_bytes..][..block_bytes].copy_from_slice(block);
+    }
+}
+
+/// Rows of numbers of `BYTES` bytes, 1 or 2, `[rows][K]` to `[K][tile]`.
+fn transpose_narrow<const BYTES: usize>(rows: &[&[u8]], tile: usize, packed: &mut [u8]) {
+    let k = rows.first().map_or(0, |row| row.len() / BYTES);
     let whole = k - k % 4;
     for block in (0..whole).step_by(BLOCK) {
-        let columns = 2 * block..2 * (block + BLOCK).min(whole);
-        let packed = &mut packed[block * tile * 2..];
+        let columns = BYTES * block..BYTES * (block + BLOCK).min(whole);
+        let packed = &mut packed[block * tile * BYTES..];
         for (i, four) in rows.chunks_exact(4).enumerate() {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|row| four[row][columns.clone()].chunks_exact(8));
+            let [a, b, c, d] =
+                [0, 1, 2, 3].map(|row| four[row][columns.clone()].chunks_exact(4 * BYTES));
             let quads = a.zip(b).zip(c.zip(d));
-            for (((a, b), (c, d)), packed) in quads.zip(packed.chunks_mut(4 * tile * 2)) {
-                let columns = transpose_4x4([a, b, c, d].map(word));
-                for (column, packed) in columns.iter().zip(packed.chunks_exact_mut(tile * 2)) {
-                    packed[8 * i..8 * i + 8].copy_from_slice(&column.to_le_bytes());
+            for (((a, b), (c, d)), packed) in quads.zip(packed.chunks_mut(4 * tile * BYTES)) {
+                let columns = transpose_4x4::<BYTES>([a, b, c, d].map(word::<BYTES>));
+                for (column, packed) in columns.iter().zip(packed.chunks_exact_mut(tile * BYTES)) {
+                    let at = 4 * BYTES * i;
+                    packed[at..at + 4 * BYTES].copy_from_slice(&column.to_le_bytes()[..4 * BYTES]);
                 }
             }
         }
@@ -152,31 +176,38 @@ fn transpose_16(rows: &[&[u8]], tile: usize, packed: &mut [u8]) {
     // What is left when neither is a multiple of 4.
     let rest = rows.len() - rows.len() % 4;
     for (r, row) in rows.iter().enumerate() {
-        for i in if r < rest { whole } else { 0 }..k {
-            let at = (i * tile + r) * 2;
-            packed[at..at + 2].copy_from_slice(&row[2 * i..2 * i + 2]);
-        }
+        place(row, if r < rest { whole } else { 0 }, BYTES, (r, tile), packed);
     }
 }
 
-fn word(bytes: &[u8]) -> u64 {
+/// Four numbers of `BYTES` bytes, 1 or 2, as the low bytes of a word. Lengths are constants, or each would be a call.
+fn word<const BYTES: usize>(bytes: &[u8]) -> u64 {
+    if BYTES == 1 {
+        let mut word = [0; 4];
+        word.copy_from_slice(bytes);
+        return u32::from_le_bytes(word).into();
+    }
     let mut word = [0; 8];
     word.copy_from_slice(bytes);
     u64::from_le_bytes(word)
 }
 
-/// Four rows of four 16-bit numbers, as columns. Two rounds of swaps: single numbers, then pairs.
-fn transpose_4x4([a, b, c, d]: [u64; 4]) -> [u64; 4] {
-    const EVEN: u64 = 0x0000_ffff_0000_ffff;
-    const LOW: u64 = 0x0000_0000_ffff_ffff;
+/// Four rows of four numbers of `BYTES` bytes, as columns. Two rounds of swaps: single numbers, then pairs.
+fn transpose_4x4<const BYTES: usize>([a, b, c, d]: [u64; 4]) -> [u64; 4] {
+    let (one, two) = (8 * BYTES, 16 * BYTES);
+    let number = (1 << one) - 1;
+    let even = number | (number << two);
+    let odd = even << one;
+    let low = (1 << two) - 1;
+    let high = low << two;
     // [a0 b0 a2 b2], [a1 b1 a3 b3] and the same of c and d.
-    let (ab_even, ab_odd) = ((a & EVEN) | ((b & EVEN) << 16), ((a >> 16) & EVEN) | (b & !EVEN));
-    let (cd_even, cd_odd) = ((c & EVEN) | ((d & EVEN) << 16), ((c >> 16) & EVEN) | (d & !EVEN));
+    let (ab_even, ab_odd) = ((a & even) | ((b & even) << one), ((a >> one) & even) | (b & odd));
+    let (cd_even, cd_odd) = ((c & even) | ((d & even) << one), ((c >> one) & even) | (d & odd));
     [
-        (ab_even & LOW) | (cd_even << 32),
-        (ab_odd & LOW) | (cd_odd << 32),
-        (ab_even >> 32) | (cd_even & !LOW),
-        (ab_odd >> 32) | (cd_odd & !LOW),
+        (ab_even & low) | (cd_even << two),
+        (ab_odd & low) | (cd_odd << two),
+        (ab_even >> two) | (cd_even & high),
+        (ab_odd >> two) | (cd_odd & high),
     ]
 }
 

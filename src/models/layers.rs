@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::fmt::Display;
 use std::rc::Rc;
 
-use crate::checkpoint::weights::{StoredDType, TensorInfo, WeightPath};
+use crate::checkpoint::dtype::StoredDType;
+use crate::checkpoint::weights::{TensorInfo, WeightPath};
 use crate::ops::{Activation, Conv2d, Epilogue, LinearLayer, Write, linear, linear_into};
 use crate::tensor::{PackedWeight, Resident, ResidentIds, Storage, Tensor};
 
@@ -21,13 +22,20 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// How a matrix of a checkpoint is kept.
-    pub fn storage(self, dtype: &StoredDType) -> Storage {
-        match (dtype, self) {
-            (StoredDType::F16, _) => Storage::F16,
-            (StoredDType::BF16, _) => Storage::Bf16,
-            (_, Precision::F16) => Storage::F16,
-            _ => Storage::F32,
+    /// How the weight of a linear layer is kept on the GPU.
+    pub fn matrix(self, dtype: &StoredDType) -> Storage {
+        self.apply(dtype.known().map_or(Storage::F32, |row| row.matrix))
+    }
+
+    /// How the weight of a 3x3 convolution is kept on the GPU.
+    pub fn convolution(self, dtype: &StoredDType) -> Storage {
+        self.apply(dtype.known().map_or(Storage::F32, |row| row.convolution))
+    }
+
+    fn apply(self, stored: Storage) -> Storage {
+        match (self, stored) {
+            (Precision::F16, Storage::F32) => Storage::F16,
+            _ => stored,
         }
     }
 }
@@ -202,7 +210,10 @@ impl<'m> Loader<'m> {
 
     fn packed_from(&self, tensor: TensorInfo, n: usize, k: usize) -> PackedWeight {
         let context = self.context;
-        let storage = context.precision.storage(&tensor.dtype);
+        let storage = match tensor.taps() {
+            1 => context.precision.matrix(&tensor.dtype),
+            _ => context.precision.convolution(&tensor.dtype),
+        };
         let weight =
             PackedWeight::new(context.ids, &tensor.name, n, k, storage, context.max_binding_bytes);
         let upload = Upload::Packed { weight: weight.clone(), tensor, rows: None };

@@ -8,7 +8,7 @@
 //! gives the stored table too; where it does not, the nearest entries are interpolated.
 
 use super::layers::Loader;
-use crate::checkpoint::weights::{StoredDType, TensorInfo, WeightError, Weights};
+use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
 
 /// Where the table is, and what its formula depends on.
 pub struct PositionTable {
@@ -49,12 +49,9 @@ impl PositionTable {
 
     /// Compares the stored table's diagonal, which has every coordinate of both axes, with the formula.
     pub fn check(&self, weights: &Weights) -> Result<Interpolation, WeightError> {
-        // Half a unit in the last place of numbers up to 1, and what f32 arithmetic of the coordinates adds.
-        let tolerance = match self.tensor.dtype {
-            StoredDType::BF16 => 4e-3,
-            StoredDType::F16 => 6e-4,
-            _ => 1e-4,
-        };
+        // Numbers up to 1 were rounded to what they are stored as, and f32 arithmetic of the coordinates adds to that.
+        let rounding = self.tensor.dtype.known().map_or(0.0, |row| row.rounding);
+        let tolerance = f64::from(rounding) + 1e-4;
         for i in 0..self.side {
             let stored = self.row(weights, i, i)?;
             let formula = self.formula(i as f64, i as f64);

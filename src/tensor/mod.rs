@@ -16,6 +16,7 @@ mod f16_range;
 mod plan;
 mod recording;
 mod resident;
+mod storage;
 
 pub use caps::{AttentionKernel, Caps, Conv2dKernel, MatmulKernel, RowClass, Tuning};
 pub use f16_range::{Blocks, F16Range};
@@ -24,7 +25,8 @@ pub use recording::{
     Access, Binding, BufferRef, Command, Dispatch, PipelineKey, Recorder, Recording, TempId,
     fold_groups,
 };
-pub use resident::{Band, PackedWeight, Resident, ResidentId, ResidentIds, Storage, split_rows};
+pub use resident::{Band, PackedWeight, Resident, ResidentId, ResidentIds, split_rows};
+pub use storage::{Block, Storage};
 
 use std::ops::Range;
 

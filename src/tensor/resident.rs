@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::Storage;
+
 /// Names a piece of GPU memory that outlives a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResidentId(pub u32);
@@ -102,41 +104,12 @@ impl Resident {
     }
 }
 
-/// How a weight's numbers are stored on the GPU. Sums are f32 whatever the storage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Storage {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit IEEE floats, two in a `u32`.
-    F16,
-    /// bfloat16, two in a `u32`.
-    Bf16,
-}
-
-impl Storage {
-    /// Bytes of one number.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Storage::F32 => 4,
-            Storage::F16 | Storage::Bf16 => 2,
-        }
-    }
-
-    /// The accessor file of `shaders/lib` that reads it.
-    pub fn accessor(self) -> &'static str {
-        match self {
-            Storage::F32 => "weight_f32",
-            Storage::F16 => "weight_f16",
-            Storage::Bf16 => "weight_bf16",
-        }
-    }
-}
-
 /// The weight of a linear layer or a convolution, packed for the kernels.
 ///
 /// A weight `[N, K]` (outputs by inputs; a 3x3 convolution has `K = 9 * C`) is stored as
 /// `[ceil(N / tile)][K][tile]`: the `tile` outputs that a workgroup computes lie side by side, so its
-/// lanes read one contiguous run for every `k`. Outputs past `N` are zero.
+/// lanes read one contiguous run for every `k`. Outputs past `N` are zero. Where a storage has blocks of several
+/// numbers, they lie along `K`, and blocks take the place of numbers.
 #[derive(Clone, Debug)]
 pub struct PackedWeight {
     /// Its name in the store.
@@ -168,7 +141,7 @@ impl PackedWeight {
         // 16 lanes of 4 columns, fewer for narrow outputs such as the 3 channels of a picture.
         let tile = 4 * n.div_ceil(4).next_power_of_two().min(16);
         let padded = n.div_ceil(tile) * tile;
-        let shards = split_rows(padded, tile, k as u64 * storage.bytes(), max_binding_bytes);
+        let shards = split_rows(padded, tile, storage.bytes_of(k), max_binding_bytes);
         PackedWeight {
             id: ids.next(),
             label: label.into(),
@@ -182,6 +155,6 @@ impl PackedWeight {
 
     /// Bytes of each shard's buffer.
     pub fn shard_bytes(&self) -> impl Iterator<Item = u64> + '_ {
-        self.shards.iter().map(|shard| (shard.rows * self.k) as u64 * self.storage.bytes())
+        self.shards.iter().map(|shard| shard.rows as u64 * self.storage.bytes_of(self.k))
     }
 }

@@ -17,7 +17,6 @@ pub const ACTIVATIONS: [Activation; 5] = [
     Activation::GeluErf,
 ];
 pub const WRITES: [Write; 3] = [Write::Store, Write::Add, Write::Multiply];
-pub const STORAGES: [Storage; 3] = [Storage::F32, Storage::F16, Storage::Bf16];
 
 /// Records what one op needs; `body` gets a recorder and ids for residents.
 fn record(
@@ -101,7 +100,7 @@ fn matmul_caps(caps: Caps) -> Vec<Caps> {
 fn linears(caps: Caps) -> Vec<(&'static str, Recording)> {
     let mut cases = Vec::new();
     for rows in [1, 17, 33, 1025] {
-        for storage in STORAGES {
+        for storage in Storage::ALL {
             for n in [4, 8, 16, 32, 64] {
                 cases.push((rows, n, storage, Activation::Silu, Write::Add, true, true));
             }
@@ -136,7 +135,7 @@ fn linears(caps: Caps) -> Vec<(&'static str, Recording)> {
 
 fn convolutions(caps: Caps) -> Vec<(&'static str, Recording)> {
     let mut all = Vec::new();
-    for storage in STORAGES {
+    for storage in Storage::ALL {
         for n in [4, 8, 16, 32, 64] {
             for i in 0..8 {
                 let [upsample, add, mut prologue] = [1, 2, 4].map(|bit| i & bit > 0);

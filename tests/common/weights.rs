@@ -3,14 +3,19 @@
 use half::{bf16, f16};
 use ralu::tensor::{PackedWeight, Storage};
 
+/// A number as a storage has it: its bytes, the first of four, and what they stand for.
+fn stored(v: f32, storage: Storage) -> ([u8; 4], f32) {
+    let two = |[a, b]: [u8; 2]| [a, b, 0, 0];
+    match storage {
+        Storage::F32 => (v.to_le_bytes(), v),
+        Storage::F16 => (two(f16::from_f32(v).to_le_bytes()), f16::from_f32(v).to_f32()),
+        Storage::Bf16 => (two(bf16::from_f32(v).to_le_bytes()), bf16::from_f32(v).to_f32()),
+    }
+}
+
 /// What is left of numbers that are stored so.
 pub fn round(values: &[f32], storage: Storage) -> Vec<f32> {
-    let round = |v: f32| match storage {
-        Storage::F32 => v,
-        Storage::F16 => f16::from_f32(v).to_f32(),
-        Storage::Bf16 => bf16::from_f32(v).to_f32(),
-    };
-    values.iter().map(|v| round(*v)).collect()
+    values.iter().map(|v| stored(*v, storage).1).collect()
 }
 
 /// The bytes of each shard of a weight `[N, K]`: `[ceil(N / tile)][K][tile]`, zeros past N.
@@ -23,11 +28,8 @@ pub fn pack(weight: &PackedWeight, values: &[f32]) -> Vec<Vec<u8>> {
                 for column in 0..weight.tile {
                     let n = shard.row0 + tile * weight.tile + column;
                     let v = if n < weight.n { values[n * weight.k + k] } else { 0.0 };
-                    match weight.storage {
-                        Storage::F32 => bytes.extend(v.to_le_bytes()),
-                        Storage::F16 => bytes.extend(f16::from_f32(v).to_le_bytes()),
-                        Storage::Bf16 => bytes.extend(bf16::from_f32(v).to_le_bytes()),
-                    }
+                    let (number, _) = stored(v, weight.storage);
+                    bytes.extend(&number[..weight.storage.block().bytes]);
                 }
             }
         }

@@ -82,8 +82,8 @@ fn opens(model: &Model, dir: &str, stem: &str) {
 fn consistent(weights: &Weights) {
     for info in weights.iter() {
         let n = info.n_bytes();
-        if let Some(size) = info.dtype.bytes() {
-            assert_eq!(info.n_elements().checked_mul(size as u64), Some(n), "{info:?}");
+        if let Some(dtype) = info.dtype.known() {
+            assert_eq!(dtype.block.bytes_of(info.n_elements()), Some(n), "{info:?}");
         }
         for range in [0..n.min(64), n.saturating_sub(64)..n] {
             weights.bytes(info, range).expect("a range of an accepted tensor");

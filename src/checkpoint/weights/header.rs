@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Result, StoredDType, TensorInfo, WeightError};
+use super::{Result, TensorInfo, WeightError};
+use crate::checkpoint::dtype::StoredDType;
 use crate::checkpoint::json::{self, Name};
 use crate::checkpoint::source::Blob;
 use crate::escape::Escaped;
@@ -77,7 +78,7 @@ pub(super) fn parse_header(
         };
         let field = |name: &str| entry.get(name).copied();
         let dtype = match field("dtype").and_then(json::value::<String>) {
-            Some(dtype) if dtype.len() <= MAX_DTYPE_BYTES => StoredDType::parse(&dtype),
+            Some(dtype) if dtype.len() <= MAX_DTYPE_BYTES => StoredDType::named(&dtype),
             Some(dtype) => {
                 let (found, most) = (dtype.len(), MAX_DTYPE_BYTES);
                 return Err(of(&format!(
@@ -113,8 +114,8 @@ pub(super) fn parse_header(
         let Some(n_elements) = shape.iter().try_fold(1u64, |n, dim| n.checked_mul(*dim)) else {
             return Err(of(&format!("its shape {shape:?} overflows")));
         };
-        if let Some(size) = dtype.bytes()
-            && n_elements.checked_mul(size as u64) != Some(end - begin)
+        if let Some(row) = dtype.known()
+            && row.block.bytes_of(n_elements) != Some(end - begin)
         {
             return Err(of(&format!(
                 "shape {shape:?} of {dtype} does not make {} bytes",

@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::{Result, StoredDType, TensorInfo, WeightError, Weights, unsupported};
+use super::{Result, TensorInfo, WeightError, Weights, unsupported};
 
 /// What a model needs of a checkpoint, collected while the model is built.
 pub struct Manifest<'w> {
@@ -145,14 +145,14 @@ impl WeightPath<'_> {
                 .push(WeightError::Missing { name: name.clone(), file: weights.place.clone() });
             return TensorInfo {
                 name: name.into(),
-                dtype: StoredDType::F32,
+                dtype: Default::default(),
                 shape: shape.to_vec(),
                 file: "".into(),
                 range: 0..0,
                 shard: usize::MAX,
             };
         };
-        if info.dtype.bytes().is_none() {
+        if info.dtype.known().is_none() {
             report.problems.push(unsupported(info));
         }
         if info.shape != shape {

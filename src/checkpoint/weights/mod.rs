@@ -3,7 +3,7 @@
 //! - [`Weights`] parses headers only (`header.rs`), so opening a 24 GB checkpoint takes milliseconds.
 //! - [`Manifest`] and its cursor [`WeightPath`] collect what a model asks for. Misses and wrong shapes are noted, not
 //!   thrown, so that model code has no `?` and the user sees everything that is wrong at once.
-//! - [`Weights::read_f32`] and [`first_not_finite`] look at values.
+//! - [`Weights::read_f32`] and [`Weights::check_finite`] look at values.
 //!
 //! The header parser is our own rather than the `safetensors` crate's: offsets stay 64 bits wide in the browser, a
 //! tensor of a type we cannot read does not spoil the file, and duplicated names are found.
@@ -34,15 +34,13 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::Serialize;
-
+use super::dtype::{DTYPES, StoredDType};
 use super::source::{Blob, Source, SourceError};
 use crate::checkpoint::source::unfinished_download;
 use crate::escape::Escaped;
 use header::{MAX_TENSORS, parse_header};
 
 pub use manifest::{Manifest, WeightPath};
-pub use values::{append_f32, first_not_finite};
 
 /// Why weights cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -118,8 +116,8 @@ pub enum WeightError {
     Shape { name: String, expected: Vec<usize>, found: Vec<usize>, file: String },
     /// A tensor has a type that cannot be read.
     #[error(
-        "{}: the tensor {} has type {}, which is not supported; supported: F32, F16, BF16, F64; use a checkpoint in one of these",
-        Escaped(.file), Escaped(.name), Escaped(.dtype)
+        "{}: the tensor {} has type {}, which is not supported; supported: {}; use a checkpoint in one of these",
+        Escaped(.file), Escaped(.name), Escaped(.dtype), DTYPES.each_ref().map(|row| row.name).join(", ")
     )]
     DType { name: String, dtype: String, file: String },
     /// Several of the above.
@@ -168,56 +166,6 @@ type Result<T> = std::result::Result<T, WeightError>;
 // ---------------------------------------------------------------------------------------------------------------------
 // Tensors
 
-/// How a tensor's numbers are stored in the file, little-endian.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-pub enum StoredDType {
-    F32,
-    F16,
-    BF16,
-    F64,
-    /// Something we cannot compute with, by its safetensors name (`F8_E4M3`, `I8`, …).
-    Other(String),
-}
-
-impl StoredDType {
-    fn parse(name: &str) -> Self {
-        match name {
-            "F32" => Self::F32,
-            "F16" => Self::F16,
-            "BF16" => Self::BF16,
-            "F64" => Self::F64,
-            other => Self::Other(other.into()),
-        }
-    }
-
-    /// The safetensors name.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::BF16 => "BF16",
-            Self::F64 => "F64",
-            Self::Other(name) => name,
-        }
-    }
-
-    /// Bytes per number; `None` for types we do not read.
-    pub fn bytes(&self) -> Option<usize> {
-        match self {
-            Self::F64 => Some(8),
-            Self::F32 => Some(4),
-            Self::F16 | Self::BF16 => Some(2),
-            Self::Other(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for StoredDType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 /// Where one tensor lies and what it looks like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
@@ -237,6 +185,14 @@ impl TensorInfo {
     /// Number of elements; the product of the shape.
     pub fn n_elements(&self) -> u64 {
         self.shape.iter().map(|n| *n as u64).product()
+    }
+
+    /// Pixels that the kernel of a convolution `[N, C, height, width]` covers; 1 for other tensors.
+    pub fn taps(&self) -> usize {
+        match self.shape[..] {
+            [_, _, height, width] => height * width,
+            _ => 1,
+        }
     }
 
     /// Bytes in the file.
@@ -471,7 +427,7 @@ fn out_of_range(
     }
 }
 
-fn unsupported(info: &TensorInfo) -> WeightError {
+pub(super) fn unsupported(info: &TensorInfo) -> WeightError {
     WeightError::DType {
         name: info.name.to_string(),
         dtype: info.dtype.name().chars().take(40).collect(),

@@ -143,9 +143,9 @@ impl Op {
 
     /// Bytes of operands and results.
     pub fn bytes(&self, storage: Storage) -> f64 {
-        let weight = storage.bytes() as usize;
+        let weight = |numbers: usize| storage.bytes_of(numbers) as usize;
         let bytes = match *self {
-            Op::Linear { m, n, k } => 4 * (m * k + m * n) + weight * n * k,
+            Op::Linear { m, n, k } => 4 * (m * k + m * n) + weight(n * k),
             Op::Attention { n, heads, head_dim } => 4 * 4 * n * heads * head_dim,
             Op::Norm { n, width } | Op::Activation { n, width } => 4 * 2 * n * width,
             // Two inputs and the result; two velocities, and the latents twice.
@@ -153,7 +153,7 @@ impl Op {
             Op::Euler { n, width } => 4 * 4 * n * width,
             Op::QkNormRope { n, heads, head_dim } => 4 * n * head_dim * (2 * heads + 1),
             Op::Conv { height, width, input, output } => {
-                4 * height * width * (input + output) + weight * 9 * input * output
+                4 * height * width * (input + output) + weight(9 * input * output)
             }
             Op::GroupNorm { height, width, channels, .. } => 4 * 2 * height * width * channels,
         };

@@ -3,9 +3,8 @@
 use std::fmt::Write;
 
 use ralu::checkpoint::source::Source;
-use ralu::checkpoint::weights::{StoredDType, Weights};
 use ralu::gpu::{self, Gpu, Program, SlotPool, block_on};
-use ralu::models::config::{folder, stem};
+use ralu::pipeline::tune::matrix_storage;
 use ralu::pipeline::{RunSchedule, Settings};
 use ralu::tensor::{Recorder, Storage};
 use serde::{Deserialize, Serialize};
@@ -69,17 +68,8 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
     let settings = Settings::resolve(&request, config)?;
     super::effects::warn_of(&[&settings]);
     let schedule = RunSchedule::new(&settings, config)?;
-    let dtype = match &planned.folder {
-        None => StoredDType::BF16,
-        Some(folder) => {
-            let source: &dyn Source = folder;
-            let weights = Weights::open(source, folder::TRANSFORMER, stem::DIFFUSERS)?;
-            let first = weights.iter().find(|info| info.shape.len() == 2);
-            first.map_or(StoredDType::F32, |info| info.dtype.clone())
-        }
-    };
-    let storage = precision.storage(&dtype);
     let source = planned.folder.as_ref().map(|folder| folder as &dyn Source);
+    let storage = matrix_storage(source, precision)?;
     let subject = Subject { config, source, settings: &settings, precision };
     let gpu = tune::open(&args.adapter.choice(), &args.tuning, &subject, quiet)?;
     let runs = args.runs.unwrap_or(RUNS);

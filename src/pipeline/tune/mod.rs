@@ -19,7 +19,7 @@ use web_time::Instant;
 
 use super::{Error, RunSchedule, Settings};
 use crate::checkpoint::source::Source;
-use crate::checkpoint::weights::{StoredDType, Weights};
+use crate::checkpoint::weights::Weights;
 use crate::gpu::{Error as GpuError, Gpu, Profiler};
 use crate::models::config::{ModelConfig, folder, stem};
 use crate::models::layers::Precision;
@@ -80,7 +80,7 @@ pub fn usual_seconds(gpu: &Gpu) -> f64 {
 impl<'g> Tuner<'g> {
     /// Prepares to measure for a model at a picture's size. Measures and compiles nothing yet.
     ///
-    /// `source` says in which type weights are stored; without, bf16, as FLUX.1 is published. After `seconds` whatever
+    /// `source` says in which type weights are stored, see [`matrix_storage`]. After `seconds` whatever
     /// is not decided keeps the usual kernel; only the compilation or run then in hand is brought to its end.
     pub fn new(
         gpu: &'g Gpu,
@@ -91,7 +91,7 @@ impl<'g> Tuner<'g> {
         seconds: f64,
     ) -> Result<Self, Error> {
         let schedule = RunSchedule::new(settings, config)?;
-        let storage = storage(source, precision)?;
+        let storage = matrix_storage(source, precision)?;
         let caps = Caps { tuning: Tuning::default(), ..gpu.caps() };
         let samples = sample::samples(&caps, config, settings, &schedule, storage);
         let shapes = samples.iter().flat_map(|sample| sample.shapes()).collect();
@@ -172,10 +172,19 @@ impl<'g> Tuner<'g> {
     }
 }
 
-/// How the denoiser's matrices are kept on the GPU.
-fn storage(source: Option<&dyn Source>, precision: Precision) -> Result<Storage, Error> {
+/// How most numbers of the denoiser's matrices are kept on the GPU: as `precision` keeps the type that `source` stores
+/// them in, or, without, as bf16, which FLUX.1 is published in.
+pub fn matrix_storage(source: Option<&dyn Source>, precision: Precision) -> Result<Storage, Error> {
     let Some(source) = source else { return Ok(Storage::Bf16) };
     let weights = Weights::open(source, folder::TRANSFORMER, stem::DIFFUSERS)?;
-    let first = weights.iter().find(|info| info.shape.len() == 2);
-    Ok(precision.storage(first.map_or(&StoredDType::F32, |info| &info.dtype)))
+    let mut numbers: Vec<(Storage, u64)> = vec![];
+    for info in weights.iter().filter(|info| info.shape.len() == 2) {
+        let storage = precision.matrix(&info.dtype);
+        match numbers.iter_mut().find(|(seen, _)| *seen == storage) {
+            Some((_, n)) => *n += info.n_elements(),
+            None => numbers.push((storage, info.n_elements())),
+        }
+    }
+    let most = numbers.into_iter().max_by_key(|(_, n)| *n);
+    Ok(most.map_or(Storage::F32, |(storage, _)| storage))
 }

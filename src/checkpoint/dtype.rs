@@ -1,0 +1,182 @@
+//! The table of stored types: what a checkpoint's number type is called, how its bytes become numbers, and how the GPU
+//! keeps it.
+//!
+//! A row is all that is known of a type; everybody else asks it. A new type is a row here and, if it is to stay as small
+//! on the GPU as in the file, a [`Storage`] with its accessor (`tensor/storage.rs`, `shaders/lib`).
+
+use std::fmt;
+
+use half::{bf16, f16};
+
+use crate::tensor::{Block, Storage};
+
+/// The types that are read. Numbers are little-endian.
+pub static DTYPES: [DType; 4] = [
+    DType {
+        name: "F32",
+        block: Block::number(4),
+        matrix: Storage::F32,
+        kept_as_is: true,
+        convolution: Storage::F32,
+        rounding: 1.0 / 16_777_216.0,
+        widen: |bytes, out| out.extend(numbers(bytes).map(f32::from_le_bytes)),
+        first_not_finite: |bytes| {
+            first(bytes, |b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000)
+        },
+    },
+    DType {
+        name: "F16",
+        block: Block::number(2),
+        matrix: Storage::F16,
+        kept_as_is: true,
+        convolution: Storage::F16,
+        rounding: 1.0 / 2048.0,
+        widen: |bytes, out| out.extend(numbers(bytes).map(|b| f16::from_le_bytes(b).to_f32())),
+        first_not_finite: |bytes| first(bytes, |b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
+    },
+    DType {
+        name: "BF16",
+        block: Block::number(2),
+        matrix: Storage::Bf16,
+        kept_as_is: true,
+        convolution: Storage::Bf16,
+        rounding: 1.0 / 256.0,
+        widen: |bytes, out| out.extend(numbers(bytes).map(|b| bf16::from_le_bytes(b).to_f32())),
+        first_not_finite: |bytes| first(bytes, |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
+    },
+    DType {
+        name: "F64",
+        block: Block::number(8),
+        matrix: Storage::F32,
+        kept_as_is: false,
+        convolution: Storage::F32,
+        rounding: 1.0 / 16_777_216.0,
+        widen: |bytes, out| out.extend(numbers(bytes).map(|b| f64::from_le_bytes(b) as f32)),
+        first_not_finite: |bytes| first(bytes, |b| !(f64::from_le_bytes(b) as f32).is_finite()),
+    },
+];
+
+/// A number type of checkpoints that is read: a row of [`DTYPES`].
+pub struct DType {
+    /// As safetensors headers call it.
+    pub name: &'static str,
+    /// How many numbers lie together in the file, in how many bytes.
+    pub block: Block,
+    /// How the weight of a linear layer is kept on the GPU.
+    pub matrix: Storage,
+    /// Whether the blocks of `matrix` are those of the file, byte for byte. Else numbers are converted by way of f32.
+    pub kept_as_is: bool,
+    /// How the weight of a 3x3 convolution is kept on the GPU: there, numbers of a row change places, which those of
+    /// larger blocks cannot. Holds every number of the type.
+    pub convolution: Storage,
+    /// How far off, relative to itself, a number of f32 is at most when it is rounded to this type (where neither
+    /// overflows nor is subnormal); for wider types, when it is rounded to f32.
+    pub rounding: f32,
+    /// Appends whole blocks as f32.
+    widen: fn(&[u8], &mut Vec<f32>),
+    /// Index of the first number that is NaN or infinite.
+    first_not_finite: fn(&[u8]) -> Option<usize>,
+}
+
+impl DType {
+    /// The row of that name.
+    pub fn named(name: &str) -> Option<&'static DType> {
+        DTYPES.iter().find(|row| row.name == name)
+    }
+
+    /// Whether a weight that is kept as `storage` has the file's bytes.
+    pub fn is_kept_as_is(&self, storage: Storage) -> bool {
+        self.kept_as_is && self.matrix == storage
+    }
+
+    /// Appends numbers to `out` as f32. Bytes that do not fill a block are left.
+    pub fn widen(&self, bytes: &[u8], out: &mut Vec<f32>) {
+        (self.widen)(bytes, out);
+    }
+
+    /// Index of the first NaN or infinity among numbers, also of a number too large for f32.
+    ///
+    /// Looks at exponents only where it can, and at many numbers before it looks for a single one, so that compilers can
+    /// take many at a time: it runs over whole checkpoints while they are uploaded.
+    pub fn first_not_finite(&self, bytes: &[u8]) -> Option<usize> {
+        (self.first_not_finite)(bytes)
+    }
+}
+
+impl fmt::Debug for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for DType {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for DType {}
+
+/// What a checkpoint says the type of a tensor is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoredDType {
+    /// A type that is read.
+    Known(&'static DType),
+    /// Another one, by its safetensors name (`I8`, `F4`, …).
+    Other(String),
+}
+
+impl StoredDType {
+    /// The type that a safetensors header calls `name`.
+    pub fn named(name: &str) -> Self {
+        DType::named(name).map_or_else(|| Self::Other(name.into()), Self::Known)
+    }
+
+    /// The safetensors name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Known(row) => row.name,
+            Self::Other(name) => name,
+        }
+    }
+
+    /// The type's row; `None` for types that are not read.
+    pub fn known(&self) -> Option<&'static DType> {
+        match self {
+            Self::Known(row) => Some(row),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+/// F32: what a tensor that is not there counts as.
+impl Default for StoredDType {
+    fn default() -> Self {
+        Self::Known(&DTYPES[0])
+    }
+}
+
+impl fmt::Display for StoredDType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Index of the first number of `N` bytes that is bad.
+fn first<const N: usize>(bytes: &[u8], is_bad: impl Fn([u8; N]) -> bool) -> Option<usize> {
+    const GROUP: usize = 1024;
+    let groups = bytes.chunks(GROUP * N);
+    let has_bad = |group: &[u8]| numbers(group).fold(false, |bad, b| bad | is_bad(b));
+    let at = groups.clone().position(has_bad)?;
+    let within = numbers(&bytes[at * GROUP * N..]).position(is_bad)?;
+    Some(at * GROUP + within)
+}
+
+/// The bytes of each number of `N` bytes.
+fn numbers<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
+    bytes.chunks_exact(N).map(|chunk| {
+        let mut out = [0; N];
+        out.copy_from_slice(chunk);
+        out
+    })
+}
