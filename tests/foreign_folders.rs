@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use ralu::checkpoint::source::{Folder, Memory, Source};
 use ralu::checkpoint::weights::Weights;
 use ralu::pipeline::check_model;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Value, json};
 
 fn fixture() -> PathBuf {
@@ -263,7 +265,7 @@ fn quantised_weights() {
         format!(r#""{name}":{{"dtype":"{dtype}","shape":[{bytes}],"data_offsets":[0,{bytes}]}}"#)
     };
     for (tensors, what) in [
-        (tensor("decoder.conv_in.weight", "F8_E4M3", 8), "F8_E4M3"),
+        (tensor("decoder.conv_in.weight", "F8_E5M2", 8), "F8_E5M2"),
         (tensor("decoder.conv_in.weight", "U8", 8), "U8"),
         (tensor("decoder.conv_in.weight.absmax", "U8", 8), "absmax"),
         (tensor("decoder.conv_in.SCB", "U8", 8), "SCB"),
@@ -271,6 +273,16 @@ fn quantised_weights() {
         let model = Model::new();
         model.write(VAE, header(&tensors));
         model.says(&[VAE, "quantised", what, "16 or 32 bits"]);
+    }
+    // All tensors are there, in types that are read, and mean something else.
+    let bytes = fs::read(fixture().join(VAE)).unwrap();
+    let complete = SafeTensors::deserialize(&bytes).unwrap();
+    for extra in ["decoder.conv_in.weight_scale", "decoder.conv_in.scale_weight", "scaled_fp8"] {
+        let model = Model::new();
+        let scale = TensorView::new(Dtype::F32, vec![], &[0; 4]).unwrap();
+        let tensors = complete.tensors().into_iter().chain([(extra.to_owned(), scale)]);
+        model.write(VAE, serialize(tensors, None).unwrap());
+        model.says(&[VAE, "quantised", "scales", extra, "16 or 32 bits"]);
     }
     let model = Model::new();
     fs::remove_file(model.path(VAE)).unwrap();

@@ -55,9 +55,8 @@ impl<'w> Manifest<'w> {
     pub fn finish(&self, ignored: &[&str]) -> Result<Vec<String>> {
         let mut report = self.report.borrow_mut();
         let mut problems = std::mem::take(&mut report.problems);
-        if let Some((info, sign)) =
-            (!problems.is_empty()).then(|| quantised(self.weights)).flatten()
-        {
+        let packed = || (!problems.is_empty()).then(|| quantised(self.weights)).flatten();
+        if let Some((info, sign)) = scaled(self.weights).or_else(packed) {
             return Err(WeightError::Quantised { file: info.file.to_string(), sign });
         }
         match problems.len() {
@@ -186,29 +185,42 @@ impl WeightPath<'_> {
 }
 
 /// What shows that weights are packed into fewer bits: a tensor that only packed weights have, or a weight's type.
-/// bitsandbytes, GPTQ, AWQ, compressed-tensors and scaled 8-bit floats have these.
+/// bitsandbytes, GPTQ, AWQ and compressed-tensors have these.
 fn quantised(weights: &Weights) -> Option<(&TensorInfo, String)> {
-    const NAMES: [&str; 9] = [
-        ".absmax",
-        ".quant_map",
-        ".SCB",
-        ".qweight",
-        ".qzeros",
-        ".weight_packed",
-        ".weight_scale",
-        ".scale_weight",
-        ".scb",
-    ];
+    const NAMES: [&str; 7] =
+        [".absmax", ".quant_map", ".SCB", ".qweight", ".qzeros", ".weight_packed", ".scb"];
     const TYPES: [&str; 7] = ["F8", "F6", "F4", "I8", "U8", "I4", "U4"];
     weights.iter().find_map(|info| {
         let (name, dtype) = (info.name.as_ref(), info.dtype.name());
         let shown: String = name.chars().take(200).collect();
         let packed = NAMES.iter().any(|end| name.ends_with(end)) || name.contains(".quant_state.");
-        let few_bits = name.ends_with("weight") && TYPES.iter().any(|t| dtype.starts_with(t));
+        let few_bits = name.ends_with("weight")
+            && info.dtype.known().is_none()
+            && TYPES.iter().any(|t| dtype.starts_with(t));
         match (packed, few_bits) {
             (_, true) => Some((info, format!("the tensor {shown} has type {dtype}"))),
             (true, _) => Some((info, format!("the tensor {shown} is there"))),
             _ => None,
         }
     })
+}
+
+/// What shows that numbers are to be multiplied with scales that stand in other tensors: without them, all tensors are
+/// there and have types that are read, and the picture is wrong.
+fn scaled(weights: &Weights) -> Option<(&TensorInfo, String)> {
+    const NAMES: [&str; 7] = [
+        "weight_scale",
+        "weight_scale_2",
+        "weight_scale_inv",
+        "scale_weight",
+        "pre_quant_scale",
+        "scaled_fp8",
+        "comfy_quant",
+    ];
+    let info = weights.iter().find(|info| {
+        let last = info.name.rsplit('.').next().unwrap_or_default();
+        NAMES.contains(&last)
+    })?;
+    let shown: String = info.name.chars().take(200).collect();
+    Some((info, format!("in few bits with scales: the tensor {shown} is there")))
 }
