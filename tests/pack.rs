@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use half::{bf16, f16};
-use ralu::checkpoint::dtype::DTYPES;
+use ralu::checkpoint::dtype::{DTYPES, DType};
 use ralu::checkpoint::pack::Packer;
 use ralu::checkpoint::source::Memory;
 use ralu::checkpoint::weights::{Manifest, Weights};
 use ralu::models::layers::{LoadContext, Loader, Precision, Upload};
 use ralu::tensor::{ResidentIds, Storage};
+use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
-use common::{Random, pack};
+use common::{Random, f8_e4m3, f8_e4m3_number, pack};
 
 /// How a checkpoint stores its numbers.
 #[derive(Clone, Copy)]
@@ -34,7 +35,7 @@ impl fmt::Debug for Stored {
 const F32: Stored =
     Stored { dtype: Dtype::F32, bytes: |v| v.to_le_bytes().into(), largest: f32::MAX };
 
-const STORED: [Stored; 4] = [
+const STORED: [Stored; 5] = [
     F32,
     Stored {
         dtype: Dtype::F16,
@@ -47,6 +48,7 @@ const STORED: [Stored; 4] = [
         largest: 3.3895314e38,
     },
     Stored { dtype: Dtype::F64, bytes: |v| f64::from(v).to_le_bytes().into(), largest: f32::MAX },
+    Stored { dtype: Dtype::F8_E4M3, bytes: |v| vec![f8_e4m3(v)], largest: 448.0 },
 ];
 
 #[test]
@@ -203,5 +205,35 @@ fn numbers_that_are_not_finite_are_found() {
                 assert!(message.contains(&format!("element {at}")), "{message}");
             }
         }
+    }
+}
+
+/// Of all 256 codes, against known answers: bit for bit, and the even one of two numbers that are as near.
+#[test]
+fn f8_codes_are_their_numbers() {
+    let file = include_bytes!("fixtures/formats/f8_e4m3.safetensors");
+    let known = SafeTensors::deserialize(file).unwrap();
+    let codes = known.tensor("F8_E4M3.raw").unwrap().data();
+    assert!(codes.iter().copied().eq(0..=255));
+    let numbers = known.tensor("F8_E4M3.f32").unwrap().data().chunks_exact(4);
+    let numbers: Vec<f32> = numbers.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let dtype = DType::named("F8_E4M3").unwrap();
+    let mut widened = Vec::new();
+    dtype.widen(codes, &mut widened);
+    let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+    for (code, number) in (0..=255).zip(&numbers) {
+        assert!(same(widened[code as usize], *number), "{code:#x}: {}", widened[code as usize]);
+        assert!(same(f8_e4m3_number(code), *number), "{code:#x}: {}", f8_e4m3_number(code));
+        if !number.is_nan() {
+            assert_eq!(f8_e4m3(*number), code, "{number}");
+            assert_eq!(dtype.first_not_finite(&[code]), None, "{code:#x}");
+        } else {
+            assert_eq!(dtype.first_not_finite(&[0, code]), Some(1), "{code:#x}");
+        }
+    }
+    for (code, pair) in (0..).zip(numbers[..127].windows(2)) {
+        let middle = (pair[0] + pair[1]) / 2.0;
+        let even = code + code % 2;
+        assert_eq!((f8_e4m3(middle), f8_e4m3(-middle)), (even, even | 0x80), "{middle}");
     }
 }

@@ -11,7 +11,7 @@ use half::{bf16, f16};
 use crate::tensor::{Block, Storage};
 
 /// The types that are read. Numbers are little-endian.
-pub static DTYPES: [DType; 4] = [
+pub static DTYPES: [DType; 5] = [
     DType {
         name: "F32",
         block: Block::number(4),
@@ -53,6 +53,17 @@ pub static DTYPES: [DType; 4] = [
         rounding: 1.0 / 16_777_216.0,
         widen: |bytes, out| out.extend(numbers(bytes).map(|b| f64::from_le_bytes(b) as f32)),
         first_not_finite: |bytes| first(bytes, |b| !(f64::from_le_bytes(b) as f32).is_finite()),
+    },
+    // e4m3fn: no infinities, one NaN of each sign.
+    DType {
+        name: "F8_E4M3",
+        block: Block::number(1),
+        matrix: Storage::F8E4M3,
+        kept_as_is: true,
+        convolution: Storage::F16,
+        rounding: 1.0 / 16.0,
+        widen: |bytes, out| out.extend(bytes.iter().map(|b| f8_e4m3(*b))),
+        first_not_finite: |bytes| first(bytes, |[b]: [u8; 1]| b & 0x7f == 0x7f),
     },
 ];
 
@@ -160,6 +171,20 @@ impl fmt::Display for StoredDType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// The number of an e4m3fn code: sign, four bits of exponent (bias 7), three of mantissa.
+/// <https://arxiv.org/abs/2209.05433>
+fn f8_e4m3(code: u8) -> f32 {
+    let magnitude = code & 0x7f;
+    let value = match magnitude {
+        0x7f => f32::NAN,
+        // Multiples of 2^-9.
+        0..8 => f32::from(magnitude) / 512.0,
+        // The bits of an f32, whose exponent has bias 127.
+        _ => f32::from_bits((u32::from(magnitude) << 20) + (120 << 23)),
+    };
+    if code & 0x80 == 0 { value } else { -value }
 }
 
 /// Index of the first number of `N` bytes that is bad.

@@ -121,6 +121,15 @@ impl Packer {
                 let halves = self.values.iter().map(|v| bf16::from_f32(*v));
                 self.converted.extend(halves.flat_map(|v| v.to_le_bytes()));
             }
+            // Only what is stored so is kept so.
+            Storage::F8E4M3 => {
+                return Err(WeightError::NotNarrowed {
+                    name: tensor.name.to_string(),
+                    dtype: dtype.name,
+                    storage,
+                    file: tensor.file.to_string(),
+                });
+            }
         }
         Ok(())
     }

@@ -51,6 +51,7 @@ pub const LIBRARY_FILES: &[(&str, &str)] = &[
     ("place", include_str!("../../shaders/lib/place.wgsl")),
     ("weight_bf16", include_str!("../../shaders/lib/weight_bf16.wgsl")),
     ("weight_f16", include_str!("../../shaders/lib/weight_f16.wgsl")),
+    ("weight_f8_e4m3", include_str!("../../shaders/lib/weight_f8_e4m3.wgsl")),
     ("weight_f32", include_str!("../../shaders/lib/weight_f32.wgsl")),
 ];
 

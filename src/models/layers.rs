@@ -15,7 +15,7 @@ pub enum Precision {
     /// As they are stored in the checkpoint.
     #[default]
     Auto,
-    /// As they are stored, and never narrower than they are: 16-bit weights widen exactly as they are read.
+    /// As they are stored, and never narrower than they are: 8-bit and 16-bit weights widen exactly as they are read.
     F32,
     /// 32-bit weights are rounded to f16: half the memory.
     F16,

@@ -34,11 +34,13 @@ pub enum Storage {
     F16,
     /// bfloat16, two in a `u32`.
     Bf16,
+    /// 8-bit floats e4m3fn, four in a `u32`.
+    F8E4M3,
 }
 
 impl Storage {
     /// Every storage.
-    pub const ALL: [Storage; 3] = [Storage::F32, Storage::F16, Storage::Bf16];
+    pub const ALL: [Storage; 4] = [Storage::F32, Storage::F16, Storage::Bf16, Storage::F8E4M3];
 
     /// Its block, and the accessor file of `shaders/lib`.
     const fn row(self) -> (Block, &'static str) {
@@ -46,6 +48,7 @@ impl Storage {
             Storage::F32 => (Block::number(4), "weight_f32"),
             Storage::F16 => (Block::number(2), "weight_f16"),
             Storage::Bf16 => (Block::number(2), "weight_bf16"),
+            Storage::F8E4M3 => (Block::number(1), "weight_f8_e4m3"),
         }
     }
 

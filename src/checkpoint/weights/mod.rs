@@ -38,6 +38,7 @@ use super::dtype::{DTYPES, StoredDType};
 use super::source::{Blob, Source, SourceError};
 use crate::checkpoint::source::unfinished_download;
 use crate::escape::Escaped;
+use crate::tensor::Storage;
 use header::{MAX_TENSORS, parse_header};
 
 pub use manifest::{Manifest, WeightPath};
@@ -135,6 +136,12 @@ pub enum WeightError {
         Escaped(.file), Escaped(.name)
     )]
     BeyondF16 { name: String, value: f32, file: String },
+    /// A weight is to be kept in a type that nothing is rounded to.
+    #[error(
+        "{}: the tensor {} has type {dtype} and cannot be kept as {storage:?}; keep the weights as they are stored",
+        Escaped(.file), Escaped(.name)
+    )]
+    NotNarrowed { name: String, dtype: &'static str, storage: Storage, file: String },
     /// Elements outside a tensor were asked for.
     #[error(
         "{}: the tensor {} has {len} {unit}; {start}..{end} were asked for",

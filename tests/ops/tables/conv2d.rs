@@ -45,6 +45,8 @@ const CONV_CASES: &[ConvCase] = &[
     ConvCase { c: 68, n: 12, ..CONV },
     ConvCase { storage: Storage::F32, ..CONV },
     ConvCase { storage: Storage::Bf16, ..CONV },
+    ConvCase { storage: Storage::F8E4M3, ..CONV },
+    ConvCase { storage: Storage::F8E4M3, height: 5, width: 9, c: 68, n: 64, ..CONV },
     ConvCase { add: true, ..CONV },
     ConvCase { upsample: true, ..CONV },
     ConvCase { upsample: true, height: 1, width: 1, ..CONV },

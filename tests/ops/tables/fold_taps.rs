@@ -20,6 +20,7 @@ const FOLD_CASES: &[FoldCase] = &[
     FoldCase { c: 8, n: 32, phase: 2, storage: Storage::F32 },
     FoldCase { c: 8, n: 68, phase: 3, storage: Storage::F16 },
     FoldCase { c: 68, n: 192, phase: 2, storage: Storage::Bf16 },
+    FoldCase { c: 8, n: 68, phase: 1, storage: Storage::F8E4M3 },
 ];
 
 pub async fn fold_taps() {

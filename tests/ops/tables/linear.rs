@@ -1,7 +1,9 @@
 //! Linear layers: `matvec` and the kernels of `matmul`.
 
 use super::{activation_tolerance, check_all, largest, variants};
-use crate::common::{Bands, EPSILON, Frame, Lab, Random, Tolerance, assert_close, round};
+use crate::common::{
+    Bands, EPSILON, Frame, Lab, Random, Tolerance, assert_close, f8_e4m3_number, round,
+};
 use ralu::ops::{self, Activation, Epilogue, LinearLayer, Write, reference};
 use ralu::tensor::{Command, MatmulKernel, Recording, Storage};
 
@@ -75,6 +77,10 @@ const LINEAR_CASES: &[LinearCase] = &[
     LinearCase { storage: Storage::Bf16, ..LINEAR },
     LinearCase { storage: Storage::F32, m: 2, n: 68, ..LINEAR },
     LinearCase { storage: Storage::Bf16, m: 2, n: 68, ..LINEAR },
+    LinearCase { storage: Storage::F8E4M3, ..LINEAR },
+    LinearCase { storage: Storage::F8E4M3, m: 2, n: 68, ..LINEAR },
+    LinearCase { storage: Storage::F8E4M3, m: 50, k: 36, n: 70, ..LINEAR },
+    LinearCase { storage: Storage::F8E4M3, m: 1155, k: 28, n: 84, ..LINEAR },
     // Epilogues, for both kernels.
     LinearCase { bias: false, ..LINEAR },
     LinearCase { activation: Activation::Silu, ..LINEAR },
@@ -279,5 +285,37 @@ async fn check_poison(lab: &Lab, variant: &str, m: usize, poison: f32) {
         let range = other * n..(other + 1) * n;
         let label = format!("row {other} of {m}, with {poison} in row {row} and {variant}");
         assert_close(&label, [1, n], &y[range.clone()], &expected[range], tolerance);
+    }
+}
+
+/// Every code of f8 e4m3fn that is a number, exactly: rows of the unit matrix pick single weights.
+pub async fn every_f8_code_is_its_number() {
+    let codes = (0..=255u8).filter(|code| code & 0x7f != 0x7f);
+    let mut numbers: Vec<f32> = codes.map(f8_e4m3_number).collect();
+    numbers.resize(256, 0.0);
+    let mut lab = Lab::new().await;
+    let base = lab.caps();
+    for variant in variants::<LinearCase>(&base) {
+        lab = lab.with_caps(|caps| {
+            *caps = base;
+            (variant.change)(caps);
+        });
+        // One tile of 64 outputs, and sixteen rows.
+        for (n, k) in [(64, 4), (16, 16)] {
+            let unit: Vec<f32> =
+                (0..k * k).map(|i| if i % (k + 1) == 0 { 1.0 } else { 0.0 }).collect();
+            let xs = lab.view("x", [k, k], &unit, Frame::NONE, Bands::AsNeeded).await;
+            let ys = lab.view("y", [k, n], &vec![0.0; k * n], Frame::NONE, Bands::AsNeeded).await;
+            let weight = lab.weight("weight", &numbers, n, k, Storage::F8E4M3).await;
+            let layer = LinearLayer { weight, bias: None };
+            lab.run(|r, _| ops::linear_into("y", xs.on(r), &layer, ys.on(r), Epilogue::default()))
+                .await;
+            let y = lab.read_view(&ys).await;
+            for (i, number) in numbers.iter().enumerate() {
+                let found = y[i % k * n + i / k];
+                assert_eq!(found, *number, "number {i} of [{n}, {k}] with {}", variant.name);
+            }
+            lab.clear();
+        }
     }
 }

@@ -25,6 +25,7 @@ macro_rules! every_test {
         $each! {
             linear::linear,
             linear::linear_keeps_poison_in_its_row,
+            linear::every_f8_code_is_its_number,
             attention::attention,
             attention::attention_masked,
             attention::attention_grouped,
