@@ -39,6 +39,7 @@
 //! The library never blocks, prints, or reads the environment. It has one thread, which polls the device while a future
 //! waits for it under an executor that does not.
 
+pub mod advice;
 pub mod checkpoint;
 pub mod escape;
 pub mod gpu;

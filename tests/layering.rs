@@ -19,6 +19,7 @@ struct Layer {
 }
 
 const EVERYTHING: &[&str] = &[
+    "advice",
     "checkpoint",
     "escape",
     "tensor",
@@ -34,7 +35,11 @@ const EVERYTHING: &[&str] = &[
 const LAYERS: &[Layer] = &[
     Layer { name: "tensor", may_use: &[], crates: &["serde", "strum"] },
     Layer { name: "ops", may_use: &["tensor"], crates: &[] },
-    Layer { name: "checkpoint", may_use: &["escape", "tensor"], crates: &["serde", "serde_json"] },
+    Layer {
+        name: "checkpoint",
+        may_use: &["advice", "escape", "tensor"],
+        crates: &["serde", "serde_json"],
+    },
     Layer {
         name: "text",
         may_use: &["checkpoint", "escape", "turns"],
@@ -47,10 +52,11 @@ const LAYERS: &[Layer] = &[
         crates: &["serde", "serde_json"],
     },
     Layer { name: "sampling", may_use: &[], crates: &[] },
-    Layer { name: "gpu", may_use: &["tensor", "turns"], crates: &["wgpu", "web_time"] },
+    Layer { name: "gpu", may_use: &["advice", "tensor", "turns"], crates: &["wgpu", "web_time"] },
     Layer {
         name: "pipeline",
         may_use: &[
+            "advice",
             "checkpoint",
             "escape",
             "tensor",
@@ -76,6 +82,8 @@ const LAYERS: &[Layer] = &[
     // Faces see the library from outside; what they need of it is decided by `pub`.
     Layer { name: "cli", may_use: EVERYTHING, crates: FACE_CRATES },
     Layer { name: "main.rs", may_use: &["cli"], crates: FACE_CRATES },
+    // What may help against an error: anyone's.
+    Layer { name: "advice.rs", may_use: &[], crates: &[] },
     // Text from outside, made safe to show: anyone's.
     Layer { name: "escape.rs", may_use: &[], crates: &[] },
     // When the library lets go of its thread.
@@ -89,7 +97,7 @@ const LAYERS: &[Layer] = &[
 
 /// Of the library, what a face may reach for.
 const FACE_MAY_USE: &[&str] =
-    &["checkpoint", "escape", "pipeline", "gpu", "models", "sampling", "text"];
+    &["advice", "checkpoint", "escape", "pipeline", "gpu", "models", "sampling", "text"];
 const FACES: &[&str] = &["cli", "main.rs"];
 
 /// Crates that are no layer's own.
@@ -300,6 +308,30 @@ fn nothing_forbidden_stands_in_a_source() {
     }
 }
 
+/// Options and commands are words of one face: the library gives [`Advice`](ralu::advice::Advice).
+#[test]
+fn the_library_speaks_no_command_line() {
+    for source in sources().iter().filter(|source| !FACES.contains(&source.layer().name)) {
+        for (i, line) in source.code.lines().enumerate() {
+            let said = speaks_command_line(line);
+            assert!(!said, "{}:{}: a word of the command line: {line}", source.path, i + 1);
+        }
+    }
+}
+
+/// Whether a line has an option, `--name`, or a command in backticks, `` `ralu name` ``.
+fn speaks_command_line(line: &str) -> bool {
+    let word_after = |text: &str| {
+        line.match_indices(text).any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            let after = line[at + text.len()..].chars().next();
+            before.is_none_or(|c| !c.is_alphanumeric() && c != '-')
+                && after.is_some_and(|c| c.is_ascii_lowercase())
+        })
+    };
+    word_after("--") || word_after("`ralu ")
+}
+
 #[test]
 fn every_folder_and_file_of_the_rules_is_known() {
     let names: BTreeSet<&str> = LAYERS.iter().map(|layer| layer.name).collect();
@@ -330,6 +362,9 @@ fn rules_see_what_they_should() {
     assert!(!source("use serde_json::Value;").names_crate("serde"));
     assert!(!source("use crate::image::Picture;").names_crate("image"));
     assert!(!source("// wgpu::Device").names_crate("wgpu"));
+    assert!(speaks_command_line(r#""make it smaller (--width, --height)""#));
+    assert!(speaks_command_line(r#""`ralu devices` lists them""#));
+    assert!(!speaks_command_line(r#""a picture that ralu made; 3 -- or 4 - -1""#));
 }
 
 // ---- reading ---------------------------------------------------------------------------------

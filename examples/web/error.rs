@@ -1,5 +1,6 @@
 //! Errors as JavaScript has them: an `Error` with a `code` that programs can ask for.
 
+use ralu::advice::Advice;
 use ralu::checkpoint::source::SourceError;
 use ralu::checkpoint::weights::WeightError;
 use ralu::escape::escape;
@@ -23,32 +24,15 @@ pub fn shown(message: &str) -> String {
     lines.join("\n")
 }
 
+/// What happened. What to do is added by `package/ralu.js`, by the code; here where a code does not say it.
 pub fn from_error(error: &Error) -> JsValue {
-    js_error(code(error), &message(error))
-}
-
-/// What happened. What to do is added by `package/ralu.js`: the library's advice is for people with a terminal.
-pub fn message(error: &Error) -> String {
-    match error {
-        Error::Gpu(error) => gpu_message(error),
-        _ => error.to_string(),
-    }
-}
-
-fn gpu_message(error: &gpu::Error) -> String {
-    match error {
-        gpu::Error::OutOfMemory { what, allocated } => {
-            format!("no room for {what}, with {allocated} already held")
-        }
-        gpu::Error::Lost { reason } => reason.clone(),
-        gpu::Error::Limit { what, need, have, .. } => {
-            format!("{what}: needs {need}, this adapter offers {have}")
-        }
-        gpu::Error::Unusable { adapter, reason } | gpu::Error::Open { adapter, reason } => {
-            format!("{adapter}: {reason}")
+    let message = match error.advice() {
+        Some(Advice::WeightsAsStored) => {
+            format!("{error}; load the model without precision: 'f16'")
         }
         _ => error.to_string(),
-    }
+    };
+    js_error(code(error), &message)
 }
 
 fn gpu_code(error: &gpu::Error) -> &'static str {

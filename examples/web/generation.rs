@@ -52,8 +52,7 @@ impl Generation {
                 drop(run);
                 drop(pipeline);
                 let message = format!(
-                    "The browser lost the GPU ({}). It is opened again, to go on {}.",
-                    error::message(&lost),
+                    "The browser lost the GPU ({lost}). It is opened again, to go on {}.",
                     recovery.place()
                 );
                 told.borrow_mut().push_back(Event::Warning(message));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ralu::advice::Advice;
 use ralu::checkpoint::{source::SourceError, weights::WeightError};
 use ralu::escape::escape;
 use ralu::models::config::ConfigError;
@@ -68,27 +69,64 @@ impl Error {
     }
 }
 
-/// Messages that may have several lines, each made with care.
-fn as_it_is(message: &str) -> &str {
-    message
+/// What to do, on a command line.
+fn worded(advice: Advice) -> &'static str {
+    match advice {
+        Advice::InstallDriver => {
+            "Install a Vulkan driver for your GPU; without a GPU, Mesa's software driver does: `apt-get install \
+             mesa-vulkan-drivers libvulkan1` on Debian and Ubuntu, `dnf install mesa-vulkan-drivers` on Fedora. `ralu \
+             devices` lists what is found"
+        }
+        Advice::FoundAdapter => "`ralu devices` lists them with their numbers",
+        Advice::OtherAdapter => "Another adapter may work: `ralu devices` lists them",
+        Advice::SmallerPicture => {
+            "Make the picture smaller (--width, --height) or use another adapter"
+        }
+        Advice::LessMemory => {
+            "Make the picture smaller (--width, --height), store the weights in 16 bits (--precision f16), or use an \
+             adapter with more memory"
+        }
+        Advice::TryAgain => {
+            "A driver update, a sleep, or a driver's time-out causes this; if it comes back, choose a smaller picture or \
+             another adapter (`ralu devices`)"
+        }
+        Advice::Report => "This is a bug; please report it with the output of `ralu devices`",
+        Advice::NewerDriver => {
+            "A newer driver may; please report it with the output of `ralu devices`"
+        }
+        Advice::NoProfiling => {
+            "Leave profiling out, or use an adapter that has `timestamp-query` among its features (`ralu devices --json`)"
+        }
+        Advice::WeightsAsStored => "Keep the weights as they are stored (--precision auto)",
+        Advice::WiderWeights => {
+            "Try --precision f32, another adapter (`ralu devices`), or fetch the model again"
+        }
+        // Advice of a newer library, which this face has no words for yet.
+        _ => "",
+    }
+}
+
+/// What happened, and what to do if anything is known to help.
+fn with_advice(error: impl fmt::Display, advice: Option<Advice>) -> String {
+    match advice.map(worded) {
+        None | Some("") => error.to_string(),
+        Some(advice) => format!("{error}. {advice}"),
+    }
 }
 
 macro_rules! failures {
-    ($shown:ident: $($kind:ty),*) => {
+    ($shown:expr => $($kind:ty),*) => {
         $(impl From<$kind> for Error {
             fn from(error: $kind) -> Self {
-                Error::failed($shown(&error.to_string()))
+                let shown: fn(&$kind) -> String = $shown;
+                Error::Failed(shown(&error))
             }
         })*
     };
 }
 
-failures!(
-    as_it_is: pipeline::Error,
-    pipeline::png_file::PngError,
-    gpu::Error,
-    sampling::Error,
-    WeightError
-);
+// These may have several lines, each made with care.
+failures!(|error| with_advice(error, error.advice()) => pipeline::Error, gpu::Error, WeightError);
+failures!(|error| error.to_string() => pipeline::png_file::PngError, sampling::Error);
 // Of one line, whatever names and texts of files are in them.
-failures!(escape: SourceError, ConfigError, serde_json::Error);
+failures!(|error| escape(&error.to_string()).into_owned() => SourceError, ConfigError, serde_json::Error);

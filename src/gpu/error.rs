@@ -1,23 +1,19 @@
 //! Everything that can go wrong between the library and a graphics adapter.
 
-/// An error of the device or of the choice of a device. Each says what was found and what to do.
+use crate::advice::Advice;
+
+/// An error of the device or of the choice of a device. Each says what was found; [`Error::advice`] has what may help.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No adapter at all.
-    #[error(
-        "no graphics adapter was found (looked for {backends}). Install a Vulkan driver for your GPU; \
-         without a GPU, Mesa's software driver does: `apt-get install mesa-vulkan-drivers libvulkan1` on \
-         Debian and Ubuntu, `dnf install mesa-vulkan-drivers` on Fedora. `ralu devices` lists what is found"
-    )]
+    #[error("no graphics adapter was found (looked for {backends})")]
     NoAdapter {
         /// The backends that were searched.
         backends: String,
     },
     /// Adapters exist, but not the one asked for.
-    #[error(
-        "no adapter matches {wanted:?}. Found: {found}. `ralu devices` lists them with their numbers"
-    )]
+    #[error("no adapter matches {wanted:?}. Found: {found}")]
     NoSuchAdapter {
         /// What was asked for.
         wanted: String,
@@ -25,7 +21,7 @@ pub enum Error {
         found: String,
     },
     /// The adapter lacks something without which nothing works.
-    #[error("{adapter} cannot be used: {reason}. Choose another one: `ralu devices` lists them")]
+    #[error("{adapter} cannot be used: {reason}")]
     Unusable {
         /// Its name.
         adapter: String,
@@ -33,9 +29,7 @@ pub enum Error {
         reason: String,
     },
     /// The driver refused to open the device.
-    #[error(
-        "{adapter} could not be opened: {reason}. Another adapter may work: `ralu devices` lists them"
-    )]
+    #[error("{adapter} could not be opened: {reason}")]
     Open {
         /// Its name.
         adapter: String,
@@ -43,7 +37,7 @@ pub enum Error {
         reason: String,
     },
     /// A limit of the adapter is too small for what was asked.
-    #[error("{what}: needs {need}, this adapter offers {have}. {advice}")]
+    #[error("{what}: needs {need}, this adapter offers {have}")]
     Limit {
         /// What did not fit.
         what: String,
@@ -51,14 +45,9 @@ pub enum Error {
         need: String,
         /// How much there is.
         have: String,
-        /// What to change.
-        advice: &'static str,
     },
     /// The adapter's memory is full.
-    #[error(
-        "out of GPU memory at {what}, with {allocated} already held. Make the picture smaller \
-         (--width, --height), store the weights in 16 bits (--precision f16), or use an adapter with more memory"
-    )]
+    #[error("out of GPU memory at {what}, with {allocated} already held")]
     OutOfMemory {
         /// What was being allocated or run.
         what: String,
@@ -66,18 +55,13 @@ pub enum Error {
         allocated: String,
     },
     /// The device went away.
-    #[error(
-        "the GPU was lost: {reason}. A driver update, a sleep, or a driver's time-out causes this; if it comes back, \
-         choose a smaller picture or another adapter (`ralu devices`)"
-    )]
+    #[error("the GPU was lost: {reason}")]
     Lost {
         /// The driver's words.
         reason: String,
     },
     /// The driver rejected something we did: a bug of ours or of the driver.
-    #[error(
-        "the GPU rejected {what}: {message}. This is a bug; please report it with the output of `ralu devices`"
-    )]
+    #[error("the GPU rejected {what}: {message}")]
     Rejected {
         /// Which kernel or command.
         what: String,
@@ -85,10 +69,7 @@ pub enum Error {
         message: String,
     },
     /// The driver cannot compile a kernel.
-    #[error(
-        "this driver cannot compile {what}: {message}. A newer driver may; please report it with the output of \
-         `ralu devices`"
-    )]
+    #[error("this driver cannot compile {what}: {message}")]
     Kernel {
         /// The stem of its file in `shaders/`.
         shader: &'static str,
@@ -98,10 +79,7 @@ pub enum Error {
         message: String,
     },
     /// Kernels cannot be timed.
-    #[error(
-        "{adapter} cannot time kernels: its device has no timestamp queries. Leave profiling out, or use an adapter \
-         that has `timestamp-query` among its features (`ralu devices --json`)"
-    )]
+    #[error("{adapter} cannot time kernels: its device has no timestamp queries")]
     NoTimestamps {
         /// The adapter's name.
         adapter: String,
@@ -114,6 +92,24 @@ pub enum Error {
         /// The driver's words.
         message: String,
     },
+}
+
+impl Error {
+    /// What may help, if anything is known to.
+    pub fn advice(&self) -> Option<Advice> {
+        match self {
+            Error::NoAdapter { .. } => Some(Advice::InstallDriver),
+            Error::NoSuchAdapter { .. } => Some(Advice::FoundAdapter),
+            Error::Unusable { .. } | Error::Open { .. } => Some(Advice::OtherAdapter),
+            Error::Limit { .. } => Some(Advice::SmallerPicture),
+            Error::OutOfMemory { .. } => Some(Advice::LessMemory),
+            Error::Lost { .. } => Some(Advice::TryAgain),
+            Error::Rejected { .. } => Some(Advice::Report),
+            Error::Kernel { .. } => Some(Advice::NewerDriver),
+            Error::NoTimestamps { .. } => Some(Advice::NoProfiling),
+            Error::Read { .. } => None,
+        }
+    }
 }
 
 /// `1.5 GiB`, `12.0 MiB`, `40 B`.

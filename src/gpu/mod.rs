@@ -389,7 +389,6 @@ impl Gpu {
                     "{} in one storage binding",
                     human_bytes(self.report.max_binding_bytes.min(self.report.max_buffer_bytes))
                 ),
-                advice: "Make the picture smaller (--width, --height) or use another adapter",
             });
         }
         let descriptor = wgpu::BufferDescriptor {

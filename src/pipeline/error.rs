@@ -1,5 +1,6 @@
 //! Everything that can go wrong in a run.
 
+use crate::advice::Advice;
 use crate::checkpoint::source::SourceError;
 use crate::checkpoint::weights::WeightError;
 use crate::escape::Escaped;
@@ -9,7 +10,8 @@ use crate::sampling;
 use crate::tensor::Blocks;
 use crate::text::TokenError;
 
-/// An error of a run. Each says what was found, what was expected and what to do.
+/// An error of a run. Each says what was found and what was expected, and what to do where that is in the file or the
+/// request; else [`Error::advice`] has what may help.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -82,8 +84,7 @@ pub enum Error {
     /// NaN or infinity came out of the network.
     #[error(
         "{what} holds numbers that are not finite ({bad} of {of}), so there is no picture. The weights may be \
-         damaged or made for another precision; try --precision f32, another adapter (`ralu devices`), or \
-         fetch the model again"
+         damaged or made for another precision"
     )]
     NotFinite {
         /// What was read.
@@ -99,6 +100,16 @@ impl Error {
     /// Whether the device went away: a run can go on on another one, see [`super::Recovery`].
     pub fn is_lost(&self) -> bool {
         matches!(self, Error::Gpu(gpu::Error::Lost { .. }))
+    }
+
+    /// What may help, where the message does not say it.
+    pub fn advice(&self) -> Option<Advice> {
+        match self {
+            Error::Gpu(error) => error.advice(),
+            Error::Weights(error) => error.advice(),
+            Error::NotFinite { .. } => Some(Advice::WiderWeights),
+            _ => None,
+        }
     }
 
     pub(crate) fn setting(

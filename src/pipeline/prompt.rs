@@ -111,7 +111,7 @@ impl<'p> Prompts<'p> {
                 let title = encoder.config.title();
                 warnings.push(format!(
                     "the {prefix}prompt is {dropped} tokens longer than the {length} that {title} reads here; its end is \
-                     ignored (--max-sequence-length)"
+                     ignored (max_sequence_length)"
                 ));
             }
             let vocab_size = encoder.config.vocab_size();

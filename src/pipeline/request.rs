@@ -246,7 +246,7 @@ impl Settings {
         let mut warnings = Vec::new();
         if request.negative_prompt.is_some() && !guided {
             warnings.push(
-                "the negative prompt has no effect without true guidance; give a scale above 1 (--true-cfg)"
+                "the negative prompt has no effect without true guidance; give a scale above 1 (true_cfg)"
                     .to_owned(),
             );
         }

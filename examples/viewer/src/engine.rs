@@ -20,6 +20,7 @@ use ralu::pipeline::{
 };
 use ralu::tensor::Tuning;
 
+use crate::advice::with_advice;
 use crate::kernels;
 use crate::loss::Loss;
 use crate::unfinished::{At, Unfinished};
@@ -281,7 +282,8 @@ impl Worker {
     fn pipeline(&self, folder: &Path, tuning: Tuning) -> Result<Pipeline, String> {
         let gpu = self.gpu().with_caps(|caps| caps.tuning = tuning);
         let source = Folder::open(folder).map_err(|error| error.to_string())?;
-        Pipeline::open(gpu, Box::new(source), Options::default()).map_err(|error| error.to_string())
+        Pipeline::open(gpu, Box::new(source), Options::default())
+            .map_err(|error| with_advice(&error))
     }
 
     fn open(&self, path: Option<PathBuf>) -> Result<Open, String> {
@@ -424,7 +426,7 @@ impl Worker {
                     if error.is_lost() {
                         self.loss.note(&reason(&error));
                     }
-                    return End::Failed(error.to_string(), run.checkpoint());
+                    return End::Failed(with_advice(&error), run.checkpoint());
                 }
             }
         }

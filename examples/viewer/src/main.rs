@@ -6,6 +6,7 @@
 //! [`record`]s, and shows them: [`controls`] at the left, [`canvas`] in the middle, [`figures`] at the right,
 //! [`timeline`] below. [`keys`] is the list of all that can be done, [`loss`] what happens if the GPU goes away.
 
+mod advice;
 mod app;
 mod canvas;
 mod controls;

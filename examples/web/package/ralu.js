@@ -68,8 +68,6 @@ function checkOptions(options) {
 function worded(error) {
   if (error?.name !== "RaluError" || error instanceof RaluError) return error;
   const advice = ADVICE[error.code];
-  // The module's own words are for people with a terminal.
-  if (error.code === "no-adapter") return new RaluError(error.code, advice);
   return new RaluError(error.code, advice ? `${advice} (${error.message})` : error.message);
 }
 

@@ -36,6 +36,7 @@ use std::sync::Arc;
 
 use super::dtype::{DTYPES, StoredDType};
 use super::source::{Blob, Source, SourceError};
+use crate::advice::Advice;
 use crate::checkpoint::source::unfinished_download;
 use crate::escape::Escaped;
 use crate::tensor::Storage;
@@ -132,7 +133,7 @@ pub enum WeightError {
     NotFinite { name: String, index: u64, value: f32, file: String },
     /// A weight that is to be kept in f16 does not fit it.
     #[error(
-        "{}: the tensor {} holds {value}, and f16 ends at 65504; keep the weights as they are stored (--precision auto)",
+        "{}: the tensor {} holds {value}, and f16 ends at 65504",
         Escaped(.file), Escaped(.name)
     )]
     BeyondF16 { name: String, value: f32, file: String },
@@ -148,6 +149,13 @@ pub enum WeightError {
         Escaped(.file), Escaped(.name)
     )]
     Range { name: String, start: u64, end: u64, len: u64, unit: &'static str, file: String },
+}
+
+impl WeightError {
+    /// What may help, where the message does not say it.
+    pub fn advice(&self) -> Option<Advice> {
+        matches!(self, Self::BeyondF16 { .. }).then_some(Advice::WeightsAsStored)
+    }
 }
 
 /// Shows at most this many problems, then a count.

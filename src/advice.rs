@@ -1,0 +1,30 @@
+//! What may help against an error. An error says what happened; whoever shows it to a person says what to do, in the words
+//! of that face: options of a command line, fields of a form, names in a program.
+
+/// What may help against an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Advice {
+    /// Install a driver: no adapter was found.
+    InstallDriver,
+    /// Choose one of the adapters that there are.
+    FoundAdapter,
+    /// Use another adapter.
+    OtherAdapter,
+    /// Make the picture smaller, or use another adapter.
+    SmallerPicture,
+    /// Make the picture smaller, keep the weights in 16 bits, or use an adapter with more memory.
+    LessMemory,
+    /// Try again. If the device is lost once more, make the picture smaller or use another adapter.
+    TryAgain,
+    /// Report it: it is a bug of ours or of the driver.
+    Report,
+    /// Use a newer driver, and report the one that failed.
+    NewerDriver,
+    /// Leave profiling out, or use an adapter with timestamps.
+    NoProfiling,
+    /// Keep the weights as they are stored.
+    WeightsAsStored,
+    /// Keep the weights in 32 bits, use another adapter, or fetch the model again.
+    WiderWeights,
+}
