@@ -304,7 +304,8 @@ fn memory(
         let outputs = part.model.outputs(n, own.gives_tokens);
         let outputs = matrices(outputs.into_iter().map(|(_, shape)| shape).collect());
         let ids = vec![0; n];
-        let recording = record_encoder(caps, None, &*part.model, &ids, &inputs, &outputs);
+        let recording =
+            record_encoder(caps, None, own.config.title(), &*part.model, &ids, &inputs, &outputs);
         encoding.push(plan_memory(&recording));
         scratch.extend(inputs.into_iter().chain(outputs));
     }

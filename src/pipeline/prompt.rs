@@ -221,7 +221,8 @@ impl<'p> Prompts<'p> {
         ids: &[u32],
         wants_tokens: bool,
     ) -> Result<Encoding, Error> {
-        let Pipeline { source, gpu, kept, .. } = self.pipeline;
+        let Pipeline { source, gpu, config, kept, .. } = self.pipeline;
+        let name = config.text_encoders[i].config.title();
         let ModelPart { model, weights, .. } = encoder;
         let values = read(&**source, || model.embed(weights, ids)).await?;
         let shapes = model.inputs(ids.len());
@@ -233,7 +234,7 @@ impl<'p> Prompts<'p> {
             .run(self.pipeline, i, &inputs, &outputs, &self.in_f32, |residents, f16_range| {
                 let (inputs, outputs) = residents.split_at(inputs.len());
                 let outputs = &outputs[..kinds.len()];
-                record_encoder(gpu.caps(), f16_range, &**model, ids, inputs, outputs)
+                record_encoder(gpu.caps(), f16_range, name, &**model, ids, inputs, outputs)
             })
             .await?;
         let mut encoding = Encoding::default();

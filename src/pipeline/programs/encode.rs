@@ -5,10 +5,11 @@ use std::rc::Rc;
 use crate::models::encoders::TextEncoder;
 use crate::tensor::{Caps, F16Range, Recorder, Recording, Resident};
 
-/// The encoding of the text `ids`: from the matrices of [`TextEncoder::inputs`] to those of [`TextEncoder::outputs`].
+/// The encoding of the text `ids` by what profiles call `name`: from the matrices of [`TextEncoder::inputs`] to those of [`TextEncoder::outputs`].
 pub(in crate::pipeline) fn record_encoder(
     caps: Caps,
     f16_range: Option<Rc<F16Range>>,
+    name: &str,
     encoder: &dyn TextEncoder,
     ids: &[u32],
     inputs: &[Resident],
@@ -19,5 +20,5 @@ pub(in crate::pipeline) fn record_encoder(
         residents.iter().map(|resident| recorder.resident(resident)).collect()
     };
     encoder.record(ids, &on_gpu(inputs), &on_gpu(outputs));
-    recorder.finish("text encoder")
+    recorder.finish(&name.to_lowercase())
 }
