@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 // ---- the rules -------------------------------------------------------------------------------
 
-/// A folder of `src` (or `main.rs`, `lib.rs`).
+/// A folder or file of the library's `src`, or a package in `crates`.
 struct Layer {
     name: &'static str,
     /// Folders of ours that it may name.
@@ -80,8 +80,7 @@ const LAYERS: &[Layer] = &[
         ],
     },
     // Faces see the library from outside; what they need of it is decided by `pub`.
-    Layer { name: "cli", may_use: EVERYTHING, crates: FACE_CRATES },
-    Layer { name: "main.rs", may_use: &["cli"], crates: FACE_CRATES },
+    Layer { name: "ralu-cli", may_use: &[], crates: FACE_CRATES },
     // What may help against an error: anyone's.
     Layer { name: "advice.rs", may_use: &[], crates: &[] },
     // Text from outside, made safe to show: anyone's.
@@ -98,7 +97,10 @@ const LAYERS: &[Layer] = &[
 /// Of the library, what a face may reach for.
 const FACE_MAY_USE: &[&str] =
     &["advice", "checkpoint", "escape", "pipeline", "gpu", "models", "sampling", "text"];
-const FACES: &[&str] = &["cli", "main.rs"];
+const FACES: &[&str] = &["ralu-cli"];
+
+/// Packages that nobody depends on.
+const FACE_PACKAGES: &[&str] = &["ralu-cli", "ralu-viewer", "ralu-web"];
 
 /// Crates that are no layer's own.
 const ANYWHERE: &[&str] = &["bytemuck", "half", "libm", "thiserror", "tracing"];
@@ -110,16 +112,16 @@ const FAMILIES: &[&str] = &["flux1", "sd3"];
 const MAY_NAME_FAMILIES: &[&str] = &["src/models/family.rs", "src/models/mod.rs"];
 
 const FACE_CRATES: &[&str] = &[
-    "anstream",
     "clap",
     "ctrlc",
     "etcetera",
     "font8x8",
+    "getrandom",
     "image",
     "indicatif",
     "libc",
     "pollster",
-    "rand",
+    "ralu",
     "rustix",
     "serde",
     "serde_json",
@@ -149,7 +151,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 ];
 
 /// Faces that measure single ops, and so reach for what programs do not need.
-const OP_BENCHMARKS: &[&str] = &["src/cli/bench/op.rs", "src/cli/bench/ops.rs"];
+const OP_BENCHMARKS: &[&str] =
+    &["crates/ralu-cli/src/bench/op.rs", "crates/ralu-cli/src/bench/ops.rs"];
 
 /// What must not stand in a source.
 struct Ban {
@@ -241,7 +244,9 @@ fn crates_are_named_where_they_belong() {
     let dependencies = dependencies();
     for source in sources() {
         let layer = source.layer();
-        for name in dependencies.iter().filter(|name| source.names_crate(name)) {
+        // In the library itself that is a module of `sampling`.
+        let others = dependencies.iter().filter(|name| *name != "ralu" || !source.is_of_library());
+        for name in others.filter(|name| source.names_crate(name)) {
             let allowed =
                 ANYWHERE.contains(&name.as_str()) || layer.crates.contains(&name.as_str());
             assert!(allowed, "{} names the crate `{name}`; {} may not", source.path, layer.name);
@@ -285,6 +290,15 @@ fn families_are_named_in_their_folder_and_the_list() {
         let is_family = path.join("network.rs").exists();
         assert_eq!(is_family, FAMILIES.contains(&name.as_str()), "{name}: give it a line here");
         assert!(!is_family || listed.contains(&format!("pub mod {name};")), "{name}");
+    }
+}
+
+#[test]
+fn nobody_depends_on_a_face() {
+    for (path, manifest) in manifests() {
+        for name in dependencies_in(&manifest) {
+            assert!(!FACE_PACKAGES.contains(&&*name), "{path} depends on {name}, which is a face");
+        }
     }
 }
 
@@ -348,6 +362,9 @@ fn every_folder_and_file_of_the_rules_is_known() {
 
 #[test]
 fn rules_see_what_they_should() {
+    let manifest = "[dependencies]\n# no = 1\na-b = \"1\"\n\n[package]\nname = \"x\"\n\n\
+                    [target.'cfg(unix)'.dev-dependencies]\nc.workspace = true\n";
+    assert_eq!(dependencies_in(manifest), ["a-b", "c"]);
     let source = |code: &str| Source { path: "src/models/x.rs".into(), code: strip(code) };
     let folders = ["gpu", "tensor", "ops"];
     let named = |code: &str| source(code).folders_named(&folders);
@@ -370,7 +387,7 @@ fn rules_see_what_they_should() {
 // ---- reading ---------------------------------------------------------------------------------
 
 struct Source {
-    /// From the root of the package, with `/`.
+    /// From the root of the repository, with `/`.
     path: String,
     /// Without comments; lines keep their numbers.
     code: String,
@@ -379,6 +396,10 @@ struct Source {
 impl Source {
     fn layer_name(&self) -> &str {
         self.path.split('/').nth(1).unwrap_or("")
+    }
+
+    fn is_of_library(&self) -> bool {
+        self.path.starts_with("src/")
     }
 
     fn layer(&self) -> &'static Layer {
@@ -461,7 +482,7 @@ fn strip(code: &str) -> String {
     code.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Every `*.rs` below `src`.
+/// Every `*.rs` of the library and of the packages in `crates`, without their tests.
 fn sources() -> Vec<Source> {
     fn walk(folder: &Path, all: &mut Vec<Source>) {
         for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{folder:?}: {e}")) {
@@ -478,12 +499,40 @@ fn sources() -> Vec<Source> {
     let mut all = Vec::new();
     walk(Path::new("src"), &mut all);
     assert!(all.len() > 10, "the sources were not found");
+    for package in packages() {
+        walk(&package.join("src"), &mut all);
+    }
     all
 }
 
-/// The names of all dependencies in `Cargo.toml`, as code spells them.
-fn dependencies() -> Vec<String> {
-    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+/// The folders in `crates`.
+fn packages() -> Vec<PathBuf> {
+    let entries = fs::read_dir("crates").unwrap();
+    let packages: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    assert!(!packages.is_empty(), "the packages were not found");
+    packages
+}
+
+/// Path and text of the manifests of the workspace's packages.
+fn manifests() -> Vec<(String, String)> {
+    let folders = ["", "examples/viewer", "examples/web", "fuzz"].map(PathBuf::from);
+    let paths = folders.into_iter().chain(packages()).map(|folder| folder.join("Cargo.toml"));
+    paths.map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap())).collect()
+}
+
+/// The names of all dependencies of the library and of the packages in `crates`, as code spells them.
+fn dependencies() -> BTreeSet<String> {
+    let read = |path: &Path| dependencies_in(&fs::read_to_string(path).unwrap());
+    let mut names = read(Path::new("Cargo.toml"));
+    for package in packages() {
+        names.extend(read(&package.join("Cargo.toml")));
+    }
+    assert!(names.iter().any(|name| name == "wgpu"), "no dependencies were found");
+    names.into_iter().map(|name| name.replace('-', "_")).collect()
+}
+
+/// The names of all dependencies in a manifest.
+fn dependencies_in(manifest: &str) -> Vec<String> {
     let mut inside = false;
     let mut names = Vec::new();
     for line in manifest.lines() {
@@ -494,9 +543,8 @@ fn dependencies() -> Vec<String> {
             && !name.is_empty()
             && !name.starts_with('#')
         {
-            names.push(name.replace('-', "_"));
+            names.push(name.to_owned());
         }
     }
-    assert!(names.iter().any(|name| name == "wgpu"), "no dependencies were found");
     names
 }

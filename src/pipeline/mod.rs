@@ -32,7 +32,7 @@ mod loading;
 mod painted;
 mod picture;
 pub mod plan;
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(all(feature = "png", not(target_arch = "wasm32")))]
 pub mod png_file;
 mod preview;
 mod programs;

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub use crate::command::MODEL;
 use crate::command::on_adapter;
 
-pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/flux-a/model");
 /// The smallest picture that RALU and plain sampling both take, and few tokens.
 pub const SMALL: [&str; 6] = ["--width", "64", "--height", "64", "--max-sequence-length", "16"];
 /// RALU with three stages of one step each, and nothing to solve.

@@ -118,6 +118,11 @@ pub fn plain(args: &RequestArgs) -> Result<Asked> {
     })
 }
 
+/// The system that gives no random numbers.
+fn no_seed(error: getrandom::Error) -> Error {
+    Error::failed(format!("the system gives no random seed ({error}); choose one with --seed"))
+}
+
 /// `base` with everything that `args` say.
 fn apply(base: Request, args: &RequestArgs, repeats: bool) -> Result<Request> {
     let mut request = base;
@@ -150,7 +155,7 @@ fn apply(base: Request, args: &RequestArgs, repeats: bool) -> Result<Request> {
         Some(seed) => request.seed = seed,
         None if repeats => {}
         // Short enough to be typed again.
-        None => request.seed = u64::from(rand::random::<u32>()),
+        None => request.seed = u64::from(getrandom::u32().map_err(no_seed)?),
     }
     if let Some(ralu) = args.ralu {
         request.ralu = ralu_choice(ralu, args)?;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use clap::Parser;
 
-use crate::cli::args::{BenchArgs, Cli, Command, RequestArgs};
-use crate::cli::error::{Error, Result};
-use crate::cli::files;
-use crate::cli::output::shown;
+use crate::args::{BenchArgs, Cli, Command, RequestArgs};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::output::shown;
 
 /// A setting as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

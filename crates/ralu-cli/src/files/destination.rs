@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 #[cfg(unix)]
-use crate::cli::output;
+use crate::output;
 
 /// Longest chain of links; systems follow about as many.
 const MAX_LINKS: usize = 40;

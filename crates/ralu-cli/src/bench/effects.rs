@@ -2,8 +2,8 @@
 
 use ralu::pipeline::Settings;
 
-use crate::cli::args::{BenchArg, BenchArgs, RequestArgs};
-use crate::cli::output;
+use crate::args::{BenchArg, BenchArgs, RequestArgs};
+use crate::output;
 
 /// Says which options have no effect on what is measured.
 pub fn warn_of_unused(args: &BenchArgs) {

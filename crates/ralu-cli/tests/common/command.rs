@@ -2,10 +2,20 @@
 
 #![allow(dead_code, reason = "every test binary uses another part of it")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+
+/// A fixture model, small and with random weights.
+pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/flux-a/model");
+
+/// The repository's folder.
+pub fn root() -> PathBuf {
+    // Not by `..`: what runs there shows paths.
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().nth(2).expect("two folders above").to_path_buf()
+}
 
 /// A command that runs `program` as cargo would.
 pub fn command_for(program: &Path) -> Command {
@@ -31,7 +41,7 @@ pub fn command_for(program: &Path) -> Command {
 /// program would go on ignoring them.
 pub fn ralu() -> Command {
     let mut command = command_for(Path::new(env!("CARGO_BIN_EXE_ralu")));
-    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.current_dir(root());
     #[cfg(unix)]
     start_with(&mut command, libc::SIG_DFL);
     command

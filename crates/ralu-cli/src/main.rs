@@ -36,8 +36,7 @@ use ralu::escape::escape;
 
 use args::{Cli, Command};
 
-/// Runs the command that the arguments name.
-pub fn main() -> ExitCode {
+fn main() -> ExitCode {
     quiet_wayland();
     show_panics_safely();
     let cli = match Cli::try_parse() {

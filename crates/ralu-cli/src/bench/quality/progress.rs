@@ -6,8 +6,8 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ralu::escape::Escaped;
 
-use crate::cli::output;
-use crate::cli::progress::human_time;
+use crate::output;
+use crate::progress::human_time;
 
 /// Units of the bar.
 const WHOLE: f64 = 10_000.0;

@@ -10,10 +10,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use command::{fails, on_adapter, stderr, succeeds};
+use command::{MODEL, fails, on_adapter, stderr, succeeds};
 use serde_json::Value;
 
-#[path = "../src/cli/bench/quality/metrics.rs"]
+#[path = "../src/bench/quality/metrics.rs"]
 mod metrics;
 
 // ---- measures ----------------------------------------------------------------------------------
@@ -121,8 +121,6 @@ fn the_distance_of_latents_is_relative_to_the_second() {
 }
 
 // ---- the program -------------------------------------------------------------------------------
-
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/flux-a/model");
 
 /// `ralu bench` on the adapter under test.
 fn bench(what: &str) -> Command {

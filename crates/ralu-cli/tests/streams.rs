@@ -13,7 +13,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use command::{ralu, start_with, stderr};
+use command::{ralu, root, start_with, stderr};
 use picture::{MODEL, folder, names, plain, small};
 
 fn started(command: &mut Command) -> Child {
@@ -69,7 +69,7 @@ fn closed_streams_do_not_stop_a_series() {
     let series = series(folder.path());
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh"]).arg(series.get_program());
-    shell.args(series.get_args()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    shell.args(series.get_args()).current_dir(root());
     assert!(shell.status().expect("a shell").success());
     assert_eq!(names(folder.path()), SERIES);
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::destination::Destination;
 use super::model_files::ModelFiles;
 use super::{folder_of, temporary};
-use crate::cli::error::{Error, Result};
-use crate::cli::output::shown;
+use crate::error::{Error, Result};
+use crate::output::shown;
 
 /// Makes a folder for files if it is not there. `what` says which. Gives whether it was made.
 pub fn make_folder(folder: &Path, what: &str) -> Result<bool> {

@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use command::{command_for, fails, json, on_adapter, ralu, run, stderr, stdout, succeeds};
+use command::{command_for, fails, json, on_adapter, ralu, root, run, stderr, stdout, succeeds};
 use picture::{MODEL, RALU, SMALL, bytes, folder, names, plain, small};
 use serde_json::Value;
 
@@ -802,7 +802,7 @@ fn inspect_says_what_is_there_and_what_is_wrong() {
 
 #[test]
 fn the_bundled_model_is_found_from_inside_the_repository_only() {
-    let below = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("fixtures");
+    let below = root().join("tests").join("fixtures");
     let text = stdout(&succeeds(ralu().arg("plan").current_dir(below)));
     assert!(text.starts_with("tiny-flux"), "{text}");
 

@@ -8,7 +8,7 @@ mod picture;
 use std::fs;
 use std::path::Path;
 
-use command::{fails, on_adapter, ralu, succeeds};
+use command::{fails, on_adapter, ralu, root, succeeds};
 use picture::{bytes, chunk, chunks, folder, pixel_with, plain, png, request};
 use serde_json::json;
 
@@ -91,7 +91,7 @@ fn a_picture_that_was_rewritten_is_drawn_again() {
 /// Made by version 0.1.0, with its request in iTXt.
 #[test]
 fn a_picture_of_an_older_version_is_planned_again() {
-    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/picture-0.1.png");
+    let old = root().join("tests/fixtures/picture-0.1.png");
     assert!(
         chunks(&bytes(&old))
             .iter()

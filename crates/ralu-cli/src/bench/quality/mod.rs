@@ -27,9 +27,9 @@ use self::cases::Case;
 use self::progress::Progress;
 use self::results::{Compared, Measures, Reference, Results, Subject, Work};
 use self::store::{Made, Pictures, Store};
-use crate::cli::args::BenchArgs;
-use crate::cli::error::{Error, Result};
-use crate::cli::{files, memory, model, output, request, signals, tune};
+use crate::args::BenchArgs;
+use crate::error::{Error, Result};
+use crate::{files, memory, model, output, request, signals, tune};
 
 /// Plain steps of the reference if the user does not say: what FLUX.1-dev and RALU's paper take.
 const REFERENCE_STEPS: usize = 50;

@@ -9,10 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use command::{fails, json, on_adapter, ralu, stderr, stdout, succeeds};
+use command::{MODEL, fails, json, on_adapter, ralu, stderr, stdout, succeeds};
 use serde_json::{Value, json};
 
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/flux-a/model");
 /// The smallest picture that RALU and plain sampling both take, and few tokens.
 const SMALL: [&str; 6] = ["--width", "64", "--height", "64", "--max-sequence-length", "16"];
 /// RALU with three stages of one step each, regions in them, and nothing to solve.

@@ -7,9 +7,9 @@ use ralu::pipeline::{NamedTensor, NamedTensors, Picture, png_file};
 
 use super::cases::slug;
 use super::results::FILE;
-use crate::cli::error::{Error, Result};
-use crate::cli::files::{self, Checks};
-use crate::cli::output::shown;
+use crate::error::{Error, Result};
+use crate::files::{self, Checks};
+use crate::output::shown;
 
 /// The table of the results.
 pub const TABLE: &str = "table.md";

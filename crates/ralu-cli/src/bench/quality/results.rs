@@ -7,9 +7,9 @@ use ralu::pipeline::plan::Tflops;
 use serde::{Deserialize, Serialize};
 
 use super::super::median;
-use crate::cli::error::{Error, Result};
-use crate::cli::files;
-use crate::cli::output::shown;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::output::shown;
 
 /// Of [`Results`].
 const FORMAT: u32 = 1;

@@ -8,10 +8,10 @@ use ralu::pipeline::{RaluChoice, Request, RunSchedule, Settings};
 
 use super::inputs::Asked;
 use super::results::{Setting, fingerprint};
-use crate::cli::args::BenchArgs;
-use crate::cli::error::{Error, Result};
-use crate::cli::files::Checks;
-use crate::cli::request;
+use crate::args::BenchArgs;
+use crate::error::{Error, Result};
+use crate::files::Checks;
+use crate::request;
 
 /// Plain steps that are compared if no setting is given.
 const PLAIN_STEPS: [usize; 4] = [50, 28, 10, 7];
