@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ralu::gpu::{AdapterReport, Gpu, Program, SlotPool, Store, block_on, describe};
+use ralu::gpu::{AdapterKind, Gpu, Program, SlotPool, Store, block_on, describe};
 use ralu::models::builtin;
 use ralu::pipeline::rehearsal::Rehearsal;
 use ralu::pipeline::{RaluChoice, Request, Settings};
@@ -109,7 +109,8 @@ fn noop() -> Result<Gpu, Failure> {
             ..Default::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await?;
-        let report = AdapterReport { kind: "discrete GPU", ..describe(0, &adapter) };
+        let mut report = describe(0, &adapter);
+        report.kind = AdapterKind::DiscreteGpu;
         Ok::<_, Failure>((device, queue, report))
     })?;
     Ok(Gpu::adopt(device, queue, report))

@@ -2,9 +2,7 @@
 //!
 //! `cargo run --release --example generate -- "a fox on a purple background" fox.png`
 
-use ralu::checkpoint::source::Folder;
-use ralu::gpu::{AdapterChoice, Gpu};
-use ralu::pipeline::{Event, Options, Picture, Pipeline, Request};
+use ralu::{AdapterChoice, Event, Folder, Gpu, Options, Picture, Pipeline, Request};
 
 pub async fn draw(request: Request) -> Result<Picture, Box<dyn std::error::Error>> {
     let gpu = Gpu::open(&AdapterChoice::default()).await?;

@@ -5,9 +5,7 @@
 //! Vulkan, Metal, DX12, GL, and WebGPU in a browser.
 //!
 //! ```
-//! use ralu::gpu::{AdapterChoice, Gpu};
-//! use ralu::checkpoint::source::Folder;
-//! use ralu::pipeline::{Event, Options, Picture, Pipeline, Request};
+//! use ralu::{AdapterChoice, Event, Folder, Gpu, Options, Picture, Pipeline, Request};
 //!
 //! pub async fn draw(request: Request) -> Result<Picture, Box<dyn std::error::Error>> {
 //!     let gpu = Gpu::open(&AdapterChoice::default()).await?;
@@ -25,19 +23,23 @@
 //! }
 //! # let mut request = Request::new("a fox on a purple background").size(64, 64);
 //! # request.steps = Some(1);
-//! # request.ralu = ralu::pipeline::RaluChoice::Off;
+//! # request.ralu = ralu::RaluChoice::Off;
 //! # assert_eq!(pollster::block_on(draw(request)).unwrap().width, 64);
 //! ```
 //!
 //! Its futures work under any executor: `pollster::block_on(draw(Request::new("a fox on a purple background")))`.
 //!
-//! - [`pipeline`] is all that a program needs: requests in, events and pictures out.
+//! What a program needs is here at the root. The modules hold the rest:
+//!
+//! - [`pipeline`]: requests in, events and pictures out.
 //! - [`sampling`] holds the algorithms as pure numbers: schedules, regions, noise.
 //! - [`checkpoint`] reads models' files, [`text`] turns text into token ids.
 //! - [`models`], [`ops`], [`tensor`] and [`gpu`] are the engine, public for tinkerers and not yet stable.
 //!
 //! The library never blocks, prints, or reads the environment. It has one thread, which polls the device while a future
 //! waits for it under an executor that does not.
+
+#![warn(missing_docs)]
 
 pub mod advice;
 pub mod checkpoint;
@@ -50,3 +52,17 @@ pub mod sampling;
 pub mod tensor;
 pub mod text;
 mod turns;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use checkpoint::source::Folder;
+pub use checkpoint::source::Source;
+pub use gpu::{AdapterChoice, AdapterReport, Gpu};
+#[cfg(not(target_arch = "wasm32"))]
+pub use gpu::{block_on, block_on_while};
+pub use models::layers::Precision;
+pub use pipeline::{
+    Checkpoint, Error, Event, Options, Picture, Pipeline, Plan, RaluChoice, Recovery, Request, Run,
+    Settings,
+};
+/// The version of wgpu whose types [`gpu`] takes and gives.
+pub use wgpu;

@@ -20,7 +20,7 @@ impl About {
         let model = address.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
         let report = pipeline.gpu().report();
         // Browsers need not say what it is.
-        let name = if report.name.is_empty() { report.kind } else { &report.name };
+        let name = if report.name.is_empty() { report.kind.name() } else { &report.name };
         About {
             settings,
             model,

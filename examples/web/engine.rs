@@ -140,7 +140,7 @@ impl Engine {
         Object::new()
             .with("name", &report.name)
             .with("driver", &report.driver)
-            .with("kind", report.kind)
+            .with("kind", report.kind.name())
             .with("features", features)
             .number("maxBufferBytes", report.max_buffer_bytes)
             .number("maxBindingBytes", report.max_binding_bytes)

@@ -64,8 +64,44 @@ pub struct AdapterChoice {
     pub features: FeaturesPolicy,
 }
 
+/// What sort of device an adapter is, best suited first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum AdapterKind {
+    /// A graphics card with memory of its own.
+    DiscreteGpu,
+    /// A part of the processor, with which it shares memory.
+    IntegratedGpu,
+    /// A GPU that a host lends to a virtual machine.
+    VirtualGpu,
+    /// What the driver does not tell.
+    Other,
+    /// A driver that computes on the processor.
+    Cpu,
+}
+
+impl AdapterKind {
+    /// Its name in reports: `discrete GPU`, `integrated GPU`, `virtual GPU`, `other` or `CPU`.
+    pub fn name(self) -> &'static str {
+        match self {
+            AdapterKind::DiscreteGpu => "discrete GPU",
+            AdapterKind::IntegratedGpu => "integrated GPU",
+            AdapterKind::VirtualGpu => "virtual GPU",
+            AdapterKind::Other => "other",
+            AdapterKind::Cpu => "CPU",
+        }
+    }
+}
+
+impl std::fmt::Display for AdapterKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 /// What is known about an adapter before it is opened.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct AdapterReport {
     /// Its number, for [`AdapterChoice::adapter`].
     pub index: usize,
@@ -75,8 +111,8 @@ pub struct AdapterReport {
     pub backend: &'static str,
     /// Driver and its version.
     pub driver: String,
-    /// `discrete GPU`, `integrated GPU`, `virtual GPU`, `CPU` or `other`.
-    pub kind: &'static str,
+    /// What sort of device it is.
+    pub kind: AdapterKind,
     /// Optional features that we can use.
     pub features: Vec<&'static str>,
     /// Largest buffer, in bytes.
@@ -374,11 +410,11 @@ pub fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         backend: info.backend.to_str(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         kind: match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => "discrete GPU",
-            wgpu::DeviceType::IntegratedGpu => "integrated GPU",
-            wgpu::DeviceType::VirtualGpu => "virtual GPU",
-            wgpu::DeviceType::Cpu => "CPU",
-            wgpu::DeviceType::Other => "other",
+            wgpu::DeviceType::DiscreteGpu => AdapterKind::DiscreteGpu,
+            wgpu::DeviceType::IntegratedGpu => AdapterKind::IntegratedGpu,
+            wgpu::DeviceType::VirtualGpu => AdapterKind::VirtualGpu,
+            wgpu::DeviceType::Cpu => AdapterKind::Cpu,
+            wgpu::DeviceType::Other => AdapterKind::Other,
         },
         features: known
             .iter()

@@ -28,8 +28,8 @@ mod store;
 mod uploads;
 
 pub use adapters::{
-    AdapterChoice, AdapterPreference, AdapterReport, FeaturesPolicy, LimitsPolicy, describe,
-    device_descriptor, list_adapters,
+    AdapterChoice, AdapterKind, AdapterPreference, AdapterReport, FeaturesPolicy, LimitsPolicy,
+    describe, device_descriptor, list_adapters,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use block_on::{block_on, block_on_while};
@@ -178,8 +178,8 @@ impl Gpu {
                 first.get_or_insert_with(|| error.to_string());
             }
         }));
-        let is_cpu = report.kind == "CPU";
-        let discrete = report.kind == "discrete GPU";
+        let is_cpu = report.kind == AdapterKind::Cpu;
+        let discrete = report.kind == AdapterKind::DiscreteGpu;
         let limits = device.limits();
         report.max_buffer_bytes = limits.max_buffer_size;
         report.max_binding_bytes = limits.max_storage_buffer_binding_size;

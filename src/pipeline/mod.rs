@@ -6,9 +6,7 @@
 //!
 //! ```
 //! # pollster::block_on(async {
-//! use ralu::gpu::{AdapterChoice, Gpu};
-//! use ralu::checkpoint::source::Folder;
-//! use ralu::pipeline::{Event, Options, Pipeline, Request};
+//! use ralu::{AdapterChoice, Event, Folder, Gpu, Options, Pipeline, Request};
 //!
 //! let gpu = Gpu::open(&AdapterChoice::default()).await?;
 //! let folder = Folder::open("models/tiny-flux")?;
@@ -19,7 +17,7 @@
 //!         println!("{} x {} pixels", picture.width, picture.height);
 //!     }
 //! }
-//! # Ok::<(), ralu::pipeline::Error>(())
+//! # Ok::<(), ralu::Error>(())
 //! # }).unwrap();
 //! ```
 
@@ -41,6 +39,7 @@ mod recovery;
 pub mod rehearsal;
 mod request;
 mod run;
+#[allow(missing_docs, reason = "fields that have no line of their own are those of `Settings`")]
 pub mod saved;
 mod schedule;
 mod tensors;

@@ -59,10 +59,7 @@ pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
 ///
 /// The map is a `u32` length in bytes, a double-array trie of `u32` units, and the replacements as UTF-8 text, each
 /// ended by 0 (sentencepiece, `normalizer.cc`; the unit's bits are Darts-clone's).
-pub(super) async fn check_character_map(
-    map: &[u8],
-    turns: &Turns,
-) -> std::result::Result<(), String> {
+pub(super) async fn check_character_map(map: &[u8], turns: &Turns) -> Result<(), String> {
     let Some((head, rest)) = map.split_first_chunk::<4>() else {
         return Err(format!("it has only {} bytes", map.len()));
     };

@@ -41,6 +41,7 @@ use words::T5Words;
 /// Why text cannot be turned into tokens.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum TokenError {
     /// The bytes could not be read.
     #[error(transparent)]

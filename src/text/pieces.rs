@@ -167,7 +167,7 @@ mod tests {
             };
             let mut vocab = vec![("<unk>".to_owned(), 0.0)];
             for i in 0..30 {
-                vocab.push((word(1, 4, &letters[..5]), -((i * 7 % 12) as f64) / 2.0));
+                vocab.push((word(1, 4, &letters[..5]), -f64::from(i * 7 % 12) / 2.0));
             }
             let crates = Unigram::from(vocab.clone(), Some(0), false).unwrap();
             let mut own = Pieces::new(0);

@@ -38,7 +38,7 @@ fn as_json(adapter: &AdapterReport) -> serde_json::Value {
         "name": adapter.name,
         "backend": adapter.backend,
         "driver": adapter.driver,
-        "type": adapter.kind,
+        "type": adapter.kind.name(),
         "features": adapter.features,
         "limits": {
             "max_buffer_bytes": adapter.max_buffer_bytes,

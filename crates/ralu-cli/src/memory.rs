@@ -2,7 +2,7 @@
 //! without a word.
 
 use ralu::checkpoint::source::Source;
-use ralu::gpu::{Gpu, human_bytes};
+use ralu::gpu::{AdapterKind, Gpu, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::plan::plan;
 use ralu::pipeline::{Options, Settings};
@@ -18,7 +18,7 @@ pub fn check(
     settings: &Settings,
     options: Options,
 ) -> Result<()> {
-    if gpu.report().kind != "CPU" {
+    if gpu.report().kind != AdapterKind::Cpu {
         return Ok(());
     }
     let Some(free) = available_bytes() else { return Ok(()) };

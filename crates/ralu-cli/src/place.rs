@@ -47,7 +47,7 @@ impl Place {
             adapter: adapter.name.clone(),
             backend: adapter.backend.to_owned(),
             driver: adapter.driver.clone(),
-            adapter_type: adapter.kind.to_owned(),
+            adapter_type: adapter.kind.to_string(),
             model: model.to_owned(),
             width: settings.width,
             height: settings.height,

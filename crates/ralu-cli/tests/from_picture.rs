@@ -6,7 +6,6 @@ mod command;
 mod picture;
 
 use std::fs;
-use std::path::Path;
 
 use command::{fails, on_adapter, ralu, root, succeeds};
 use picture::{bytes, chunk, chunks, folder, pixel_with, plain, png, request};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use eframe::egui::{self, ViewportCommand};
 use eframe::egui_wgpu::SurfaceConfig;
 use ralu::escape::escape;
-use ralu::gpu::describe;
+use ralu::gpu::{AdapterKind, describe};
 use ralu::pipeline::Request;
 
 use crate::dialog::{Dialog, Wanted};
@@ -100,7 +100,7 @@ impl App {
         let render = creation.wgpu_render_state.as_ref().ok_or("the window has no device")?;
         let context = creation.egui_ctx.clone();
         // A processor that draws frames draws no picture meanwhile: what happens in short order is one frame.
-        let is_cpu = describe(0, &render.adapter).kind == "CPU";
+        let is_cpu = describe(0, &render.adapter).kind == AdapterKind::Cpu;
         let patience = if is_cpu { FRAME_PATIENCE_CPU } else { Duration::ZERO };
         let wake = move || context.request_repaint_after(patience);
         let unfinished = match start.before.as_ref().and_then(|b| b.unfinished.as_deref()) {
@@ -492,7 +492,7 @@ impl eframe::App for App {
         if self.loss.reason().is_some() {
             return;
         }
-        if self.engine.adapter.kind == "CPU" {
+        if self.engine.adapter.kind == AdapterKind::Cpu {
             // There is no screen to keep in step with, and a frame that waits holds the engine up.
             let present_mode = eframe::wgpu::PresentMode::AutoNoVsync;
             frame.set_wgpu_surface_config(SurfaceConfig {

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use eframe::egui_wgpu::RenderState;
 use ralu::checkpoint::source::{Folder, Source};
-use ralu::gpu::{AdapterReport, Counters, Gpu, block_on_while, describe};
+use ralu::gpu::{AdapterKind, AdapterReport, Counters, Gpu, block_on_while, describe};
 use ralu::pipeline::plan::{Plan, plan};
 use ralu::pipeline::{
     Checkpoint, Error, Event, LatentColors, MemoryUse, Options, Pipeline, Request, RunSchedule,
@@ -274,7 +274,11 @@ impl Worker {
         self.device.on_uncaptured_error(Arc::new(|error: eframe::wgpu::Error| {
             eprintln!("a frame was not drawn: {error}");
         }));
-        gpu.yield_every(if self.adapter.kind == "CPU" { SLICE_SECONDS_CPU } else { SLICE_SECONDS });
+        gpu.yield_every(if self.adapter.kind == AdapterKind::Cpu {
+            SLICE_SECONDS_CPU
+        } else {
+            SLICE_SECONDS
+        });
         kernels::use_pipelines(&gpu);
         gpu
     }

@@ -143,10 +143,7 @@ fn wgpu_options() -> WgpuConfiguration {
         let usable = reports.filter(|(report, _)| report.unusable.is_none());
         // Real GPUs before software, modern backends before GL.
         usable
-            .min_by_key(|(report, _)| {
-                let kind = ["discrete GPU", "integrated GPU", "virtual GPU", "other", "CPU"];
-                (report.backend == "gl", kind.iter().position(|kind| *kind == report.kind))
-            })
+            .min_by_key(|(report, _)| (report.backend == "gl", report.kind))
             .map(|(_, adapter)| adapter.clone())
             .ok_or_else(|| "no adapter can both draw in this window and run the engine".to_owned())
     }));

@@ -85,6 +85,7 @@ pub trait Blob {
 /// Why bytes could not be had. Paths are as the user would write them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum SourceError {
     /// The model folder is not there.
     #[error(

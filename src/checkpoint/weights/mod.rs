@@ -47,6 +47,7 @@ pub use manifest::{Manifest, WeightPath};
 /// Why weights cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum WeightError {
     /// The bytes could not be read.
     #[error(transparent)]
@@ -186,6 +187,7 @@ type Result<T> = std::result::Result<T, WeightError>;
 pub struct TensorInfo {
     /// As in the file, prefix and all.
     pub name: Arc<str>,
+    /// How its numbers are stored.
     pub dtype: StoredDType,
     /// Row-major; empty for a scalar.
     pub shape: Vec<usize>,

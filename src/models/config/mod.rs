@@ -42,6 +42,7 @@ pub use vae::VaeConfig;
 /// Why a model folder's configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ConfigError {
     /// The bytes could not be read.
     #[error(transparent)]

@@ -50,7 +50,7 @@ impl TuningKey {
             place: Place {
                 adapter: report.name.clone(),
                 backend: report.backend.to_owned(),
-                kind: report.kind.to_owned(),
+                kind: report.kind.to_string(),
                 limits: Limits {
                     max_binding_bytes: caps.max_binding_bytes,
                     max_workgroup_bytes: caps.max_workgroup_bytes,

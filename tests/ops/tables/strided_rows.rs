@@ -13,7 +13,7 @@ pub async fn every_nth_row_lies_where_its_base_has_it() {
     assert!(resident.bands.len() > 3, "{} bands", resident.bands.len());
     let base = recorder.resident(&resident);
     type Case<'r> = (&'static str, ralu::tensor::Tensor<'r>, fn(usize) -> usize, usize);
-    let cases: [Case; 8] = [
+    let cases: [Case<'_>; 8] = [
         ("every row", base.every(1), |i| i, 50),
         ("every fourth", base.every(4), |i| 4 * i, 13),
         ("of a range", base.row_range(3..31).every(4), |i| 3 + 4 * i, 7),

@@ -5,14 +5,14 @@
 
 use std::time::Instant;
 
-use ralu::gpu::AdapterReport;
+use ralu::gpu::{AdapterKind, AdapterReport};
 use serde::{Deserialize, Serialize};
 
 use super::median;
 
 /// Whether an adapter computes on this program's threads.
 pub fn on_cpu(adapter: &AdapterReport) -> bool {
-    adapter.kind == "CPU"
+    adapter.kind == AdapterKind::Cpu
 }
 
 /// Measures from its start on.
