@@ -51,6 +51,7 @@ use crate::tensor::{Access, Caps, PipelineKey};
 
 /// How many GPU objects were created so far. A stage must not create any after its first step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
     /// Buffers.
     pub buffers: u64,

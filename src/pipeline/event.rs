@@ -28,6 +28,7 @@ pub enum PictureKind {
 
 /// A stage begins.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StageStart {
     /// Number of the picture, from 0.
     pub image: usize,
@@ -49,6 +50,7 @@ pub struct StageStart {
 
 /// A step is done.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StepDone {
     /// Number of the picture, from 0.
     pub image: usize,
@@ -70,6 +72,7 @@ pub struct StepDone {
 
 /// What a picture took.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct ImageReport {
     /// For each stage and step, whether the network was evaluated. A step that was not reused the temporal cache.
     pub computed: Vec<Vec<bool>>,
@@ -95,6 +98,7 @@ impl ImageReport {
 
 /// A stage is over.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StageEnd {
     /// Number of the picture, from 0.
     pub image: usize,

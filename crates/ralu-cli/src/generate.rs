@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ralu::checkpoint::source::Source;
 use ralu::escape::Escaped;
-use ralu::gpu::{Gpu, block_on_while, human_bytes};
+use ralu::gpu::{AdapterChoice, Gpu, block_on_while, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
@@ -13,12 +13,13 @@ use ralu::pipeline::{
     Event, ImageReport, Options, PictureKind, Pipeline, Recovery, RunSchedule, Saved, Settings,
     png_file,
 };
+use ralu_host::events::{self, Files};
+use ralu_host::memory::{self, Shortage};
+use ralu_host::{CacheDir, pipelines};
 use serde_json::json;
 
 use super::args::GenerateArgs;
-use super::cache_dir::CacheDir;
-use super::error::Result;
-use super::events::{self, Files};
+use super::error::{Error, Result};
 use super::place::Place;
 use super::profile::{Profile, Profiles, TraceFile};
 use super::progress::{Progress, human_time};
@@ -26,7 +27,7 @@ use super::reporter::Reporter;
 use super::request::{self, Asked};
 use super::targets::Targets;
 use super::tune::{self, Subject};
-use super::{files, memory, model, output, pipelines, signals};
+use super::{files, model, output, signals};
 
 /// Runs the command. A failure is also the last event, if events are asked for.
 pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
@@ -59,8 +60,8 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     signals::check()?;
 
     let mut progress = Progress::new(quiet, settings.count);
-    let cache = CacheDir::find(args.tuning.cache.cache_dir.as_deref());
-    let gpu = pipelines::open_gpu(&args.adapter.choice(), cache.as_ref())?;
+    let cache = tune::find_cache(args.tuning.cache.cache_dir.as_deref());
+    let gpu = open_gpu(&args.adapter.choice(), cache.as_ref())?;
     signals::check()?;
     let adapter = gpu.report().name.clone();
     progress.say(&format!("adapter: {} ({})", Escaped(&adapter), gpu.report().backend));
@@ -93,7 +94,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         given: request.given.0.keys().cloned().collect(),
     };
     let options = Options { precision, ..Default::default() };
-    memory::check(&gpu, &config, &model.folder, &settings, options)?;
+    check_memory(&gpu, &config, &model.folder, &settings, options)?;
     let source: &dyn Source = &model.folder;
     let subject = Subject { config: &config, source: Some(source), settings: &settings, precision };
     let gpu = tuned(gpu, args, &subject, &mut progress, reporter)?;
@@ -152,7 +153,9 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         }
     }
     progress.clear();
-    pipelines::keep(pipeline.gpu(), cache.as_ref());
+    if let Some(cache) = &cache {
+        pipelines::keep(pipeline.gpu(), cache);
+    }
     if args.profile.is_some() {
         let mut profiles = Profiles::default();
         profiles.add(&settings.ralu_name, profile);
@@ -173,6 +176,33 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     Ok(())
 }
 
+/// Opens an adapter, with the pipelines that earlier runs have compiled.
+fn open_gpu(choice: &AdapterChoice, cache: Option<&CacheDir>) -> Result<Gpu> {
+    let gpu = pollster::block_on(Gpu::open(choice))?;
+    if let Some(cache) = cache {
+        pipelines::restore(&gpu, cache)?;
+    }
+    Ok(gpu)
+}
+
+/// Refuses a run that a software adapter cannot hold.
+pub fn check_memory(
+    gpu: &Gpu,
+    config: &ModelConfig,
+    source: &dyn Source,
+    settings: &Settings,
+    options: Options,
+) -> Result<()> {
+    let shortage = memory::shortage(gpu, config, source, settings, options)?;
+    let Some(Shortage { need, free }) = shortage else { return Ok(()) };
+    Err(Error::failed(format!(
+        "this run needs {} of memory, the machine has {} free. Make the picture smaller (--width, --height), store the \
+         weights in 16 bits (--precision f16), or use a GPU; `ralu plan` says what needs how much",
+        human_bytes(need),
+        human_bytes(free)
+    )))
+}
+
 /// The model on the adapter as it is found after its device was lost, with the same kernels.
 fn reopen(
     pipeline: Pipeline,
@@ -181,7 +211,7 @@ fn reopen(
     cache: Option<&CacheDir>,
 ) -> Result<Pipeline> {
     let tuning = pipeline.gpu().caps().tuning;
-    let gpu = pipelines::open_gpu(&args.adapter.choice(), cache)?;
+    let gpu = open_gpu(&args.adapter.choice(), cache)?;
     let gpu = recovery.be_careful(gpu.with_caps(|caps| caps.tuning = tuning));
     Ok(pollster::block_on(pipeline.revive(gpu))?)
 }
@@ -199,7 +229,6 @@ fn tuned(
         if let Some(line) = events::tuning_value(event) {
             reporter.emit(&line);
         }
-        Ok(())
     };
     let tuned = tune::tuned(gpu, &args.adapter.choice(), &args.tuning, subject, &mut watch);
     let tuned = tuned.inspect_err(|_| progress.clear())?;

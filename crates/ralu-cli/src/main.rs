@@ -6,17 +6,13 @@
 
 mod args;
 mod bench;
-mod cache_dir;
 mod devices;
 mod error;
-mod events;
 mod files;
 mod generate;
 mod inspect;
-mod memory;
 mod model;
 mod output;
-mod pipelines;
 mod place;
 mod plan;
 mod profile;

@@ -6,11 +6,9 @@ use ralu::checkpoint::source::{Folder, Source};
 use ralu::escape::Escaped;
 use ralu::models::builtin;
 use ralu::models::config::ModelConfig;
+use ralu_host::models::{BUNDLED, find_bundled, name_of};
 
 use super::error::{Error, Result};
-
-/// Where the bundled model lies in the repository.
-const BUNDLED: &str = "models/tiny-flux";
 
 /// What the bundled model is called.
 pub fn bundled_name() -> String {
@@ -83,12 +81,7 @@ pub fn planned(given: Option<&str>) -> Result<Planned> {
 fn bundled() -> Result<PathBuf> {
     let here = std::env::current_dir().ok();
     let program = std::env::current_exe().ok();
-    let found = [here.as_deref(), program.as_deref()]
-        .into_iter()
-        .flatten()
-        .flat_map(Path::ancestors)
-        .map(|folder| folder.join(BUNDLED))
-        .find(|folder| folder.join("model_index.json").is_file());
+    let found = find_bundled([here.as_deref(), program.as_deref()].into_iter().flatten());
     match (found, here) {
         (None, _) => Err(Error::failed(format!(
             "no --model was given, and the bundled one ({BUNDLED}) is neither in this folder nor in one above \
@@ -100,9 +93,4 @@ fn bundled() -> Result<PathBuf> {
         }
         (Some(found), None) => Ok(found),
     }
-}
-
-fn name_of(path: &Path) -> String {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

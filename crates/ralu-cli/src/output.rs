@@ -112,13 +112,8 @@ fn closed(error: io::Error) -> Error {
 fn is_hung_up(error: &io::Error) -> bool {
     use std::os::unix::fs::FileTypeExt;
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
-        && file_of(&io::stdout()).is_ok_and(|meta| meta.file_type().is_char_device())
-}
-
-/// What a stream leads to.
-#[cfg(unix)]
-pub fn file_of(stream: &impl std::os::fd::AsFd) -> io::Result<std::fs::Metadata> {
-    std::fs::File::from(stream.as_fd().try_clone_to_owned()?).metadata()
+        && ralu_host::files::file_of(&io::stdout())
+            .is_ok_and(|meta| meta.file_type().is_char_device())
 }
 
 #[cfg(not(unix))]

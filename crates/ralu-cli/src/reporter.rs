@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use ralu_host::events;
 use serde_json::Value;
 
 use super::error::{Error, Result};
-use super::{events, output};
+use super::output;
 
 /// Writes to stdout. The results of a run are its files: that stdout cannot be written does not stop it.
 pub struct Reporter {

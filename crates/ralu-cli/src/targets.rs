@@ -6,10 +6,10 @@ use ralu::pipeline::{PictureKind, RunSchedule, Settings};
 
 use super::args::GenerateArgs;
 use super::error::{Error, Result};
-use super::events;
 use super::files::{self, Checks};
 use super::output::shown;
 use super::profile::TraceFile;
+use ralu_host::events;
 
 /// The names of all files that a run writes.
 pub struct Targets {

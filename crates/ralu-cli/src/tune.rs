@@ -1,22 +1,27 @@
 //! Choosing kernels by measuring them: in the first run on an adapter, and `ralu tune`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ralu::checkpoint::source::Source;
 use ralu::escape::Escaped;
-use ralu::gpu::{AdapterChoice, Gpu, block_on_while};
+use ralu::gpu::{AdapterChoice, Gpu};
 use ralu::models::config::ModelConfig;
 use ralu::models::layers::Precision;
 use ralu::pipeline::Settings;
 use ralu::pipeline::tune::{KernelSeconds, Tuner, TuningEvent, TuningRecord, usual_seconds};
+use ralu_host::{CacheDir, kernels};
 use serde_json::json;
 
 use super::args::{RequestArgs, TuneArgs, TuningArgs};
-use super::cache_dir::CacheDir;
 use super::error::{Error, Result};
 use super::progress::Progress;
 use super::request::{self, Asked};
 use super::{model, output, signals};
+
+/// The folder that `--cache-dir` names, or the user's own.
+pub fn find_cache(given: Option<&Path>) -> Option<CacheDir> {
+    Some(CacheDir::find(given)?.when_writing(signals::set_writing))
+}
 
 /// What is measured for.
 pub struct Subject<'a> {
@@ -52,40 +57,32 @@ pub fn tuned(
     choice: &AdapterChoice,
     args: &TuningArgs,
     subject: &Subject<'_>,
-    watch: &mut dyn FnMut(&TuningEvent) -> Result<()>,
+    watch: &mut dyn FnMut(&TuningEvent),
 ) -> Result<Tuned> {
     let mut tuned = Tuned { gpu, measured: None, file: None, warnings: vec![] };
     // Without a folder every run would measure.
-    let cache = CacheDir::find(args.cache.cache_dir.as_deref());
+    let cache = find_cache(args.cache.cache_dir.as_deref());
     let (false, Some(cache)) = (args.no_tune, cache) else { return Ok(tuned) };
     let tuner = subject.tuner(&tuned.gpu, usual_seconds(&tuned.gpu))?;
-    let tuning = match read(&cache, &tuner) {
-        Some(record) => {
-            drop(tuner);
-            record.tuning
+    let chosen = match kernels::choose(&tuned.gpu, tuner, Some(&cache), going, watch) {
+        Ok(chosen) => chosen.ok_or(Error::Cancelled)?,
+        Err(error) => {
+            tuned.warnings.push(format!(
+                "kernels cannot be measured on this adapter ({error}); the usual ones run, as with --no-tune"
+            ));
+            tuned.gpu = pollster::block_on(Gpu::open(choice))?;
+            return Ok(tuned);
         }
-        None => match measure(&tuned.gpu, tuner, watch) {
-            Ok(record) => {
-                match keep(&cache, &record) {
-                    Ok(path) => tuned.file = Some(path),
-                    Err(error) => tuned.warnings.push(format!(
-                        "what was measured cannot be kept, so that the next run measures again: {}; choose a folder \
-                         with --cache-dir, or leave it with --no-tune",
-                        error.message()
-                    )),
-                }
-                tuned.measured.insert(record).tuning
-            }
-            Err(Stopped::Face(error)) => return Err(error),
-            Err(Stopped::Device(error)) => {
-                tuned.warnings.push(format!(
-                    "kernels cannot be measured on this adapter ({error}); the usual ones run, as with --no-tune"
-                ));
-                tuned.gpu = pollster::block_on(Gpu::open(choice))?;
-                return Ok(tuned);
-            }
-        },
     };
+    if let Some(error) = chosen.not_kept {
+        tuned.warnings.push(format!(
+            "what was measured cannot be kept, so that the next run measures again: {error}; choose a folder with \
+             --cache-dir, or leave it with --no-tune"
+        ));
+    }
+    tuned.file = chosen.file;
+    tuned.measured = chosen.measured;
+    let tuning = chosen.tuning;
     tuned.gpu = tuned.gpu.with_caps(|caps| caps.tuning = tuning);
     Ok(tuned)
 }
@@ -99,10 +96,7 @@ pub fn open(
 ) -> Result<Gpu> {
     let gpu = pollster::block_on(Gpu::open(choice))?;
     let mut progress = Progress::new(quiet, 1);
-    let tuned = tuned(gpu, choice, args, subject, &mut |event| {
-        progress.tuning(event);
-        Ok(())
-    });
+    let tuned = tuned(gpu, choice, args, subject, &mut |event| progress.tuning(event));
     progress.clear();
     let Tuned { gpu, measured, warnings, .. } = tuned?;
     for warning in &warnings {
@@ -114,41 +108,9 @@ pub fn open(
     Ok(gpu)
 }
 
-/// A kept record that fits.
-fn read(cache: &CacheDir, tuner: &Tuner<'_>) -> Option<TuningRecord> {
-    let name = tuner.key().file_name();
-    let path = cache.path(&name);
-    TuningRecord::read(&cache.read(&name)?, tuner.key())
-        .inspect(|_| tracing::debug!("kernels as {} has them", output::shown(&path)))
-        .inspect_err(|reason| tracing::debug!("{} is not used: {reason}", output::shown(&path)))
-        .ok()
-}
-
-fn keep(cache: &CacheDir, record: &TuningRecord) -> Result<PathBuf> {
-    cache.write(&record.key.file_name(), record.to_json()?.as_bytes())
-}
-
-/// Why measuring stopped.
-enum Stopped {
-    /// Ctrl-C, or nobody listens any more.
-    Face(Error),
-    /// The device is lost.
-    Device(ralu::gpu::Error),
-}
-
-fn measure(
-    gpu: &Gpu,
-    mut tuner: Tuner<'_>,
-    watch: &mut dyn FnMut(&TuningEvent) -> Result<()>,
-) -> std::result::Result<TuningRecord, Stopped> {
-    loop {
-        let next = block_on_while(gpu, tuner.next(), || signals::check().is_ok());
-        signals::check().map_err(Stopped::Face)?;
-        match next.transpose().map_err(Stopped::Device)?.flatten() {
-            Some(event) => watch(&event).map_err(Stopped::Face)?,
-            None => return Ok(tuner.record()),
-        }
-    }
+/// Whether nobody has pressed Ctrl-C.
+fn going() -> bool {
+    signals::check().is_ok()
 }
 
 /// `ralu tune`.
@@ -166,7 +128,7 @@ pub fn run(args: &TuneArgs, quiet: bool) -> Result<()> {
     let source: &dyn Source = &model.folder;
     let config = ModelConfig::load(source)?;
     let settings = Settings::resolve(&request, &config)?;
-    let cache = CacheDir::find(args.cache.cache_dir.as_deref()).ok_or_else(|| {
+    let cache = find_cache(args.cache.cache_dir.as_deref()).ok_or_else(|| {
         Error::failed(
             "the system knows of no folder for caches, so that nothing can be kept; give one with --cache-dir DIR",
         )
@@ -175,16 +137,10 @@ pub fn run(args: &TuneArgs, quiet: bool) -> Result<()> {
     let subject = Subject { config: &config, source: Some(source), settings: &settings, precision };
     let tuner = subject.tuner(&gpu, args.seconds)?;
     let mut progress = Progress::new(quiet, 1);
-    let record = measure(&gpu, tuner, &mut |event| {
-        progress.tuning(event);
-        Ok(())
-    });
+    let record = kernels::measure(&gpu, tuner, going, |event| progress.tuning(event));
     progress.clear();
-    let record = record.map_err(|stopped| match stopped {
-        Stopped::Face(error) => error,
-        Stopped::Device(error) => error.into(),
-    })?;
-    let path = keep(&cache, &record)?;
+    let record = record?.ok_or(Error::Cancelled)?;
+    let path = kernels::keep(&cache, &record)?;
     if args.json {
         return output::json(&json!({ "file": path, "record": record }));
     }
@@ -213,7 +169,7 @@ fn table(record: &TuningRecord) -> String {
     }
     for measured in &record.measured {
         let class = measured.class.as_deref().unwrap_or("");
-        for KernelSeconds { kernel, shaders, seconds, failure, chosen } in &measured.kernels {
+        for KernelSeconds { kernel, shaders, seconds, failure, chosen, .. } in &measured.kernels {
             let ms = seconds.map_or("-".to_owned(), |seconds| format!("{:.3}", 1e3 * seconds));
             let note = match failure {
                 Some(reason) => reason,

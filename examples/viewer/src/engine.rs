@@ -13,15 +13,17 @@ use std::thread::JoinHandle;
 use eframe::egui_wgpu::RenderState;
 use ralu::checkpoint::source::{Folder, Source};
 use ralu::gpu::{AdapterKind, AdapterReport, Counters, Gpu, block_on_while, describe};
+use ralu::models::layers::Precision;
 use ralu::pipeline::plan::{Plan, plan};
+use ralu::pipeline::tune::{Tuner, TuningEvent, usual_seconds};
 use ralu::pipeline::{
     Checkpoint, Error, Event, LatentColors, MemoryUse, Options, Pipeline, Request, RunSchedule,
     Settings,
 };
 use ralu::tensor::Tuning;
+use ralu_host::{CacheDir, kernels, models, pipelines};
 
 use crate::advice::with_advice;
-use crate::kernels;
 use crate::loss::Loss;
 use crate::unfinished::{At, Unfinished};
 
@@ -279,7 +281,10 @@ impl Worker {
         } else {
             SLICE_SECONDS
         });
-        kernels::use_pipelines(&gpu);
+        if let Some(cache) = CacheDir::find(None) {
+            // They only save time. Whoever uses a lost device next learns of it.
+            let _ = pipelines::restore(&gpu, &cache);
+        }
         gpu
     }
 
@@ -292,15 +297,11 @@ impl Worker {
 
     fn open(&self, path: Option<PathBuf>) -> Result<Open, String> {
         let folder = path.clone().unwrap_or_else(bundled);
-        let name = |folder: &PathBuf| {
-            let folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
-            folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
-        };
         let pipeline = self.pipeline(&folder, Tuning::default())?;
         let config = pipeline.config();
         let own = config.defaults();
         let model = Model {
-            name: name(&folder),
+            name: models::name_of(&folder),
             path,
             has_guidance: config.transformer.has_guidance_input(),
             guidance: own.guidance,
@@ -325,18 +326,24 @@ impl Worker {
         let Open { pipeline, folder, .. } = open;
         let settings = pipeline.settings(request).map_err(|error| error.to_string())?;
         let source = Folder::open(&folder).map_err(|error| error.to_string())?;
-        let tuning = kernels::choose(
-            pipeline.gpu(),
-            pipeline.config(),
-            &source,
-            &settings,
-            going,
-            |done, of| {
+        let gpu = pipeline.gpu();
+        let seconds = usual_seconds(gpu);
+        let precision = Precision::default();
+        let tuner =
+            Tuner::new(gpu, pipeline.config(), Some(&source), &settings, precision, seconds)
+                .map_err(|error| error.to_string())?;
+        let tell = |event: &TuningEvent| {
+            if let TuningEvent::Measured { done, of, .. } = event {
                 let text = format!("finding the fastest kernels, {done} of {of}");
                 (self.tell)(Told::Preparing(text));
-            },
-        )?;
-        let Some(tuning) = tuning else { return Ok(false) };
+            }
+        };
+        let chosen = kernels::choose(gpu, tuner, CacheDir::find(None).as_ref(), going, tell);
+        let chosen = chosen.map_err(|error| match error {
+            ralu::gpu::Error::Lost { .. } => error.to_string(),
+            _ => format!("kernels cannot be measured: {error}"),
+        })?;
+        let Some(tuning) = chosen.map(|chosen| chosen.tuning) else { return Ok(false) };
         if tuning != pipeline.gpu().caps().tuning {
             let colors = pipeline.latent_colors();
             open.pipeline = self.pipeline(folder, tuning)?;
@@ -423,7 +430,9 @@ impl Worker {
                 None => return End::Stopped(run.checkpoint()),
                 Some(Ok(Some(event))) => tell(event),
                 Some(Ok(None)) => {
-                    kernels::keep_pipelines(pipeline.gpu());
+                    if let Some(cache) = CacheDir::find(None) {
+                        pipelines::keep(pipeline.gpu(), &cache);
+                    }
                     return End::Finished;
                 }
                 Some(Err(error)) => {
@@ -452,9 +461,9 @@ fn is_followed(event: &Event) -> bool {
 
 /// The bundled model's folder: upwards from where this program lies, or where it was built.
 fn bundled() -> PathBuf {
-    const NAME: &str = "models/tiny-flux";
     let program = std::env::current_exe().ok();
-    let above = program.iter().flat_map(|program| program.ancestors());
-    let found = above.map(|folder| folder.join(NAME)).find(|folder| folder.is_dir());
-    found.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(NAME))
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let found = models::find_bundled(program.as_deref().into_iter().chain([built]));
+    // Messages then say what is missing.
+    found.unwrap_or_else(|| models::BUNDLED.into())
 }

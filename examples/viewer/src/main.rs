@@ -17,7 +17,6 @@ mod files;
 mod form;
 mod frames;
 mod kept;
-mod kernels;
 mod keys;
 mod loss;
 mod record;

@@ -76,6 +76,7 @@ impl TuningKey {
 
 /// Which kernels an adapter should run, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct TuningRecord {
     /// What it holds for.
     #[serde(flatten)]
@@ -90,6 +91,7 @@ pub struct TuningRecord {
 
 /// The kernels of one op.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Measured {
     /// `matmul`, `attention`, `conv2d`.
     pub op: String,
@@ -103,6 +105,7 @@ pub struct Measured {
 
 /// What a kernel took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KernelSeconds {
     /// Its name; `default` is what runs without tuning.
     pub kernel: String,

@@ -6,9 +6,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::destination::Destination;
+use ralu_host::files::{Destination, folder_of, temporary};
+
 use super::model_files::ModelFiles;
-use super::{folder_of, temporary};
 use crate::error::{Error, Result};
 use crate::output::shown;
 

@@ -1,19 +1,18 @@
 //! Files that are either written whole or not at all.
 
 mod checks;
-mod destination;
 mod model_files;
 mod read;
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
 use super::output::shown;
 use super::signals;
 pub use checks::{Checks, check_folder, make_folder};
-use destination::Destination;
+use ralu_host::files::{Destination, replace};
 pub use read::{check_regular, read_all, read_text};
 
 /// Writes `bytes` to a file of their own and renames it to `path`, so that nobody ever sees half a file. Pipes and
@@ -21,7 +20,8 @@ pub use read::{check_regular, read_all, read_text};
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     match find(path)? {
         Destination::File { path: file, replaced } => {
-            replace(&file, replaced.as_ref(), bytes).map_err(|error| failed(path, error))
+            replace(&file, replaced.as_ref(), bytes, signals::set_writing)
+                .map_err(|error| failed(path, error))
         }
         Destination::Stream { is_pipe } => {
             let mut stream = if is_pipe {
@@ -31,16 +31,6 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
             };
             stream.write_all(bytes).map_err(|error| failed(path, error))
         }
-    }
-}
-
-/// [`write()`], for files of our own: fails where something else has their name.
-pub fn write_own(path: &Path, bytes: &[u8]) -> Result<()> {
-    match find(path)? {
-        Destination::File { path: file, replaced } => {
-            replace(&file, replaced.as_ref(), bytes).map_err(|error| failed(path, error))
-        }
-        Destination::Stream { .. } => Err(failed(path, "this is no file")),
     }
 }
 
@@ -70,30 +60,6 @@ fn find(path: &Path) -> Result<Destination> {
 
 fn failed(path: &Path, reason: impl std::fmt::Display) -> Error {
     Error::failed(format!("{} cannot be written: {reason}", shown(path)))
-}
-
-fn replace(path: &Path, replaced: Option<&Metadata>, bytes: &[u8]) -> io::Result<()> {
-    let mut file = temporary(folder_of(path))?;
-    signals::set_writing(Some(file.path()));
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| replaced.map_or(Ok(()), |old| inherit(file.as_file(), old)))
-        .and_then(|()| file.persist(path).map(drop).map_err(|error| error.error));
-    signals::set_writing(None);
-    written
-}
-
-/// Gives a file the rights of the one that it replaces, and its owner if we may.
-fn inherit(file: &File, old: &Metadata) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::{MetadataExt, fchown};
-        let new = file.metadata()?;
-        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-            let _ = fchown(file, Some(old.uid()), Some(old.gid()));
-        }
-    }
-    file.set_permissions(old.permissions())
 }
 
 /// Opens a named pipe when a reader is there; Ctrl-C ends the wait.
@@ -130,22 +96,6 @@ fn open_pipe(path: &Path) -> Result<File> {
 #[cfg(not(unix))]
 fn open_pipe(path: &Path) -> Result<File> {
     OpenOptions::new().write(true).open(path).map_err(|error| failed(path, error))
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".ralu-").suffix(".tmp");
-    // Temporary files are private by default; what becomes of this one is an ordinary file.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
 }
 
 /// `FILE.png` → `FILE-i.png`.

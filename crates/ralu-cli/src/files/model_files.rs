@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::fs::{self, Metadata};
 use std::path::{Component, Path, PathBuf, absolute};
 
-use super::destination;
+use ralu_host::files::{folder_of, follow};
 
 /// How many folders deep a model is looked through; its parts are one deep.
 const MAX_DEPTH: usize = 4;
@@ -81,7 +81,7 @@ impl ModelFiles {
             return true;
         }
         let is_inside = |path: &Path| {
-            let real = super::folder_of(path).canonicalize();
+            let real = folder_of(path).canonicalize();
             real.is_ok_and(|real| real.starts_with(&self.root) || self.folders.contains(&real))
                 || normal(path).starts_with(&self.given)
         };
@@ -107,8 +107,8 @@ fn id_of(_: &Metadata) -> Option<FileId> {
 
 /// Where a link leads that leads to nothing, without links.
 fn end_of(link: PathBuf) -> Option<PathBuf> {
-    let end = destination::follow(link).ok()?;
-    let folder = super::folder_of(&end).canonicalize().ok()?;
+    let end = follow(link).ok()?;
+    let folder = folder_of(&end).canonicalize().ok()?;
     Some(folder.join(end.file_name()?))
 }
 

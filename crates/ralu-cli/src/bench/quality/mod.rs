@@ -29,7 +29,7 @@ use self::results::{Compared, Measures, Reference, Results, Subject, Work};
 use self::store::{Made, Pictures, Store};
 use crate::args::BenchArgs;
 use crate::error::{Error, Result};
-use crate::{files, memory, model, output, request, signals, tune};
+use crate::{files, generate, model, output, request, signals, tune};
 
 /// Plain steps of the reference if the user does not say: what FLUX.1-dev and RALU's paper take.
 const REFERENCE_STEPS: usize = 50;
@@ -131,7 +131,7 @@ impl Bench {
         }
         let options = Options { precision, ..Default::default() };
         for case in std::iter::once(&reference).chain(&settings) {
-            memory::check(&gpu, &config, &model.folder, &case.settings, options)
+            generate::check_memory(&gpu, &config, &model.folder, &case.settings, options)
                 .map_err(|error| case.named(error))?;
         }
         let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;

@@ -1,4 +1,4 @@
-//! `--events json`: one JSON object a line on stdout.
+//! What a run tells, as JSON lines: one object a line.
 //!
 //! Every line has the field `event`:
 //!
@@ -164,7 +164,9 @@ pub fn line(value: &Value) -> String {
 /// What was written because of an event.
 #[derive(Default)]
 pub struct Files<'a> {
+    /// The file of the picture.
     pub picture: Option<&'a Path>,
+    /// The file of the tensors.
     pub tensors: Option<&'a Path>,
 }
 

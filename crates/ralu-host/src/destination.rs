@@ -4,8 +4,7 @@ use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-#[cfg(unix)]
-use crate::output;
+use crate::files::folder_of;
 
 /// Longest chain of links; systems follow about as many.
 const MAX_LINKS: usize = 40;
@@ -14,6 +13,7 @@ const MAX_LINKS: usize = 40;
 pub enum Destination {
     /// A file, there already or not: it is replaced, and links to it stay.
     File {
+        /// The file.
         path: PathBuf,
         /// What is known of the file that is there.
         replaced: Option<Metadata>,
@@ -40,7 +40,7 @@ impl Destination {
             Ok(meta) => stream(path, &meta),
             // A folder that is none is found where folders are checked.
             Err(error) if is_absent(&error) => {
-                let path = super::folder_of(path).join(name);
+                let path = folder_of(path).join(name);
                 let path = follow(path).map_err(|error| error.to_string())?;
                 Ok(Destination::File { path, replaced: None })
             }
@@ -66,10 +66,16 @@ fn existing(path: &Path, meta: Metadata) -> Result<Destination, String> {
 #[cfg(unix)]
 fn is_our_output(meta: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
-    [output::file_of(&io::stdout()), output::file_of(&io::stderr())]
+    [file_of(&io::stdout()), file_of(&io::stderr())]
         .into_iter()
         .flatten()
         .any(|own| (own.dev(), own.ino()) == (meta.dev(), meta.ino()))
+}
+
+/// What a stream leads to.
+#[cfg(unix)]
+pub fn file_of(stream: &impl std::os::fd::AsFd) -> io::Result<Metadata> {
+    fs::File::from(stream.as_fd().try_clone_to_owned()?).metadata()
 }
 
 #[cfg(not(unix))]
@@ -102,7 +108,7 @@ pub fn follow(mut path: PathBuf) -> io::Result<PathBuf> {
         match fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_symlink() => {
                 let target = fs::read_link(&path)?;
-                path = super::folder_of(&path).join(target);
+                path = folder_of(&path).join(target);
             }
             Ok(_) => return Ok(path),
             Err(error) if is_absent(&error) => return Ok(path),

@@ -1,0 +1,28 @@
+//! What native programs around the library share. A program that draws pictures with [`ralu`] on someone's machine wants
+//! the same things, whatever face it has:
+//!
+//! - [`CacheDir`]: a folder of small files that are kept from one run to the next;
+//! - [`kernels`] and [`pipelines`]: which kernels an adapter runs fastest, and pipelines that were compiled before, kept in
+//!   that folder;
+//! - [`models`]: where the bundled model lies;
+//! - [`memory`]: whether the machine can hold a run;
+//! - [`files`]: files that are written whole or not at all;
+//! - [`events`]: what a run tells, as JSON lines.
+//!
+//! It reads and writes files and waits for the GPU. It prints nothing, starts no threads or programs, and listens for no
+//! signals: these are the face's.
+
+#![warn(missing_docs)]
+
+mod cache_dir;
+mod destination;
+mod error;
+pub mod events;
+pub mod files;
+pub mod kernels;
+pub mod memory;
+pub mod models;
+pub mod pipelines;
+
+pub use cache_dir::CacheDir;
+pub use error::Error;
