@@ -2,7 +2,7 @@
 //!
 //! [`ModelConfig::load`] reads every `*.json` a run needs and fails with one message that names the file, the field,
 //! what was found and what was expected. What it returns has been checked: sizes are positive and bounded, heads
-//! divide, the parts fit together. No weight is looked at; that is [`weights`](super::weights)' work.
+//! divide, the parts fit together. No weight is looked at; that is [`weights`](crate::checkpoint::weights)' work.
 //!
 //! This file has the whole model; each JSON file has a file of its own, and `fields.rs` reads what they consist of.
 //!
