@@ -6,7 +6,7 @@ mod common;
 
 use std::path::Path;
 
-use ralu::checkpoint::source::{Folder, Memory, Source};
+use ralu::checkpoint::source::{Blob, Folder, Memory, Source, SourceError};
 use ralu::gpu::block_on;
 use ralu::pipeline::{Options, Pipeline, Request};
 use ralu::text::ClipTokenizer;
@@ -39,15 +39,52 @@ fn added_tokens_have_few_bytes() {
     assert!(too_many.contains("in all; expected") && too_many.contains("262144"), "{too_many}");
 }
 
-/// Found by fuzzing: transformers gives T5 a hundred sentinels that no file names, and the bundled model has no embeddings of
-/// them.
+/// The bundled model with another text in place of T5's `tokenizer_config.json`.
+struct WithConfig {
+    model: Folder,
+    config: String,
+}
+
+const T5_CONFIG: &str = "tokenizer_2/tokenizer_config.json";
+
+impl Source for WithConfig {
+    fn name(&self) -> String {
+        self.model.name()
+    }
+
+    fn text(&self, path: &str) -> Result<Option<String>, SourceError> {
+        if path == T5_CONFIG { Ok(Some(self.config.clone())) } else { self.model.text(path) }
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.model.exists(path)
+    }
+
+    fn list(&self, dir: &str) -> Result<Vec<String>, SourceError> {
+        self.model.list(dir)
+    }
+
+    fn blob(&self, path: &str) -> Result<Box<dyn Blob>, SourceError> {
+        self.model.blob(path)
+    }
+}
+
+/// Found by fuzzing: transformers gives T5 sentinels that no file names, for which a model may have no embeddings.
 #[test]
 fn a_prompt_with_a_sentinel_is_refused() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-flux");
-    let model = Box::new(Folder::open(folder).unwrap());
+    let model = Folder::open(folder).unwrap();
+    let mut config: Value = serde_json::from_str(&model.text(T5_CONFIG).unwrap().unwrap()).unwrap();
+    // As it is, the model has no sentinels, and their marks are text like other text.
+    assert_eq!(config["extra_ids"], 0);
+    config["extra_ids"] = json!(8);
+    assert!(config.as_object_mut().unwrap().remove("additional_special_tokens").is_some());
+    let model = Box::new(WithConfig { model, config: config.to_string() });
     let pipeline = Pipeline::open(common::gpu(), model, Options::default()).unwrap();
-    let message = |request: Request| {
-        let mut run = pipeline.start(request.size(64, 64)).unwrap();
+    let vocab = pipeline.config().text_encoders[1].config.vocab_size();
+    let message = |mut request: Request| {
+        (request.width, request.height) = (Some(64), Some(64));
+        let mut run = pipeline.start(request).unwrap();
         block_on(pipeline.gpu(), async {
             loop {
                 match run.next().await {
@@ -60,12 +97,11 @@ fn a_prompt_with_a_sentinel_is_refused() {
     };
     let sentinel = "a fox <extra_id_7>";
     let refused = message(Request::new(sentinel));
-    let expected =
-        "tokens that T5 has embeddings of, 0 to 1080; leave out marks such as <extra_id_0>";
-    assert!(refused.contains("the prompt is a text with token 1"), "{refused}");
-    assert!(refused.contains(expected), "{refused}");
+    let found = format!("the prompt is a text with token {}", vocab + 7);
+    let expected = format!("tokens that T5 has embeddings of, 0 to {}", vocab - 1);
+    assert!(refused.contains(&found) && refused.contains(&expected), "{refused}");
     let mut request = Request::new("a fox");
     (request.negative_prompt, request.true_cfg) = (Some(sentinel.into()), Some(2.0));
     let refused = message(request);
-    assert!(refused.contains("the negative prompt is a text with token 1"), "{refused}");
+    assert!(refused.contains("the negative prompt is a text with token"), "{refused}");
 }
