@@ -1,4 +1,4 @@
-//! What may help against an error. An error says what happened; whoever shows it to a person says what to do, in the words
+//! What may help against an error. An error says what happened; the program that shows it says what to do, in the words
 //! of that face: options of a command line, fields of a form, names in a program.
 
 /// What may help against an error.

@@ -38,7 +38,7 @@ fn named<'e>(events: &'e [Value], name: &str) -> Vec<&'e Value> {
     events.iter().filter(|event| event["event"] == name).collect()
 }
 
-/// The records that are kept, beside compiled pipelines.
+/// The records that are kept, next to compiled pipelines.
 fn kept(cache: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(cache) else { return vec![] };
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -66,7 +66,7 @@ fn the_first_run_measures_and_later_ones_do_not() {
     assert!(named(&second, "tuning").is_empty() && named(&second, "tuned").is_empty());
     assert_eq!(fs::read(file).unwrap(), written);
 
-    // Damaged, or of another adapter under this one's name: measured anew.
+    // Damaged, or of another adapter under this one's name: measured again.
     let foreign = String::from_utf8(written.clone())
         .unwrap()
         .replace("\"adapter\": \"", "\"adapter\": \"not ");
