@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use ralu::checkpoint::source::Memory;
-use ralu::text::{ByteLevelTokenizer, TokenError, Tokens};
+use ralu::text::{ByteLevelTokenizer, Encoded, TokenError};
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 
@@ -113,11 +113,11 @@ fn what_is_cut_and_what_is_padding_is_said() {
     assert_eq!(padded.ids, [&whole.ids[..], &[pad; 3]].concat());
     assert_eq!((padded.real, padded.truncated), (n, None));
     let cut = tokenizer.encode("a red boat<|im_end|>", n - 2, Some(pad)).unwrap();
-    let expected = Tokens { ids: whole.ids[..n - 2].to_vec(), real: n - 2, truncated: Some(2) };
+    let expected = Encoded { ids: whole.ids[..n - 2].to_vec(), real: n - 2, truncated: Some(2) };
     assert_eq!(cut, expected);
     // A user's padding token is a token like others.
     let own = tokenizer.encode("<|endoftext|>", 2, Some(pad)).unwrap();
-    assert_eq!(own, Tokens { ids: vec![pad, pad], real: 1, truncated: None });
+    assert_eq!(own, Encoded { ids: vec![pad, pad], real: 1, truncated: None });
 }
 
 #[test]

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use common::{Bands, Lab, Tolerance, assert_close, block_on, pack};
 use ralu::checkpoint::source::{Folder, Memory, Source};
 use ralu::checkpoint::weights::{Manifest, TensorInfo, WeightError, Weights};
-use ralu::models::config::Qwen3Config;
-use ralu::models::encoders::qwen3::{self, Qwen3, unread_weights};
+use ralu::models::config::{ConfigError, Qwen3Config};
+use ralu::models::encoders::qwen3::{self, Qwen3, Qwen3Encoder, unread_weights};
+use ralu::models::encoders::{TextEncoderConfig, TokenisedText};
 use ralu::models::layers::{LoadContext, Loader, Precision, Upload};
 use ralu::ops::{NormKind, reference};
 use ralu::tensor::{AttentionKernel, Caps, Command, Recording};
@@ -406,4 +407,54 @@ fn other_language_models_are_refused() {
             }
         }
     }
+}
+
+/// As a text encoder of a family: its parts are what [`Qwen3`] gives by itself.
+#[test]
+fn a_text_encoder_gives_its_hidden_states_side_by_side() {
+    let source = model("klein-a");
+    let taken = [9, 18, 27];
+    let config = Qwen3Encoder::load(&source, "text_encoder/config.json", &taken).unwrap();
+    let small = ConfigError::Field {
+        path: format!("{}/text_encoder/config.json", source.name().trim_end_matches('/')),
+        field: "num_hidden_layers".into(),
+        found: "28".into(),
+        expected: "at least 29, as the model reads what that layer gives".into(),
+    };
+    let found = Qwen3Encoder::load(&source, "text_encoder/config.json", &[9, 29]).unwrap_err();
+    assert_eq!(found.to_string(), small.to_string());
+    assert_eq!((config.token_dim(), &*config.token_field()), (96, "hidden_size x 3"));
+    let Expected { ids, embeds } = Expected::read("klein-a");
+    let tokenizer = config.tokenizer().load(&source, "tokenizer").unwrap();
+    let padded = tokenizer.encode("a", 64).unwrap();
+    assert_eq!((padded.ids.len(), padded.real, padded.ids[63]), (64, 1, ids[63]));
+
+    let lab = block_on(Lab::new());
+    let weights = Weights::open(&source, "text_encoder", "model").unwrap();
+    let context = LoadContext::new(&lab.ids, Precision::Auto, u64::MAX);
+    let manifest = Manifest::new(&weights);
+    let encoder = config.load(&Loader::new(manifest.root(), &context));
+    let ignored = config.ignored_weights();
+    let ignored: Vec<&str> = ignored.iter().map(|name| &**name).collect();
+    assert_eq!(manifest.finish(&ignored).unwrap(), [""; 0]);
+    let text = TokenisedText { ids, n_real: 26 };
+    let inputs = encoder.embed(&weights, &text).unwrap();
+    let found = block_on(async {
+        for upload in context.uploads.take() {
+            send(&lab, &weights, &upload).await;
+        }
+        let mut matrices = vec![];
+        for ((name, rows, cols), values) in encoder.inputs(64).into_iter().zip(&inputs) {
+            matrices.push(lab.matrix(name, rows, cols, values, Bands::AsNeeded).await);
+        }
+        let (_, (name, rows, cols)) = encoder.outputs(64, true)[0];
+        let out = lab.matrix(name, rows, cols, &vec![f32::NAN; rows * cols], Bands::AsNeeded).await;
+        lab.run(|r, _| {
+            let inputs: Vec<_> = matrices.iter().map(|matrix| r.resident(matrix)).collect();
+            encoder.record(&text, &inputs, &[r.resident(&out)]);
+        })
+        .await;
+        lab.read(&out).await
+    });
+    assert_close("klein", [64, 3 * 32], &found, &embeds, EMBEDDINGS);
 }

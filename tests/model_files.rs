@@ -1892,7 +1892,7 @@ fn tokens_equal_those_of_transformers() {
         let expected = padded(clip_ids, 77, 1506);
         assert_eq!(
             clip.encode(prompt).unwrap(),
-            Encoded { ids: expected.clone(), truncated: None },
+            Encoded { ids: expected.clone(), real: clip_ids.len(), truncated: None },
             "{prompt:?}"
         );
         assert_eq!(
@@ -1964,7 +1964,8 @@ fn long_and_odd_prompts() {
     // Exactly full is not truncated.
     assert_eq!(clip.encode(&"cat ".repeat(75)).unwrap().truncated, None);
     assert_eq!(t5.encode("blue", 2).unwrap().ids, [8, 1]);
-    assert_eq!(t5.encode("blue", 1).unwrap(), Encoded { ids: vec![1], truncated: Some(1) });
+    let cut = Encoded { ids: vec![1], real: 1, truncated: Some(1) };
+    assert_eq!(t5.encode("blue", 1).unwrap(), cut);
     assert!(matches!(t5.encode("blue", 0), Err(TokenError::Length { found: 0, least: 1 })));
 }
 

@@ -9,6 +9,7 @@ use super::prompt::Embedding;
 use super::run::Programs;
 use super::{Rng, RunSchedule, Settings};
 use crate::gpu::Store;
+use crate::models::encoders::TokenisedText;
 use crate::tensor::Blocks;
 
 /// Encoded texts that are kept, in host memory: 8 MB each for FLUX.
@@ -27,7 +28,7 @@ pub(super) struct Kept {
 /// The tokens of a text, for each text encoder.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct TextKey {
-    pub ids: Vec<Vec<u32>>,
+    pub texts: Vec<TokenisedText>,
     /// Tokens of the encoding, padding included.
     pub n_text: usize,
 }

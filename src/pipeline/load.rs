@@ -1,5 +1,6 @@
 //! An open model: configuration, checked weights, and the memory they move into.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 
 use super::kept::Kept;
@@ -55,12 +56,13 @@ impl<M: ?Sized> ModelPart<M> {
     fn build(
         weights: Weights,
         context: &LoadContext<'_>,
-        ignored: &[&str],
+        ignored: &[Cow<'_, str>],
         build: impl FnOnce(&Loader<'_>) -> Box<M>,
     ) -> (Self, Result<(), Error>) {
         let manifest = Manifest::new(&weights);
         let model = build(&Loader::new(manifest.root(), context));
-        let report = manifest.finish(ignored);
+        let ignored: Vec<&str> = ignored.iter().map(|name| &**name).collect();
+        let report = manifest.finish(&ignored);
         drop(manifest);
         let uploads = context.uploads.take();
         let (extra, report) = match report {
@@ -126,7 +128,7 @@ pub struct MemoryUse {
 }
 
 /// Names in a VAE's checkpoint that belong to the encoder, which is not used.
-const IGNORED_VAE: &[&str] = &["encoder.", "quant_conv."];
+const IGNORED_VAE: &[Cow<'_, str>] = &[Cow::Borrowed("encoder."), Cow::Borrowed("quant_conv.")];
 
 /// The files of a model's tokenizers, one for each text encoder.
 struct AllTokenizerFiles(Vec<TokenizerFiles>);
@@ -226,7 +228,7 @@ impl Parts {
             let TextEncoderPart { folder, config, .. } = encoder;
             let weights = weights(folder, stem::TRANSFORMERS)?;
             let (part, report) =
-                ModelPart::build(weights, context, config.ignored_weights(), |loader| {
+                ModelPart::build(weights, context, &config.ignored_weights(), |loader| {
                     config.load(loader)
                 });
             judge(report)?;

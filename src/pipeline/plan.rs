@@ -15,7 +15,7 @@ use crate::checkpoint::source::Source;
 use crate::gpu::human_bytes;
 use crate::models::config::ModelConfig;
 use crate::models::cost::{self, Flops};
-use crate::models::encoders::Shape;
+use crate::models::encoders::{Shape, TokenisedText};
 use crate::models::layers::{LoadContext, Precision};
 use crate::sampling::cache::{self, CacheSpec, Cached};
 use crate::sampling::{RaluParams, ntdm::js_distance};
@@ -303,9 +303,9 @@ fn memory(
         let inputs = matrices(part.model.inputs(n));
         let outputs = part.model.outputs(n, own.gives_tokens);
         let outputs = matrices(outputs.into_iter().map(|(_, shape)| shape).collect());
-        let ids = vec![0; n];
-        let recording =
-            record_encoder(caps, None, own.config.title(), &*part.model, &ids, &inputs, &outputs);
+        let text = TokenisedText { ids: vec![0; n], n_real: n };
+        let name = own.config.title();
+        let recording = record_encoder(caps, None, name, &*part.model, &text, &inputs, &outputs);
         encoding.push(plan_memory(&recording));
         scratch.extend(inputs.into_iter().chain(outputs));
     }

@@ -7,7 +7,7 @@ use super::load::ModelPart;
 use super::programs::record_encoder;
 use super::{Error, NamedTensors, Pipeline, Settings};
 use crate::checkpoint::source::read;
-use crate::models::encoders::{Output, TextEncoder};
+use crate::models::encoders::{Output, TextEncoder, TokenisedText};
 use crate::models::family::TextLength;
 use crate::tensor::Blocks;
 
@@ -101,7 +101,7 @@ impl<'p> Prompts<'p> {
         let Pipeline { tokenizers, config, kept, .. } = pipeline;
         let (network, family) = (&config.transformer, config.family());
         let asked = settings.max_sequence_length;
-        let mut ids = Vec::new();
+        let mut texts = Vec::new();
         for (encoder, tokenizer) in config.text_encoders.iter().zip(tokenizers) {
             let text = family.prompt(text);
             let text = if family.expands_tokens() { tokenizer.expanded(&text)? } else { text };
@@ -124,9 +124,9 @@ impl<'p> Prompts<'p> {
                 let what = if prefix.is_empty() { "the prompt" } else { "the negative prompt" };
                 return Err(Error::setting(what, format!("a text with token {id}"), expected));
             }
-            ids.push(encoded.ids);
+            texts.push(TokenisedText { ids: encoded.ids, n_real: encoded.real });
         }
-        let key = TextKey { ids, n_text: config.text_tokens(asked) };
+        let key = TextKey { texts, n_text: config.text_tokens(asked) };
         let txt_shape = [1, key.n_text, network.text_dim()];
         let given_txt = given.numbers(&format!("{prefix}prompt_embeds"), &txt_shape)?;
         let given_pooled = match network.pooled_dim() {
@@ -172,7 +172,7 @@ impl<'p> Prompts<'p> {
             let wants_tokens = encoder.gives_tokens && given_txt.is_none();
             let wants_pooled = encoder.gives_pooled && given_pooled.is_none();
             encodings.push(match wants_tokens || wants_pooled {
-                true => self.run(i, &parts.text_encoders[i], &key.ids[i], wants_tokens).await?,
+                true => self.run(i, &parts.text_encoders[i], &key.texts[i], wants_tokens).await?,
                 false => Encoding::default(),
             });
             let what = format!("{}'s encoding of the prompt", encoder.config.title());
@@ -200,10 +200,10 @@ impl<'p> Prompts<'p> {
         check_finite("the encoding of the prompt", &txt)?;
         // Of encoders whose ids have one name, the first one's.
         let mut ids: Vec<(&'static str, Vec<u32>)> = Vec::new();
-        for (encoder, encoded) in config.text_encoders.iter().zip(&key.ids) {
+        for (encoder, encoded) in config.text_encoders.iter().zip(&key.texts) {
             let name = encoder.config.ids_name();
             if ids.iter().all(|(known, _)| *known != name) {
-                ids.push((name, encoded.clone()));
+                ids.push((name, encoded.ids.clone()));
             }
         }
         let embedding = Rc::new(Embedding { ids, txt, pooled });
@@ -218,23 +218,23 @@ impl<'p> Prompts<'p> {
         &self,
         i: usize,
         encoder: &ModelPart<dyn TextEncoder>,
-        ids: &[u32],
+        text: &TokenisedText,
         wants_tokens: bool,
     ) -> Result<Encoding, Error> {
         let Pipeline { source, gpu, config, kept, .. } = self.pipeline;
         let name = config.text_encoders[i].config.title();
         let ModelPart { model, weights, .. } = encoder;
-        let values = read(&**source, || model.embed(weights, ids)).await?;
-        let shapes = model.inputs(ids.len());
+        let values = read(&**source, || model.embed(weights, text)).await?;
+        let shapes = model.inputs(text.ids.len());
         let inputs: Vec<_> = shapes.into_iter().zip(values.iter().map(Vec::as_slice)).collect();
         let (kinds, outputs): (Vec<Output>, Vec<_>) =
-            model.outputs(ids.len(), wants_tokens).into_iter().unzip();
+            model.outputs(text.ids.len(), wants_tokens).into_iter().unzip();
         let results = kept
             .encoders
             .run(self.pipeline, i, &inputs, &outputs, &self.in_f32, |residents, f16_range| {
                 let (inputs, outputs) = residents.split_at(inputs.len());
                 let outputs = &outputs[..kinds.len()];
-                record_encoder(gpu.caps(), f16_range, name, &**model, ids, inputs, outputs)
+                record_encoder(gpu.caps(), f16_range, name, &**model, text, inputs, outputs)
             })
             .await?;
         let mut encoding = Encoding::default();

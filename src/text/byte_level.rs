@@ -1,22 +1,13 @@
 //! The tokenizer of language models that are text encoders: byte-level byte pairs.
 
+use std::borrow::Cow;
+
 use super::byte_pairs::BytePairWords;
 use super::config::{Config, Kind};
 use super::files::TokenizerFiles;
-use super::{Result, TokenError};
+use super::{Encoded, Result, TokenError};
 use crate::checkpoint::source::Source;
 use crate::turns::{Turns, complete_at_once};
-
-/// A text as token ids, without marks of begin and end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tokens {
-    /// The text's ids, then padding if it was asked for.
-    pub ids: Vec<u32>,
-    /// How many of the ids are the text's: `ids[real..]` is padding.
-    pub real: usize,
-    /// How many tokens of the text did not fit and were dropped.
-    pub truncated: Option<usize>,
-}
 
 /// Qwen's byte-level byte-pair tokenizer: transformers' `Qwen2Tokenizer`, which Qwen2.5 and Qwen3 have.
 ///
@@ -30,6 +21,8 @@ pub struct Tokens {
 pub struct ByteLevelTokenizer {
     words: BytePairWords,
     path: String,
+    /// The token that the files name for padding, if they do.
+    pad: Option<String>,
 }
 
 impl ByteLevelTokenizer {
@@ -44,7 +37,22 @@ impl ByteLevelTokenizer {
         let config = Config::parse(files, Kind::ByteLevel)?;
         turns.yield_if_due().await;
         let words = BytePairWords::byte_level(files, &config, turns).await?;
-        Ok(Self { path: words.path().to_owned(), words })
+        let pad = config.token("pad_token").map(str::to_owned);
+        Ok(Self { path: words.path().to_owned(), words, pad })
+    }
+
+    /// The id that texts are padded with: the files' `pad_token`.
+    pub fn pad(&self) -> Result<u32> {
+        let role = "pad_token";
+        match &self.pad {
+            Some(pad) => self.id(pad, role),
+            None => Err(TokenError::NullToken { path: self.path.clone(), role }),
+        }
+    }
+
+    /// `text` with every added token that was trained as several (`<a>`, `<a>_1`, ...) written out.
+    pub fn expanded<'t>(&self, text: &'t str) -> Result<Cow<'t, str>> {
+        self.words.expanded(text)
     }
 
     /// The id of `token`, which the vocabulary has or which was added to it. `role` says in the error what it is for.
@@ -52,9 +60,9 @@ impl ByteLevelTokenizer {
         self.words.id(token, role)
     }
 
-    /// The ids of `text`, at most `length` of them: a longer text loses its end, also where that is a template's. Given a
+    /// The ids of `text`, at most `length` of them, without marks of begin and end: a longer text loses its end, also where that is a template's. Given a
     /// `pad`, a shorter text is followed by as many of these as make `length` ids.
-    pub fn encode(&self, text: &str, length: usize, pad: Option<u32>) -> Result<Tokens> {
+    pub fn encode(&self, text: &str, length: usize, pad: Option<u32>) -> Result<Encoded> {
         if length == 0 {
             return Err(TokenError::Length { found: length, least: 1 });
         }
@@ -66,7 +74,7 @@ impl ByteLevelTokenizer {
         if let Some(pad) = pad {
             ids.resize(length, pad);
         }
-        Ok(Tokens { ids, real, truncated: (dropped > 0).then_some(dropped) })
+        Ok(Encoded { ids, real, truncated: (dropped > 0).then_some(dropped) })
     }
 
     /// Fails if this tokenizer can emit ids that an embedding table of `vocab_size` rows does not have.

@@ -39,11 +39,6 @@ pub(super) enum WordFiles {
 }
 
 impl TokenizerFiles {
-    /// CLIP's: see [`TokenizerFiles::byte_pair`].
-    pub fn clip(source: &dyn Source, dir: &str) -> Result<Self> {
-        Self::byte_pair(source, dir)
-    }
-
     /// `DIR/tokenizer.json`, or `vocab.json` and `merges.txt` where that is missing.
     pub fn byte_pair(source: &dyn Source, dir: &str) -> Result<Self> {
         if let Some(json) = Text::read(source, dir, "tokenizer.json")? {

@@ -31,7 +31,7 @@ use crate::checkpoint::source::unfinished_download;
 use crate::checkpoint::source::{Source, SourceError};
 use crate::escape::Escaped;
 use crate::turns::{Turns, complete_at_once};
-pub use byte_level::{ByteLevelTokenizer, Tokens};
+pub use byte_level::ByteLevelTokenizer;
 use byte_pairs::BytePairWords;
 use config::{Config, Kind};
 pub(crate) use files::TokenizerFiles;
@@ -98,8 +98,10 @@ type Result<T> = std::result::Result<T, TokenError>;
 /// A text as token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// Exactly the asked number of ids: text, end mark, padding.
+    /// Marks, text and padding.
     pub ids: Vec<u32>,
+    /// How many of the ids are marks and text; the others are padding.
+    pub real: usize,
     /// How many tokens of the text did not fit and were dropped.
     pub truncated: Option<usize>,
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{ClipTokenizer, Encoded, Result, T5Tokenizer, TokenizerFiles};
+use super::{ByteLevelTokenizer, ClipTokenizer, Encoded, Result, T5Tokenizer, TokenizerFiles};
 use crate::checkpoint::source::Source;
 use crate::turns::{Turns, complete_at_once};
 
@@ -25,6 +25,8 @@ pub enum TokenizerKind {
     Clip,
     /// See [`T5Tokenizer`].
     T5,
+    /// See [`ByteLevelTokenizer`].
+    ByteLevel,
 }
 
 impl TokenizerKind {
@@ -37,7 +39,9 @@ impl TokenizerKind {
     /// The files of a tokenizer in `DIR`.
     pub(crate) fn read(self, source: &dyn Source, dir: &str) -> Result<TokenizerFiles> {
         match self {
-            TokenizerKind::Clip => TokenizerFiles::clip(source, dir),
+            TokenizerKind::Clip | TokenizerKind::ByteLevel => {
+                TokenizerFiles::byte_pair(source, dir)
+            }
             TokenizerKind::T5 => TokenizerFiles::t5(source, dir),
         }
     }
@@ -51,6 +55,12 @@ impl TokenizerKind {
         Ok(match self {
             TokenizerKind::Clip => Box::new(ClipTokenizer::parse(files, turns).await?),
             TokenizerKind::T5 => Box::new(T5Tokenizer::parse(files, turns).await?),
+            TokenizerKind::ByteLevel => {
+                let tokenizer = ByteLevelTokenizer::parse(files, turns).await?;
+                // Files whose texts cannot be padded are an error now, not at the first prompt.
+                tokenizer.encode("", 1, Some(tokenizer.pad()?))?;
+                Box::new(tokenizer)
+            }
         })
     }
 }
@@ -72,6 +82,20 @@ impl Tokenizer for ClipTokenizer {
 impl Tokenizer for T5Tokenizer {
     fn encode(&self, text: &str, length: usize) -> Result<Encoded> {
         self.encode(text, length)
+    }
+
+    fn expanded<'t>(&self, text: &'t str) -> Result<Cow<'t, str>> {
+        self.expanded(text)
+    }
+
+    fn check_vocab(&self, vocab_size: usize) -> Result<()> {
+        self.check_vocab(vocab_size)
+    }
+}
+
+impl Tokenizer for ByteLevelTokenizer {
+    fn encode(&self, text: &str, length: usize) -> Result<Encoded> {
+        self.encode(text, length, Some(self.pad()?))
     }
 
     fn expanded<'t>(&self, text: &'t str) -> Result<Cow<'t, str>> {

@@ -260,7 +260,8 @@ impl<M: Model> Words<M> {
         if !self.pads_left {
             ids.extend(padding);
         }
-        Ok(Encoded { ids, truncated: (dropped > 0).then_some(dropped) })
+        let real = n_marks + kept.len();
+        Ok(Encoded { ids, real, truncated: (dropped > 0).then_some(dropped) })
     }
 }
 

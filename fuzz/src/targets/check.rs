@@ -6,6 +6,7 @@ use ralu::checkpoint::source::Source;
 use ralu::checkpoint::weights::{Manifest, Weights};
 use ralu::escape::escape;
 use ralu::models::config::{ModelConfig, folder, stem};
+use ralu::models::encoders::TokenisedText;
 use ralu::models::layers::{LoadContext, Loader, Precision};
 use ralu::pipeline::plan::{Caps, plan};
 use ralu::pipeline::{Options, RaluChoice, Request, RunSchedule, Settings, check_model};
@@ -96,7 +97,8 @@ fn texts(source: &dyn Source, config: &ModelConfig, settings: &Settings) {
         let weights = Weights::open(source, encoder.folder, stem::TRANSFORMERS).expect("weights");
         let manifest = Manifest::new(&weights);
         let model = encoder.config.load(&Loader::new(manifest.root(), &context));
-        let inputs = model.embed(&weights, &encoded.ids).expect("embeddings");
+        let text = TokenisedText { ids: encoded.ids, n_real: encoded.real };
+        let inputs = model.embed(&weights, &text).expect("embeddings");
         for (values, (name, rows, cols)) in inputs.iter().zip(model.inputs(length)) {
             assert_eq!(values.len(), rows * cols, "{name}");
         }

@@ -4,9 +4,11 @@
 //! vector is the final layer norm at the end-of-text token, projected if the model has a projection. SD3's text tokens
 //! are what the last layer but one gives, without the final norm.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
-use super::{Output, Shape, TextEncoder, TextEncoderConfig, embed_rows};
+use super::{Output, Shape, TextEncoder, TextEncoderConfig, TokenisedText, embed_rows};
 use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
 use crate::models::config::{ClipAct, ClipConfig, to_json};
 use crate::models::cost::{Flops, linear as linear_parameters};
@@ -160,8 +162,8 @@ impl TextEncoder for Clip {
         vec![("clip.x", n, self.config.hidden_size)]
     }
 
-    fn embed(&self, weights: &Weights, ids: &[u32]) -> Result<Vec<Vec<f32>>, WeightError> {
-        Ok(vec![self.embeddings(weights, ids)?])
+    fn embed(&self, weights: &Weights, text: &TokenisedText) -> Result<Vec<Vec<f32>>, WeightError> {
+        Ok(vec![self.embeddings(weights, &text.ids)?])
     }
 
     fn outputs(&self, n: usize, wants_tokens: bool) -> Vec<(Output, Shape)> {
@@ -172,8 +174,8 @@ impl TextEncoder for Clip {
         outputs
     }
 
-    fn record(&self, ids: &[u32], inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]) {
-        let pooled_at = self.config.pooled_position(ids);
+    fn record(&self, text: &TokenisedText, inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]) {
+        let pooled_at = self.config.pooled_position(&text.ids);
         self.forward(inputs[0], pooled_at, outputs[0], outputs.get(1).copied());
     }
 }
@@ -203,8 +205,8 @@ impl TextEncoderConfig for ClipConfig {
         self.hidden_size
     }
 
-    fn token_field(&self) -> &'static str {
-        "hidden_size"
+    fn token_field(&self) -> Cow<'static, str> {
+        "hidden_size".into()
     }
 
     fn pooled_dim(&self) -> Option<usize> {
@@ -233,8 +235,8 @@ impl TextEncoderConfig for ClipConfig {
         vec![[d, d], [d, self.intermediate_size]]
     }
 
-    fn ignored_weights(&self) -> &'static [&'static str] {
-        &["position_ids", "text_projection.weight"]
+    fn ignored_weights(&self) -> Vec<Cow<'static, str>> {
+        vec!["position_ids".into(), "text_projection.weight".into()]
     }
 
     fn load(&self, loader: &Loader<'_>) -> Box<dyn TextEncoder> {

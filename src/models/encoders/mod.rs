@@ -9,6 +9,7 @@ pub mod qwen3;
 pub mod t5;
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
@@ -46,7 +47,7 @@ pub trait TextEncoderConfig: Any + fmt::Debug + Send + Sync {
     fn token_dim(&self) -> usize;
 
     /// The field of its configuration that says [`TextEncoderConfig::token_dim`].
-    fn token_field(&self) -> &'static str;
+    fn token_field(&self) -> Cow<'static, str>;
 
     /// Numbers of the pooled vector; `None` if it gives none.
     fn pooled_dim(&self) -> Option<usize> {
@@ -67,8 +68,9 @@ pub trait TextEncoderConfig: Any + fmt::Debug + Send + Sync {
     /// Two matrices that much of its work is with, `[K, N]`: what tuning measures.
     fn layers(&self) -> Vec<[usize; 2]>;
 
-    /// Tensors in checkpoints that are ignored on purpose.
-    fn ignored_weights(&self) -> &'static [&'static str];
+    /// Tensors in checkpoints that are ignored on purpose, as
+    /// [`Manifest::finish`](crate::checkpoint::weights::Manifest::finish) wants them.
+    fn ignored_weights(&self) -> Vec<Cow<'static, str>>;
 
     /// Asks for all weights.
     fn load(&self, loader: &Loader<'_>) -> Box<dyn TextEncoder>;
@@ -95,6 +97,15 @@ impl Serialize for dyn TextEncoderConfig {
     }
 }
 
+/// A text as an encoder reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenisedText {
+    /// T token ids: text, marks and padding.
+    pub ids: Vec<u32>,
+    /// How many of the ids are no padding. It cannot be told from the ids: a text may have the token of the padding, too.
+    pub n_real: usize,
+}
+
 /// A matrix that an encoder reads or writes: name, rows, columns.
 pub type Shape = (&'static str, usize, usize);
 
@@ -112,16 +123,16 @@ pub trait TextEncoder {
     /// The matrices that it reads for a text of `n` tokens.
     fn inputs(&self, n: usize) -> Vec<Shape>;
 
-    /// The values of those matrices for the text `ids`: rows of the token table, which are picked on the host, as the
+    /// The values of those matrices for `text`: rows of the token table, which are picked on the host, as the
     /// tables of large encoders exceed a storage binding and one gather is not worth a kernel.
-    fn embed(&self, weights: &Weights, ids: &[u32]) -> Result<Vec<Vec<f32>>, WeightError>;
+    fn embed(&self, weights: &Weights, text: &TokenisedText) -> Result<Vec<Vec<f32>>, WeightError>;
 
     /// The matrices that it writes. An encoder with a pooled vector always gives that, and its tokens if they are wanted.
     fn outputs(&self, n: usize, wants_tokens: bool) -> Vec<(Output, Shape)>;
 
-    /// Records the encoding of the text `ids`: from the matrices of [`TextEncoder::inputs`], which are overwritten, to
+    /// Records the encoding of `text`: from the matrices of [`TextEncoder::inputs`], which are overwritten, to
     /// those of [`TextEncoder::outputs`].
-    fn record(&self, ids: &[u32], inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]);
+    fn record(&self, text: &TokenisedText, inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]);
 }
 
 /// Rows `ids` of an embedding table, one after the other.

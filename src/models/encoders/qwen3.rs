@@ -7,9 +7,15 @@
 //! sums over a head, the order of its numbers is free if queries and keys have the same, so the rows of the projections
 //! and the weights of the norms are brought into that order when they are loaded.
 
-use super::embed_rows;
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Output, Shape, TextEncoder, TextEncoderConfig, TokenisedText, embed_rows};
+use crate::checkpoint::source::Source;
 use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
-use crate::models::config::Qwen3Config;
+use crate::models::config::{Qwen3Config, Result, to_json};
 use crate::models::cost::Flops;
 use crate::models::layers::Loader;
 use crate::models::rope::{Rope, TextPositions};
@@ -18,6 +24,7 @@ use crate::ops::{
     attention, combine, linear, linear_into, norm, norm_into, qk_norm_rope,
 };
 use crate::tensor::{Resident, Tensor};
+use crate::text::TokenizerKind;
 
 /// The encoder.
 pub struct Qwen3 {
@@ -99,7 +106,11 @@ impl Qwen3 {
 
     /// The rows of the token table, `[T, hidden_size]`. Read on the host: the table of Qwen3-4B has 778 MB, more than a
     /// storage binding holds on many adapters.
-    pub fn embed(&self, weights: &Weights, ids: &[u32]) -> Result<Vec<f32>, WeightError> {
+    pub fn embed(
+        &self,
+        weights: &Weights,
+        ids: &[u32],
+    ) -> std::result::Result<Vec<f32>, WeightError> {
         embed_rows(weights, &self.embedding, ids)
     }
 
@@ -184,6 +195,130 @@ impl Qwen3 {
                 combine("qwen3.out", &[x], once, None, Write::Store, out);
             }
         }
+    }
+}
+
+/// Qwen3 as a text encoder whose text tokens are some of its hidden states, next to each other.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Qwen3Encoder {
+    /// The language model.
+    #[serde(flatten)]
+    pub config: Qwen3Config,
+    /// After how many layers each hidden state is taken, ascending and not empty.
+    pub taken: Vec<usize>,
+}
+
+impl Qwen3Encoder {
+    /// Reads the `config.json` of a language model that has the layers of `taken`.
+    pub fn load(source: &dyn Source, path: &str, taken: &[usize]) -> Result<Self> {
+        let depth = taken.last().copied().unwrap_or(0);
+        Ok(Qwen3Encoder { config: Qwen3Config::load(source, path, depth)?, taken: taken.into() })
+    }
+
+    /// Layers that are evaluated.
+    fn depth(&self) -> usize {
+        self.taken.last().copied().unwrap_or(0)
+    }
+}
+
+impl TextEncoderConfig for Qwen3Encoder {
+    fn title(&self) -> &'static str {
+        "Qwen3"
+    }
+
+    fn ids_name(&self) -> &'static str {
+        "llm_ids"
+    }
+
+    fn tokenizer(&self) -> TokenizerKind {
+        TokenizerKind::ByteLevel
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn token_dim(&self) -> usize {
+        self.taken.len() * self.config.hidden_size
+    }
+
+    fn token_field(&self) -> Cow<'static, str> {
+        match self.taken.len() {
+            1 => "hidden_size".into(),
+            n => format!("hidden_size x {n}").into(),
+        }
+    }
+
+    fn widths(&self) -> Vec<(&'static str, usize)> {
+        vec![
+            ("Qwen3's hidden_size", self.config.hidden_size),
+            ("Qwen3's intermediate_size", self.config.intermediate_size),
+            ("Qwen3's head_dim", self.config.head_dim),
+        ]
+    }
+
+    fn head_width(&self) -> (&'static str, usize) {
+        ("Qwen3's head_dim", self.config.head_dim)
+    }
+
+    fn layers(&self) -> Vec<[usize; 2]> {
+        let d = self.config.hidden_size;
+        vec![[d, self.config.query_width()], [d, self.config.intermediate_size]]
+    }
+
+    fn ignored_weights(&self) -> Vec<Cow<'static, str>> {
+        unread_weights(&self.config, self.depth()).into_iter().map(Cow::Owned).collect()
+    }
+
+    fn load(&self, loader: &Loader<'_>) -> Box<dyn TextEncoder> {
+        let model = Qwen3::load(loader, &self.config, self.depth());
+        Box::new(HiddenStates { model, taken: self.taken.clone() })
+    }
+
+    fn flops(&self, n: usize) -> Flops {
+        flops(&self.config, n, self.depth())
+    }
+
+    fn parameters(&self) -> u64 {
+        parameters(&self.config, self.depth())
+    }
+
+    fn to_json(&self) -> Value {
+        to_json(self, "kind", "qwen3")
+    }
+}
+
+/// The text encoder with its weights.
+struct HiddenStates {
+    model: Qwen3,
+    taken: Vec<usize>,
+}
+
+impl TextEncoder for HiddenStates {
+    fn inputs(&self, n: usize) -> Vec<Shape> {
+        let config = &self.model.config;
+        vec![("qwen3.x", n, config.hidden_size), ("qwen3.pe", n, config.head_dim)]
+    }
+
+    fn embed(
+        &self,
+        weights: &Weights,
+        text: &TokenisedText,
+    ) -> std::result::Result<Vec<Vec<f32>>, WeightError> {
+        let embedded = self.model.embed(weights, &text.ids)?;
+        Ok(vec![embedded, self.model.rotations(text.ids.len())])
+    }
+
+    fn outputs(&self, n: usize, _: bool) -> Vec<(Output, Shape)> {
+        let width = self.taken.len() * self.model.config.hidden_size;
+        vec![(Output::Tokens, ("qwen3.out", n, width))]
+    }
+
+    fn record(&self, text: &TokenisedText, inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]) {
+        let d = self.model.config.hidden_size;
+        let part = |(i, k): (usize, &usize)| (*k, outputs[0].col_range(i * d..(i + 1) * d));
+        let states: Vec<_> = self.taken.iter().enumerate().map(part).collect();
+        self.model.forward(inputs[0], inputs[1], text.n_real, &states);
     }
 }
 

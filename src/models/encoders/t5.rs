@@ -3,9 +3,11 @@
 //! Transformers' `T5EncoderModel`. Pre-norm blocks with RMS norm, attention with learned relative positions and
 //! without scaling of the scores, and a gated GELU. FLUX gives it no padding mask.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
-use super::{Output, Shape, TextEncoder, TextEncoderConfig, embed_rows};
+use super::{Output, Shape, TextEncoder, TextEncoderConfig, TokenisedText, embed_rows};
 use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
 use crate::models::config::{T5Config, to_json};
 use crate::models::cost::Flops;
@@ -153,16 +155,16 @@ impl TextEncoder for T5 {
         vec![("t5.x", n, self.config.d_model), ("t5.bias", 1, self.bias_len(n))]
     }
 
-    fn embed(&self, weights: &Weights, ids: &[u32]) -> Result<Vec<Vec<f32>>, WeightError> {
-        let bias = self.relative_bias(weights, ids.len())?;
-        Ok(vec![embed_rows(weights, &self.embedding, ids)?, bias])
+    fn embed(&self, weights: &Weights, text: &TokenisedText) -> Result<Vec<Vec<f32>>, WeightError> {
+        let bias = self.relative_bias(weights, text.ids.len())?;
+        Ok(vec![embed_rows(weights, &self.embedding, &text.ids)?, bias])
     }
 
     fn outputs(&self, n: usize, _: bool) -> Vec<(Output, Shape)> {
         vec![(Output::Tokens, ("t5.out", n, self.config.d_model))]
     }
 
-    fn record(&self, _: &[u32], inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]) {
+    fn record(&self, _: &TokenisedText, inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]) {
         self.forward(inputs[0], inputs[1], outputs[0]);
     }
 }
@@ -188,8 +190,8 @@ impl TextEncoderConfig for T5Config {
         self.d_model
     }
 
-    fn token_field(&self) -> &'static str {
-        "d_model"
+    fn token_field(&self) -> Cow<'static, str> {
+        "d_model".into()
     }
 
     fn widths(&self) -> Vec<(&'static str, usize)> {
@@ -204,8 +206,8 @@ impl TextEncoderConfig for T5Config {
         vec![[self.d_model, self.inner()], [self.d_model, self.d_ff]]
     }
 
-    fn ignored_weights(&self) -> &'static [&'static str] {
-        &["encoder.embed_tokens.weight", "shared.weight"]
+    fn ignored_weights(&self) -> Vec<Cow<'static, str>> {
+        vec!["encoder.embed_tokens.weight".into(), "shared.weight".into()]
     }
 
     fn load(&self, loader: &Loader<'_>) -> Box<dyn TextEncoder> {

@@ -2,16 +2,17 @@
 
 use std::rc::Rc;
 
-use crate::models::encoders::TextEncoder;
+use crate::models::encoders::{TextEncoder, TokenisedText};
 use crate::tensor::{Caps, F16Range, Recorder, Recording, Resident};
 
-/// The encoding of the text `ids` by what profiles call `name`: from the matrices of [`TextEncoder::inputs`] to those of [`TextEncoder::outputs`].
+/// The encoding of `text` by what profiles call `name`: from the matrices of [`TextEncoder::inputs`] to those of
+/// [`TextEncoder::outputs`].
 pub(in crate::pipeline) fn record_encoder(
     caps: Caps,
     f16_range: Option<Rc<F16Range>>,
     name: &str,
     encoder: &dyn TextEncoder,
-    ids: &[u32],
+    text: &TokenisedText,
     inputs: &[Resident],
     outputs: &[Resident],
 ) -> Recording {
@@ -19,6 +20,6 @@ pub(in crate::pipeline) fn record_encoder(
     let on_gpu = |residents: &[Resident]| -> Vec<_> {
         residents.iter().map(|resident| recorder.resident(resident)).collect()
     };
-    encoder.record(ids, &on_gpu(inputs), &on_gpu(outputs));
+    encoder.record(text, &on_gpu(inputs), &on_gpu(outputs));
     recorder.finish(&name.to_lowercase())
 }
