@@ -1,7 +1,6 @@
 //! What the blocks of several networks have in common.
 
 use super::denoiser::State;
-use super::layers::Loader;
 use crate::ops::{Activation, Affine, LinearLayer, NormKind, linear, norm};
 use crate::tensor::Tensor;
 
@@ -10,8 +9,12 @@ pub(super) const LAYER_NORM: NormKind = NormKind::Layer { eps: 1e-6 };
 
 /// The image streams as the first block's attention reads them, `[N, hidden]` for each branch. `modulation` is that
 /// block's, with the shift and the scale in front.
-pub(super) fn modulated_images<'r>(state: &State<'r>, modulation: &LinearLayer) -> Vec<Tensor<'r>> {
-    let rows = linear("mod", state.vec, modulation, Activation::Identity);
+pub(super) fn modulated_by<'r>(state: &State<'r>, modulation: &LinearLayer) -> Vec<Tensor<'r>> {
+    modulated_images(state, linear("mod", state.vec, modulation, Activation::Identity))
+}
+
+/// [`modulated_by`] the vectors `rows` `[B, 2 * hidden or more]`, a shift and a scale in front.
+pub(super) fn modulated_images<'r>(state: &State<'r>, rows: Tensor<'r>) -> Vec<Tensor<'r>> {
     let d = state.x.cols();
     (state.branches().enumerate())
         .map(|(b, streams)| {
@@ -24,20 +27,17 @@ pub(super) fn modulated_images<'r>(state: &State<'r>, modulation: &LinearLayer) 
 
 /// The last layer: norm, modulation, projection.
 pub(super) struct LastLayer {
-    modulation: LinearLayer,
-    proj: LinearLayer,
+    /// From `[B, hidden]` to a scale and a shift, `[B, 2 * hidden]`.
+    pub modulation: LinearLayer,
+    /// The output layer.
+    pub proj: LinearLayer,
 }
 
 impl LastLayer {
-    /// `norm_out.linear`, for a network of width `d`, and the output layer.
-    pub(super) fn load(loader: &Loader<'_>, d: usize, proj: LinearLayer) -> Self {
-        LastLayer { modulation: loader.linear("norm_out.linear", 2 * d, d), proj }
-    }
-
-    /// The velocity of the image tokens of each branch.
-    pub(super) fn forward<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
+    /// The velocity of the image tokens of each branch. `vec` `[B, hidden]` is what its modulation is made from.
+    pub(super) fn forward<'r>(&self, state: &State<'r>, vec: Tensor<'r>) -> Vec<Tensor<'r>> {
         // This modulation has the scale in front of the shift.
-        let rows = linear("norm_out.mod", state.vec, &self.modulation, Activation::Identity);
+        let rows = linear("norm_out.mod", vec, &self.modulation, Activation::Identity);
         (state.branches().enumerate())
             .map(|(b, streams)| {
                 let [scale, shift] = state.row(rows, b).chunk_cols();

@@ -16,6 +16,7 @@ pub mod flux1;
 pub mod layers;
 pub mod position_table;
 pub mod rope;
+mod rotary_attention;
 pub mod sd3;
 pub mod vae;
 

@@ -5,20 +5,15 @@
 //! text first, so that joint attention and the one-stream blocks need no concatenation.
 
 use super::config::FluxConfig;
-use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_images};
+use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_by};
 use crate::models::config::TransformerConfig;
-use crate::models::denoiser::{
-    Denoiser, Inputs, PerGrid, Positions, Replay, Residual, State, Streams,
-};
+use crate::models::denoiser::{Denoiser, Inputs, Replay, Residual, State, Streams};
 use crate::models::layers::{Loader, MlpEmbedder, TIME_CHANNELS};
+use crate::models::rotary_attention::{QkvProjection, joint_attention};
 use crate::ops::{
-    Activation, Affine, Attention, Epilogue, LinearLayer, Weights, Write, activate_into,
-    attention_over, combine, linear, linear_into, norm, qk_norm_rope,
+    Activation, Affine, Epilogue, LinearLayer, Write, activate_into, linear, linear_into, norm,
 };
-use crate::tensor::{Resident, Tensor};
-
-/// Of the q/k norms.
-const EPS: f32 = 1e-6;
+use crate::tensor::Tensor;
 
 /// The whole network.
 pub struct Flux {
@@ -58,7 +53,10 @@ impl Flux {
                     SingleStreamBlock::load(&loader.pp("single_transformer_blocks").pp(i), config)
                 })
                 .collect(),
-            last: LastLayer::load(loader, d, loader.linear("proj_out", config.out_channels, d)),
+            last: LastLayer {
+                modulation: loader.linear("norm_out.linear", 2 * d, d),
+                proj: loader.linear("proj_out", config.out_channels, d),
+            },
         }
     }
 }
@@ -112,143 +110,27 @@ impl Denoiser for Flux {
 
     fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
         match (self.double_blocks.first(), self.single_blocks.first()) {
-            (Some(block), _) => modulated_images(state, &block.img.modulation),
-            (None, Some(block)) => modulated_images(state, &block.modulation),
+            (Some(block), _) => modulated_by(state, &block.img.modulation),
+            (None, Some(block)) => modulated_by(state, &block.modulation),
             (None, None) => state.branches().map(|streams| streams.img).collect(),
         }
     }
 
     fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
-        self.last.forward(state)
+        self.last.forward(state, state.vec)
     }
 }
 
-/// Queries, keys and values of a sequence, `[T + N, hidden]` each.
-#[derive(Clone, Copy)]
-struct Qkv<'r> {
-    q: Tensor<'r>,
-    k: Tensor<'r>,
-    v: Tensor<'r>,
-    /// With [`Positions::PerGrid`], the keys in units of the coarse grid.
-    coarse_k: Option<Tensor<'r>>,
-}
-
-/// Queries, keys and values of one stream: three layers and two norms.
-struct QkvProjection {
-    q: LinearLayer,
-    k: LinearLayer,
-    v: LinearLayer,
-    norm_q: Resident,
-    norm_k: Resident,
-}
-
-impl QkvProjection {
-    fn load(loader: &Loader<'_>, config: &FluxConfig, names: [&str; 5]) -> Self {
-        let d = config.hidden();
-        let [q, k, v, norm_q, norm_k] = names;
-        QkvProjection {
-            q: loader.linear(q, d, d),
-            k: loader.linear(k, d, d),
-            v: loader.linear(v, d, d),
-            norm_q: loader.vector(norm_q, config.attention_head_dim),
-            norm_k: loader.vector(norm_k, config.attention_head_dim),
-        }
-    }
-
-    /// Queries, keys and values of `x`, which is rows `rows` of the sequence, with their rotations.
-    fn forward<'r>(&self, x: Tensor<'r>, qkv: Qkv<'r>, rows: Rows, state: &State<'r>) {
-        let recorder = x.recorder();
-        let [q, k, v] = [qkv.q, qkv.k, qkv.v].map(|m| m.row_range(rows.clone()));
-        linear_into("q", x, &self.q, q, Epilogue::default());
-        linear_into("k", x, &self.k, k, Epilogue::default());
-        linear_into("v", x, &self.v, v, Epilogue::default());
-        let (norm_q, norm_k) = (recorder.resident(&self.norm_q), recorder.resident(&self.norm_k));
-        match (state.positions, qkv.coarse_k) {
-            (Positions::PerGrid(grids), Some(coarse_k)) => {
-                let coarse_k = coarse_k.row_range(rows.clone());
-                combine(
-                    "k.coarse",
-                    &[k],
-                    Weights::Constant([1.0, 0.0, 0.0]),
-                    None,
-                    Write::Store,
-                    coarse_k,
-                );
-                let own = |name, rows: Rows, table: Tensor<'r>| {
-                    if !rows.is_empty() {
-                        let q = qkv.q.row_range(rows.clone());
-                        qk_norm_rope(name, q, norm_q, table.row_range(rows), EPS);
-                    }
-                };
-                // Each query in units of its own grid; text lies at the origin of both.
-                let coarse = state.n_text..state.n_text + grids.n_coarse;
-                own("q.rope", intersection(&rows, &(0..coarse.start)), grids.fine);
-                own("q.rope.coarse", intersection(&rows, &coarse), grids.coarse);
-                own("q.rope.fine", intersection(&rows, &(coarse.end..usize::MAX)), grids.fine);
-                let fine = grids.fine.row_range(rows.clone());
-                qk_norm_rope("k.rope", k, norm_k, fine, EPS);
-                qk_norm_rope("k.rope.coarse", coarse_k, norm_k, grids.coarse.row_range(rows), EPS);
-            }
-            (Positions::Rotations(pe), _) => {
-                let pe = pe.row_range(rows);
-                qk_norm_rope("q.rope", q, norm_q, pe, EPS);
-                qk_norm_rope("k.rope", k, norm_k, pe, EPS);
-            }
-            (Positions::PerGrid(_) | Positions::Added(_), _) => {
-                unreachable!("FLUX has rotary positions, and coarse keys where they differ")
-            }
-        }
-    }
-}
-
-type Rows = std::ops::Range<usize>;
-
-fn intersection(a: &Rows, b: &Rows) -> Rows {
-    let start = a.start.max(b.start);
-    start..a.end.min(b.end).max(start)
-}
-
-/// Attention of a whole sequence: `project` fills queries, keys and values, the result goes to `out`.
-fn joint_attention<'r>(
-    head_dim: usize,
-    out: Tensor<'r>,
-    state: &State<'r>,
-    project: impl FnOnce(Qkv<'r>),
-) {
-    let recorder = out.recorder();
-    let matrix = |name| recorder.temp(name, out.rows(), out.cols());
-    let grids = match state.positions {
-        Positions::PerGrid(grids) => Some(grids),
-        _ => None,
-    };
-    let qkv = Qkv {
-        q: matrix("q"),
-        k: matrix("k"),
-        v: matrix("v"),
-        coarse_k: grids.map(|_| matrix("k.coarse")),
-    };
-    project(qkv);
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let options = Attention { head_dim, scale, causal: false, bias: None };
-    let Qkv { q, k, v, .. } = qkv;
-    match (grids, qkv.coarse_k) {
-        (Some(PerGrid { n_coarse, .. }), Some(coarse_k)) => {
-            let coarse = state.n_text..state.n_text + n_coarse;
-            let all = [(k, v)];
-            for (name, rows) in
-                [("attn.txt", 0..coarse.start), ("attn.fine", coarse.end..out.rows())]
-            {
-                let (q, out) = (q.row_range(rows.clone()), out.row_range(rows));
-                attention_over(name, q, &all, out, options);
-            }
-            // Of four children only the first: its position is the parent's.
-            let parts = [coarse_k, v]
-                .map(|m| [m.row_range(0..coarse.end), m.row_range(coarse.end..m.rows()).every(4)]);
-            let keys = [(parts[0][0], parts[1][0]), (parts[0][1], parts[1][1])];
-            let (q, out) = (q.row_range(coarse.clone()), out.row_range(coarse));
-            attention_over("attn.coarse", q, &keys, out, options);
-        }
-        _ => attention_over("attn", q, &[(k, v)], out, options),
+/// Three layers and two norms, by name.
+fn load_qkv(loader: &Loader<'_>, config: &FluxConfig, names: [&str; 5]) -> QkvProjection {
+    let d = config.hidden();
+    let [q, k, v, norm_q, norm_k] = names;
+    QkvProjection {
+        q: loader.linear(q, d, d),
+        k: loader.linear(k, d, d),
+        v: loader.linear(v, d, d),
+        norm_q: loader.vector(norm_q, config.attention_head_dim),
+        norm_k: loader.vector(norm_k, config.attention_head_dim),
     }
 }
 
@@ -279,7 +161,7 @@ impl StreamWeights {
         let d = config.hidden();
         StreamWeights {
             modulation: loader.linear(modulation, 6 * d, d),
-            qkv: QkvProjection::load(loader, config, qkv),
+            qkv: load_qkv(loader, config, qkv),
             proj: loader.linear(proj, d, d),
             mlp_in: loader.linear(&format!("{mlp}.net.0.proj"), config.mlp(), d),
             mlp_out: loader.linear(&format!("{mlp}.net.2"), d, config.mlp()),
@@ -396,7 +278,7 @@ impl SingleStreamBlock {
             head_dim: config.attention_head_dim,
             mlp,
             modulation: loader.linear("norm.linear", 3 * d, d),
-            qkv: QkvProjection::load(loader, config, names),
+            qkv: load_qkv(loader, config, names),
             mlp_in: loader.linear("proj_mlp", mlp, d),
             proj_out: loader.linear("proj_out", d, d + mlp),
         }

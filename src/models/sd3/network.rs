@@ -8,7 +8,7 @@
 //! that stages may hold any list of tokens.
 
 use super::config::Sd3Config;
-use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_images};
+use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_by};
 use crate::models::config::TransformerConfig;
 use crate::models::denoiser::{Denoiser, Inputs, Positions, Replay, Residual, State, Streams};
 use crate::models::layers::{Loader, MlpEmbedder, TIME_CHANNELS};
@@ -54,13 +54,12 @@ impl Sd3 {
                 .map(|i| Block::load(&loader.pp("transformer_blocks").pp(i), config, i))
                 .collect(),
             // The checkpoint has (row, column, channel), tokens have (channel, row, column).
-            last: LastLayer::load(
-                loader,
-                d,
-                loader.linear_with_rows("proj_out", token, d, |i| {
+            last: LastLayer {
+                modulation: loader.linear("norm_out.linear", 2 * d, d),
+                proj: loader.linear_with_rows("proj_out", token, d, |i| {
                     i % 4 * config.out_channels + i / 4
                 }),
-            ),
+            },
         }
     }
 }
@@ -110,13 +109,13 @@ impl Denoiser for Sd3 {
 
     fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
         match self.blocks.first() {
-            Some(block) => modulated_images(state, &block.img_modulation),
+            Some(block) => modulated_by(state, &block.img_modulation),
             None => state.branches().map(|streams| streams.img).collect(),
         }
     }
 
     fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
-        self.last.forward(state)
+        self.last.forward(state, state.vec)
     }
 }
 
