@@ -58,7 +58,7 @@ fn weights(source: &dyn Source) -> Option<String> {
 }
 
 fn vae(source: &dyn Source) -> Option<String> {
-    said(VaeConfig::load(source, "config.json"))
+    said(VaeConfig::load(source, "config.json", "AutoencoderKL"))
 }
 
 fn clip(source: &dyn Source) -> Option<String> {

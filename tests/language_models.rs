@@ -131,6 +131,7 @@ async fn send(lab: &Lab, weights: &Weights, upload: &Upload) {
             values.resize(resident.cols, 0.0);
             lab.store.write(&lab.gpu, resident, &values).await.unwrap();
         }
+        Upload::BatchNorm { .. } => unreachable!("language models have no batch norm"),
         Upload::Packed { weight, tensor, rows } => {
             lab.store.create_packed(&lab.gpu, weight).await.unwrap();
             let packed = pack(weight, &values(tensor, weight.k, rows));

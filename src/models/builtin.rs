@@ -116,6 +116,7 @@ pub(super) fn vae(scaling_factor: f64, shift_factor: f64) -> VaeConfig {
         norm_num_groups: 32,
         scaling_factor,
         shift_factor,
+        batch_norm_eps: None,
         use_post_quant_conv: false,
         mid_block_add_attention: true,
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Display;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::checkpoint::dtype::StoredDType;
@@ -52,6 +53,18 @@ pub enum Upload {
         /// Which row of the checkpoint each output is; `None` is as stored.
         rows: Option<Rc<[usize]>>,
     },
+    /// What a batch norm of D numbers did, to be undone: its standard deviations `sqrt(variance + eps)` in the first row and
+    /// its means in the second, both as f32.
+    BatchNorm {
+        /// Where to: `[2, D]`.
+        resident: Resident,
+        /// Where the means are from: `[D]`.
+        mean: TensorInfo,
+        /// Where the variances are from: `[D]`.
+        variance: TensorInfo,
+        /// What was added to the variances.
+        eps: f64,
+    },
     /// A vector as f32, padded with zeros.
     Vector {
         /// Where to: `[1, n]`.
@@ -68,7 +81,9 @@ impl Upload {
     pub fn bytes(&self) -> u64 {
         match self {
             Upload::Packed { weight, .. } => weight.shard_bytes().sum(),
-            Upload::Vector { resident, .. } => resident.band_bytes().sum(),
+            Upload::Vector { resident, .. } | Upload::BatchNorm { resident, .. } => {
+                resident.band_bytes().sum()
+            }
         }
     }
 }
@@ -157,6 +172,19 @@ impl<'m> Loader<'m> {
         layer
     }
 
+    /// Outputs `part` of `{name}.weight` `[n, k]`, which holds several layers one after the other.
+    pub fn linear_no_bias_part(
+        &self,
+        name: &str,
+        [n, k]: [usize; 2],
+        part: Range<usize>,
+    ) -> LinearLayer {
+        let tensor = self.path.require(&format!("{name}.weight"), &[n, k]);
+        let weight = self.packed_from(tensor, part.len(), k);
+        self.reorder(1, part.collect());
+        LinearLayer { weight, bias: None }
+    }
+
     /// [`Loader::vector`] whose number `i` is number `row(i)` of the checkpoint.
     pub fn vector_with_rows(&self, name: &str, n: usize, row: impl Fn(usize) -> usize) -> Resident {
         let vector = self.vector(name, n);
@@ -167,8 +195,9 @@ impl<'m> Loader<'m> {
     /// Has the last `count` weights that were asked for read in another order.
     fn reorder(&self, count: usize, order: Rc<[usize]>) {
         for upload in self.context.uploads.borrow_mut().iter_mut().rev().take(count) {
-            let (Upload::Packed { rows, .. } | Upload::Vector { rows, .. }) = upload;
-            *rows = Some(order.clone());
+            if let Upload::Packed { rows, .. } | Upload::Vector { rows, .. } = upload {
+                *rows = Some(order.clone());
+            }
         }
     }
 
@@ -204,6 +233,17 @@ impl<'m> Loader<'m> {
         resident
     }
 
+    /// Standard deviations and means of a batch norm of `n` numbers, `[2, n]`: `{name}.running_var` and
+    /// `{name}.running_mean` `[n]`. `n` is a multiple of 4.
+    pub fn batch_norm(&self, name: &str, n: usize, eps: f64) -> Resident {
+        let [mean, variance] = ["running_mean", "running_var"]
+            .map(|part| self.path.require(&format!("{name}.{part}"), &[n]));
+        let resident = self.context.ids.matrix(&variance.name, 2, n, u64::MAX);
+        let upload = Upload::BatchNorm { resident: resident.clone(), mean, variance, eps };
+        self.context.uploads.borrow_mut().push(upload);
+        resident
+    }
+
     fn packed(&self, name: &str, n: usize, k: usize, shape: &[usize]) -> PackedWeight {
         self.packed_from(self.path.require(name, shape), n, k)
     }
@@ -234,6 +274,14 @@ impl MlpEmbedder {
         MlpEmbedder {
             linear_1: loader.linear("linear_1", hidden, input),
             linear_2: loader.linear("linear_2", hidden, hidden),
+        }
+    }
+
+    /// [`MlpEmbedder::load`] of layers without biases.
+    pub fn load_no_bias(loader: &Loader<'_>, input: usize, hidden: usize) -> Self {
+        MlpEmbedder {
+            linear_1: loader.linear_no_bias("linear_1", hidden, input),
+            linear_2: loader.linear_no_bias("linear_2", hidden, hidden),
         }
     }
 

@@ -7,8 +7,8 @@
 use super::config::VaeConfig;
 use super::layers::Loader;
 use crate::ops::{
-    Activation, Attention, Conv2d, Conv2dOptions, Epilogue, LinearLayer, Write, attention, conv2d,
-    group_affine, group_affine_apply, linear, linear_into,
+    Activation, Attention, Conv2d, Conv2dOptions, Epilogue, LinearLayer, Weights, Write, attention,
+    combine, conv2d, group_affine, group_affine_apply, linear, linear_into,
 };
 use crate::tensor::{Resident, Tensor};
 
@@ -20,6 +20,8 @@ pub const IMAGE_CHANNELS: usize = 4;
 
 /// The decoder.
 pub struct VaeDecoder {
+    /// Standard deviations and means of packed latents, `[2, 4 C]`.
+    batch_norm: Option<Resident>,
     post_quant_conv: Option<LinearLayer>,
     conv_in: Conv2d,
     mid_resnets: [ResnetBlock; 2],
@@ -185,6 +187,7 @@ impl VaeDecoder {
         let up_blocks: Vec<UpBlock> = up_blocks.collect();
         let latent = config.latent_channels;
         VaeDecoder {
+            batch_norm: (config.batch_norm_eps).map(|eps| loader.batch_norm("bn", 4 * latent, eps)),
             post_quant_conv: config
                 .use_post_quant_conv
                 .then(|| loader.conv1x1("post_quant_conv", latent, latent)),
@@ -197,6 +200,23 @@ impl VaeDecoder {
             norm_out: GroupNorm::load(&decoder, "conv_norm_out", input, groups),
             conv_out: decoder.conv3x3("conv_out", config.out_channels, input),
         }
+    }
+
+    /// Undoes the batch norm of packed latents, if there is one. `x` `[N, 4 C]` are latents and `velocity` `[N, 4 C]` leads
+    /// from them to clean ones; the results do so for latents that are not normalised.
+    ///
+    /// The norm is linear in each number: `deviation * (x - sigma v) + mean` is `(deviation * x + mean) - sigma *
+    /// (deviation * v)`.
+    pub fn without_norm<'r>(&self, x: Tensor<'r>, velocity: Tensor<'r>) -> [Tensor<'r>; 2] {
+        let Some(norm) = &self.batch_norm else { return [x, velocity] };
+        let recorder = x.recorder();
+        let norm = recorder.resident(norm);
+        let [new_x, new_velocity] =
+            ["bn.x", "bn.velocity"].map(|name| recorder.temp(name, x.rows(), x.cols()));
+        group_affine_apply("bn.x", x, norm, false, new_x);
+        let (once, deviations) = (Weights::Constant([1.0, 0.0, 0.0]), norm.row_range(0..1));
+        combine("bn.velocity", &[velocity], once, Some(deviations), Write::Store, new_velocity);
+        [new_x, new_velocity]
     }
 
     /// Decodes latents `[H * W, latent channels]` of width `width`, already unscaled, into `pixels` `[H' * W', 4]`:

@@ -81,7 +81,7 @@ impl<M: ?Sized> ModelPart<M> {
     pub fn residents(&self) -> impl Iterator<Item = ResidentId> + '_ {
         self.uploads.iter().map(|upload| match upload {
             Upload::Packed { weight, .. } => weight.id,
-            Upload::Vector { resident, .. } => resident.id,
+            Upload::Vector { resident, .. } | Upload::BatchNorm { resident, .. } => resident.id,
         })
     }
 }
@@ -127,8 +127,12 @@ pub struct MemoryUse {
     pub states_bytes: u64,
 }
 
-/// Names in a VAE's checkpoint that belong to the encoder, which is not used.
-const IGNORED_VAE: &[Cow<'_, str>] = &[Cow::Borrowed("encoder."), Cow::Borrowed("quant_conv.")];
+/// Names in a VAE's checkpoint that belong to the encoder, which is not used, or count its training.
+const IGNORED_VAE: &[Cow<'_, str>] = &[
+    Cow::Borrowed("encoder."),
+    Cow::Borrowed("quant_conv."),
+    Cow::Borrowed("bn.num_batches_tracked"),
+];
 
 /// The files of a model's tokenizers, one for each text encoder.
 struct AllTokenizerFiles(Vec<TokenizerFiles>);

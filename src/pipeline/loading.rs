@@ -114,6 +114,14 @@ impl<'p> Loading<'p> {
                 let bytes = bytemuck::cast_slice(&values);
                 uploads.write(gpu, store, resident.id, 0, 0, bytes).await?;
             }
+            Upload::BatchNorm { resident, mean, variance, eps } => {
+                let deviations = || weights.standard_deviations(variance, *eps);
+                let mut values = read(&**source, deviations).await?;
+                values.extend(read(&**source, || weights.tensor_f32(mean)).await?);
+                store.create(gpu, resident).await?;
+                let bytes = bytemuck::cast_slice(&values);
+                uploads.write(gpu, store, resident.id, 0, 0, bytes).await?;
+            }
             Upload::Packed { weight, tensor, rows } => {
                 store.create_packed(gpu, weight).await?;
                 for (i, shard) in weight.shards.iter().enumerate() {

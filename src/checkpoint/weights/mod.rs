@@ -132,6 +132,13 @@ pub enum WeightError {
         Escaped(.file), Escaped(.name)
     )]
     NotFinite { name: String, index: u64, value: f32, file: String },
+    /// A variance is negative.
+    #[error(
+        "{}: the variance {} holds {value} at element {index}; expected numbers of at least 0; the checkpoint is damaged, \
+         fetch it again",
+        Escaped(.file), Escaped(.name)
+    )]
+    NegativeVariance { name: String, index: usize, value: f32, file: String },
     /// A weight that is to be kept in f16 does not fit it.
     #[error(
         "{}: the tensor {} holds {value}, and f16 ends at 65504",

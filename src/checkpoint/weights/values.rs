@@ -54,6 +54,21 @@ impl Weights {
         Ok(out)
     }
 
+    /// The standard deviations `sqrt(variance + eps)` of a tensor of variances, computed in f64.
+    pub fn standard_deviations(&self, info: &TensorInfo, eps: f64) -> Result<Vec<f32>> {
+        let mut values = self.tensor_f32(info)?;
+        if let Some((index, value)) = values.iter().enumerate().find(|(_, value)| **value < 0.0) {
+            return Err(WeightError::NegativeVariance {
+                name: info.name.to_string(),
+                index,
+                value: *value,
+                file: info.file.to_string(),
+            });
+        }
+        values.iter_mut().for_each(|value| *value = (f64::from(*value) + eps).sqrt() as f32);
+        Ok(values)
+    }
+
     /// Checks whole blocks of a tensor that start at byte `offset` of it for NaN and infinity, without converting them.
     pub fn check_finite(&self, info: &TensorInfo, offset: u64, bytes: &[u8]) -> Result<()> {
         let Some((dtype, at)) =

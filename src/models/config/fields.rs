@@ -145,7 +145,7 @@ impl Fields {
         Ok(self.optional_whole(field, MAX_LAYERS)?.unwrap_or(default))
     }
 
-    fn optional_counts(&self, field: &str) -> Result<Option<Vec<usize>>> {
+    pub(crate) fn optional_counts(&self, field: &str) -> Result<Option<Vec<usize>>> {
         self.optional(field, "a list of 1 to 64 whole numbers above 0", |value| {
             let list: Vec<&RawValue> = json::list(value, 64)?;
             let one = |value: &&RawValue| {
@@ -211,8 +211,12 @@ impl Fields {
         Ok(id.unwrap_or(default))
     }
 
+    pub(crate) fn optional_flag(&self, field: &str) -> Result<Option<bool>> {
+        self.optional(field, "true or false", |value| json::value(value))
+    }
+
     pub(crate) fn flag_or(&self, field: &str, default: bool) -> Result<bool> {
-        Ok(self.optional(field, "true or false", |value| json::value(value))?.unwrap_or(default))
+        Ok(self.optional_flag(field)?.unwrap_or(default))
     }
 
     pub(crate) fn optional_string(&self, field: &str) -> Result<Option<String>> {

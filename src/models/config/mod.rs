@@ -283,7 +283,7 @@ impl ModelConfig {
         let mut config = Self {
             transformer,
             text_encoders,
-            vae: VaeConfig::load(source, &config_of(folder::VAE))?,
+            vae: VaeConfig::load(source, &config_of(folder::VAE), family.vae())?,
             scheduler: SchedulerConfig::load(
                 source,
                 &format!("{}/scheduler_config.json", folder::SCHEDULER),

@@ -6,10 +6,10 @@ use super::Result;
 use super::fields::{Fields, quoted};
 use crate::checkpoint::source::Source;
 
-/// `AutoencoderKL`; only the decoder's side is read.
+/// `AutoencoderKL`, or `AutoencoderKLFlux2`, which has a batch norm in place of the factors; only the decoder's side is read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VaeConfig {
-    /// Channels per resolution, from the picture's side (128, 256, 512, 512).
+    /// Channels of the decoder per resolution, from the picture's side (128, 256, 512, 512).
     pub block_out_channels: Vec<usize>,
     /// Residual blocks per encoder level; the decoder has one more.
     pub layers_per_block: usize,
@@ -23,11 +23,17 @@ pub struct VaeConfig {
     pub scaling_factor: f64,
     /// 0 if the file says null.
     pub shift_factor: f64,
+    /// Added to the variances of the batch norm of packed latents, which is undone before decoding (1e-4); `None` if there
+    /// is none, and the factors count.
+    pub batch_norm_eps: Option<f64>,
     /// Whether a 1x1 convolution comes before the decoder.
     pub use_post_quant_conv: bool,
     /// Whether the middle block has attention.
     pub mid_block_add_attention: bool,
 }
+
+/// The class whose latents have a batch norm.
+const WITH_BATCH_NORM: &str = "AutoencoderKLFlux2";
 
 /// The largest factor of a latent: real ones are near 1, and beyond this the decoder's f32 numbers overflow.
 const MAX_FACTOR: f64 = 1e6;
@@ -38,22 +44,39 @@ impl VaeConfig {
         1 << (self.block_out_channels.len() - 1)
     }
 
-    /// Reads a VAE's `config.json`.
-    pub fn load(source: &dyn Source, path: &str) -> Result<Self> {
+    /// Reads the `config.json` of a VAE of the class `class`.
+    pub fn load(source: &dyn Source, path: &str, class: &str) -> Result<Self> {
         let fields = Fields::open(source, path)?;
-        fields.class("_class_name", "AutoencoderKL")?;
+        fields.class("_class_name", class)?;
         fields.not_quantised()?;
+        let has_batch_norm = class == WITH_BATCH_NORM;
         let config = Self {
-            block_out_channels: fields.counts("block_out_channels")?,
+            block_out_channels: decoder_channels(&fields)?,
             layers_per_block: fields.layers("layers_per_block")?,
             latent_channels: fields.count("latent_channels")?,
             out_channels: fields.count_or("out_channels", 3)?,
             norm_num_groups: fields.count_or("norm_num_groups", 32)?,
-            scaling_factor: fields.number("scaling_factor")?,
-            shift_factor: fields.number_or("shift_factor", 0.0)?,
+            scaling_factor: match has_batch_norm {
+                true => 1.0,
+                false => fields.number("scaling_factor")?,
+            },
+            shift_factor: match has_batch_norm {
+                true => 0.0,
+                false => fields.number_or("shift_factor", 0.0)?,
+            },
+            batch_norm_eps: match has_batch_norm {
+                true => Some(fields.eps_or("batch_norm_eps", 1e-4)?),
+                false => None,
+            },
             use_post_quant_conv: fields.flag_or("use_post_quant_conv", true)?,
             mid_block_add_attention: fields.flag_or("mid_block_add_attention", true)?,
         };
+        if has_batch_norm {
+            let patch = fields.counts_or("patch_size", &[2, 2])?;
+            if patch != [2, 2] {
+                return Err(fields.unsupported("patch_size", format!("{patch:?}"), "[2, 2]"));
+            }
+        }
         let act = fields.string_or("act_fn", "silu")?;
         if act != "silu" && act != "swish" {
             return Err(fields.unsupported("act_fn", quoted(&act), "silu"));
@@ -110,4 +133,16 @@ impl VaeConfig {
         }
         Ok(config)
     }
+}
+
+/// The decoder's channels: its own where they differ from the encoder's, of which there are as many.
+fn decoder_channels(fields: &Fields) -> Result<Vec<usize>> {
+    let field = "decoder_block_out_channels";
+    let both = fields.counts("block_out_channels")?;
+    let Some(own) = fields.optional_counts(field)? else { return Ok(both) };
+    if own.len() != both.len() {
+        let expected = format!("{} levels, as block_out_channels has", both.len());
+        return Err(fields.wrong(field, format!("{} levels", own.len()), &expected));
+    }
+    Ok(own)
 }

@@ -73,10 +73,12 @@ impl Decoding<'_> {
         let vae = &self.config.vae;
         let rows = estimate.x.rows / cols;
         let latents = recorder.image("latents", 2 * rows, 2 * cols, vae.latent_channels);
+        let [x, velocity] = [estimate.x, estimate.velocity].map(|m| recorder.resident(m));
+        let [x, velocity] = self.vae.without_norm(x, velocity);
         unpack(
             "unpack",
-            recorder.resident(estimate.x),
-            recorder.resident(estimate.velocity),
+            x,
+            velocity,
             recorder.resident(&self.shared.step),
             cols,
             vae.scaling_factor as f32,
