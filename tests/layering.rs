@@ -286,7 +286,11 @@ fn families_are_named_in_their_folder_and_the_list() {
         let camel = family[..1].to_uppercase() + &family[1..];
         let base = camel.trim_end_matches(char::is_numeric);
         let mut names = vec![(*family).to_owned(), camel.clone(), format!("{camel}Config")];
-        names.extend([base.to_owned(), format!("{base}Config")]);
+        // A name without its number is the first family's that has it.
+        let stem = |family: &str| family.trim_end_matches(char::is_numeric).to_owned();
+        if FAMILIES.iter().find(|other| stem(other) == stem(family)) == Some(family) {
+            names.extend([base.to_owned(), format!("{base}Config")]);
+        }
         for source in sources() {
             if source.path.starts_with(&own) || MAY_NAME_FAMILIES.contains(&source.path.as_str()) {
                 continue;

@@ -698,7 +698,7 @@ fn stages_are_plain_runs_in_the_limit() {
         let rules = RuleOverrides { jump_noise: Some(JumpNoise::Fresh), ..Default::default() };
         let base = Request { given: NamedTensors::default(), rules, steps: None, seed: 5, ..base };
         let ralu = |stage_steps, stage_ends, n_tokens| {
-            let shift = config.flow_match().time_shift(n_tokens);
+            let shift = config.flow_match(steps, n_tokens).time_shift(n_tokens);
             let shifts = Some([shift; 3]);
             let ralu =
                 RaluChoice::Custom { stage_steps, stage_ends, up_ratio: 0.3, shifts, z: Some(2.0) };

@@ -17,8 +17,8 @@ use ralu::sampling::{
     JumpNoise, KeptNoise, MaskMode, Preset, PresetTable, RaluParams, RaluSchedule, Ranking,
     RegionScore, RopeMode, RuleOverrides, Rules, ShiftKind, TieBreak, TokenLayout, Transition,
     Upsample, Variant, ZPolicy, bound_noise, edge_density, edge_map, gradient_sum, initial_noise,
-    jump_noise, latent_gradient, low_noise, mask_regions, pack, stage_sigmas, temporal_variance,
-    torch_randn, unpack,
+    jump_noise, latent_gradient, low_noise, mask_regions, pack, pack_planes, stage_sigmas,
+    temporal_variance, torch_randn, unpack, unpack_planes,
 };
 
 // ---- schedules -------------------------------------------------------------------------------
@@ -1971,4 +1971,27 @@ fn close(label: &str, found: &[f64], want: &[f64], tolerance: f64) {
 fn close32(label: &str, found: &[f32], want: &[f32], tolerance: f32) {
     let wide = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
     close(label, &wide(found), &wide(want), f64::from(tolerance));
+}
+
+/// Noise that is drawn as a token's numbers at a pixel is the same tokens.
+#[test]
+fn planes_of_tokens_are_the_same_tokens() {
+    let (h, w, channels) = (4, 6, 8);
+    let tokens: Vec<f32> = (0..h * w * channels).map(|i| i as f32).collect();
+    let n = h / 2 * (w / 2);
+    let planes: Vec<f32> = (0..4 * channels)
+        .flat_map(|channel| (0..n).map(move |token| (token * 4 * channels + channel) as f32))
+        .collect();
+    let latents = unpack_planes(&planes, h, w).unwrap();
+    assert_eq!(pack(&latents, h, w).unwrap(), tokens);
+    assert_eq!(pack_planes(&latents, h, w).unwrap(), planes);
+    assert!(unpack_planes(&planes[1..], h, w).is_err());
+    assert!(pack_planes(&latents, 3, w).is_err());
+}
+
+/// The bounds of the search grow with the base time shift from where the authors' would bind.
+#[test]
+fn steep_schedules_have_room_for_steep_stages() {
+    let found = solve([5, 6, 7], [0.1453, 0.2450, 1.0], 7.564).unwrap();
+    assert!(found.shifts[0] > 10.0 && found.distance < 0.034, "{found:?}");
 }

@@ -56,8 +56,8 @@ pub trait Family: Send + Sync {
     /// What a run does when neither the user nor the model says.
     fn defaults(&self, config: &ModelConfig) -> FamilyDefaults;
 
-    /// How a run is guided.
-    fn guidance(&self) -> Guidance;
+    /// How a run of a model is guided.
+    fn guidance(&self, config: &ModelConfig) -> Guidance;
 
     /// The text that the encoders read for `prompt`.
     fn prompt<'t>(&self, prompt: &'t str) -> Cow<'t, str> {
@@ -84,7 +84,28 @@ pub trait Family: Send + Sync {
         pooled.concat()
     }
 
-    /// Noise levels of plain sampling, `steps + 1` of them, for a picture of `n_tokens` image tokens.
+    /// The schedule of plain sampling in `steps` steps for a picture of `n_tokens` image tokens, where `flow` is what the
+    /// scheduler's file says.
+    fn schedule(
+        &self,
+        config: &ModelConfig,
+        flow: FlowMatch,
+        steps: usize,
+        n_tokens: usize,
+    ) -> FlowMatch {
+        let _ = (config, steps, n_tokens);
+        flow
+    }
+
+    /// RALU's base time shift (`h_ori`) for a picture of `n_tokens` image tokens. The authors take the static one of the
+    /// scheduler's file.
+    fn base_time_shift(&self, config: &ModelConfig, n_tokens: usize) -> f64 {
+        let _ = n_tokens;
+        config.scheduler.shift
+    }
+
+    /// Noise levels of plain sampling, `steps + 1` of them, for a picture of `n_tokens` image tokens. `flow` is what
+    /// [`Family::schedule`] gives.
     fn sigmas(
         &self,
         config: &ModelConfig,
@@ -110,6 +131,12 @@ pub trait Family: Send + Sync {
 
     /// Whether the default numbers of temporal caches were measured on a model of this family.
     fn has_measured_caches(&self) -> bool {
+        false
+    }
+
+    /// Whether diffusers draws the initial noise as `[1, 4 C, H/16, W/16]`, a token's numbers at a pixel, rather than as
+    /// `[1, C, H/8, W/8]`. That is also the form in which it is given and saved.
+    fn packs_noise(&self) -> bool {
         false
     }
 
@@ -162,7 +189,7 @@ pub struct FamilyDefaults {
     pub text_tokens: usize,
 }
 
-/// How a family is guided.
+/// How a model is guided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guidance {
     /// By an input of the network. Classifier-free guidance is apart from it, and off by default.

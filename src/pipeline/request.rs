@@ -231,8 +231,8 @@ impl Settings {
             Err(Error::setting(what, value, format!("a number from {least} to {most}")))
         };
         let guidance = scale("the guidance", request.guidance.or(own.guidance).unwrap_or(0.0))?;
-        let is_distilled = config.family().guidance() == Guidance::Distilled;
-        let asked_cfg = match config.family().guidance() {
+        let is_distilled = config.family().guidance(config) == Guidance::Distilled;
+        let asked_cfg = match config.family().guidance(config) {
             Guidance::Distilled => request.true_cfg,
             Guidance::ClassifierFree => request.true_cfg.or(request.guidance),
         };
@@ -366,9 +366,9 @@ fn resolve_ralu(
 ) -> Result<(String, Option<RaluParams>), Error> {
     let own = config.defaults();
     let presets = config.family().presets(config);
-    let base = config.scheduler.shift;
     // RALU works on pairs of tokens, and what that adds at the border has to have positions too.
     let [rows, cols] = [height, width].map(|side| side.next_multiple_of(32) / 16);
+    let base = config.family().base_time_shift(config, rows * cols);
     let large_enough =
         2 * width * height >= own.width * own.height && config.check_grid(rows, cols).is_ok();
     let named = |preset: Preset| -> Result<_, Error> {

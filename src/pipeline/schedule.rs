@@ -55,10 +55,10 @@ pub struct RunSchedule {
 }
 
 impl ModelConfig {
-    /// The model's flow-matching schedule.
-    pub fn flow_match(&self) -> FlowMatch {
+    /// The model's flow-matching schedule for a plain run of `steps` steps and a picture of `n_tokens` image tokens.
+    pub fn flow_match(&self, steps: usize, n_tokens: usize) -> FlowMatch {
         let scheduler = &self.scheduler;
-        FlowMatch {
+        let flow = FlowMatch {
             shift: scheduler.shift,
             dynamic: scheduler.use_dynamic_shifting.then_some(DynamicShift {
                 base_shift: scheduler.base_shift,
@@ -72,14 +72,16 @@ impl ModelConfig {
             }),
             shift_terminal: scheduler.shift_terminal,
             num_train_timesteps: scheduler.num_train_timesteps as u32,
-        }
+        };
+        self.family().schedule(self, flow, steps, n_tokens)
     }
 }
 
 impl ModelConfig {
     /// Noise levels of plain sampling, `steps + 1` of them, for a picture of `n_tokens` image tokens.
     pub fn plain_sigmas(&self, steps: usize, n_tokens: usize) -> Result<Vec<f64>, Error> {
-        Ok(self.family().sigmas(self, &self.flow_match(), steps, n_tokens)?)
+        let flow = self.flow_match(steps, n_tokens);
+        Ok(self.family().sigmas(self, &flow, steps, n_tokens)?)
     }
 
     /// The timestep that the network is told at noise level `sigma`: `num_train_timesteps` x sigma, rounded as on its way
@@ -119,7 +121,7 @@ impl RunSchedule {
                 kind: StageKind::Full,
                 n_tokens,
                 sigmas: config.plain_sigmas(settings.steps, n_tokens)?,
-                time_shift: config.flow_match().time_shift(n_tokens),
+                time_shift: config.flow_match(settings.steps, n_tokens).time_shift(n_tokens),
             };
             return Ok(RunSchedule {
                 width,

@@ -77,7 +77,7 @@ pub use error::Error;
 pub use layout::{Entry, Grid, Token, TokenLayout, Transition};
 pub use noise::{
     bound_noise, initial_noise, initial_noise_row, jump_noise, jump_noise_of, low_noise, pack,
-    unpack,
+    pack_planes, unpack, unpack_planes,
 };
 pub use presets::{DISTILLED_PRESETS, Preset, PresetNoise, PresetRow, PresetTable};
 pub use ralu::{Jump, RaluParams, RaluSchedule, StagePlan};

@@ -141,6 +141,24 @@ pub fn pack(latents: &[f32], latent_h: usize, latent_w: usize) -> Result<Vec<f32
     Ok(out)
 }
 
+/// Noise `[4 C, h/2, w/2]`, a token's numbers at a pixel, to a latent `[C, h, w]`. Both are the same tokens: see [`pack`].
+pub fn unpack_planes(planes: &[f32], latent_h: usize, latent_w: usize) -> Result<Vec<f32>, Error> {
+    let channels = check_latent(planes, latent_h, latent_w)?;
+    unpack(&transposed(planes, 4 * channels), latent_h, latent_w)
+}
+
+/// A latent `[C, h, w]` to `[4 C, h/2, w/2]`; the inverse of [`unpack_planes`].
+pub fn pack_planes(latents: &[f32], latent_h: usize, latent_w: usize) -> Result<Vec<f32>, Error> {
+    let tokens = pack(latents, latent_h, latent_w)?;
+    Ok(transposed(&tokens, latent_h / 2 * (latent_w / 2)))
+}
+
+/// The transpose of a matrix with `rows` rows, one after the other.
+fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
+    let cols = values.len() / rows;
+    (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col])).collect()
+}
+
 /// Tokens `[(h/2) * (w/2), 4 C]` back to a latent `[C, h, w]`; the inverse of [`pack`].
 pub fn unpack(tokens: &[f32], latent_h: usize, latent_w: usize) -> Result<Vec<f32>, Error> {
     let channels = check_latent(tokens, latent_h, latent_w)?;

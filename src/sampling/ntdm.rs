@@ -35,8 +35,11 @@ const POINTS: usize = 1000;
 /// Densities below this are lifted to it, so that no logarithm of zero occurs (authors' code).
 const FLOOR: f64 = 1e-10;
 
-/// Search range of a time shift.
-pub const SHIFT_BOUNDS: [f64; 2] = [0.5, 10.0];
+/// Search range of a time shift. The authors' upper end, 10, is for an `h_ori` of up to 3; from there on a stage may need
+/// several times the base model's shift, and four times is beyond all that was found best.
+pub fn shift_bounds(h_ori: f64) -> [f64; 2] {
+    [0.5, if h_ori > 3.0 { 4.0 * h_ori } else { 10.0 }]
+}
 
 /// Search range of `Z`. Below 2 the noise covariance would not be positive.
 pub const Z_BOUNDS: [f64; 2] = [2.0, 100.0];
@@ -80,7 +83,7 @@ pub fn js_distance<const K: usize>(
 }
 
 /// Time shifts and `Z` of a three-stage run with the smallest distance, under the bounds
-/// [`SHIFT_BOUNDS`] and [`Z_BOUNDS`].
+/// [`shift_bounds`] and [`Z_BOUNDS`].
 ///
 /// Deterministic; some tens of milliseconds.
 pub fn solve(stage_steps: [usize; 3], ends: [f64; 3], h_ori: f64) -> Result<Solution, Error> {
@@ -136,6 +139,7 @@ pub fn solve_with<const K: usize>(
 ) -> Result<Solution<K>, Error> {
     check_run(&stage_steps, &ends, h_ori)?;
     let objective = Objective::new(&stage_steps, &ends, h_ori);
+    let shift_bounds = shift_bounds(h_ori);
 
     // The search runs over logarithms: all unknowns are positive scales. Bounds are applied inside
     // the objective, so the simplex may wander outside but never gains by it.
@@ -144,7 +148,7 @@ pub fn solve_with<const K: usize>(
         let mut next = |bounds: [f64; 2]| {
             libm::exp(rest.next().copied().unwrap_or(0.0)).clamp(bounds[0], bounds[1])
         };
-        let found = shifts.unwrap_or_else(|| std::array::from_fn(|_| next(SHIFT_BOUNDS)));
+        let found = shifts.unwrap_or_else(|| std::array::from_fn(|_| next(shift_bounds)));
         let found_z = z.unwrap_or_else(|| next(Z_BOUNDS));
         (found, found_z)
     };
@@ -155,7 +159,7 @@ pub fn solve_with<const K: usize>(
 
     // Several first guesses of Z, because the valley along Z is long and has shallow dents.
     let guesses: &[f64] = if z.is_some() { &[4.0] } else { &[2.2, 4.0, 8.0, 16.0] };
-    let guess_h = h_ori.clamp(SHIFT_BOUNDS[0], SHIFT_BOUNDS[1]);
+    let guess_h = h_ori.clamp(shift_bounds[0], shift_bounds[1]);
     let mut best: Option<(f64, Vec<f64>)> = None;
     for &guess in guesses {
         let mut start = Vec::with_capacity(K + 1);

@@ -17,6 +17,8 @@ pub struct ModelIndex {
     pub family: &'static dyn Family,
     /// `(part, library, class)` of every part that is present, in file order of names.
     pub parts: Vec<(String, String, String)>,
+    /// `is_distilled`: whether the pipeline says that its model is timestep-distilled, if it says anything.
+    pub is_distilled: Option<bool>,
     /// `_name_or_path`: where the folder was first saved from, if it says so.
     pub name_or_path: Option<String>,
 }
@@ -38,7 +40,8 @@ impl ModelIndex {
             }
         }
         let name_or_path = fields.optional_string("_name_or_path")?;
-        let index = Self { class, family, parts, name_or_path };
+        let is_distilled = fields.optional_flag("is_distilled")?;
+        let index = Self { class, family, parts, is_distilled, name_or_path };
         for slot in family.text_encoders() {
             let wanted = !slot.optional || index.part(slot.folder).is_some();
             if wanted && is_null(&fields, slot.tokenizer) {

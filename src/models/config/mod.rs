@@ -329,7 +329,7 @@ impl ModelConfig {
     pub fn defaults(&self) -> Defaults {
         let generation = &self.generation;
         let own = self.family().defaults(self);
-        let (guidance, true_cfg) = match self.family().guidance() {
+        let (guidance, true_cfg) = match self.family().guidance(self) {
             Guidance::Distilled => {
                 let guidance = generation.guidance_scale.unwrap_or(own.guidance);
                 let has_input = self.transformer.has_guidance_input();

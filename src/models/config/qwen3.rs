@@ -31,6 +31,23 @@ pub struct Qwen3Config {
 }
 
 impl Qwen3Config {
+    /// <https://huggingface.co/Qwen/Qwen3-4B>
+    pub const QWEN3_4B: Qwen3Config = Qwen3Config {
+        vocab_size: 151_936,
+        hidden_size: 2560,
+        intermediate_size: 9728,
+        num_hidden_layers: 36,
+        num_attention_heads: 32,
+        num_key_value_heads: 8,
+        head_dim: 128,
+        rms_norm_eps: 1e-6,
+        rope_theta: 1e6,
+    };
+
+    /// <https://huggingface.co/Qwen/Qwen3-8B>
+    pub const QWEN3_8B: Qwen3Config =
+        Qwen3Config { hidden_size: 4096, intermediate_size: 12_288, ..Self::QWEN3_4B };
+
     /// Width of the queries: heads x head_dim.
     pub fn query_width(&self) -> usize {
         self.num_attention_heads * self.head_dim

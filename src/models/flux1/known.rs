@@ -38,6 +38,7 @@ fn flux_1(dev: bool) -> ModelConfig {
                 part("transformer", "diffusers", "FluxTransformer2DModel"),
                 part("vae", "diffusers", "AutoencoderKL"),
             ],
+            is_distilled: None,
             name_or_path: None,
         },
         transformer: Arc::new(FluxConfig {

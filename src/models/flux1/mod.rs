@@ -94,7 +94,7 @@ impl Family for Flux1 {
         FamilyDefaults { side: 1024, steps, guidance: 3.5, text_tokens }
     }
 
-    fn guidance(&self) -> Guidance {
+    fn guidance(&self, _: &ModelConfig) -> Guidance {
         Guidance::Distilled
     }
 

@@ -65,6 +65,7 @@ fn sd3(size: Sd3Size) -> ModelConfig {
                 part("transformer", "diffusers", "SD3Transformer2DModel"),
                 part("vae", "diffusers", "AutoencoderKL"),
             ],
+            is_distilled: None,
             name_or_path: None,
         },
         transformer: Arc::new(Sd3Config {

@@ -124,7 +124,7 @@ impl Family for Sd3 {
         FamilyDefaults { side, steps, guidance, text_tokens: 256 }
     }
 
-    fn guidance(&self) -> Guidance {
+    fn guidance(&self, _: &ModelConfig) -> Guidance {
         Guidance::ClassifierFree
     }
 

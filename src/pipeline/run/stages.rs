@@ -30,10 +30,15 @@ impl<'p> Run<'p> {
         };
         let (h, w) = (2 * self.schedule.rows, 2 * self.schedule.cols);
         let channels = self.pipeline.config.vae.latent_channels;
-        let shape = [1, channels, h, w];
+        let packs = self.pipeline.config.family().packs_noise();
+        let shape = if packs { [1, 4 * channels, h / 2, w / 2] } else { [1, channels, h, w] };
+        let unpacked = |noise: Vec<f32>| match packs {
+            true => sampling::unpack_planes(&noise, h, w),
+            false => Ok(noise),
+        };
         let turns = Turns::new();
         let noise = match self.given.numbers("initial_noise", &shape)? {
-            Some(noise) => noise.to_vec(),
+            Some(noise) => unpacked(noise.to_vec())?,
             None => match self.settings.rng {
                 Rng::Philox => {
                     let mut noise = vec![0.0; channels * h * w];
@@ -43,7 +48,7 @@ impl<'p> Run<'p> {
                     }
                     noise
                 }
-                Rng::Torch => sampling::torch_randn(seed, channels * h * w),
+                Rng::Torch => unpacked(sampling::torch_randn(seed, channels * h * w))?,
             },
         };
         let tokens = match self.schedule.stages[0].kind {
@@ -64,6 +69,7 @@ impl<'p> Run<'p> {
         }
         if self.collect_tensors {
             self.collect_prompt();
+            let noise = if packs { sampling::pack_planes(&noise, h, w)? } else { noise };
             self.image.tensors.insert("initial_noise", &shape, noise);
             let sigmas: Vec<f32> = self
                 .schedule
