@@ -115,7 +115,7 @@ const FACE_PACKAGES: &[&str] = &["ralu-cli", "ralu-viewer", "ralu-web"];
 const ANYWHERE: &[&str] = &["bytemuck", "half", "libm", "thiserror", "tracing"];
 
 /// The folders of single families of models, which name each other nowhere.
-const FAMILIES: &[&str] = &["flux1", "sd3"];
+const FAMILIES: &[&str] = &["flux1", "sd3", "flux2"];
 
 /// Files that may name a family: the list of them, and the module that holds their folders.
 const MAY_NAME_FAMILIES: &[&str] = &["src/models/family.rs", "src/models/mod.rs"];

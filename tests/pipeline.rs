@@ -1,6 +1,7 @@
 //! Whole runs against what diffusers and RALU's official code make of the same weights, prompt and noise.
 //!
 //! `tests/fixtures/flux-a` and `flux-b`: random weights, plain and under RALU (see `case.json` beside them).
+//! `klein-a` and `klein-base-b`: FLUX.2 [klein], distilled and base, and RALU on it by a torch program.
 //! `sd3-calm` and `sd35m-b`: the same for SD3 and SD3.5-medium. There is no official RALU for SD3: what is under
 //! `ralu_` in `sd3-calm` comes from a torch program of the paper's algorithm around diffusers' network. `sd3-a`: SD3
 //! with weights that make it chaotic. `tests/fixtures/tiny-flux`: the bundled model. All were computed in float32.
@@ -183,6 +184,11 @@ impl Case {
         let (made, expected) = (&outcome.tensors, &self.expected);
         self.check_prompt(made, limits);
         near("sigmas", numbers(made, "sigmas"), numbers(expected, "base_sigmas"), 1e-6);
+        if expected.0.contains_key("base_first_velocity") {
+            let first = numbers(made, "transformer_out_step0");
+            let expected = numbers(expected, "base_first_velocity");
+            near("first velocity", first, expected, limits.embeddings);
+        }
         near(
             "latents",
             numbers(made, "latents"),
@@ -196,14 +202,15 @@ impl Case {
     /// Token numbers, where the case has them, and embeddings.
     fn check_prompt(&self, made: &NamedTensors, limits: Limits) {
         let expected = &self.expected;
-        for name in ["clip_ids", "t5_ids"] {
+        for name in ["clip_ids", "t5_ids", "llm_ids"] {
             if expected.0.contains_key(name) {
                 assert_eq!(indices(made, name), indices(expected, name));
             }
         }
-        let negative = ["negative_prompt_embeds", "negative_pooled_prompt_embeds"];
-        let negative = negative.into_iter().filter(|name| expected.0.contains_key(*name));
-        for name in ["prompt_embeds", "pooled_prompt_embeds"].into_iter().chain(negative) {
+        let optional =
+            ["pooled_prompt_embeds", "negative_prompt_embeds", "negative_pooled_prompt_embeds"];
+        let optional = optional.into_iter().filter(|name| expected.0.contains_key(*name));
+        for name in ["prompt_embeds"].into_iter().chain(optional) {
             near(name, numbers(made, name), numbers(expected, name), limits.embeddings);
         }
     }
@@ -280,6 +287,29 @@ fn flux_b_equals_diffusers() {
 #[test]
 fn flux_b_equals_official_ralu() {
     Case::open(&fixture("flux-b")).check_ralu(FLUX);
+}
+
+/// FLUX.2 [klein]: Qwen3's hidden states with the template's padding, modulations of all blocks at once, a batch norm in
+/// place of the VAE's factors.
+#[test]
+fn klein_equals_diffusers() {
+    Case::open(&fixture("klein-a")).check_plain(FLUX);
+}
+
+#[test]
+fn klein_equals_ralu_in_torch() {
+    Case::open(&fixture("klein-a")).check_ralu(FLUX);
+}
+
+/// The base model: both branches of guidance, an empty prompt's template in the unwanted one.
+#[test]
+fn klein_base_equals_diffusers() {
+    Case::open(&fixture("klein-base-b")).check_plain(FLUX);
+}
+
+#[test]
+fn klein_base_equals_ralu_in_torch() {
+    Case::open(&fixture("klein-base-b")).check_ralu(FLUX);
 }
 
 #[test]
@@ -382,7 +412,7 @@ fn small_devices_make_the_same_picture() {
         |caps| caps.max_dispatch_flops = 1e6,
         |caps| caps.is_cpu = !caps.is_cpu,
     ] {
-        for (name, limits) in [("flux-b", FLUX), ("sd3-calm", SD3)] {
+        for (name, limits) in [("flux-b", FLUX), ("sd3-calm", SD3), ("klein-base-b", FLUX)] {
             let folder = Folder::open(fixture(name).join("model")).unwrap();
             let gpu = common::gpu().with_caps(change);
             println!("-- {name}, {:?}", gpu.caps());
@@ -408,7 +438,7 @@ fn extra_cases() {
         println!("-- {}", path.display());
         let case = Case::open(&path);
         let limits = match case.pipeline.config().family().name() {
-            "flux" => FLUX,
+            "flux" | "flux2" => FLUX,
             _ => SD3,
         };
         case.check_plain(limits);

@@ -11,12 +11,12 @@ use serde::{Serialize, Serializer};
 
 use super::config::{ModelConfig, Result, TransformerConfig};
 use super::encoders::TextEncoderConfig;
-use super::{flux1, sd3};
+use super::{flux1, flux2, sd3};
 use crate::checkpoint::source::Source;
 use crate::sampling::{FlowMatch, PresetTable};
 
 /// All families.
-pub static FAMILIES: &[&dyn Family] = &[&flux1::Flux1, &sd3::Sd3];
+pub static FAMILIES: &[&dyn Family] = &[&flux1::Flux1, &sd3::Sd3, &flux2::Flux2];
 
 /// A family of models: how its folders are read, and how it differs from others when it draws.
 pub trait Family: Send + Sync {

@@ -13,6 +13,7 @@ pub mod denoiser;
 pub mod encoders;
 pub mod family;
 pub mod flux1;
+pub mod flux2;
 pub mod layers;
 pub mod position_table;
 pub mod rope;

@@ -1,0 +1,328 @@
+//! The FLUX.2 transformer: two-stream blocks, then one-stream blocks, with modulations that all blocks of a kind share.
+//!
+//! Weights carry diffusers' names (`Flux2Transformer2DModel`); no layer has a bias. Text and image tokens live in one matrix
+//! `[T + N, hidden]` from the start, text first. Each branch's row of [`State::vec`], `[16 d]` for a width of d, is:
+//!
+//! | numbers | what |
+//! | --- | --- |
+//! | `d` | the embedding of time after SiLU, from which the last layer makes its own modulation |
+//! | `6 d` | image streams of the two-stream blocks: shift, scale and gate of attention, then of the MLP |
+//! | `6 d` | text streams, likewise |
+//! | `3 d` | one-stream blocks: shift, scale, gate |
+
+use super::config::Flux2Config;
+use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_images};
+use crate::models::config::TransformerConfig;
+use crate::models::denoiser::{Denoiser, Inputs, Replay, Residual, State, Streams};
+use crate::models::layers::{Loader, MlpEmbedder, TIME_CHANNELS};
+use crate::models::rotary_attention::{QkvProjection, joint_attention};
+use crate::ops::{
+    Activation, Affine, Epilogue, LinearLayer, Weights, Write, activate, combine, linear_into, norm,
+};
+use crate::tensor::Tensor;
+
+/// The whole network.
+pub struct Flux2 {
+    x_embedder: LinearLayer,
+    context_embedder: LinearLayer,
+    time_in: MlpEmbedder,
+    /// Of image streams, text streams and one-stream blocks.
+    modulations: [LinearLayer; 3],
+    double_blocks: Vec<DoubleStreamBlock>,
+    single_blocks: Vec<SingleStreamBlock>,
+    last: LastLayer,
+}
+
+/// The numbers of [`State::vec`], for each branch.
+struct Vectors<'r> {
+    /// The embedding of time after SiLU, `[B, d]`.
+    time: Tensor<'r>,
+    /// `[B, 6 d]`
+    img: Tensor<'r>,
+    /// `[B, 6 d]`
+    txt: Tensor<'r>,
+    /// `[B, 3 d]`
+    single: Tensor<'r>,
+}
+
+impl<'r> Vectors<'r> {
+    fn of(state: &State<'r>) -> Self {
+        let (vec, d) = (state.vec, state.x.cols());
+        Vectors {
+            time: vec.col_range(0..d),
+            img: vec.col_range(d..7 * d),
+            txt: vec.col_range(7 * d..13 * d),
+            single: vec.col_range(13 * d..16 * d),
+        }
+    }
+}
+
+impl Flux2 {
+    /// Asks for all weights.
+    pub fn load(loader: &Loader<'_>, config: &Flux2Config) -> Self {
+        let d = config.hidden();
+        let linear = |name, n, k| loader.linear_no_bias(name, n, k);
+        let time = loader.pp("time_guidance_embed.timestep_embedder");
+        Flux2 {
+            x_embedder: linear("x_embedder", d, config.in_channels),
+            context_embedder: linear("context_embedder", d, config.joint_attention_dim),
+            time_in: MlpEmbedder::load_no_bias(&time, TIME_CHANNELS, d),
+            modulations: [
+                linear("double_stream_modulation_img.linear", 6 * d, d),
+                linear("double_stream_modulation_txt.linear", 6 * d, d),
+                linear("single_stream_modulation.linear", 3 * d, d),
+            ],
+            double_blocks: (0..config.num_layers)
+                .map(|i| DoubleStreamBlock::load(&loader.pp("transformer_blocks").pp(i), config))
+                .collect(),
+            single_blocks: (0..config.num_single_layers)
+                .map(|i| {
+                    SingleStreamBlock::load(&loader.pp("single_transformer_blocks").pp(i), config)
+                })
+                .collect(),
+            last: LastLayer {
+                modulation: linear("norm_out.linear", 2 * d, d),
+                proj: linear("proj_out", config.out_channels, d),
+            },
+        }
+    }
+}
+
+impl Denoiser for Flux2 {
+    fn embed<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, state: State<'r>) {
+        let t = state.n_text;
+        for (b, streams) in state.branches().enumerate() {
+            let txt = inputs.txt.row_range(b * t..(b + 1) * t);
+            linear_into("txt_in", txt, &self.context_embedder, streams.txt, Epilogue::default());
+            linear_into("img_in", img, &self.x_embedder, streams.img, Epilogue::default());
+        }
+        let recorder = img.recorder();
+        let vectors = Vectors::of(&state);
+        recorder.scope("vec", || {
+            let time = recorder.temp("time", state.vec.rows(), state.x.cols());
+            self.time_in.forward_into(inputs.time, time, Write::Store);
+            // Every modulation begins with SiLU. In memory of its own, as a dispatch does not read what it writes.
+            let time = activate("silu", time, Activation::Silu);
+            let once = Weights::Constant([1.0, 0.0, 0.0]);
+            combine("time.silu", &[time], once, None, Write::Store, vectors.time);
+            let parts = [vectors.img, vectors.txt, vectors.single];
+            for ((name, layer), part) in
+                ["mod.img", "mod.txt", "mod.single"].iter().zip(&self.modulations).zip(parts)
+            {
+                linear_into(name, time, layer, part, Epilogue::default());
+            }
+        });
+    }
+
+    fn n_blocks(&self) -> usize {
+        self.double_blocks.len() + self.single_blocks.len()
+    }
+
+    fn block<'r>(&self, i: usize, state: &State<'r>, residual: &mut dyn Residual<'r>) {
+        let recorder = state.x.recorder();
+        match i.checked_sub(self.double_blocks.len()) {
+            None => recorder
+                .scope(format!("double.{i}"), || self.double_blocks[i].forward(state, residual)),
+            Some(i) => recorder
+                .scope(format!("single.{i}"), || self.single_blocks[i].forward(state, residual)),
+        }
+    }
+
+    fn replay<'r>(&self, i: usize, state: &State<'r>, module: Replay<'_, 'r>) {
+        let Vectors { img: img_rows, txt: txt_rows, single, .. } = Vectors::of(state);
+        for (b, Streams { txt, img, all }) in state.branches().enumerate() {
+            if i < self.double_blocks.len() {
+                for (x, rows) in [(img, img_rows), (txt, txt_rows)] {
+                    let [_, _, gate_msa, _, _, gate_mlp] = state.row(rows, b).chunk_cols();
+                    module(x, gate_msa);
+                    module(x, gate_mlp);
+                }
+            } else {
+                let [_, _, gate] = state.row(single, b).chunk_cols();
+                module(all, gate);
+            }
+        }
+    }
+
+    fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
+        let Vectors { img, single, .. } = Vectors::of(state);
+        modulated_images(state, if self.double_blocks.is_empty() { single } else { img })
+    }
+
+    fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
+        self.last.forward(state, Vectors::of(state).time)
+    }
+}
+
+/// A feed-forward layer with a gate: of twice its width going in, the first half goes through SiLU and multiplies the other.
+struct GatedMlp {
+    gate: LinearLayer,
+    up: LinearLayer,
+}
+
+impl GatedMlp {
+    /// The gate is outputs `first..first + mlp` of the layer `name` `[n, d]`, the rest follows it.
+    fn load(loader: &Loader<'_>, name: &str, [n, d]: [usize; 2], first: usize, mlp: usize) -> Self {
+        let part = |from| loader.linear_no_bias_part(name, [n, d], from..from + mlp);
+        GatedMlp { gate: part(first), up: part(first + mlp) }
+    }
+
+    /// Writes `silu(gate x) * (up x)` to `y` `[M, mlp]`.
+    fn forward_into<'r>(&self, x: Tensor<'r>, y: Tensor<'r>) {
+        let silu = Epilogue { activation: Activation::Silu, ..Default::default() };
+        linear_into("mlp.gate", x, &self.gate, y, silu);
+        let multiply = Epilogue { write: Write::Multiply, ..Default::default() };
+        linear_into("mlp.up", x, &self.up, y, multiply);
+    }
+}
+
+/// A block with separate weights for text and image, which meet in attention.
+struct DoubleStreamBlock {
+    head_dim: usize,
+    img: StreamWeights,
+    txt: StreamWeights,
+}
+
+struct StreamWeights {
+    qkv: QkvProjection,
+    proj: LinearLayer,
+    mlp: GatedMlp,
+    mlp_out: LinearLayer,
+}
+
+impl StreamWeights {
+    fn load(
+        loader: &Loader<'_>,
+        config: &Flux2Config,
+        qkv: [&str; 5],
+        proj: &str,
+        mlp: &str,
+    ) -> Self {
+        let (d, width) = (config.hidden(), config.mlp);
+        let [q, k, v, norm_q, norm_k] = qkv;
+        let mlp = loader.pp(mlp);
+        StreamWeights {
+            qkv: QkvProjection {
+                q: loader.linear_no_bias(q, d, d),
+                k: loader.linear_no_bias(k, d, d),
+                v: loader.linear_no_bias(v, d, d),
+                norm_q: loader.vector(norm_q, config.attention_head_dim),
+                norm_k: loader.vector(norm_k, config.attention_head_dim),
+            },
+            proj: loader.linear_no_bias(proj, d, d),
+            mlp: GatedMlp::load(&mlp, "linear_in", [2 * width, d], 0, width),
+            mlp_out: mlp.linear_no_bias("linear_out", d, width),
+        }
+    }
+
+    /// What follows attention: projection, MLP, and their gates. Updates `x` in place.
+    fn finish<'r>(
+        &self,
+        x: Tensor<'r>,
+        attn: Tensor<'r>,
+        modulation: [Tensor<'r>; 6],
+        residual: &mut dyn Residual<'r>,
+    ) {
+        let [_, _, gate_msa, shift_mlp, scale_mlp, gate_mlp] = modulation;
+        residual.add(x, gate_msa, attn, &self.proj);
+        let affine = Affine::Modulate { scale: scale_mlp, shift: shift_mlp };
+        let h = norm("norm2", x, LAYER_NORM, affine);
+        let gated = x.recorder().temp("mlp", x.rows(), self.mlp.gate.weight.n);
+        self.mlp.forward_into(h, gated);
+        residual.add(x, gate_mlp, gated, &self.mlp_out);
+    }
+}
+
+impl DoubleStreamBlock {
+    fn load(loader: &Loader<'_>, config: &Flux2Config) -> Self {
+        let names =
+            ["attn.to_q", "attn.to_k", "attn.to_v", "attn.norm_q.weight", "attn.norm_k.weight"];
+        let added = [
+            "attn.add_q_proj",
+            "attn.add_k_proj",
+            "attn.add_v_proj",
+            "attn.norm_added_q.weight",
+            "attn.norm_added_k.weight",
+        ];
+        let stream = |names, proj, mlp| StreamWeights::load(loader, config, names, proj, mlp);
+        DoubleStreamBlock {
+            head_dim: config.attention_head_dim,
+            img: stream(names, "attn.to_out.0", "ff"),
+            txt: stream(added, "attn.to_add_out", "ff_context"),
+        }
+    }
+
+    fn forward<'r>(&self, state: &State<'r>, residual: &mut dyn Residual<'r>) {
+        let recorder = state.x.recorder();
+        let vectors = Vectors::of(state);
+        for (b, Streams { txt, img, all }) in state.branches().enumerate() {
+            let [img_mod, txt_mod]: [[Tensor<'r>; 6]; 2] =
+                [vectors.img, vectors.txt].map(|rows| state.row(rows, b).chunk_cols());
+            let norm1 = |name: &str, x: Tensor<'r>, [shift, scale, ..]: [Tensor<'r>; 6]| {
+                recorder
+                    .scope(name, || norm("norm1", x, LAYER_NORM, Affine::Modulate { scale, shift }))
+            };
+            let img_in = norm1("img", img, img_mod);
+            let txt_in = norm1("txt", txt, txt_mod);
+
+            let (t, n) = (txt.rows(), all.rows());
+            let attn = recorder.temp("attn", n, all.cols());
+            joint_attention(self.head_dim, attn, state, |qkv| {
+                recorder.scope("txt", || self.txt.qkv.forward(txt_in, qkv, 0..t, state));
+                recorder.scope("img", || self.img.qkv.forward(img_in, qkv, t..n, state));
+            });
+
+            let (img_attn, txt_attn) = (attn.row_range(t..n), attn.row_range(0..t));
+            recorder.scope("img", || self.img.finish(img, img_attn, img_mod, residual));
+            recorder.scope("txt", || self.txt.finish(txt, txt_attn, txt_mod, residual));
+        }
+    }
+}
+
+/// A block with one set of weights for text and image, attention and MLP side by side. Its first layer holds the rows of
+/// queries, keys, values, gate and up, one after the other.
+struct SingleStreamBlock {
+    head_dim: usize,
+    qkv: QkvProjection,
+    mlp: GatedMlp,
+    proj_out: LinearLayer,
+}
+
+impl SingleStreamBlock {
+    fn load(loader: &Loader<'_>, config: &Flux2Config) -> Self {
+        let (d, mlp) = (config.hidden(), config.mlp);
+        let loader = loader.pp("attn");
+        let (name, shape) = ("to_qkv_mlp_proj", [3 * d + 2 * mlp, d]);
+        let part = |i| loader.linear_no_bias_part(name, shape, i * d..(i + 1) * d);
+        let norm = |name| loader.vector(name, config.attention_head_dim);
+        SingleStreamBlock {
+            head_dim: config.attention_head_dim,
+            qkv: QkvProjection {
+                q: part(0),
+                k: part(1),
+                v: part(2),
+                norm_q: norm("norm_q.weight"),
+                norm_k: norm("norm_k.weight"),
+            },
+            mlp: GatedMlp::load(&loader, name, shape, 3 * d, mlp),
+            proj_out: loader.linear_no_bias("to_out", d, d + mlp),
+        }
+    }
+
+    fn forward<'r>(&self, state: &State<'r>, residual: &mut dyn Residual<'r>) {
+        let modulation = Vectors::of(state).single;
+        for (b, Streams { all: x, .. }) in state.branches().enumerate() {
+            let (d, rows) = (x.cols(), x.rows());
+            let [shift, scale, gate] = state.row(modulation, b).chunk_cols();
+            let h = norm("norm", x, LAYER_NORM, Affine::Modulate { scale, shift });
+
+            // Attention and MLP write side by side what proj_out reads as one row.
+            let both = x.recorder().temp("attn_mlp", rows, d + self.mlp.gate.weight.n);
+            joint_attention(self.head_dim, both.col_range(0..d), state, |qkv| {
+                self.qkv.forward(h, qkv, 0..rows, state);
+            });
+            self.mlp.forward_into(h, both.col_range(d..both.cols()));
+            residual.add(x, gate, both, &self.proj_out);
+        }
+    }
+}
