@@ -12,7 +12,7 @@ use ralu::gpu::block_on;
 use ralu::pipeline::{
     Event, ImageReport, NamedTensor, NamedTensors, Options, Pipeline, RaluChoice, Request,
 };
-use ralu::sampling::{low_noise, pack};
+use ralu::sampling::{low_noise, pack, unpack_planes};
 
 fn open(model: &str) -> Pipeline {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(model);
@@ -23,6 +23,8 @@ fn open(model: &str) -> Pipeline {
 const TINY_FLUX: &str = "models/tiny-flux";
 /// Two branches of guidance, dual attention, q/k norms.
 const SD35_MEDIUM: &str = "tests/fixtures/sd35m-b/model";
+/// Two branches of guidance, modulations that all blocks share, noise that is saved packed.
+const KLEIN_BASE: &str = "tests/fixtures/klein-base-b/model";
 
 /// What a run made, and what it took.
 struct Outcome {
@@ -95,7 +97,7 @@ const NEVER: [&str; 7] = [
 
 #[test]
 fn a_cache_that_never_reuses_changes_no_bit() {
-    for model in [TINY_FLUX, SD35_MEDIUM] {
+    for model in [TINY_FLUX, SD35_MEDIUM, KLEIN_BASE] {
         let pipeline = open(model);
         for request in [plain(4), staged([2, 3, 2], 0.3)] {
             let without = run(&pipeline, &request, "off");
@@ -127,12 +129,17 @@ const ALWAYS: [&str; 6] = [
 #[test]
 fn what_is_reused_is_what_was_computed() {
     const END: f64 = 1e-4;
-    for model in [TINY_FLUX, SD35_MEDIUM] {
+    for model in [TINY_FLUX, SD35_MEDIUM, KLEIN_BASE] {
         let pipeline = open(model);
         let request = staged([2, 1, 1], END);
         let start = run(&pipeline, &request, "off");
         let (h, w) = (16, 16);
-        let noise = low_noise(start.numbers("initial_noise"), h, w).unwrap();
+        let drawn = start.numbers("initial_noise");
+        let drawn = match pipeline.config().family().packs_noise() {
+            true => unpack_planes(drawn, h, w).unwrap(),
+            false => drawn.to_vec(),
+        };
+        let noise = low_noise(&drawn, h, w).unwrap();
         let noise = pack(&noise, h / 2, w / 2).unwrap();
         let way = |outcome: &Outcome| -> Vec<f64> {
             let end = outcome.numbers("stage1_latents");

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use common::Random;
 use ralu::checkpoint::source::Memory;
+use ralu::checkpoint::weights::{TensorInfo, Weights};
 use ralu::gpu::block_on;
 use ralu::models::builtin;
-use ralu::models::config::{ModelConfig, Qwen3Config};
+use ralu::models::config::{ModelConfig, Qwen3Config, folder, stem};
 use ralu::models::cost::{self, Parameters};
 use ralu::models::flux2::{BASE, DISTILLED, Flux2Config};
 use ralu::pipeline::plan::plan;
@@ -218,6 +219,21 @@ fn noise_is_drawn_given_and_saved_in_the_form_of_diffusers() {
     given.given.insert("initial_noise", &[1, 32, 6, 4], random.numbers(768, 1.0));
     let message = draw(files("klein-a"), given).unwrap_err();
     assert!(message.contains("initial_noise") && message.contains("128"), "{message}");
+}
+
+/// The configuration tells the number of parameters.
+#[test]
+fn parameters_are_those_of_the_checkpoints() {
+    let source = files("klein-a");
+    let count = |dir: &str, parts: &[&str]| -> u64 {
+        let weights = Weights::open(&source, dir, stem::DIFFUSERS).unwrap();
+        let read =
+            weights.iter().filter(|info| parts.iter().any(|part| info.name.starts_with(part)));
+        read.map(TensorInfo::n_elements).sum()
+    };
+    let found = Parameters::of(&ModelConfig::load(&source).unwrap());
+    assert_eq!(found.transformer, count(folder::TRANSFORMER, &[""]));
+    assert_eq!(found.vae_decoder, count(folder::VAE, &["decoder.", "post_quant_conv."]));
 }
 
 #[test]

@@ -12,6 +12,8 @@ use ralu::pipeline::{Event, NamedTensor, Options, Part, Pipeline, RaluChoice, Re
 const TINY_FLUX: &str = "models/tiny-flux";
 /// Two branches of guidance, two CLIPs and T5.
 const SD35_MEDIUM: &str = "tests/fixtures/sd35m-b/model";
+/// A language model that is told how much of a text is padding.
+const KLEIN: &str = "tests/fixtures/klein-a/model";
 
 fn folder(model: &str) -> Folder {
     Folder::open(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(model)).unwrap()
@@ -74,7 +76,7 @@ fn made(before: Counters, after: Counters) -> [u64; 4] {
 
 #[test]
 fn a_second_prompt_uploads_and_creates_nothing() {
-    for model in [TINY_FLUX, SD35_MEDIUM] {
+    for model in [TINY_FLUX, SD35_MEDIUM, KLEIN] {
         let pipeline = open(model, Options::default());
         run(&pipeline, request("a fox", 2));
         let before = pipeline.gpu().counters();
@@ -139,7 +141,7 @@ fn plan_of(
 
 #[test]
 fn memory_is_what_was_planned() {
-    for model in [TINY_FLUX, SD35_MEDIUM] {
+    for model in [TINY_FLUX, SD35_MEDIUM, KLEIN] {
         for options in [Options::default(), LITTLE] {
             let request = request("a fox", 1);
             let planned = plan_of(model, &request, options);

@@ -9,7 +9,7 @@ use crate::sampling::Grid;
 /// A part of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// CLIP and T5.
+    /// The text encoders.
     TextEncoders,
     /// The denoiser and the VAE's decoder.
     Denoiser,
@@ -129,7 +129,7 @@ pub enum Event {
     },
     /// The prompt is encoded, and the text encoders' memory is free again.
     Encoded {
-        /// T5 tokens, padding included.
+        /// Text tokens, padding included.
         n_tokens: usize,
         /// Seconds, loading included.
         seconds: f64,

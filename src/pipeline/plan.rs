@@ -61,7 +61,7 @@ pub struct PlannedStage {
 /// Bytes on the GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PlannedMemory {
-    /// Weights of CLIP and T5.
+    /// Weights of the text encoders.
     pub text_encoder_weights_bytes: u64,
     /// Whether they stay on the GPU; else they are freed before denoising.
     pub keeps_text_encoders: bool,
@@ -109,7 +109,7 @@ pub struct Plan {
     pub up_ratio: Option<f64>,
     /// Coarse tokens that are refined early.
     pub regions: usize,
-    /// T5 tokens.
+    /// Text tokens that the transformer sees.
     pub text_tokens: usize,
     /// Evaluations of the network in a step: 2 under true guidance.
     pub evaluations_per_step: usize,

@@ -77,11 +77,11 @@ pub struct Request {
     pub height: Option<usize>,
     /// Steps of plain sampling.
     pub steps: Option<usize>,
-    /// FLUX: distilled guidance. SD3: scale of classifier-free guidance.
+    /// FLUX.1: distilled guidance. Other families: scale of classifier-free guidance.
     pub guidance: Option<f64>,
     /// Scale of true classifier-free guidance; 1 is off.
     pub true_cfg: Option<f64>,
-    /// T5 tokens.
+    /// Tokens of the text encoder whose length can be chosen, padding included.
     pub max_sequence_length: Option<usize>,
     /// Seed of the first picture; the i-th uses `seed + i`.
     pub seed: u64,
@@ -162,7 +162,7 @@ pub struct Settings {
     pub guidance: f64,
     /// Scale of true classifier-free guidance; 1 is off.
     pub true_cfg: f64,
-    /// T5 tokens.
+    /// Tokens of the text encoder whose length can be chosen, padding included.
     pub max_sequence_length: usize,
     /// Seed of the first picture.
     pub seed: u64,

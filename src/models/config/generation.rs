@@ -22,7 +22,7 @@ pub struct GenerationConfig {
     pub true_cfg_scale: Option<f64>,
     /// The text that classifier-free guidance steers away from.
     pub negative_prompt: Option<String>,
-    /// T5 tokens, padding included.
+    /// Text tokens, padding included, where they can be chosen.
     pub max_sequence_length: Option<usize>,
 }
 

@@ -255,7 +255,7 @@ pub struct Defaults {
     pub true_cfg: f64,
     /// The text that classifier-free guidance steers away from.
     pub negative_prompt: Option<String>,
-    /// T5 tokens, padding included.
+    /// Text tokens, padding included, where they can be chosen.
     pub max_sequence_length: usize,
 }
 
@@ -376,7 +376,7 @@ impl ModelConfig {
                     self.vae.block_out_channels.len(),
                     self.vae.scale()
                 ),
-                supported: "4 levels (8 pixels per latent pixel), as FLUX and SD3 have".into(),
+                supported: "4 levels (8 pixels per latent pixel)".into(),
             });
         }
         Ok(())

@@ -12,7 +12,7 @@ use crate::checkpoint::source::Source;
 pub const SIDES: RangeInclusive<usize> = 16..=8192;
 /// Steps of plain sampling. The end keeps a slip of the finger from asking for gigabytes.
 pub const STEPS: RangeInclusive<usize> = 1..=10_000;
-/// Tokens that T5 reads, padding included.
+/// Tokens that a text encoder reads whose length can be chosen, padding included.
 pub const TEXT_LENGTHS: RangeInclusive<usize> = 1..=4096;
 /// Distilled guidance, and the scale of classifier-free guidance.
 pub const SCALES: RangeInclusive<f64> = 0.0..=1000.0;

@@ -99,7 +99,7 @@ pub struct TuneArgs {
     /// Pixels. [default: the model's own]
     #[arg(long, value_name = "H", value_parser = whole, allow_negative_numbers = true)]
     pub height: Option<usize>,
-    /// T5 tokens. [default: the model's own]
+    /// Text tokens, where the model lets them be chosen. [default: the model's own]
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     pub max_sequence_length: Option<usize>,
     /// How weights are kept on the GPU. [default: auto]
@@ -151,8 +151,8 @@ pub struct PlanArgs {
 /// `ralu inspect`.
 #[derive(Clone, Debug, Args)]
 pub struct InspectArgs {
-    /// A diffusers model folder, a safetensors file, or the name of a published model (flux.1-dev,
-    /// flux.1-schnell, sd3-medium, sd3.5-medium, sd3.5-large, sd3.5-large-turbo).
+    /// A diffusers model folder, a safetensors file, or the name of a published model, such as flux.1-dev
+    /// (an unknown name is answered with all that are known).
     pub model: String,
     /// As JSON.
     #[arg(long)]

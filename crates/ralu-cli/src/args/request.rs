@@ -27,7 +27,7 @@ pub struct RequestArgs {
     /// Steps of plain sampling; turns RALU off unless --ralu is given too. [default: the model's own]
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     pub steps: Option<usize>,
-    /// FLUX: distilled guidance; SD3: scale of classifier-free guidance. [default: the model's own]
+    /// FLUX.1: distilled guidance; others: scale of classifier-free guidance. [default: the model's own]
     #[arg(long, value_name = "G", value_parser = number, allow_negative_numbers = true)]
     pub guidance: Option<f64>,
     /// What classifier-free guidance steers away from.
@@ -36,7 +36,7 @@ pub struct RequestArgs {
     /// Scale of true classifier-free guidance; 1 is off. [default: the model's own]
     #[arg(long, value_name = "G", value_parser = number, allow_negative_numbers = true)]
     pub true_cfg: Option<f64>,
-    /// T5 tokens. [default: the model's own]
+    /// Text tokens, where the model lets them be chosen. [default: the model's own]
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     pub max_sequence_length: Option<usize>,
     /// Seed of the first picture. [default: random, printed]
