@@ -10,7 +10,7 @@ use ralu::checkpoint::source::Memory;
 use ralu::checkpoint::weights::{TensorInfo, Weights};
 use ralu::gpu::block_on;
 use ralu::models::builtin;
-use ralu::models::config::{ModelConfig, Qwen3Config, folder, stem};
+use ralu::models::config::{ModelConfig, folder, stem};
 use ralu::models::cost::{self, Parameters};
 use ralu::models::flux2::{BASE, DISTILLED, Flux2Config};
 use ralu::pipeline::plan::plan;
@@ -257,9 +257,12 @@ fn known_models_are_those_of_the_reference() {
     let encoder = cost::text_encoders(&named.unwrap(), 512).linear / 1e12;
     assert!((encoder - 2.0 * 27.0 * 100.9e-6 * 512.0).abs() < 1e-3, "{encoder}");
     // 151936 tokens of 2560 numbers, 27 layers of 100.9 million.
-    let of = |config: &Qwen3Config| ralu::models::encoders::qwen3::parameters(config, 27);
-    assert!((of(&Qwen3Config::QWEN3_4B) as f64 / 1e6 - (389.0 + 27.0 * 100.9)).abs() < 2.0);
-    assert!((of(&Qwen3Config::QWEN3_8B) as f64 / 1e6 - (622.3 + 27.0 * 192.9)).abs() < 2.0);
+    for (name, token_table, layer) in
+        [("flux.2-klein-4b", 389.0, 100.9), ("flux.2-klein-9b", 622.3, 192.9)]
+    {
+        let found = Parameters::of(&builtin::get(name).unwrap()).text_encoders[0] as f64 / 1e6;
+        assert!((found - (token_table + 27.0 * layer)).abs() < 2.0, "{name}: {found}");
+    }
 }
 
 /// What a step is made of is what it costs: `26 d^2` for each token and block, `4 d` for each pair of tokens and block.

@@ -106,6 +106,7 @@ fn random_recording(seed: u64) -> Recording {
         label: format!("random {seed}"),
         commands,
         temp_labels: (0..n_temps).map(|i| format!("t{i}")).collect(),
+        works: vec![],
         temp_bytes,
     }
 }

@@ -1,8 +1,12 @@
-//! What a model costs: floating point operations (a multiply and an add count 2) and parameters, from its
-//! configuration alone.
+//! What a model costs: floating point operations (a multiply and an add count 2) and parameters, from its configuration
+//! alone.
 //!
-//! Only matrix products and convolutions are counted; norms, activations and rotations are well below one per cent.
-//! Linear layers and attention (`Q K^T` and `P V`) are kept apart in [`Flops`], because papers count the former only.
+//! A model is built without weights and recorded into a recorder that is thrown away, so costs cannot differ from what runs.
+//! Only matrix products and convolutions are counted, as their ops define them; norms, activations and rotations are well
+//! below one per cent. Linear layers and attention (`Q K^T` and `P V`) are kept apart in [`Flops`], because papers count
+//! the former only.
+//!
+//! Recording panics for widths that kernels cannot do; a pipeline and a plan check these first.
 //!
 //! ```
 //! use ralu::models::builtin;
@@ -13,65 +17,106 @@
 //! assert!((step.total() / 1e12 - 74.4).abs() < 0.1);
 //! ```
 
-use std::iter::Sum;
-use std::ops::{Add, AddAssign, Mul};
-
 use serde::Serialize;
 
-use super::config::{ModelConfig, VaeConfig};
+use super::config::{ModelConfig, TransformerConfig, VaeConfig};
+use super::denoiser::{Denoiser, Direct, Inputs, Positions, State};
+use super::encoders::{TextEncoderConfig, TokenisedText};
+use super::layers::{LoadContext, Loader, Precision, TIME_CHANNELS};
+use super::vae::{IMAGE_CHANNELS, VaeDecoder};
+use crate::checkpoint::weights::{Manifest, Weights};
+pub use crate::tensor::Flops;
+use crate::tensor::{Caps, Recorder, ResidentIds};
 
-/// Floating point operations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Flops {
-    /// Linear layers and convolutions.
-    pub linear: f64,
-    /// Scores and weighted sums of attention.
-    pub attention: f64,
+/// A part of a model without weights, and the number of its parameters.
+fn build<M>(load: impl FnOnce(&Loader<'_>) -> M) -> (M, u64) {
+    let weights = Weights::empty(String::new());
+    let ids = ResidentIds::default();
+    let context = LoadContext::new(&ids, Precision::Auto, u64::MAX);
+    let manifest = Manifest::new(&weights);
+    let model = load(&Loader::new(manifest.root(), &context));
+    (model, manifest.n_parameters())
 }
 
-impl Flops {
-    /// Both parts.
-    pub fn total(self) -> f64 {
-        self.linear + self.attention
+/// The products of what `record` records.
+fn products(record: impl FnOnce(&Recorder)) -> Flops {
+    let recorder = Recorder::new(Caps::default());
+    record(&recorder);
+    recorder.finish("").products()
+}
+
+impl dyn TransformerConfig + '_ {
+    /// One evaluation with `img` image tokens and `txt` text tokens, batch 1.
+    pub fn step_flops(&self, img: usize, txt: usize) -> Flops {
+        self.evaluation(img, txt, |network, state| {
+            (0..network.n_blocks()).for_each(|i| network.block(i, state, &mut Direct));
+        })
     }
 
-    /// A `[n, k] x [k, m]` product for each of `n` tokens.
-    pub(crate) fn dense(n: usize, k: usize, m: usize) -> Self {
-        Self { linear: 2.0 * n as f64 * k as f64 * m as f64, attention: 0.0 }
+    /// What is left of an evaluation when a temporal cache stands in for all blocks: embeddings and the last layer. With
+    /// `modulated`, the blocks' modulations too, for caches that keep outputs from before the gates.
+    pub fn reused_flops(&self, img: usize, txt: usize, modulated: bool) -> Flops {
+        self.evaluation(img, txt, |network, state| {
+            let replayed = if modulated { network.n_blocks() } else { 0 };
+            (0..replayed).for_each(|i| network.replay(i, state, &mut |_, _| {}));
+        })
     }
 
-    /// Self-attention over `n` tokens, `width` = heads x head dim.
-    pub(crate) fn attention(n: usize, width: usize) -> Self {
-        Self { linear: 0.0, attention: 4.0 * width as f64 * (n as f64) * (n as f64) }
+    /// Number of parameters.
+    pub fn parameters(&self) -> u64 {
+        build(|loader| self.load(loader)).1
+    }
+
+    /// An evaluation in which `blocks` stands for the blocks.
+    fn evaluation(
+        &self,
+        img: usize,
+        txt: usize,
+        blocks: impl FnOnce(&dyn Denoiser, &State<'_>),
+    ) -> Flops {
+        let network = build(|loader| self.load(loader)).0;
+        products(|recorder| {
+            let n = txt + img;
+            let inputs = Inputs {
+                branches: 1,
+                txt: recorder.temp("txt", txt, self.text_dim()),
+                pooled: self.pooled_dim().map(|dim| recorder.temp("pooled", 1, dim)),
+                time: recorder.temp("time", 1, TIME_CHANNELS),
+                guidance: recorder.temp("guidance", 1, TIME_CHANNELS),
+                positions: match self.rope() {
+                    Some(_) => Positions::Rotations(recorder.temp("pe", n, self.head_dim())),
+                    None => Positions::Added(recorder.temp("pe", img, self.hidden())),
+                },
+            };
+            let x = recorder.temp("x", n, self.hidden());
+            let vec = recorder.temp("vec", 1, self.vec_dim());
+            let img = recorder.temp("img", img, self.token_channels());
+            let state = network.begin(img, inputs, x, vec);
+            blocks(&*network, &state);
+            network.velocity(&state);
+        })
     }
 }
 
-impl Add for Flops {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self { linear: self.linear + other.linear, attention: self.attention + other.attention }
-    }
+/// The encoding of a text of `n` tokens, padding included, by one encoder.
+pub(super) fn encoding(config: &(impl TextEncoderConfig + ?Sized), n: usize) -> Flops {
+    let encoder = build(|loader| config.load(loader)).0;
+    products(|recorder| {
+        let outputs = encoder.outputs(n, true);
+        let [inputs, outputs] =
+            [encoder.inputs(n), outputs.into_iter().map(|(_, shape)| shape).collect()].map(
+                |shapes| {
+                    let temp = |(name, rows, cols)| recorder.temp(name, rows, cols);
+                    shapes.into_iter().map(temp).collect::<Vec<_>>()
+                },
+            );
+        encoder.record(&TokenisedText { ids: vec![0; n], n_real: n }, &inputs, &outputs);
+    })
 }
 
-impl AddAssign for Flops {
-    fn add_assign(&mut self, other: Self) {
-        *self = *self + other;
-    }
-}
-
-impl Mul<f64> for Flops {
-    type Output = Self;
-
-    fn mul(self, times: f64) -> Self {
-        Self { linear: self.linear * times, attention: self.attention * times }
-    }
-}
-
-impl Sum for Flops {
-    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
-        all.fold(Self::default(), Add::add)
-    }
+/// Number of parameters of a text encoder. Embeddings are counted once.
+pub(super) fn encoder_parameters(config: &(impl TextEncoderConfig + ?Sized)) -> u64 {
+    build(|loader| config.load(loader)).1
 }
 
 /// All text encoders, once, for a text of `n` tokens where the length is not fixed.
@@ -81,21 +126,13 @@ pub fn text_encoders(config: &ModelConfig, n: usize) -> Flops {
 
 /// Decoding a latent of `height` x `width` latent pixels.
 pub fn vae_decode(config: &VaeConfig, height: usize, width: usize) -> Flops {
-    let mut sum = Flops::default();
-    decoder_layers(config, |layer| match layer {
-        Layer::Conv { input, output, side, level } => {
-            // 4^level times the latent's pixels, as f64: they may not fit a 32-bit usize.
-            let pixels = height as f64 * width as f64 * (1u64 << (2 * level)) as f64;
-            sum += Flops::dense(1, side * side * input, output) * pixels;
-        }
-        Layer::Norm { .. } => {}
-        Layer::Attention { channels } => {
-            let pixels = height * width;
-            sum +=
-                Flops::dense(pixels, channels, 4 * channels) + Flops::attention(pixels, channels);
-        }
-    });
-    sum
+    let decoder = build(|loader| VaeDecoder::load(loader, config)).0;
+    products(|recorder| {
+        let latents = recorder.image("latents", height, width, config.latent_channels);
+        let scale = 1 << config.block_out_channels.len().saturating_sub(1);
+        let pixels = recorder.image("pixels", scale * height, scale * width, IMAGE_CHANNELS);
+        decoder.forward(latents, width, pixels);
+    })
 }
 
 /// Numbers of parameters, per part.
@@ -117,7 +154,7 @@ impl Parameters {
             text_encoders: (config.text_encoders.iter())
                 .map(|encoder| encoder.config.parameters())
                 .collect(),
-            vae_decoder: vae_decoder_parameters(&config.vae),
+            vae_decoder: build(|loader| VaeDecoder::load(loader, &config.vae)).1,
         }
     }
 
@@ -125,81 +162,4 @@ impl Parameters {
     pub fn total(&self) -> u64 {
         self.transformer + self.text_encoders.iter().sum::<u64>() + self.vae_decoder
     }
-}
-
-/// Weights and bias of a linear layer.
-pub(crate) fn linear(k: usize, m: usize) -> u64 {
-    (k as u64 + 1) * m as u64
-}
-
-/// Parameters of a VAE's decoder.
-pub fn vae_decoder_parameters(config: &VaeConfig) -> u64 {
-    let mut sum = 0;
-    decoder_layers(config, |layer| {
-        sum += match layer {
-            Layer::Conv { input, output, side, .. } => linear(side * side * input, output),
-            Layer::Norm { channels } => 2 * channels as u64,
-            Layer::Attention { channels } => 4 * linear(channels, channels),
-        }
-    });
-    sum
-}
-
-/// A layer of the VAE decoder; `level` counts the doublings before it.
-enum Layer {
-    Conv { input: usize, output: usize, side: usize, level: usize },
-    Norm { channels: usize },
-    Attention { channels: usize },
-}
-
-/// Walks through the decoder of diffusers' `AutoencoderKL`.
-fn decoder_layers(config: &VaeConfig, mut visit: impl FnMut(Layer)) {
-    let channels: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
-    let (Some(&top), Some(&bottom)) = (channels.first(), channels.last()) else {
-        return;
-    };
-    let resnet = |visit: &mut dyn FnMut(Layer), input: usize, output: usize, level: usize| {
-        visit(Layer::Norm { channels: input });
-        visit(Layer::Conv { input, output, side: 3, level });
-        visit(Layer::Norm { channels: output });
-        visit(Layer::Conv { input: output, output, side: 3, level });
-        if input != output {
-            visit(Layer::Conv { input, output, side: 1, level });
-        }
-    };
-
-    if config.use_post_quant_conv {
-        visit(Layer::Conv {
-            input: config.latent_channels,
-            output: config.latent_channels,
-            side: 1,
-            level: 0,
-        });
-    }
-    visit(Layer::Conv { input: config.latent_channels, output: top, side: 3, level: 0 });
-
-    // Middle
-    resnet(&mut visit, top, top, 0);
-    if config.mid_block_add_attention {
-        visit(Layer::Norm { channels: top });
-        visit(Layer::Attention { channels: top });
-    }
-    resnet(&mut visit, top, top, 0);
-
-    // Up
-    let last = channels.len() - 1;
-    let mut input = top;
-    for (level, output) in channels.iter().copied().enumerate() {
-        for _ in 0..=config.layers_per_block {
-            resnet(&mut visit, input, output, level);
-            input = output;
-        }
-        if level < last {
-            // Doubled first, then convolved.
-            visit(Layer::Conv { input: output, output, side: 3, level: level + 1 });
-        }
-    }
-
-    visit(Layer::Norm { channels: bottom });
-    visit(Layer::Conv { input: bottom, output: config.out_channels, side: 3, level: last });
 }

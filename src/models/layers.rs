@@ -237,7 +237,7 @@ impl<'m> Loader<'m> {
     /// `{name}.running_mean` `[n]`. `n` is a multiple of 4.
     pub fn batch_norm(&self, name: &str, n: usize, eps: f64) -> Resident {
         let [mean, variance] = ["running_mean", "running_var"]
-            .map(|part| self.path.require(&format!("{name}.{part}"), &[n]));
+            .map(|part| self.path.require_buffer(&format!("{name}.{part}"), &[n]));
         let resident = self.context.ids.matrix(&variance.name, 2, n, u64::MAX);
         let upload = Upload::BatchNorm { resident: resident.clone(), mean, variance, eps };
         self.context.uploads.borrow_mut().push(upload);

@@ -37,7 +37,7 @@ impl PositionTable {
         [side, hidden]: [usize; 2],
         base: usize,
     ) -> Self {
-        let mut tensor = loader.path().require(name, &[1, side * side, hidden]);
+        let mut tensor = loader.path().require_buffer(name, &[1, side * side, hidden]);
         tensor.shape = vec![side * side, hidden];
         PositionTable { tensor, side, hidden, spacing: base as f64 / side as f64 }
     }

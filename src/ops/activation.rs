@@ -1,7 +1,7 @@
 //! Activation functions, on their own and as epilogues.
 
 use super::{ITEMS, quads, read, read_write};
-use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
+use crate::tensor::{Dispatch, PipelineKey, Tensor, Work, fold_groups, row_pieces};
 
 /// What is applied to each number. The discriminants are those of `shaders/lib/activation.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub fn activate<'r>(name: &str, x: Tensor<'r>, activation: Activation) -> Tensor
 pub fn activate_into<'r>(name: &str, x: Tensor<'r>, activation: Activation, y: Tensor<'r>) {
     assert_eq!(x.cols(), y.cols(), "{name}: x has {} columns, y {}", x.cols(), y.cols());
     let recorder = x.recorder();
+    recorder.note(Work::Activation { rows: x.rows(), width: x.cols() });
     for piece in row_pieces(&[x, y], usize::MAX) {
         let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
         let params = Params {

@@ -1,7 +1,7 @@
 //! Multi-head attention.
 
 use super::{choice, quads, read, read_write, whole};
-use crate::tensor::{AttentionKernel, Caps, Dispatch, PipelineKey, Tensor, row_pieces};
+use crate::tensor::{AttentionKernel, Caps, Dispatch, PipelineKey, Tensor, Work, row_pieces};
 
 /// What attention does beside `softmax(q kᵀ) v`.
 #[derive(Clone, Copy)]
@@ -184,6 +184,8 @@ pub fn attention_over<'r>(
     }
     let heads = q.cols() / d;
     let group = q.cols() / key_cols;
+    let kv_heads = key_cols / d;
+    recorder.note(Work::Attention { queries: q.rows(), keys: n, heads, kv_heads, head_dim: d });
     // The running maximum and sum of each row, if one dispatch does not see all keys.
     let state_rows = if key_pieces.len() > 1 { q.rows() } else { 1 };
     let state =

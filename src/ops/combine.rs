@@ -1,7 +1,7 @@
 //! Weighted sums of matrices: the arithmetic of the temporal caches.
 
 use super::{ITEMS, Write, quads, read, read_write};
-use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
+use crate::tensor::{Dispatch, PipelineKey, Tensor, Work, fold_groups, row_pieces};
 
 /// The factors of [`combine`]'s inputs.
 #[derive(Clone, Copy)]
@@ -56,6 +56,7 @@ pub fn combine<'r>(
         assert_ne!(input.base, y.base, "{name}: y is an input");
     }
     let recorder = y.recorder();
+    recorder.note(Work::Combine { rows: y.rows(), width: y.cols(), inputs: inputs.len() });
     let gate = gate.map(|gate| {
         assert_eq!(gate.cols(), y.cols(), "{name}: the gate has {} columns", gate.cols());
         gate.expect_single("gate")

@@ -3,7 +3,7 @@
 use super::{choice, fold_taps, group_affine_apply, quads, read, read_write, whole};
 use crate::tensor::{
     Band, BufferRef, Caps, Conv2dKernel, Dispatch, MAX_WORKGROUPS, PackedWeight, PipelineKey,
-    Resident, Storage, Tensor,
+    Resident, Storage, Tensor, Work,
 };
 
 /// A 3x3 convolution with padding 1.
@@ -165,6 +165,14 @@ pub fn conv2d<'r>(
         let options = Conv2dOptions { prologue: None, ..options };
         return conv2d(name, normed, width, layer, y, options);
     }
+    recorder.note(Work::Conv2d {
+        height: y_height,
+        width: y_width,
+        input: x.cols(),
+        output: weight.n,
+        upsample,
+        storage: weight.storage,
+    });
     recorder.exchange_halo(x);
     let bias = recorder.resident(&layer.bias).expect_single("bias").0;
     let affine = prologue.map(|affine| whole(name, "affine", affine));

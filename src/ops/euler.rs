@@ -1,7 +1,7 @@
 //! One Euler step along the predicted velocity.
 
 use super::{ITEMS, quads, read, read_write, whole};
-use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups};
+use crate::tensor::{Dispatch, PipelineKey, Tensor, Work, fold_groups};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -24,6 +24,7 @@ pub fn euler_step<'r>(
     x: Tensor<'r>,
 ) {
     let recorder = x.recorder();
+    recorder.note(Work::Euler { rows: x.rows(), width: x.cols() });
     let like_x = |tensor: Tensor<'r>, role: &str| {
         assert_eq!(
             (tensor.rows(), tensor.cols()),

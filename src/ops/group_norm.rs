@@ -1,7 +1,7 @@
 //! Group norm of a picture, followed by SiLU.
 
 use super::{ITEMS, LANES, quads, read, read_write, whole};
-use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
+use crate::tensor::{Dispatch, PipelineKey, Tensor, Work, fold_groups, row_pieces};
 
 #[repr(C)]
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
@@ -63,6 +63,7 @@ pub fn group_affine<'r>(
     let recorder = x.recorder();
     let channels = x.cols();
     assert!(channels.is_multiple_of(groups), "{name}: {channels} channels in {groups} groups");
+    recorder.note(Work::GroupNorm { pixels: x.rows(), channels, groups });
     // Enough chunks to fill an adapter, few enough to fold quickly.
     let chunk = (x.rows() / 256).clamp(64, 8192);
     let pieces = row_pieces(&[x], usize::MAX);

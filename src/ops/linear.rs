@@ -3,7 +3,7 @@
 use super::{Activation, choice, quads, read, read_write};
 use crate::tensor::{
     Caps, Dispatch, MAX_WORKGROUPS, MatmulKernel, PackedWeight, PipelineKey, Resident, Tensor,
-    row_pieces,
+    Work, row_pieces,
 };
 
 /// A weight `[N, K]` and a bias `[1, N]`.
@@ -186,6 +186,8 @@ pub fn linear_into<'r>(
     assert_eq!(y.cols(), n, "{}: y has {} columns, N = {n}", weight.label, y.cols());
     assert_eq!(x.rows(), y.rows(), "{}: x has {} rows, y {}", weight.label, x.rows(), y.rows());
     let recorder = x.recorder();
+    let (n_outputs, storage) = (weight.n, weight.storage);
+    recorder.note(Work::Linear { rows: x.rows(), n: n_outputs, k: weight.k, storage });
     let caps = recorder.matmul_caps();
     let gate = epilogue.gate.map(|gate| gate.expect_single("gate"));
     let bias = layer.bias.as_ref().map(|bias| recorder.resident(bias).expect_single("bias").0);

@@ -1,7 +1,7 @@
 //! Layer norm and RMS norm, with AdaLN modulation as an epilogue.
 
 use super::{LANES, quads, read, read_write};
-use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
+use crate::tensor::{Dispatch, PipelineKey, Tensor, Work, fold_groups, row_pieces};
 
 /// Which statistics a row is divided by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,6 +63,7 @@ pub fn norm<'r>(name: &str, x: Tensor<'r>, kind: NormKind, affine: Affine<'r>) -
 pub fn norm_into<'r>(name: &str, x: Tensor<'r>, kind: NormKind, affine: Affine<'r>, y: Tensor<'r>) {
     assert_eq!(x.cols(), y.cols(), "{name}: x has {} columns, y {}", x.cols(), y.cols());
     let recorder = x.recorder();
+    recorder.note(Work::Norm { rows: x.rows(), width: x.cols() });
     let (code, scale, shift) = match affine {
         Affine::None => (0, None, None),
         Affine::Modulate { scale, shift } => (1, Some(scale), Some(shift)),

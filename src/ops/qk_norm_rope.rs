@@ -1,7 +1,7 @@
 //! RMS norm of query and key heads, then rotary positions if there are any.
 
 use super::{LANES, quads, read, read_write, whole};
-use crate::tensor::{Dispatch, PipelineKey, Tensor, fold_groups, row_pieces};
+use crate::tensor::{Dispatch, PipelineKey, Tensor, Work, fold_groups, row_pieces};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -44,6 +44,8 @@ fn record<'r>(name: &str, x: Tensor<'r>, weight: Tensor<'r>, table: Option<Tenso
     let head_dim = weight.cols();
     assert!(x.cols().is_multiple_of(head_dim), "{name}: {} columns, heads of {head_dim}", x.cols());
     let recorder = x.recorder();
+    let heads = x.cols() / head_dim;
+    recorder.note(Work::QkNormRope { rows: x.rows(), heads, head_dim });
     let heads = x.cols() / head_dim;
     let weight = whole(name, "norm weight", weight);
     let operands: Vec<_> = [x].into_iter().chain(table).collect();

@@ -1,26 +1,27 @@
 //! What a run would do, before it does it: stages, tokens, operations, memory, speed-up.
 //!
-//! Operations follow the cost model of [`crate::models::cost`]. Memory is not estimated: the run's recordings are
-//! made and planned exactly as a run would, from the configuration alone, so that models that are not on this
-//! machine can be planned too.
+//! Nothing is estimated: the run's recordings are made and planned exactly as a run would, from the configuration alone, so
+//! that models that are not on this machine can be planned too. Memory is what they need; operations are those of their
+//! matrix products, as the ops define them ([`Work`](crate::tensor::Work)).
 
 use std::fmt;
 
 use serde::Serialize;
 
 use super::load::{Parts, check_widths};
-use super::programs::{CacheMemory, Layout, Models, RunMemory, RunRecordings, record_encoder};
+use super::programs::{
+    CacheMemory, Layout, Models, RunMemory, RunRecordings, StepRecordings, record_encoder,
+};
 use super::{Error, Options, RunSchedule, Settings, StageKind};
 use crate::checkpoint::source::Source;
 use crate::gpu::human_bytes;
 use crate::models::config::ModelConfig;
-use crate::models::cost::{self, Flops};
 use crate::models::encoders::{Shape, TokenisedText};
 use crate::models::layers::{LoadContext, Precision};
-use crate::sampling::cache::{self, CacheSpec, Cached};
+use crate::sampling::cache::{self, CacheSpec};
 use crate::sampling::{RaluParams, ntdm::js_distance};
 pub use crate::tensor::Caps;
-use crate::tensor::{Blocks, MemoryPlan, Resident, ResidentIds, plan_memory};
+use crate::tensor::{Blocks, Flops, MemoryPlan, Recording, Resident, ResidentIds, plan_memory};
 
 /// Operations in units of 10^12.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -168,38 +169,22 @@ pub fn plan(
 ) -> Result<Plan, Error> {
     check_widths(config)?;
     let schedule = RunSchedule::new(settings, config)?;
-    let n_t5 = settings.max_sequence_length;
-    let n_text = config.text_tokens(n_t5);
+    let recorded = Recorded::new(config, source, settings, &schedule, caps, options)?;
     let evaluations = settings.evaluations_per_step();
-    let step =
-        |n_tokens: usize| config.transformer.step_flops(n_tokens, n_text) * evaluations as f64;
-    let reused_step = |n_tokens: usize| {
-        let modulated = match settings.cache.as_ref().map(CacheSpec::cached) {
-            // Predictions are sums of what is kept: nothing of the network is left.
-            None | Some(Cached::Output { .. }) => return Flops::default(),
-            Some(Cached::Modules { .. }) => true,
-            Some(Cached::AllBlocks | Cached::BlocksTail) => false,
-        };
-        config.transformer.reused_flops(n_tokens, n_text, modulated) * evaluations as f64
-    };
-    let decode = |rows: usize, cols: usize| cost::vae_decode(&config.vae, 2 * rows, 2 * cols);
-    let (rows, cols) = (schedule.rows, schedule.cols);
-    let overhead = cost::text_encoders(config, n_t5) * evaluations as f64 + decode(rows, cols);
+    let steps = &recorded.steps;
+    let overhead = recorded.text_encoders * evaluations as f64 + recorded.decode;
 
     let decisions = static_decisions(config, settings, &schedule)?;
-    let mut run = overhead;
+    let mut run = overhead + recorded.decode_low;
     for (i, stage) in schedule.stages.iter().enumerate() {
         let all = vec![true; stage.steps()];
         let computed = decisions.as_ref().map_or(&all, |stages| &stages[i]);
-        for computed in computed {
-            run += if *computed { step(stage.n_tokens) } else { reused_step(stage.n_tokens) };
-        }
-    }
-    if schedule.has_regions() && settings.decodes_low_estimate() {
-        run += decode(rows / 2, cols / 2);
+        run += computed.iter().map(|computed| steps[i].of(*computed)).sum();
     }
     let baseline_steps = baseline_steps(config);
-    let baseline = overhead + step(rows * cols) * baseline_steps as f64;
+    // The last stage has all tokens, as every step of plain sampling.
+    let full_step = steps.last().map_or(Flops::default(), |step| step.of(true));
+    let baseline = overhead + full_step * baseline_steps as f64;
 
     Ok(Plan {
         width: settings.width,
@@ -214,7 +199,7 @@ pub fn plan(
         }),
         up_ratio: settings.ralu.as_ref().map(|ralu| ralu.up_ratio),
         regions: schedule.regions,
-        text_tokens: n_text,
+        text_tokens: config.text_tokens(settings.max_sequence_length),
         cache: settings.cache.as_ref().map_or("off".into(), CacheSpec::to_string),
         evaluations_per_step: evaluations,
         steps: schedule.steps(),
@@ -233,7 +218,7 @@ pub fn plan(
                 steps: stage.steps(),
                 time_shift: stage.time_shift,
                 sigmas: stage.sigmas.clone(),
-                tflops_per_step: step(stage.n_tokens).into(),
+                tflops_per_step: steps[i].of(true).into(),
                 computed: match (&settings.cache, &decisions) {
                     (Some(_), Some(stages)) => Some(stages[i].clone()),
                     _ => None,
@@ -244,7 +229,7 @@ pub fn plan(
         baseline: Baseline { steps: baseline_steps, tflops: baseline.into() },
         speedup: baseline.linear / run.linear,
         speedup_with_attention: baseline.total() / run.total(),
-        memory: memory(config, source, settings, &schedule, caps, options)?,
+        memory: recorded.memory,
     })
 }
 
@@ -275,68 +260,118 @@ fn grown_pool_bytes(plans: &[MemoryPlan]) -> u64 {
     bytes
 }
 
-fn memory(
-    config: &ModelConfig,
-    source: Option<&dyn Source>,
-    settings: &Settings,
-    schedule: &RunSchedule,
-    caps: Caps,
-    options: Options,
-) -> Result<PlannedMemory, Error> {
-    let ids = ResidentIds::default();
-    let limit = caps.max_binding_bytes;
-    // Without a checkpoint every weight would count as f32; FLUX.1 is published in 16 bits.
-    let precision = if source.is_none() { Precision::F16 } else { options.precision };
-    let context = LoadContext::new(&ids, precision, limit);
-    let parts = Parts::plan(source, config, &context)?;
+/// Operations of a stage's step.
+struct StepFlops {
+    computed: Flops,
+    /// Where a temporal cache stands in.
+    reused: Flops,
+}
 
-    let n_t5 = settings.max_sequence_length;
-    let matrix = |rows: usize, cols: usize| ids.matrix("", rows, cols, limit);
-    let mut encoding = Vec::new();
-    let mut scratch = Vec::new();
-    // In the order in which they are compiled.
-    for (part, own) in parts.text_encoders.iter().zip(&config.text_encoders) {
-        let n = own.length(n_t5);
-        let matrices = |shapes: Vec<Shape>| -> Vec<Resident> {
-            shapes.into_iter().map(|(_, rows, cols)| matrix(rows, cols)).collect()
-        };
-        let inputs = matrices(part.model.inputs(n));
-        let outputs = part.model.outputs(n, own.gives_tokens);
-        let outputs = matrices(outputs.into_iter().map(|(_, shape)| shape).collect());
-        let text = TokenisedText { ids: vec![0; n], n_real: n };
-        let name = own.config.title();
-        let recording = record_encoder(caps, None, name, &*part.model, &text, &inputs, &outputs);
-        encoding.push(plan_memory(&recording));
-        scratch.extend(inputs.into_iter().chain(outputs));
+impl StepFlops {
+    fn new(step: &StepRecordings) -> Self {
+        let products =
+            |recording: Option<&Recording>| recording.map_or(Flops::default(), Recording::products);
+        let probe = products(step.probe.as_ref());
+        StepFlops {
+            computed: probe + step.full.products(),
+            reused: probe + products(step.reuse.as_ref()),
+        }
     }
-    let scratch: u64 = scratch.iter().flat_map(|resident| resident.band_bytes()).sum();
-    let text_encoder_weights_bytes = parts.text_encoder_bytes();
-    let encoding_bytes = text_encoder_weights_bytes + scratch + grown_pool_bytes(&encoding);
 
-    let in_f32 = Blocks::default();
-    let layout = Layout { ids: &ids, caps, config, settings, in_f32: &in_f32 };
-    let models = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
-    let states = RunMemory::new(&layout, schedule, models.denoiser, false);
-    let recordings = RunRecordings::new(caps, models, settings, schedule, &states);
-    let plans: Vec<MemoryPlan> = recordings.all().map(plan_memory).collect();
-    let temporaries_bytes = pool_bytes(&plans);
-    let denoiser_weights_bytes = parts.denoiser_bytes();
-    let states_bytes = states.bytes();
-    let keeps_text_encoders = options.keeps_text_encoders(&parts);
-    let denoising_bytes = denoiser_weights_bytes + temporaries_bytes + states_bytes;
-    Ok(PlannedMemory {
-        text_encoder_weights_bytes,
-        keeps_text_encoders,
-        denoiser_weights_bytes,
-        encoding_bytes,
-        temporaries_bytes,
-        states_bytes,
-        cache_bytes: states.cache.as_ref().map_or(0, CacheMemory::bytes),
-        peak_bytes: match keeps_text_encoders {
-            true => encoding_bytes + denoising_bytes,
-            false => encoding_bytes.max(denoising_bytes),
-        },
-    })
+    fn of(&self, computed: bool) -> Flops {
+        if computed { self.computed } else { self.reused }
+    }
+}
+
+/// What a run's recordings say.
+struct Recorded {
+    /// All text encoders, once.
+    text_encoders: Flops,
+    /// For each stage.
+    steps: Vec<StepFlops>,
+    decode: Flops,
+    /// Of the half-size picture, if regions are found in it.
+    decode_low: Flops,
+    memory: PlannedMemory,
+}
+
+impl Recorded {
+    fn new(
+        config: &ModelConfig,
+        source: Option<&dyn Source>,
+        settings: &Settings,
+        schedule: &RunSchedule,
+        caps: Caps,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let ids = ResidentIds::default();
+        let limit = caps.max_binding_bytes;
+        // Without a checkpoint every weight would count as f32; FLUX.1 is published in 16 bits.
+        let precision = if source.is_none() { Precision::F16 } else { options.precision };
+        let context = LoadContext::new(&ids, precision, limit);
+        let parts = Parts::plan(source, config, &context)?;
+
+        let n_t5 = settings.max_sequence_length;
+        let matrix = |rows: usize, cols: usize| ids.matrix("", rows, cols, limit);
+        let mut encoding = Vec::new();
+        let mut scratch = Vec::new();
+        let mut text_encoders = Flops::default();
+        // In the order in which they are compiled.
+        for (part, own) in parts.text_encoders.iter().zip(&config.text_encoders) {
+            let n = own.length(n_t5);
+            let matrices = |shapes: Vec<Shape>| -> Vec<Resident> {
+                shapes.into_iter().map(|(_, rows, cols)| matrix(rows, cols)).collect()
+            };
+            let inputs = matrices(part.model.inputs(n));
+            let outputs = part.model.outputs(n, own.gives_tokens);
+            let outputs = matrices(outputs.into_iter().map(|(_, shape)| shape).collect());
+            let text = TokenisedText { ids: vec![0; n], n_real: n };
+            let name = own.config.title();
+            let recording =
+                record_encoder(caps, None, name, &*part.model, &text, &inputs, &outputs);
+            encoding.push(plan_memory(&recording));
+            text_encoders += recording.products();
+            scratch.extend(inputs.into_iter().chain(outputs));
+        }
+        let scratch: u64 = scratch.iter().flat_map(|resident| resident.band_bytes()).sum();
+        let text_encoder_weights_bytes = parts.text_encoder_bytes();
+        let encoding_bytes = text_encoder_weights_bytes + scratch + grown_pool_bytes(&encoding);
+
+        let in_f32 = Blocks::default();
+        let layout = Layout { ids: &ids, caps, config, settings, in_f32: &in_f32 };
+        let models = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
+        let states = RunMemory::new(&layout, schedule, models.denoiser, false);
+        let recordings = RunRecordings::new(caps, models, settings, schedule, &states);
+        let plans: Vec<MemoryPlan> = recordings.all().map(plan_memory).collect();
+        let temporaries_bytes = pool_bytes(&plans);
+        let denoiser_weights_bytes = parts.denoiser_bytes();
+        let states_bytes = states.bytes();
+        let keeps_text_encoders = options.keeps_text_encoders(&parts);
+        let denoising_bytes = denoiser_weights_bytes + temporaries_bytes + states_bytes;
+        let memory = PlannedMemory {
+            text_encoder_weights_bytes,
+            keeps_text_encoders,
+            denoiser_weights_bytes,
+            encoding_bytes,
+            temporaries_bytes,
+            states_bytes,
+            cache_bytes: states.cache.as_ref().map_or(0, CacheMemory::bytes),
+            peak_bytes: match keeps_text_encoders {
+                true => encoding_bytes + denoising_bytes,
+                false => encoding_bytes.max(denoising_bytes),
+            },
+        };
+        Ok(Recorded {
+            text_encoders,
+            steps: recordings.steps.iter().map(StepFlops::new).collect(),
+            decode: recordings.decode.products(),
+            decode_low: recordings
+                .decode_low
+                .as_ref()
+                .map_or(Flops::default(), Recording::products),
+            memory,
+        })
+    }
 }
 
 impl Plan {

@@ -17,6 +17,7 @@ mod plan;
 mod recording;
 mod resident;
 mod storage;
+mod work;
 
 pub use caps::{AttentionKernel, Caps, Conv2dKernel, MatmulKernel, RowClass, Tuning};
 pub use f16_range::{Blocks, F16Range};
@@ -27,6 +28,7 @@ pub use recording::{
 };
 pub use resident::{Band, PackedWeight, Resident, ResidentId, ResidentIds, split_rows};
 pub use storage::{Block, Storage};
+pub use work::{Flops, Work};
 
 use std::ops::Range;
 

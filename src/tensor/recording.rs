@@ -4,7 +4,8 @@ use std::cell::{Ref, RefCell};
 use std::rc::Rc;
 
 use super::{
-    Band, Caps, F16Range, MAX_WORKGROUPS, PackedWeight, Resident, ResidentId, Tensor, split_rows,
+    Band, Caps, F16Range, Flops, MAX_WORKGROUPS, PackedWeight, Resident, ResidentId, Tensor, Work,
+    split_rows,
 };
 
 /// A temporary of one recording, before the memory plan gave it a buffer.
@@ -99,10 +100,17 @@ pub struct Recording {
     pub temp_bytes: Vec<u64>,
     /// Label of each temporary.
     pub temp_labels: Vec<String>,
+    /// What its ops compute, in order: those that take time.
+    pub works: Vec<Work>,
 }
 
 impl Recording {
-    /// Estimated floating-point operations of all dispatches.
+    /// The operations of all matrix products, as the ops define them.
+    pub fn products(&self) -> Flops {
+        self.works.iter().map(Work::flops).sum()
+    }
+
+    /// Estimated floating-point operations of all dispatches: what kernels do.
     pub fn flops(&self) -> f64 {
         self.commands
             .iter()
@@ -144,6 +152,7 @@ struct Inner {
     temp_bytes: Vec<u64>,
     temp_labels: Vec<String>,
     scope: Vec<String>,
+    works: Vec<Work>,
 }
 
 /// Collects commands. Ops append to it through the tensors it hands out.
@@ -347,6 +356,11 @@ impl Recorder {
         self.inner.borrow_mut().commands.push(Command::Dispatch(dispatch));
     }
 
+    /// Notes what an op computes.
+    pub fn note(&self, work: Work) {
+        self.inner.borrow_mut().works.push(work);
+    }
+
     /// The buffer of one shard of a weight.
     pub fn shard(&self, weight: &PackedWeight, shard: usize) -> BufferRef {
         BufferRef::Resident(weight.id, shard as u32)
@@ -364,6 +378,7 @@ impl Recorder {
             commands: inner.commands,
             temp_bytes: inner.temp_bytes,
             temp_labels: inner.temp_labels,
+            works: inner.works,
         }
     }
 }

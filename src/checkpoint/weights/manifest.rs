@@ -1,7 +1,7 @@
 //! What a model needs of a checkpoint: names and shapes, asked for one by one, judged together.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ struct Report {
     problems: Vec<WeightError>,
     used: BTreeSet<Arc<str>>,
     order: Vec<TensorInfo>,
+    /// Numbers of each parameter that was asked for, found or not.
+    parameters: BTreeMap<String, u64>,
 }
 
 impl<'w> Manifest<'w> {
@@ -45,6 +47,11 @@ impl<'w> Manifest<'w> {
     /// Bytes in the file of the tensors found so far, each counted once.
     pub fn total_bytes(&self) -> u64 {
         self.report.borrow().order.iter().map(TensorInfo::n_bytes).sum()
+    }
+
+    /// Numbers of all parameters that were asked for, found or not, each counted once.
+    pub fn n_parameters(&self) -> u64 {
+        self.report.borrow().parameters.values().sum()
     }
 
     /// Ends the collection: an error that lists everything missing, misshapen or of an unsupported type; or the
@@ -129,6 +136,17 @@ impl WeightPath<'_> {
     /// Like [`require`](Self::require), for a tensor that may be stored under several names; takes the first that is
     /// there, and counts all as asked for. (T5: `shared.weight` is `encoder.embed_tokens.weight`.)
     pub fn require_any(&self, names: &[&str], shape: &[usize]) -> TensorInfo {
+        let numbers = shape.iter().map(|side| *side as u64).product();
+        self.manifest.report.borrow_mut().parameters.insert(self.full(names[0]), numbers);
+        self.find(names, shape)
+    }
+
+    /// Like [`require`](Self::require), for what is stored with a model but not learned: PyTorch's buffers.
+    pub fn require_buffer(&self, name: &str, shape: &[usize]) -> TensorInfo {
+        self.find(&[name], shape)
+    }
+
+    fn find(&self, names: &[&str], shape: &[usize]) -> TensorInfo {
         let weights = self.manifest.weights;
         let names: Vec<String> = names.iter().map(|name| self.full(name)).collect();
         let report = &mut *self.manifest.report.borrow_mut();

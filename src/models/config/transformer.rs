@@ -6,7 +6,6 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::models::cost::Flops;
 use crate::models::denoiser::Denoiser;
 use crate::models::layers::Loader;
 use crate::models::rope::Rope;
@@ -54,16 +53,6 @@ pub trait TransformerConfig: Any + fmt::Debug + Send + Sync {
     fn positions_per_side(&self) -> Option<usize> {
         None
     }
-
-    /// One evaluation with `img` image tokens and `txt` text tokens, batch 1.
-    fn step_flops(&self, img: usize, txt: usize) -> Flops;
-
-    /// What is left of an evaluation when a temporal cache stands in for all blocks: embeddings and the last layer. With
-    /// `modulated`, the blocks' modulations too, for caches that keep outputs from before the gates.
-    fn reused_flops(&self, img: usize, txt: usize, modulated: bool) -> Flops;
-
-    /// Number of parameters.
-    fn parameters(&self) -> u64;
 
     /// All fields, with the name of the family as `family`.
     fn to_json(&self) -> Value;

@@ -11,7 +11,6 @@ use serde_json::Value;
 use super::{Output, Shape, TextEncoder, TextEncoderConfig, TokenisedText, embed_rows};
 use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
 use crate::models::config::{ClipAct, ClipConfig, to_json};
-use crate::models::cost::{Flops, linear as linear_parameters};
 use crate::models::layers::Loader;
 use crate::ops::{
     Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Weights as Shares, Write,
@@ -243,36 +242,7 @@ impl TextEncoderConfig for ClipConfig {
         Box::new(Clip::load(loader, self))
     }
 
-    fn flops(&self, n: usize) -> Flops {
-        flops(self, n)
-    }
-
-    fn parameters(&self) -> u64 {
-        parameters(self)
-    }
-
     fn to_json(&self) -> Value {
         to_json(self, "kind", "clip")
     }
-}
-
-/// The encoding of `n_tokens` tokens (77).
-fn flops(config: &ClipConfig, n_tokens: usize) -> Flops {
-    let d = config.hidden_size;
-    let layer = Flops::dense(n_tokens, d, 4 * d + 2 * config.intermediate_size)
-        + Flops::attention(n_tokens, d);
-    layer * config.num_hidden_layers as f64 + Flops::dense(1, d, config.projection_dim.unwrap_or(0))
-}
-
-/// Number of parameters.
-fn parameters(config: &ClipConfig) -> u64 {
-    let d = config.hidden_size;
-    let norm = 2 * d as u64;
-    let ff = linear_parameters(d, config.intermediate_size)
-        + linear_parameters(config.intermediate_size, d);
-    let layer = 4 * linear_parameters(d, d) + ff + 2 * norm;
-    (config.vocab_size + config.max_position_embeddings) as u64 * d as u64
-        + layer * config.num_hidden_layers as u64
-        + norm
-        + (d * config.projection_dim.unwrap_or(0)) as u64
 }

@@ -15,7 +15,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::cost::Flops;
+use super::cost::{self, Flops};
 use super::layers::Loader;
 use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
 use crate::tensor::Tensor;
@@ -76,10 +76,14 @@ pub trait TextEncoderConfig: Any + fmt::Debug + Send + Sync {
     fn load(&self, loader: &Loader<'_>) -> Box<dyn TextEncoder>;
 
     /// The encoding of a text of `n` tokens, padding included.
-    fn flops(&self, n: usize) -> Flops;
+    fn flops(&self, n: usize) -> Flops {
+        cost::encoding(self, n)
+    }
 
-    /// Number of parameters.
-    fn parameters(&self) -> u64;
+    /// Number of parameters: those of layers that are read. Embeddings are counted once.
+    fn parameters(&self) -> u64 {
+        cost::encoder_parameters(self)
+    }
 
     /// All fields.
     fn to_json(&self) -> Value;

@@ -16,7 +16,6 @@ use super::{Output, Shape, TextEncoder, TextEncoderConfig, TokenisedText, embed_
 use crate::checkpoint::source::Source;
 use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
 use crate::models::config::{Qwen3Config, Result, to_json};
-use crate::models::cost::Flops;
 use crate::models::layers::Loader;
 use crate::models::rope::{Rope, TextPositions};
 use crate::ops::{
@@ -275,14 +274,6 @@ impl TextEncoderConfig for Qwen3Encoder {
         Box::new(HiddenStates { model, taken: self.taken.clone() })
     }
 
-    fn flops(&self, n: usize) -> Flops {
-        flops(&self.config, n, self.depth())
-    }
-
-    fn parameters(&self) -> u64 {
-        parameters(&self.config, self.depth())
-    }
-
     fn to_json(&self) -> Value {
         to_json(self, "kind", "qwen3")
     }
@@ -320,28 +311,4 @@ impl TextEncoder for HiddenStates {
         let states: Vec<_> = self.taken.iter().enumerate().map(part).collect();
         self.model.forward(inputs[0], inputs[1], text.n_real, &states);
     }
-}
-
-/// The first `n_layers` layers over `n_tokens` tokens, padding included.
-pub fn flops(config: &Qwen3Config, n_tokens: usize, n_layers: usize) -> Flops {
-    let (d, queries) = (config.hidden_size, config.query_width());
-    let layer = Flops::dense(n_tokens, d, 2 * queries + 2 * config.key_width())
-        + Flops::dense(n_tokens, d, 3 * config.intermediate_size)
-        + Flops::attention(n_tokens, queries);
-    layer * n_layers as f64
-}
-
-/// Number of parameters that are read for `n_layers` layers: these and the token table.
-pub fn parameters(config: &Qwen3Config, n_layers: usize) -> u64 {
-    let [d, head, queries, keys, mlp] = [
-        config.hidden_size,
-        config.head_dim,
-        config.query_width(),
-        config.key_width(),
-        config.intermediate_size,
-    ]
-    .map(|n| n as u64);
-    let layer = 2 * d * (queries + keys) + 3 * d * mlp + 2 * d + 2 * head;
-    let final_norm = if n_layers == config.num_hidden_layers { d } else { 0 };
-    layer * n_layers as u64 + config.vocab_size as u64 * d + final_norm
 }

@@ -10,7 +10,6 @@ use serde_json::Value;
 use super::{Output, Shape, TextEncoder, TextEncoderConfig, TokenisedText, embed_rows};
 use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
 use crate::models::config::{T5Config, to_json};
-use crate::models::cost::Flops;
 use crate::models::layers::Loader;
 use crate::ops::{
     Activation, Affine, Attention, Epilogue, LinearLayer, NormKind, Write, attention, linear,
@@ -214,32 +213,7 @@ impl TextEncoderConfig for T5Config {
         Box::new(T5::load(loader, self))
     }
 
-    fn flops(&self, n: usize) -> Flops {
-        flops(self, n)
-    }
-
-    fn parameters(&self) -> u64 {
-        parameters(self)
-    }
-
     fn to_json(&self) -> Value {
         to_json(self, "kind", "t5")
     }
-}
-
-/// The encoding of `n_tokens` tokens, padding included.
-fn flops(config: &T5Config, n_tokens: usize) -> Flops {
-    let (d, inner) = (config.d_model, config.inner());
-    let layer = Flops::dense(n_tokens, d, 4 * inner)
-        + Flops::dense(n_tokens, d, 3 * config.d_ff)
-        + Flops::attention(n_tokens, inner);
-    layer * config.num_layers as f64
-}
-
-/// Number of parameters.
-fn parameters(config: &T5Config) -> u64 {
-    let d = config.d_model as u64;
-    let layer = 4 * d * config.inner() as u64 + 3 * d * config.d_ff as u64 + 2 * d;
-    let position_bias = (config.relative_attention_num_buckets * config.num_heads) as u64;
-    config.vocab_size as u64 * d + layer * config.num_layers as u64 + position_bias + d
 }

@@ -6,12 +6,10 @@ use serde_json::Value;
 use crate::checkpoint::source::Source;
 use crate::models::config::fields::Fields;
 use crate::models::config::{Result, TransformerConfig, to_json};
-use crate::models::cost::Flops;
 use crate::models::denoiser::Denoiser;
 use crate::models::layers::Loader;
 use crate::models::rope::{Rope, TextPositions};
 
-use super::cost;
 use super::network::Flux;
 
 /// `FluxTransformer2DModel`. Defaults as in diffusers' `transformer_flux.py`.
@@ -121,18 +119,6 @@ impl TransformerConfig for FluxConfig {
     fn rope(&self) -> Option<Rope> {
         let axes = self.axes_dims_rope.clone();
         Some(Rope { axes, theta: ROPE_THETA, text: TextPositions::Origin })
-    }
-
-    fn step_flops(&self, img: usize, txt: usize) -> Flops {
-        cost::step(self, img, txt)
-    }
-
-    fn reused_flops(&self, img: usize, txt: usize, modulated: bool) -> Flops {
-        cost::reused_step(self, img, txt, modulated)
-    }
-
-    fn parameters(&self) -> u64 {
-        cost::parameters(self)
     }
 
     fn to_json(&self) -> Value {

@@ -1,7 +1,6 @@
 //! FLUX.1: two-stream and one-stream blocks, rotary positions, CLIP-L and T5-XXL.
 
 pub mod config;
-mod cost;
 mod known;
 mod network;
 mod presets;

@@ -6,12 +6,10 @@ use serde_json::Value;
 use crate::checkpoint::source::Source;
 use crate::models::config::fields::Fields;
 use crate::models::config::{Result, TransformerConfig, to_json};
-use crate::models::cost::Flops;
 use crate::models::denoiser::Denoiser;
 use crate::models::layers::{Loader, TIME_CHANNELS};
 use crate::models::rope::{Rope, TextPositions};
 
-use super::cost;
 use super::network::Flux2;
 
 /// `Flux2Transformer2DModel` without a guidance input. Defaults as in diffusers' `transformer_flux2.py`.
@@ -165,19 +163,7 @@ impl TransformerConfig for Flux2Config {
         Some(Rope { axes, theta, text: TextPositions::Counted { axis: TEXT_AXIS } })
     }
 
-    fn step_flops(&self, img: usize, txt: usize) -> Flops {
-        cost::step(self, img, txt)
-    }
-
     /// The modulations are made with the embeddings, whatever is kept of the blocks.
-    fn reused_flops(&self, img: usize, txt: usize, _: bool) -> Flops {
-        cost::ends(self, img, txt)
-    }
-
-    fn parameters(&self) -> u64 {
-        cost::parameters(self)
-    }
-
     fn to_json(&self) -> Value {
         to_json(self, "family", super::NAME)
     }

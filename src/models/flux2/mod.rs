@@ -1,7 +1,6 @@
 //! FLUX.2 [klein]: two-stream and one-stream blocks with shared modulations, rotary positions on four axes, Qwen3.
 
 pub mod config;
-mod cost;
 mod known;
 mod network;
 mod presets;

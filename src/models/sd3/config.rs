@@ -6,12 +6,10 @@ use serde_json::Value;
 use crate::checkpoint::source::Source;
 use crate::models::config::fields::{Fields, quoted};
 use crate::models::config::{Result, TransformerConfig, to_json};
-use crate::models::cost::Flops;
 use crate::models::denoiser::Denoiser;
 use crate::models::layers::Loader;
 use crate::models::rope::Rope;
 
-use super::cost;
 use super::network::Sd3;
 
 /// `SD3Transformer2DModel`. Defaults as in diffusers' `transformer_sd3.py`.
@@ -137,18 +135,6 @@ impl TransformerConfig for Sd3Config {
 
     fn positions_per_side(&self) -> Option<usize> {
         Some(self.pos_embed_max_size)
-    }
-
-    fn step_flops(&self, img: usize, txt: usize) -> Flops {
-        cost::step(self, img, txt)
-    }
-
-    fn reused_flops(&self, img: usize, txt: usize, modulated: bool) -> Flops {
-        cost::reused_step(self, img, txt, modulated)
-    }
-
-    fn parameters(&self) -> u64 {
-        cost::parameters(self)
     }
 
     fn to_json(&self) -> Value {

@@ -1,7 +1,6 @@
 //! Stable Diffusion 3 and 3.5: two-stream blocks, a table of positions, CLIP-L, CLIP-G and T5-XXL.
 
 pub mod config;
-mod cost;
 mod known;
 mod network;
 mod presets;
