@@ -26,7 +26,7 @@ use super::layers::{LoadContext, Loader, Precision, TIME_CHANNELS};
 use super::vae::{IMAGE_CHANNELS, VaeDecoder};
 use crate::checkpoint::weights::{Manifest, Weights};
 pub use crate::tensor::Flops;
-use crate::tensor::{Caps, Recorder, ResidentIds};
+use crate::tensor::{Caps, Recorder, ResidentIds, Work};
 
 /// A part of a model without weights, and the number of its parameters.
 fn build<M>(load: impl FnOnce(&Loader<'_>) -> M) -> (M, u64) {
@@ -38,16 +38,25 @@ fn build<M>(load: impl FnOnce(&Loader<'_>) -> M) -> (M, u64) {
     (model, manifest.n_parameters())
 }
 
-/// The products of what `record` records.
-fn products(record: impl FnOnce(&Recorder)) -> Flops {
+/// What the ops that `record` calls compute, in order.
+fn works(record: impl FnOnce(&Recorder)) -> Vec<Work> {
     let recorder = Recorder::new(Caps::default());
     record(&recorder);
-    recorder.finish("").products()
+    recorder.finish("").works
+}
+
+fn products(works: Vec<Work>) -> Flops {
+    works.iter().map(Work::flops).sum()
 }
 
 impl dyn TransformerConfig + '_ {
     /// One evaluation with `img` image tokens and `txt` text tokens, batch 1.
     pub fn step_flops(&self, img: usize, txt: usize) -> Flops {
+        products(self.step_works(img, txt))
+    }
+
+    /// What the ops of an evaluation compute, in order.
+    pub fn step_works(&self, img: usize, txt: usize) -> Vec<Work> {
         self.evaluation(img, txt, |network, state| {
             (0..network.n_blocks()).for_each(|i| network.block(i, state, &mut Direct));
         })
@@ -56,10 +65,10 @@ impl dyn TransformerConfig + '_ {
     /// What is left of an evaluation when a temporal cache stands in for all blocks: embeddings and the last layer. With
     /// `modulated`, the blocks' modulations too, for caches that keep outputs from before the gates.
     pub fn reused_flops(&self, img: usize, txt: usize, modulated: bool) -> Flops {
-        self.evaluation(img, txt, |network, state| {
+        products(self.evaluation(img, txt, |network, state| {
             let replayed = if modulated { network.n_blocks() } else { 0 };
             (0..replayed).for_each(|i| network.replay(i, state, &mut |_, _| {}));
-        })
+        }))
     }
 
     /// Number of parameters.
@@ -73,9 +82,9 @@ impl dyn TransformerConfig + '_ {
         img: usize,
         txt: usize,
         blocks: impl FnOnce(&dyn Denoiser, &State<'_>),
-    ) -> Flops {
+    ) -> Vec<Work> {
         let network = build(|loader| self.load(loader)).0;
-        products(|recorder| {
+        works(|recorder| {
             let n = txt + img;
             let inputs = Inputs {
                 branches: 1,
@@ -98,10 +107,10 @@ impl dyn TransformerConfig + '_ {
     }
 }
 
-/// The encoding of a text of `n` tokens, padding included, by one encoder.
-pub(super) fn encoding(config: &(impl TextEncoderConfig + ?Sized), n: usize) -> Flops {
+/// What the ops of an encoder compute for a text of `n` tokens, padding included.
+pub(super) fn encoder_works(config: &(impl TextEncoderConfig + ?Sized), n: usize) -> Vec<Work> {
     let encoder = build(|loader| config.load(loader)).0;
-    products(|recorder| {
+    works(|recorder| {
         let outputs = encoder.outputs(n, true);
         let [inputs, outputs] =
             [encoder.inputs(n), outputs.into_iter().map(|(_, shape)| shape).collect()].map(
@@ -126,8 +135,13 @@ pub fn text_encoders(config: &ModelConfig, n: usize) -> Flops {
 
 /// Decoding a latent of `height` x `width` latent pixels.
 pub fn vae_decode(config: &VaeConfig, height: usize, width: usize) -> Flops {
+    products(decode_works(config, height, width))
+}
+
+/// What the ops of decoding a latent of `height` x `width` latent pixels compute, in order.
+pub fn decode_works(config: &VaeConfig, height: usize, width: usize) -> Vec<Work> {
     let decoder = build(|loader| VaeDecoder::load(loader, config)).0;
-    products(|recorder| {
+    works(|recorder| {
         let latents = recorder.image("latents", height, width, config.latent_channels);
         let scale = 1 << config.block_out_channels.len().saturating_sub(1);
         let pixels = recorder.image("pixels", scale * height, scale * width, IMAGE_CHANNELS);
@@ -162,4 +176,20 @@ impl Parameters {
     pub fn total(&self) -> u64 {
         self.transformer + self.text_encoders.iter().sum::<u64>() + self.vae_decoder
     }
+}
+
+/// The works of one op in `works`, each once with the bytes or operations of all its calls, the most first. Storage is left
+/// as recorded.
+pub fn rank<'w>(works: impl IntoIterator<Item = &'w Work>) -> Vec<(Work, f64)> {
+    let mut ranked: Vec<(Work, f64)> = Vec::new();
+    for work in works {
+        // A byte takes about as long as several operations.
+        let cost = work.flops().total().max(16.0 * work.bytes());
+        match ranked.iter_mut().find(|(known, _)| known == work) {
+            Some((_, sum)) => *sum += cost,
+            None => ranked.push((*work, cost)),
+        }
+    }
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    ranked
 }

@@ -229,11 +229,6 @@ impl TextEncoderConfig for ClipConfig {
         ("CLIP's head width", self.head_dim())
     }
 
-    fn layers(&self) -> Vec<[usize; 2]> {
-        let d = self.hidden_size;
-        vec![[d, d], [d, self.intermediate_size]]
-    }
-
     fn ignored_weights(&self) -> Vec<Cow<'static, str>> {
         vec!["position_ids".into(), "text_projection.weight".into()]
     }

@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::cost::{self, Flops};
 use super::layers::Loader;
 use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, Work};
 use crate::text::TokenizerKind;
 
 /// The configuration of a text encoder.
@@ -65,9 +65,6 @@ pub trait TextEncoderConfig: Any + fmt::Debug + Send + Sync {
     /// The width of a head, with its name.
     fn head_width(&self) -> (&'static str, usize);
 
-    /// Two matrices that much of its work is with, `[K, N]`: what tuning measures.
-    fn layers(&self) -> Vec<[usize; 2]>;
-
     /// Tensors in checkpoints that are ignored on purpose, as
     /// [`Manifest::finish`](crate::checkpoint::weights::Manifest::finish) wants them.
     fn ignored_weights(&self) -> Vec<Cow<'static, str>>;
@@ -77,7 +74,12 @@ pub trait TextEncoderConfig: Any + fmt::Debug + Send + Sync {
 
     /// The encoding of a text of `n` tokens, padding included.
     fn flops(&self, n: usize) -> Flops {
-        cost::encoding(self, n)
+        self.works(n).iter().map(Work::flops).sum()
+    }
+
+    /// What its ops compute for a text of `n` tokens, padding included, in order.
+    fn works(&self, n: usize) -> Vec<Work> {
+        cost::encoder_works(self, n)
     }
 
     /// Number of parameters: those of layers that are read. Embeddings are counted once.

@@ -260,11 +260,6 @@ impl TextEncoderConfig for Qwen3Encoder {
         ("Qwen3's head_dim", self.config.head_dim)
     }
 
-    fn layers(&self) -> Vec<[usize; 2]> {
-        let d = self.config.hidden_size;
-        vec![[d, self.config.query_width()], [d, self.config.intermediate_size]]
-    }
-
     fn ignored_weights(&self) -> Vec<Cow<'static, str>> {
         unread_weights(&self.config, self.depth()).into_iter().map(Cow::Owned).collect()
     }

@@ -201,10 +201,6 @@ impl TextEncoderConfig for T5Config {
         ("T5's d_kv", self.d_kv)
     }
 
-    fn layers(&self) -> Vec<[usize; 2]> {
-        vec![[self.d_model, self.inner()], [self.d_model, self.d_ff]]
-    }
-
     fn ignored_weights(&self) -> Vec<Cow<'static, str>> {
         vec!["encoder.embed_tokens.weight".into(), "shared.weight".into()]
     }

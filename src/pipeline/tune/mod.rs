@@ -8,9 +8,9 @@
 //!
 //! A new kernel in `tensor::Caps` takes part without a line here.
 
-mod contest;
 mod record;
 mod sample;
+mod trial;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::gpu::{Error as GpuError, Gpu, Profiler};
 use crate::models::config::{ModelConfig, folder, stem};
 use crate::models::layers::Precision;
 use crate::tensor::{Caps, Storage, Tuning};
-use contest::{Advance, Contest};
+use trial::{Advance, Trial};
 
 pub use record::{KernelSeconds, Measured, TuningKey, TuningRecord};
 
@@ -54,7 +54,7 @@ pub enum TuningEvent {
 pub struct Tuner<'g> {
     gpu: &'g Gpu,
     key: TuningKey,
-    contests: VecDeque<Contest>,
+    trials: VecDeque<Trial>,
     /// When the first of them must end.
     deadline: Option<Instant>,
     /// When all must end.
@@ -62,7 +62,7 @@ pub struct Tuner<'g> {
     started: Option<Instant>,
     limit: Duration,
     profiler: Option<Profiler<'g>>,
-    /// Contests that are over, and their lengths.
+    /// Trials that are over, and their lengths.
     done: usize,
     of: usize,
     tuning: Tuning,
@@ -81,7 +81,7 @@ impl<'g> Tuner<'g> {
     /// Prepares to measure for a model at a picture's size. Measures and compiles nothing yet.
     ///
     /// `source` says in which type weights are stored, see [`matrix_storage`]. After `seconds` whatever
-    /// is not decided keeps the usual kernel; only the compilation or run then in hand is brought to its end.
+    /// is not decided keeps the usual kernel; only the compilation or run that is then under way is finished.
     pub fn new(
         gpu: &'g Gpu,
         config: &ModelConfig,
@@ -95,13 +95,13 @@ impl<'g> Tuner<'g> {
         let caps = Caps { tuning: Tuning::default(), ..gpu.caps() };
         let samples = sample::samples(&caps, config, settings, &schedule, storage);
         let shapes = samples.iter().flat_map(|sample| sample.shapes()).collect();
-        let contests: VecDeque<Contest> =
-            samples.into_iter().filter_map(|sample| Contest::new(sample, caps)).collect();
+        let trials: VecDeque<Trial> =
+            samples.into_iter().filter_map(|sample| Trial::new(sample, caps)).collect();
         Ok(Tuner {
             gpu,
             key: TuningKey::new(gpu.report(), &caps, shapes),
-            of: contests.iter().map(Contest::length).sum(),
-            contests,
+            of: trials.iter().map(Trial::length).sum(),
+            trials,
             deadline: None,
             end: None,
             started: None,
@@ -132,8 +132,8 @@ impl<'g> Tuner<'g> {
             }
         };
         loop {
-            let parts = self.contests.len().min(2) as u32;
-            let Some(contest) = self.contests.front_mut() else {
+            let parts = self.trials.len().min(2) as u32;
+            let Some(trial) = self.trials.front_mut() else {
                 self.profiler = None;
                 return Ok(None);
             };
@@ -142,7 +142,7 @@ impl<'g> Tuner<'g> {
                 let now = Instant::now();
                 now + end.saturating_duration_since(now) / parts
             });
-            match contest.advance(self.gpu, self.profiler.as_ref(), deadline).await? {
+            match trial.advance(self.gpu, self.profiler.as_ref(), deadline).await? {
                 Advance::Measured(what) => {
                     self.done += 1;
                     return Ok(Some(TuningEvent::Measured { done: self.done, of: self.of, what }));
@@ -153,8 +153,8 @@ impl<'g> Tuner<'g> {
                 }
                 Advance::Over => {
                     self.deadline = None;
-                    if let Some(contest) = self.contests.pop_front() {
-                        self.measured.push(contest.end(&mut self.tuning));
+                    if let Some(trial) = self.trials.pop_front() {
+                        self.measured.push(trial.end(&mut self.tuning));
                     }
                 }
             }

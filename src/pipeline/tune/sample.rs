@@ -5,6 +5,7 @@ use std::fmt;
 use strum::VariantArray;
 
 use crate::models::config::ModelConfig;
+use crate::models::cost;
 use crate::ops::{
     Activation, Attention, Conv2d, Conv2dOptions, Epilogue, LinearLayer, attention, conv2d,
     linear_into,
@@ -12,7 +13,7 @@ use crate::ops::{
 use crate::pipeline::{RunSchedule, Settings};
 use crate::tensor::{
     AttentionKernel, Caps, Conv2dKernel, MatmulKernel, PackedWeight, Recorder, Recording, Resident,
-    ResidentIds, RowClass, Storage, Tuning,
+    ResidentIds, RowClass, Storage, Tuning, Work,
 };
 
 /// An op whose kernel can be chosen.
@@ -32,7 +33,7 @@ impl Op {
         }
     }
 
-    /// Of the shapes that are chosen for apart.
+    /// The name of its class of shapes, where each class has a choice of its own.
     pub fn class(self) -> Option<String> {
         match self {
             Op::Matmul(class) => Some(class.to_string()),
@@ -40,7 +41,7 @@ impl Op {
         }
     }
 
-    /// Every kernel that there is: its name, and how it is asked for. What it cannot do is done by another kernel.
+    /// All kernels: the name, and how to ask for it. Another kernel does what it cannot do.
     pub fn kernels(self) -> Vec<(String, Tuning)> {
         match self {
             Op::Matmul(class) => each(|kernel: MatmulKernel| {
@@ -75,7 +76,7 @@ fn each<K: VariantArray + fmt::Display + Copy>(ask: impl Fn(K) -> Tuning) -> Vec
 
 /// One operation of a sample.
 #[derive(Clone, Debug)]
-enum Work {
+enum Piece {
     Linear { rows: usize, weight: PackedWeight },
     Attention { rows: usize, keys: usize, heads: usize, head_dim: usize },
     Conv2d { height: usize, width: usize, layer: Conv2d },
@@ -84,8 +85,8 @@ enum Work {
 /// A small piece of the model's work with one op.
 pub(super) struct Sample {
     pub op: Op,
-    works: Vec<Work>,
-    /// So that submitting costs little beside it.
+    pieces: Vec<Piece>,
+    /// How often the pieces are recorded, so that the cost of a submission hardly counts.
     repeats: usize,
 }
 
@@ -139,7 +140,7 @@ impl Sampler<'_> {
         let rows = power_below((enough / row(&layers)).min(most_rows as f64), rows);
         let works = layers
             .into_iter()
-            .map(|[k, n]| Work::Linear { rows, weight: self.weight(n, k) })
+            .map(|[k, n]| Piece::Linear { rows, weight: self.weight(n, k) })
             .collect();
         self.sample(Op::Matmul(RowClass::of(rows)), works)
     }
@@ -150,7 +151,7 @@ impl Sampler<'_> {
         let most_keys = tokens.next_power_of_two() as f64;
         let keys = power_below((enough / (score * QUERIES as f64)).min(most_keys), QUERIES);
         let rows = power_below((enough / (score * keys as f64)).min(keys as f64), QUERIES);
-        self.sample(Op::Attention, vec![Work::Attention { rows, keys, heads, head_dim }])
+        self.sample(Op::Attention, vec![Piece::Attention { rows, keys, heads, head_dim }])
     }
 
     /// Pictures `[width, channels]`, of which the last are left out where all would be too much.
@@ -165,7 +166,7 @@ impl Sampler<'_> {
         let share = enough / pictures.len() as f64;
         let works = pictures
             .iter()
-            .map(|picture @ [width, channels]| Work::Conv2d {
+            .map(|picture @ [width, channels]| Piece::Conv2d {
                 height: power_below((share / row(picture)).min(*width as f64), IMAGE_ROWS),
                 width: *width,
                 layer: Conv2d {
@@ -177,15 +178,22 @@ impl Sampler<'_> {
         self.sample(Op::Conv2d, works)
     }
 
-    fn sample(&self, op: Op, works: Vec<Work>) -> Sample {
+    fn sample(&self, op: Op, pieces: Vec<Piece>) -> Sample {
         // A byte takes about as long as several operations.
-        let work: f64 = works.iter().map(|work| work.flops().max(16.0 * work.weight_bytes())).sum();
+        let work: f64 =
+            pieces.iter().map(|work| work.flops().max(16.0 * work.weight_bytes())).sum();
         let repeats = ((enough(self.caps) / work) as usize).clamp(1, MAX_REPEATS);
-        Sample { op, works, repeats }
+        Sample { op, pieces, repeats }
     }
 }
 
-/// The samples of a model at a picture's size, those that matter most first.
+/// Layers of a sample of matrix products.
+const LAYERS: usize = 3;
+/// Pictures of a sample of convolutions.
+const PICTURES: usize = 2;
+
+/// The samples of a model at a picture's size, those that matter most first. The shapes are those of what a run records that
+/// take the most time by estimate: of the text encoders, a step and the decoder.
 pub(super) fn samples(
     caps: &Caps,
     config: &ModelConfig,
@@ -195,36 +203,65 @@ pub(super) fn samples(
 ) -> Vec<Sample> {
     let ids = ResidentIds::default();
     let sampler = Sampler { caps, storage, ids: &ids };
-    let network = &config.transformer;
-    let (d, mlp, head_dim) = (network.hidden(), network.mlp(), network.head_dim());
-    let text = config.text_tokens(settings.max_sequence_length);
-    let tokens = schedule.rows * schedule.cols + text;
-    let vae = &config.vae.block_out_channels;
-    let latent_width = (2 * schedule.cols).next_power_of_two();
-    let levels = vae.len().saturating_sub(1);
-    let picture = |level: usize| [IMAGE_WIDTH.min(latent_width << (levels - level)), vae[level]];
+    let text_length = settings.max_sequence_length;
+    let step = config
+        .transformer
+        .step_works(schedule.rows * schedule.cols, config.text_tokens(text_length));
+    let encoders = config.text_encoders.iter();
+    let texts: Vec<Work> =
+        encoders.flat_map(|encoder| encoder.config.works(encoder.length(text_length))).collect();
+    let decode = cost::decode_works(&config.vae, 2 * schedule.rows, 2 * schedule.cols);
 
-    let mut samples = Vec::new();
-    if RowClass::of(tokens) == RowClass::Many {
-        samples.push(sampler.linear(MANY_ROWS, tokens, vec![[d, d], [d, mlp], [mlp, d]]));
-    }
-    samples.push(sampler.attention(tokens, d / head_dim, head_dim));
-    if !vae.is_empty() {
-        let first_and_last = if levels > 0 { vec![0, levels] } else { vec![0] };
-        samples.push(sampler.conv2d(first_and_last.into_iter().map(picture).collect()));
-    }
-    // Text: the transformer's if it is short, else CLIP's.
-    if RowClass::of(text) == RowClass::Some {
-        samples.push(sampler.linear(text, text, vec![[d, d], [d, mlp]]));
-    } else if let Some((rows, layers)) = config.text_encoders.iter().find_map(|encoder| {
-        let rows = encoder.length(settings.max_sequence_length);
-        (RowClass::of(rows) == RowClass::Some).then(|| (rows, encoder.config.layers()))
-    }) {
-        samples.push(sampler.linear(rows, rows, layers));
-    }
-    // Modulation.
-    samples.push(sampler.linear(1, 1, vec![[d, 6 * d]]));
-    samples
+    // A run has many steps and encodes its texts once.
+    let products = [&step[..], &texts].map(|works| {
+        let linear = works.iter().filter(|work| matches!(work, Work::Linear { .. }));
+        cost::rank(linear)
+    });
+    let linear = |class: RowClass| -> Option<Sample> {
+        let of_class = |(work, _): &(Work, f64)| match *work {
+            Work::Linear { rows, n, k, .. } => {
+                (RowClass::of(rows) == class).then_some((rows, [k, n]))
+            }
+            _ => None,
+        };
+        let found: Vec<_> = products
+            .iter()
+            .map(|works| works.iter().filter_map(of_class).collect::<Vec<_>>())
+            .find(|layers| !layers.is_empty())?;
+        let most_rows = found[0].0;
+        let mut layers: Vec<[usize; 2]> = Vec::new();
+        for (rows, layer) in found {
+            if rows == most_rows && layers.len() < LAYERS && !layers.contains(&layer) {
+                layers.push(layer);
+            }
+        }
+        // The last are left out where all would be too much.
+        layers.sort_by_key(|[k, n]| k * n);
+        let rows = if class == RowClass::Many { MANY_ROWS } else { most_rows };
+        Some(sampler.linear(rows, most_rows, layers))
+    };
+
+    let attention = cost::rank(step.iter().filter(|work| matches!(work, Work::Attention { .. })));
+    let attention = attention.first().and_then(|(work, _)| match *work {
+        Work::Attention { keys, heads, head_dim, .. } => {
+            Some(sampler.attention(keys, heads, head_dim))
+        }
+        _ => None,
+    });
+    let convolutions = cost::rank(&decode).into_iter().filter_map(|(work, _)| match work {
+        Work::Conv2d { width, input, output, upsample: false, .. } if input == output => {
+            Some([IMAGE_WIDTH.min(width.next_power_of_two()), output])
+        }
+        _ => None,
+    });
+    let mut pictures: Vec<[usize; 2]> = convolutions.take(PICTURES).collect();
+    pictures.sort_by_key(|[width, channels]| width * channels * channels);
+    let conv2d = (!pictures.is_empty()).then(|| sampler.conv2d(pictures));
+
+    [linear(RowClass::Many), attention, conv2d, linear(RowClass::Some), linear(RowClass::Few)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 impl Sample {
@@ -232,9 +269,9 @@ impl Sample {
     pub fn record(&self, caps: Caps) -> Recording {
         let recorder = Recorder::new(caps);
         let name = self.op.name();
-        for work in &self.works {
+        for work in &self.pieces {
             match work {
-                Work::Linear { rows, weight } => {
+                Piece::Linear { rows, weight } => {
                     let layer = LinearLayer { weight: weight.clone(), bias: None };
                     let x = recorder.temp("x", *rows, weight.k);
                     let y = recorder.temp("y", *rows, weight.n);
@@ -244,7 +281,7 @@ impl Sample {
                         linear_into(name, x, &layer, y, epilogue);
                     }
                 }
-                Work::Attention { rows, keys, heads, head_dim } => {
+                Piece::Attention { rows, keys, heads, head_dim } => {
                     let [q, y] =
                         ["q", "y"].map(|name| recorder.temp(name, *rows, heads * head_dim));
                     let [k, v] =
@@ -256,7 +293,7 @@ impl Sample {
                         attention(name, [q, k, v], y, options);
                     }
                 }
-                Work::Conv2d { height, width, layer } => {
+                Piece::Conv2d { height, width, layer } => {
                     let channels = layer.weight.n;
                     let [x, y] =
                         ["x", "y"].map(|name| recorder.image(name, *height, *width, channels));
@@ -272,33 +309,33 @@ impl Sample {
         recorder.finish(name)
     }
 
-    /// What must be on the GPU before it runs; zeros will do.
+    /// The weights that must be on the GPU before it runs; zeros will do.
     pub fn weights(&self) -> impl Iterator<Item = &PackedWeight> {
-        self.works.iter().filter_map(Work::weight)
+        self.pieces.iter().filter_map(Piece::weight)
     }
 
-    /// The same.
+    /// The vectors that must be on the GPU before it runs; zeros will do.
     pub fn vectors(&self) -> impl Iterator<Item = &Resident> {
-        self.works.iter().filter_map(|work| match work {
-            Work::Conv2d { layer, .. } => Some(&layer.bias),
-            Work::Linear { .. } | Work::Attention { .. } => None,
+        self.pieces.iter().filter_map(|work| match work {
+            Piece::Conv2d { layer, .. } => Some(&layer.bias),
+            Piece::Linear { .. } | Piece::Attention { .. } => None,
         })
     }
 
     /// What is measured, in words.
     pub fn shapes(&self) -> Vec<String> {
-        self.works.iter().map(|work| format!("{work} x {}", self.repeats)).collect()
+        self.pieces.iter().map(|work| format!("{work} x {}", self.repeats)).collect()
     }
 }
 
-impl Work {
+impl Piece {
     fn flops(&self) -> f64 {
         let sizes: &[usize] = match self {
-            Work::Linear { rows, weight } => &[2, *rows, weight.n, weight.k],
-            Work::Attention { rows, keys, heads, head_dim } => {
+            Piece::Linear { rows, weight } => &[2, *rows, weight.n, weight.k],
+            Piece::Attention { rows, keys, heads, head_dim } => {
                 &[4, *rows, *keys, *heads, *head_dim]
             }
-            Work::Conv2d { height, width, layer } => {
+            Piece::Conv2d { height, width, layer } => {
                 &[2, *height, *width, layer.weight.n, layer.weight.k]
             }
         };
@@ -307,9 +344,9 @@ impl Work {
 
     fn weight(&self) -> Option<&PackedWeight> {
         match self {
-            Work::Linear { weight, .. } => Some(weight),
-            Work::Conv2d { layer, .. } => Some(&layer.weight),
-            Work::Attention { .. } => None,
+            Piece::Linear { weight, .. } => Some(weight),
+            Piece::Conv2d { layer, .. } => Some(&layer.weight),
+            Piece::Attention { .. } => None,
         }
     }
 
@@ -318,11 +355,11 @@ impl Work {
     }
 }
 
-impl fmt::Display for Work {
+impl fmt::Display for Piece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let storage = |weight: &PackedWeight| format!("{:?}", weight.storage).to_lowercase();
         match self {
-            Work::Linear { rows, weight } => write!(
+            Piece::Linear { rows, weight } => write!(
                 f,
                 "linear [{rows}, {}] by [{}, {}] {}",
                 weight.k,
@@ -330,10 +367,10 @@ impl fmt::Display for Work {
                 weight.k,
                 storage(weight)
             ),
-            Work::Attention { rows, keys, heads, head_dim } => {
+            Piece::Attention { rows, keys, heads, head_dim } => {
                 write!(f, "attention [{rows}, {heads} of {head_dim}] to {keys} keys")
             }
-            Work::Conv2d { height, width, layer } => {
+            Piece::Conv2d { height, width, layer } => {
                 let (n, kind) = (layer.weight.n, storage(&layer.weight));
                 write!(f, "conv2d [{height}, {width}, {}] to {n} {kind}", layer.weight.k / 9)
             }

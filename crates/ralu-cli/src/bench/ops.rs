@@ -6,7 +6,7 @@ use ralu::checkpoint::source::Source;
 use ralu::gpu::{self, Gpu, Program, SlotPool, block_on};
 use ralu::pipeline::tune::matrix_storage;
 use ralu::pipeline::{RunSchedule, Settings};
-use ralu::tensor::{Recorder, Storage};
+use ralu::tensor::{Recorder, Work};
 use serde::{Deserialize, Serialize};
 
 use super::super::args::BenchArgs;
@@ -15,7 +15,7 @@ use super::super::place::Place;
 use super::super::request::{self, Asked};
 use super::super::tune::{self, Subject};
 use super::super::{model, output, signals};
-use super::op::{Op, Operands, cases, record};
+use super::op::{Operands, cases, record};
 use super::report::{Report, Row};
 use super::stopwatch::{Medians, Spent, Stopwatch, on_cpu};
 
@@ -75,13 +75,13 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
     let runs = args.runs.unwrap_or(RUNS);
     let mut ops = Vec::new();
     let n_text = config.text_tokens(settings.max_sequence_length);
-    for op in cases(config, &schedule, n_text) {
+    for op in cases(config, &schedule, n_text, storage) {
         signals::check()?;
         if !quiet {
-            output::diagnostic(&format!("{} {}", op.name(), op.shape()));
+            output::diagnostic(&format!("{} {op}", op.name()));
         }
-        let took = measure_op(&gpu, &op, storage, runs)?;
-        ops.push(OpReport::new(&op, took, storage));
+        let took = measure_op(&gpu, &op, runs)?;
+        ops.push(OpReport::new(&op, took));
     }
     rank(&mut ops);
     let place = Place::new(gpu.report(), &planned.name, &settings);
@@ -90,10 +90,10 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
 }
 
 /// What one execution takes.
-fn measure_op(gpu: &Gpu, op: &Op, storage: Storage, runs: usize) -> Result<Medians> {
-    let operands = Operands::new(gpu, storage);
+fn measure_op(gpu: &Gpu, op: &Work, runs: usize) -> Result<Medians> {
+    let operands = Operands::new(gpu);
     // A byte takes about as long as several operations.
-    let work = op.flops().max(16.0 * op.bytes(storage));
+    let work = op.flops().total().max(16.0 * op.bytes());
     let repeats = ((ENOUGH / work) as usize).clamp(1, MAX_REPEATS);
     let recorder = Recorder::new(gpu.caps());
     record(&operands, &recorder, op, repeats)?;
@@ -117,12 +117,12 @@ fn measure_op(gpu: &Gpu, op: &Op, storage: Storage, runs: usize) -> Result<Media
 }
 
 impl OpReport {
-    fn new(op: &Op, took: Medians, storage: Storage) -> Self {
-        let (flops, bytes) = (op.flops(), op.bytes(storage));
+    fn new(op: &Work, took: Medians) -> Self {
+        let (flops, bytes) = (op.flops().total(), op.bytes());
         let counts = flops > 0.0;
         OpReport {
             op: op.name().to_owned(),
-            shape: op.shape(),
+            shape: op.to_string(),
             took,
             gflops_per_second: counts.then(|| took.rate(flops)),
             gb_per_second: took.rate(bytes),

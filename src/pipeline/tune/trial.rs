@@ -9,17 +9,17 @@ use crate::tensor::{Caps, Command, PipelineKey, Recording, Tuning};
 
 /// How often all kernels are timed once more, if there is time.
 const ROUNDS: usize = 4;
-/// A kernel must be faster than the default one by this factor: noise must not choose.
-const CLEARLY: f64 = 0.95;
-/// The same on a processor, which has other things to do as well, and whose default kernels are well known.
-const CLEARLY_ON_CPU: f64 = 0.75;
-/// The further factor where there was no time for a round, and each kernel was timed but once.
-const AT_A_GLANCE: f64 = 0.8;
+/// A kernel must take at most this share of the default one's time to be chosen: noise must not choose.
+const MAX_TIME_SHARE: f64 = 0.95;
+/// [`MAX_TIME_SHARE`] on a processor, which has other things to do as well, and whose default kernels are well known.
+const MAX_TIME_SHARE_ON_CPU: f64 = 0.75;
+/// That share is multiplied by this where there was no time for a round, so that each kernel was timed only once.
+const SINGLE_SAMPLE_FACTOR: f64 = 0.8;
 /// Kernels slower than the fastest by this factor after a round are not run again.
-const HOPELESS: f64 = 2.0;
+const GIVE_UP_FACTOR: f64 = 2.0;
 
 /// A kernel that takes part.
-struct Entrant {
+struct Candidate {
     kernel: String,
     asks: Tuning,
     recording: Recording,
@@ -29,11 +29,11 @@ struct Entrant {
 }
 
 /// One op's kernels.
-pub(super) struct Contest {
+pub(super) struct Trial {
     sample: Sample,
     is_cpu: bool,
     /// The first is the one that runs without tuning.
-    entrants: Vec<Entrant>,
+    candidates: Vec<Candidate>,
     warm: usize,
     rounds: usize,
     store: Store,
@@ -72,35 +72,35 @@ fn shaders(recording: &Recording) -> String {
     shaders.join(", ")
 }
 
-impl Entrant {
+impl Candidate {
     fn new(kernel: String, asks: Tuning, recording: Recording) -> Self {
-        Entrant { kernel, asks, recording, program: None, seconds: None, failure: None }
+        Candidate { kernel, asks, recording, program: None, seconds: None, failure: None }
     }
 }
 
-impl Contest {
-    /// A contest of all kernels that can do the sample; `None` if there is no choice. Whether a kernel can is seen from
+impl Trial {
+    /// A trial of all kernels that can do the sample; `None` if there is no choice. Whether a kernel can is seen from
     /// what is recorded when it is asked for.
     pub fn new(sample: Sample, caps: Caps) -> Option<Self> {
         let record = |tuning| sample.record(Caps { tuning, ..caps });
         let default = Tuning::default();
-        let mut entrants = vec![Entrant::new("default".to_owned(), default, record(default))];
+        let mut candidates = vec![Candidate::new("default".to_owned(), default, record(default))];
         for (kernel, asks) in sample.op.kernels() {
             let recording = record(asks);
-            let same = |entrant: &Entrant| kernels(&entrant.recording) == kernels(&recording);
-            if !entrants.iter().any(same) {
-                entrants.push(Entrant::new(kernel, asks, recording));
+            let same = |candidate: &Candidate| kernels(&candidate.recording) == kernels(&recording);
+            if !candidates.iter().any(same) {
+                candidates.push(Candidate::new(kernel, asks, recording));
             }
         }
         let (store, pool) = Default::default();
         let is_cpu = caps.is_cpu;
-        let contest = Contest { sample, is_cpu, entrants, warm: 0, rounds: 0, store, pool };
-        (contest.entrants.len() > 1).then_some(contest)
+        let trial = Trial { sample, is_cpu, candidates, warm: 0, rounds: 0, store, pool };
+        (trial.candidates.len() > 1).then_some(trial)
     }
 
     /// How often it can be advanced before it is over, at most.
     pub fn length(&self) -> usize {
-        self.entrants.len() + ROUNDS
+        self.candidates.len() + ROUNDS
     }
 
     /// `matmul of many rows`.
@@ -119,7 +119,7 @@ impl Contest {
         profiler: Option<&Profiler<'_>>,
         deadline: Instant,
     ) -> Result<Advance, Error> {
-        if self.warm < self.entrants.len() {
+        if self.warm < self.candidates.len() {
             if Instant::now() >= deadline {
                 return Ok(Advance::Over);
             }
@@ -132,7 +132,7 @@ impl Contest {
             return Ok(Advance::Over);
         }
         self.rounds += 1;
-        for i in 0..self.entrants.len() {
+        for i in 0..self.candidates.len() {
             if self.has_hope(i) {
                 let timed = self.time(gpu, i, profiler).await;
                 if timed.is_err() {
@@ -158,13 +158,13 @@ impl Contest {
                 self.store.create(gpu, vector).await?;
             }
         }
-        let recording = &self.entrants[i].recording;
+        let recording = &self.candidates[i].recording;
         let program = Program::compile(gpu, &self.store, &self.pool, recording).await?;
         program.run(gpu).await?;
         if let Some(profiler) = profiler {
             profiler.take();
         }
-        self.entrants[i].program = Some(program);
+        self.candidates[i].program = Some(program);
         self.time(gpu, i, profiler).await
     }
 
@@ -175,8 +175,8 @@ impl Contest {
         i: usize,
         profiler: Option<&Profiler<'_>>,
     ) -> Result<(), Error> {
-        let entrant = &mut self.entrants[i];
-        let Some(program) = &entrant.program else { return Ok(()) };
+        let candidate = &mut self.candidates[i];
+        let Some(program) = &candidate.program else { return Ok(()) };
         let started = Instant::now();
         program.run(gpu).await?;
         let whole = started.elapsed().as_secs_f64();
@@ -184,55 +184,55 @@ impl Contest {
         let kernels: f64 = times.iter().map(ProgramTimes::kernel_seconds).sum();
         // Some clocks stand still.
         let seconds = if kernels > 0.0 { kernels } else { whole };
-        entrant.seconds = Some(entrant.seconds.map_or(seconds, |least| least.min(seconds)));
+        candidate.seconds = Some(candidate.seconds.map_or(seconds, |least| least.min(seconds)));
         Ok(())
     }
 
     /// What an error of a kernel means.
     fn judge(&mut self, gpu: &Gpu, i: usize, outcome: Result<(), Error>) -> Result<Advance, Error> {
-        let what = format!("{}, {}", self.name(), self.entrants[i].kernel);
+        let what = format!("{}, {}", self.name(), self.candidates[i].kernel);
         let Err(error) = outcome else { return Ok(Advance::Measured(what)) };
         // Nothing runs on a lost device any more.
         gpu.check()?;
         let reason = error.to_string();
-        let entrant = &mut self.entrants[i];
-        entrant.program = None;
-        entrant.seconds = None;
-        entrant.failure = Some(reason.clone());
+        let candidate = &mut self.candidates[i];
+        candidate.program = None;
+        candidate.seconds = None;
+        candidate.failure = Some(reason.clone());
         Ok(Advance::Failed { what, reason })
     }
 
     fn fastest(&self) -> Option<f64> {
-        self.entrants.iter().filter_map(|entrant| entrant.seconds).min_by(f64::total_cmp)
+        self.candidates.iter().filter_map(|candidate| candidate.seconds).min_by(f64::total_cmp)
     }
 
     /// Whether it is worth running kernel `i` again. The default one stays in, as all are compared with it.
     fn has_hope(&self, i: usize) -> bool {
-        match (self.entrants[i].seconds, self.fastest()) {
-            (Some(seconds), Some(fastest)) => i == 0 || seconds <= HOPELESS * fastest,
+        match (self.candidates[i].seconds, self.fastest()) {
+            (Some(seconds), Some(fastest)) => i == 0 || seconds <= GIVE_UP_FACTOR * fastest,
             _ => true,
         }
     }
 
     /// Whether another round will be over in time, as far as one can tell.
     fn has_time(&self, deadline: Instant) -> bool {
-        let hopeful = (0..self.entrants.len()).filter(|i| self.has_hope(*i));
-        let round: f64 = hopeful.filter_map(|i| self.entrants[i].seconds).sum();
+        let hopeful = (0..self.candidates.len()).filter(|i| self.has_hope(*i));
+        let round: f64 = hopeful.filter_map(|i| self.candidates[i].seconds).sum();
         deadline.saturating_duration_since(Instant::now()).as_secs_f64() > round
     }
 
     /// The kernel that won, if it is clearly better than the default one.
     fn winner(&self) -> usize {
-        let clearly = if self.is_cpu { CLEARLY_ON_CPU } else { CLEARLY }
-            * if self.rounds == 0 { AT_A_GLANCE } else { 1.0 };
-        let limit = match (&self.entrants[0].failure, self.entrants[0].seconds) {
-            (_, Some(seconds)) => clearly * seconds,
+        let factor = if self.is_cpu { MAX_TIME_SHARE_ON_CPU } else { MAX_TIME_SHARE }
+            * if self.rounds == 0 { SINGLE_SAMPLE_FACTOR } else { 1.0 };
+        let limit = match (&self.candidates[0].failure, self.candidates[0].seconds) {
+            (_, Some(seconds)) => factor * seconds,
             (Some(_), None) => f64::INFINITY,
             // Time was up.
             (None, None) => return 0,
         };
-        let seconds = |i: usize| self.entrants[i].seconds.unwrap_or(f64::INFINITY);
-        let better = (1..self.entrants.len()).filter(|i| seconds(*i) < limit);
+        let seconds = |i: usize| self.candidates[i].seconds.unwrap_or(f64::INFINITY);
+        let better = (1..self.candidates.len()).filter(|i| seconds(*i) < limit);
         better.min_by(|a, b| seconds(*a).total_cmp(&seconds(*b))).unwrap_or(0)
     }
 
@@ -240,20 +240,20 @@ impl Contest {
     pub fn end(self, tuning: &mut Tuning) -> Measured {
         let winner = self.winner();
         let op = self.sample.op;
-        op.take(&self.entrants[winner].asks, tuning);
+        op.take(&self.candidates[winner].asks, tuning);
         Measured {
             op: op.name().to_owned(),
             class: op.class(),
             shapes: self.sample.shapes(),
             kernels: self
-                .entrants
+                .candidates
                 .into_iter()
                 .enumerate()
-                .map(|(i, entrant)| KernelSeconds {
-                    shaders: shaders(&entrant.recording),
-                    kernel: entrant.kernel,
-                    seconds: entrant.seconds,
-                    failure: entrant.failure,
+                .map(|(i, candidate)| KernelSeconds {
+                    shaders: shaders(&candidate.recording),
+                    kernel: candidate.kernel,
+                    seconds: candidate.seconds,
+                    failure: candidate.failure,
                     chosen: i == winner,
                 })
                 .collect(),
