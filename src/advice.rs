@@ -7,7 +7,7 @@
 pub enum Advice {
     /// Install a driver: no adapter was found.
     InstallDriver,
-    /// Choose one of the adapters that there are.
+    /// Choose one of the existing adapters.
     FoundAdapter,
     /// Use another adapter.
     OtherAdapter,

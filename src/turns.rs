@@ -1,4 +1,4 @@
-//! Turns for whoever else needs this thread: in a browser the event loop, which draws the page and hears clicks.
+//! Turns for others who need this thread: in a browser the event loop, which draws the page and hears clicks.
 //!
 //! [`yield_now`] is the one way in which the library lets go of its thread. Work that is long on the host asks [`Turns`] in
 //! between, which gives one when it is due.

@@ -22,7 +22,7 @@ pub(super) type Caught = Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
 const LEAST_SLICE_FLOPS: f64 = 1e8;
 
 /// Slices that may be queued while the host prepares the next: enough for the GPU never to wait, and few enough that
-/// a dropped run leaves little behind.
+/// a dropped run leaves little work queued.
 const QUEUED: usize = 2;
 /// Seconds that a slice should take where the GPU's speed is known.
 const SLICE_SECONDS: f64 = 0.2;
@@ -56,7 +56,7 @@ pub(super) struct InFlight {
 /// A dispatch that took dangerously long.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Overlong {
-    /// What it and the little beside it took.
+    /// Seconds that its submission took.
     pub seconds: f64,
     /// Its estimated FLOPs.
     pub flops: f64,
@@ -64,7 +64,7 @@ pub(crate) struct Overlong {
 
 struct Slice {
     number: u64,
-    /// Of its ticket.
+    /// Where its ticket finds an error of this slice.
     failure: Rc<RefCell<Option<Error>>>,
     label: Rc<str>,
     flops: f64,

@@ -1,6 +1,6 @@
 //! Compiled pipelines as bytes, for a host program to keep from one start to the next.
 //!
-//! wgpu can hand out what a Vulkan driver has compiled. The library reads and writes no files: whoever has a place for
+//! wgpu can hand out what a Vulkan driver has compiled. The library reads and writes no files: a caller with a place for
 //! the bytes takes them from [`Gpu::pipeline_data`] and gives them to [`Gpu::use_pipeline_data`]. They are sealed with
 //! a checksum and the adapter's [`cache_key`](AdapterReport::cache_key), so that damaged and foreign ones are only
 //! useless.

@@ -207,7 +207,7 @@ impl Kernel {
 pub(super) struct Timing {
     timers: Timers,
     staging: wgpu::Buffer,
-    /// Dispatches of the submission in hand.
+    /// Dispatches of the current submission.
     dispatches: Cell<u32>,
     /// Dispatches of earlier submissions.
     resolved: Cell<u32>,
@@ -257,7 +257,7 @@ impl Timing {
         true
     }
 
-    /// Puts the stamps of a submission, at its end, behind those of earlier ones.
+    /// Puts the stamps of a submission, at its end, after those of earlier ones.
     pub(super) fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
         let Timers { queries, resolved, .. } = &self.timers;
         let n = self.dispatches.replace(0);

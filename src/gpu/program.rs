@@ -276,7 +276,7 @@ impl Program {
     }
 
     /// Makes this program, compiled from `old`, one of `new`: if they differ in nothing but parameters, which are then
-    /// written anew. False, and unchanged, if they differ in more.
+    /// written again. False, and unchanged, if they differ in more.
     pub fn update(&self, gpu: &Gpu, old: &Recording, new: &Recording) -> bool {
         let same = old.temp_bytes == new.temp_bytes
             && old.commands.len() == new.commands.len()
@@ -307,7 +307,7 @@ impl Program {
     /// after it; [`Gpu::finish`] waits for its end.
     ///
     /// Work is submitted in slices of bounded estimated FLOPs, with at most two of them queued: a slow GPU
-    /// meets no driver time-out, and a dropped run leaves little behind.
+    /// meets no driver time-out, and a dropped run leaves little work queued.
     ///
     /// While somebody profiles, it waits for the end itself.
     pub async fn start(&self, gpu: &Gpu, mut ticket: Ticket) -> Result<Ticket, Error> {

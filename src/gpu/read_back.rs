@@ -8,8 +8,8 @@ use super::signal::Signal;
 use super::{Error, Gpu, Store};
 use crate::tensor::Resident;
 
-/// A staging buffer through which matrices are read again and again, without anything waiting for them: started behind the
-/// work that computes them, and looked at when that is known to have run.
+/// A staging buffer through which matrices are read again and again, without anything waiting for them: a read
+/// starts after the work that computes them, and is looked at when that work is known to have run.
 pub struct ReadBack {
     staging: wgpu::Buffer,
     pending: RefCell<Option<Pending>>,
@@ -36,7 +36,7 @@ impl ReadBack {
         Ok(ReadBack { staging, pending: RefCell::default() })
     }
 
-    /// Copies matrices, one behind the other, as they will be when everything submitted before has run. What was started
+    /// Copies matrices, one after the other, as they will be when everything submitted before has run. What was started
     /// before and not finished is forgotten.
     pub async fn start(
         &self,

@@ -88,7 +88,7 @@ impl Upload {
     }
 }
 
-/// What loading needs beside the names.
+/// What loading needs besides the names.
 pub struct LoadContext<'c> {
     /// Where handles come from.
     pub ids: &'c ResidentIds,

@@ -8,7 +8,7 @@ use crate::ops::{
 };
 use crate::tensor::{Resident, Tensor};
 
-/// Of the norms of queries and keys.
+/// Epsilon of the norms of queries and keys.
 const EPS: f32 = 1e-6;
 
 /// Queries, keys and values of a sequence, `[T + N, hidden]` each.
@@ -28,7 +28,7 @@ pub(super) struct QkvProjection {
     pub v: LinearLayer,
     /// The weights of the RMS norm of a head's queries, `[1, head_dim]`.
     pub norm_q: Resident,
-    /// Of its keys.
+    /// The weights of the RMS norm of a head's keys, `[1, head_dim]`.
     pub norm_k: Resident,
 }
 

@@ -12,7 +12,7 @@ use crate::ops::{
 };
 use crate::tensor::{Resident, Tensor};
 
-/// Of all group norms.
+/// Epsilon of all group norms.
 const EPS: f32 = 1e-6;
 
 /// Channels of the decoded picture in memory: red, green, blue and a zero, as kernels work on four.

@@ -3,7 +3,7 @@
 use super::{choice, quads, read, read_write, whole};
 use crate::tensor::{AttentionKernel, Caps, Dispatch, PipelineKey, Tensor, Work, row_pieces};
 
-/// What attention does beside `softmax(q kᵀ) v`.
+/// What attention does besides `softmax(q kᵀ) v`.
 #[derive(Clone, Copy)]
 pub struct Attention<'r> {
     /// Numbers in a head, a multiple of 4 and at most 512.
@@ -42,7 +42,7 @@ struct Params {
 struct Geometry {
     shader: &'static str,
     roles: Vec<(&'static str, &'static str)>,
-    /// `override` constants beside those of all attention.
+    /// `override` constants in addition to those of all attention kernels.
     overrides: Vec<(&'static str, f64)>,
     /// Query rows in a workgroup.
     rows: usize,

@@ -33,7 +33,7 @@ struct Params {
     phase: u32,
 }
 
-/// What a convolution does beside the sum.
+/// What a convolution does besides the sum.
 #[derive(Clone, Copy, Default)]
 pub struct Conv2dOptions<'r> {
     /// `x` is first enlarged twice by repeating pixels, without being stored.
@@ -60,9 +60,9 @@ struct Geometry {
     patch_quads: u32,
     /// Whether it can do a prologue, and has a binding for it.
     has_prologue: bool,
-    /// Files for roles beside the weight's.
+    /// Files for roles other than the weight's.
     roles: Vec<(&'static str, &'static str)>,
-    /// `override` constants beside those of all convolutions.
+    /// `override` constants in addition to those of all convolutions.
     overrides: Vec<(&'static str, f64)>,
 }
 

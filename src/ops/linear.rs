@@ -57,11 +57,11 @@ struct Params {
 /// The shape of a kernel's work: how its dispatches are cut and counted.
 struct Geometry {
     shader: &'static str,
-    /// Files for roles beside the weight's.
+    /// Files for roles other than the weight's.
     roles: Vec<(&'static str, &'static str)>,
     /// Rows in a block: those that an invocation computes, or a workgroup where it shares them.
     rows: usize,
-    /// `override` constants beside those of all linear layers.
+    /// `override` constants in addition to those of all linear layers.
     overrides: Vec<(&'static str, f64)>,
     /// Workgroups for some blocks of rows and some tiles of the weight.
     groups: [u32; 3],

@@ -8,7 +8,7 @@
 //! ```
 //! use ralu::sampling::{GrayMap, Grid, edge_density, edge_map};
 //!
-//! // A half-size picture of 32 x 16 pixels, white in its right half: an edge beside the border.
+//! // A half-size picture of 32 x 16 pixels, white in its right half: an edge next to the border.
 //! let plane: Vec<f32> = (0..32 * 16).map(|i| if i % 32 < 16 { -1.0 } else { 1.0 }).collect();
 //! let edges = edge_map(&[&plane[..]; 3].concat(), 32, 16, GrayMap::Fixed)?;
 //! assert_eq!(edge_density(&edges, Grid { rows: 1, cols: 2 })?, [16, 0]);

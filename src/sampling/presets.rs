@@ -133,7 +133,7 @@ impl PresetTable {
     }
 
     /// The numbers of a preset for a model whose static time shift is `base_time_shift`: the row
-    /// solved for the nearest one. [`Error::NoPreset`] names the presets that there are.
+    /// solved for the nearest one. [`Error::NoPreset`] names the presets that exist.
     pub fn params(&self, preset: Preset, base_time_shift: f64) -> Result<RaluParams, Error> {
         let distance = |row: &&PresetRow| (row.base_time_shift - base_time_shift).abs();
         self.rows

@@ -141,7 +141,7 @@ impl RaluParams {
     ///
     /// With none or all of them there is no mixed stage: the run becomes two stages, coarse until
     /// `stage_ends[0]` and full after it. The middle stage's evaluations go to the last one, and
-    /// time shifts and `Z` are solved anew for two stages (where the authors' code fails on empty
+    /// time shifts and `Z` are solved again for two stages (where the authors' code fails on empty
     /// tensors, or spends a transition on noise alone). It is [`ntdm::solve_least_noise`] that
     /// solves: the least distance of two stages would throw the coarse one away.
     pub fn resolve_regions(

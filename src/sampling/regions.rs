@@ -7,7 +7,7 @@
 //!
 //! In runs recorded from the authors' code the scores are whole multiples of 255 (they sum pixels
 //! of that value), and the chosen tokens are those of [`Ranking::select`] without a finer score:
-//! their noise of 1e-6 vanishes beside such numbers in f32, so equal scores came out by index.
+//! their noise of 1e-6 is lost next to such numbers in f32, so equal scores came out by index.
 //!
 //! ```
 //! use ralu::sampling::Ranking;

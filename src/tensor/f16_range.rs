@@ -19,7 +19,7 @@ pub struct F16Range {
 }
 
 impl F16Range {
-    /// Flags that there are; if there are more blocks, the last flag is for all others.
+    /// The number of flags; if there are more blocks, the last flag is for all others.
     pub const FLAGS: usize = 128;
 
     /// `flags` is `[1, FLAGS]`, of u32 and zero; blocks of `in_f32` do not round.

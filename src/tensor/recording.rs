@@ -210,7 +210,7 @@ impl Recorder {
         inner.scope.first().cloned().unwrap_or_else(|| "the layers around the blocks".to_owned())
     }
 
-    /// `name` behind the names of the open scopes: `double.3.attn`.
+    /// `name` after the names of the open scopes: `double.3.attn`.
     pub fn label(&self, name: &str) -> String {
         let inner = self.inner.borrow();
         let mut label = String::new();
@@ -229,7 +229,7 @@ impl Recorder {
         self.banded(name, rows, cols, 0, bands)
     }
 
-    /// The same in one buffer, for what is no larger than another buffer that there is.
+    /// [`Recorder::temp`] in one buffer, for what is no larger than an existing buffer.
     pub fn temp_in_one(&self, name: &str, rows: usize, cols: usize) -> Tensor<'_> {
         self.banded(name, rows, cols, 0, vec![Band { row0: 0, rows }])
     }

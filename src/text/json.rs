@@ -15,7 +15,7 @@ pub(super) fn entries(raw: &RawValue) -> Option<impl Iterator<Item = (&RawValue,
     Some(std::iter::from_fn(move || Some((next(&mut rest)?, next(&mut rest)?))))
 }
 
-/// The value in front of `rest`, which then starts behind it; `None` at a list's or object's end.
+/// The first value of `rest`, which then starts after it; `None` at a list's or object's end.
 fn next<'a>(rest: &mut &'a str) -> Option<&'a RawValue> {
     let from = rest.trim_start_matches([' ', '\n', '\r', '\t', ',', ':']);
     let mut stream = Deserializer::from_str(from).into_iter::<&RawValue>();

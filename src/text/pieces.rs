@@ -15,7 +15,7 @@ const UNKNOWN_PENALTY: f64 = 10.0;
 pub(super) struct Pieces {
     ids: Vocab,
     scores: Vec<f64>,
-    /// Of all pieces, in bytes.
+    /// The lengths that pieces have, in bytes.
     lengths: BTreeSet<usize>,
     least_score: f64,
     /// The id of what is in no piece.

@@ -21,11 +21,11 @@ pub trait Tokenizer {
 /// The kinds of tokenizers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenizerKind {
-    /// See [`ClipTokenizer`].
+    /// CLIP's byte pairs in lower case: [`ClipTokenizer`].
     Clip,
-    /// See [`T5Tokenizer`].
+    /// T5's SentencePiece unigrams: [`T5Tokenizer`].
     T5,
-    /// See [`ByteLevelTokenizer`].
+    /// Byte-level byte pairs, as GPT-2 and Qwen have them: [`ByteLevelTokenizer`].
     ByteLevel,
 }
 

@@ -288,7 +288,7 @@ pub(super) fn check_entries(file: &Text, i: usize) -> Result<()> {
     }
 }
 
-/// See [`Words::expanded`].
+/// The added tokens that were trained as several: id, content, and the text that [`Words::expanded`] writes out.
 fn vectors<M: Model>(tokenizer: &Tokenizer<M>) -> Vec<(u32, String, String)> {
     let added = tokenizer.get_added_tokens_decoder();
     let ids: BTreeMap<&str, u32> =

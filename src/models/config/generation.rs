@@ -7,7 +7,7 @@ use super::fields::Fields;
 use super::ranges::{SIDES, STEPS, TEXT_LENGTHS};
 use crate::checkpoint::source::Source;
 
-/// Optional `generation_config.json` beside `model_index.json`: the settings a model wants by default.
+/// Optional `generation_config.json` next to `model_index.json`: the settings a model wants by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct GenerationConfig {
     /// Pixels.

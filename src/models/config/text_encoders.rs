@@ -40,7 +40,7 @@ pub struct ClipConfig {
     pub hidden_act: ClipAct,
     /// Added to the variance (1e-5).
     pub layer_norm_eps: f64,
-    /// See [`ClipConfig::pooled_position`].
+    /// Token id of the end mark, whose place the pooled vector is taken from: [`ClipConfig::pooled_position`].
     pub eos_token_id: u32,
     /// Width of the projected pooled vector; `None` for a `CLIPTextModel`, which has no projection.
     pub projection_dim: Option<usize>,

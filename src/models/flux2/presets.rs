@@ -28,7 +28,7 @@ pub static DISTILLED: PresetTable = PresetTable {
     )],
 };
 
-/// Of the base models, against 50 plain steps.
+/// The presets of the base models; speed-ups are relative to 50 plain steps.
 pub static BASE: PresetTable = PresetTable {
     models: "FLUX.2 [klein] base models",
     default: X4,

@@ -19,7 +19,7 @@ use crate::ops::{
 };
 use crate::tensor::{Resident, Tensor};
 
-/// Of the q/k norms.
+/// Epsilon of the norms of queries and keys.
 const EPS: f32 = 1e-6;
 
 /// The whole network.

@@ -76,7 +76,7 @@ impl Magnitude {
         (self.ratio, self.error, self.skips) = (1.0, 0.0, 0);
     }
 
-    /// Steps at the start of the stage that are never skipped, beside the first; rounded down, as
+    /// Steps at the start of the stage that are never skipped, besides the first; rounded down, as
     /// in the authors' code.
     fn retained_steps(&self) -> usize {
         (self.gammas.len() as f64 * self.retention) as usize
