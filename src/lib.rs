@@ -49,6 +49,7 @@ pub mod models;
 pub mod ops;
 pub mod pipeline;
 pub mod sampling;
+mod sync;
 pub mod tensor;
 pub mod text;
 mod turns;
@@ -60,9 +61,11 @@ pub use gpu::{AdapterChoice, AdapterReport, Gpu};
 #[cfg(not(target_arch = "wasm32"))]
 pub use gpu::{block_on, block_on_while};
 pub use models::layers::Precision;
+pub use pipeline::run::Run;
 pub use pipeline::{
-    Checkpoint, Error, Event, Options, Picture, Pipeline, Plan, RaluChoice, Recovery, Request, Run,
+    Checkpoint, Error, Event, Options, Picture, Pipeline, Plan, RaluChoice, Recovery, Request,
     Settings,
 };
+pub use sync::{MaybeSend, MaybeSync};
 /// The version of wgpu whose types [`gpu`] takes and gives.
 pub use wgpu;

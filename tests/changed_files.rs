@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use pollster::block_on;
+use ralu::Run;
 use ralu::checkpoint::source::{Folder, Source, SourceError};
-use ralu::pipeline::{Event, Options, Pipeline, RaluChoice, Request, Run};
+use ralu::pipeline::{Event, Options, Pipeline, RaluChoice, Request};
 
 const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
 
@@ -74,14 +75,14 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn start(pipeline: &Pipeline) -> Run<'_> {
+fn start(pipeline: &Pipeline) -> Run {
     let mut request = Request::new("a fox").size(64, 64).ralu(RaluChoice::Off).seed(1);
     request.steps = Some(1);
     pipeline.start(request).unwrap()
 }
 
 /// The error that ends a run.
-fn failure(run: &mut Run<'_>) -> String {
+fn failure(run: &mut Run) -> String {
     loop {
         match block_on(run.next()) {
             Ok(Some(Event::Image { .. })) => panic!("a picture of a model that has changed"),

@@ -5,10 +5,11 @@ mod common;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ralu::Run;
 use ralu::checkpoint::source::Folder;
 use ralu::gpu::block_on_while;
 use ralu::pipeline::{
-    Checkpoint, Event, Options, Picture, Pipeline, RaluChoice, Request, Run, Settings,
+    Checkpoint, Event, Options, Picture, Pipeline, RaluChoice, Request, Settings,
 };
 use ralu::sampling::Preset;
 use ralu::sampling::cache::CacheSpec;
@@ -25,11 +26,7 @@ fn request() -> Request {
 }
 
 /// Runs to the end, or until after the step of that stage; gives the picture, and how many steps were made.
-fn watch(
-    run: &mut Run<'_>,
-    pipeline: &Pipeline,
-    until: (usize, usize),
-) -> (Option<Picture>, usize) {
+fn watch(run: &mut Run, pipeline: &Pipeline, until: (usize, usize)) -> (Option<Picture>, usize) {
     let (mut picture, mut steps) = (None, 0);
     while let Some(event) = block_on_while(pipeline.gpu(), run.next(), || true).unwrap().unwrap() {
         match event {

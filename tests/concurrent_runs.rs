@@ -9,8 +9,9 @@ use std::task::{Context, Poll, Waker};
 
 use pollster::block_on;
 use ralu::checkpoint::source::Folder;
-use ralu::pipeline::{Error, Event, Options, Picture, Pipeline, RaluChoice, Request, Run};
+use ralu::pipeline::{Error, Event, Model, Options, Part, Picture, Pipeline, RaluChoice, Request};
 use ralu::sampling::Preset;
+use ralu::{Gpu, Run};
 
 /// Too little memory for the text encoders to stay.
 const LITTLE: Options =
@@ -61,7 +62,7 @@ impl Outcome {
     }
 }
 
-async fn finish(run: &mut Run<'_>) -> Result<Outcome, Error> {
+async fn finish(run: &mut Run) -> Result<Outcome, Error> {
     let mut outcome = Outcome::default();
     while let Some(event) = run.next().await? {
         outcome.note(event);
@@ -270,4 +271,113 @@ fn a_profile_is_of_its_own_run() {
     // The second of two equal texts is not encoded again.
     assert!(a.profiled.max(c.profiled) == own && a.profiled.min(c.profiled) > 3);
     assert!(a.rgb() == c.rgb());
+}
+
+/// What threads and multi-threaded executors ask of the types, checked by the compiler.
+#[test]
+fn pipelines_and_runs_may_change_threads() {
+    fn is_send<T: Send + 'static>() {}
+    fn is_sync<T: Sync>() {}
+    fn is_send_value<T: Send>(value: T) -> T {
+        value
+    }
+    is_send::<Pipeline>();
+    is_sync::<Pipeline>();
+    is_send::<Model>();
+    is_sync::<Model>();
+    is_send::<Gpu>();
+    is_sync::<Gpu>();
+    is_send::<Run>();
+    // Programs that name a run by the lifetime that it once had.
+    fn with_lifetime(run: &mut ralu::pipeline::Run<'_>) -> impl Future + Send {
+        is_send_value(run.next())
+    }
+    let pipeline = open(Options::default());
+    drop(is_send_value(pipeline.load(Part::Denoiser, |_| {})));
+    drop(with_lifetime(&mut pipeline.start(plain(1)).unwrap()));
+}
+
+/// Each thread has its executor: the one polls the device itself, the other leaves that to the library.
+#[test]
+fn two_threads_draw_with_one_pipeline() {
+    let expected = alone();
+    for options in [Options::default(), LITTLE] {
+        let pipeline = open(options);
+        let [first, second] = [plain(1), staged(2)].map(|r| pipeline.start(r).unwrap());
+        let own = {
+            let (pipeline, mut run) = (pipeline.clone(), first);
+            move || ralu::block_on(pipeline.gpu(), finish(&mut run)).unwrap()
+        };
+        let other = {
+            let mut run = second;
+            move || block_on(finish(&mut run)).unwrap()
+        };
+        let threads = [std::thread::spawn(own), std::thread::spawn(other)];
+        for (thread, expected) in threads.into_iter().zip(expected) {
+            assert!(thread.join().unwrap().rgb() == *expected, "{options:?}");
+        }
+    }
+}
+
+#[test]
+fn tasks_of_a_multi_threaded_executor_draw_with_one_pipeline() {
+    let expected = alone();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let pipeline = open(LITTLE);
+    let tasks = [plain(1), staged(2), plain(1)].map(|request| {
+        let mut run = pipeline.start(request).unwrap();
+        runtime.spawn(async move { finish(&mut run).await.unwrap() })
+    });
+    for (task, expected) in tasks.into_iter().zip([0, 1, 0].map(|i| &expected[i])) {
+        assert!(block_on(task).unwrap().rgb() == *expected);
+    }
+}
+
+/// Every call of `next` is on a thread of its own.
+#[test]
+fn a_run_may_be_pulled_from_one_thread_after_another() {
+    let pipeline = open(Options::default());
+    let mut run = pipeline.start(staged(2)).unwrap();
+    let mut outcome = Outcome::default();
+    loop {
+        let pull = move || (block_on(run.next()).unwrap(), run);
+        let (event, back) = std::thread::spawn(pull).join().unwrap();
+        run = back;
+        match event {
+            Some(event) => outcome.note(event),
+            None => break,
+        }
+    }
+    assert!(outcome.rgb() == alone()[1]);
+}
+
+#[test]
+fn a_run_may_outlive_its_pipeline() {
+    let mut run = {
+        let pipeline = open(Options::default());
+        pipeline.start(plain(1)).unwrap()
+    };
+    assert!(block_on(finish(&mut run)).unwrap().rgb() == alone()[0]);
+}
+
+/// A run of a lost device, started or not, ends with that error, while the revived pipeline draws.
+#[test]
+fn runs_of_a_lost_device_end_beside_the_revived_pipeline() {
+    let pipeline = open(Options::default());
+    let mut begun = pipeline.start(staged(2)).unwrap();
+    while !matches!(block_on(begun.next()).unwrap(), Some(Event::Step(_))) {}
+    let mut waiting = pipeline.start(plain(1)).unwrap();
+    pipeline.gpu().destroy();
+    let revived = block_on(pipeline.revive(common::gpu())).unwrap();
+    let mut new = revived.start(plain(1)).unwrap();
+    let (new, old) = block_on(join(finish(&mut new), async {
+        (finish(&mut begun).await, finish(&mut waiting).await)
+    }));
+    assert!(new.unwrap().rgb() == alone()[0]);
+    for old in [old.0, old.1] {
+        let error = old.map(|outcome| outcome.warnings).unwrap_err();
+        assert!(error.is_lost(), "{error}");
+    }
+    // It is over.
+    assert!(block_on(begun.next()).unwrap().is_none());
 }

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use ralu::Run;
 use ralu::checkpoint::source::Folder;
 use ralu::gpu::block_on;
-use ralu::pipeline::{Event, Options, Pipeline, RaluChoice, Request, Run};
+use ralu::pipeline::{Event, Options, Pipeline, RaluChoice, Request};
 
 /// What README and the library's first page show.
 #[path = "../examples/generate.rs"]
@@ -68,7 +69,7 @@ fn open() -> Pipeline {
         .unwrap()
 }
 
-async fn picture(run: &mut Run<'_>) -> Vec<u8> {
+async fn picture(run: &mut Run) -> Vec<u8> {
     let mut rgb = vec![];
     while let Some(event) = run.next().await.unwrap() {
         if let Event::Image { picture, .. } = event {

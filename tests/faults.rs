@@ -6,10 +6,11 @@ use std::cell::Cell;
 use std::mem::{Discriminant, discriminant};
 use std::path::PathBuf;
 
+use ralu::Run;
 use ralu::checkpoint::source::Folder;
 use ralu::gpu::{Gpu, SHADER_FILES, block_on_while};
 use ralu::pipeline::{
-    Error, Event, NamedTensors, Options, Picture, Pipeline, RaluChoice, Recovery, Request, Run,
+    Error, Event, NamedTensors, Options, Picture, Pipeline, RaluChoice, Recovery, Request,
 };
 use ralu::sampling::Preset;
 use ralu::sampling::cache::CacheSpec;
@@ -59,7 +60,7 @@ impl<'a> Loss<'a> {
 }
 
 /// Pulls events until the end, or until the device is lost.
-fn watch(run: &mut Run<'_>, gpu: &Gpu, told: &mut Told, loss: Loss<'_>) -> Result<(), Error> {
+fn watch(run: &mut Run, gpu: &Gpu, told: &mut Told, loss: Loss<'_>) -> Result<(), Error> {
     loop {
         let due = Cell::new((loss.due)(told));
         let turns = Cell::new(0);
@@ -121,11 +122,11 @@ fn with_losses(request: &Request, losses: &[Loss<'_>]) -> (Told, usize) {
         let loss = losses.get(lost).copied().unwrap_or(Loss::NONE);
         match watch(&mut run, pipeline.gpu(), &mut told, loss) {
             Ok(()) => return (told, lost),
-            Err(error) => assert!(recovery.can_go_on(&error, &run), "{error}"),
+            Err(error) => assert!(recovery.should_resume(&error, &run), "{error}"),
         }
         drop(run);
         lost += 1;
-        let gpu = recovery.be_careful(common::gpu());
+        let gpu = recovery.limit_work(common::gpu());
         pipeline = pollster::block_on(pipeline.revive(gpu)).unwrap();
     }
 }
@@ -202,7 +203,7 @@ fn a_device_that_is_lost_again_and_again_ends_the_run() {
         let error = watch(&mut run, pipeline.gpu(), &mut Told::default(), Loss::before(&|_| true))
             .unwrap_err();
         assert!(error.to_string().contains("the GPU was lost"), "{error}");
-        assert_eq!(recovery.can_go_on(&error, &run), attempt < 3, "loss {attempt}");
+        assert_eq!(recovery.should_resume(&error, &run), attempt < 3, "loss {attempt}");
         assert!(recovery.checkpoint().is_none(), "no step was made");
         drop(run);
         pipeline = pollster::block_on(pipeline.revive(common::gpu())).unwrap();
@@ -216,7 +217,7 @@ fn other_errors_and_other_requests_do_not_go_on() {
     let mut run = pipeline.start(request()).unwrap();
     watch(&mut run, pipeline.gpu(), &mut told, Loss::NONE).unwrap();
     let error = pipeline.start(request().size(7, 7)).err().unwrap();
-    assert!(!Recovery::default().can_go_on(&error, &run));
+    assert!(!Recovery::default().should_resume(&error, &run));
     let resume = run.checkpoint();
     assert!(resume.is_some());
     let other = Request { resume, ..request().seed(4) };
@@ -227,8 +228,7 @@ fn other_errors_and_other_requests_do_not_go_on() {
 #[test]
 fn kernels_that_do_not_compile_have_stand_ins() {
     let whole = undisturbed(&request());
-    let used =
-        |gpu: &Gpu, shader: &'static str| gpu.faults().broken_kernels.borrow_mut().push(shader);
+    let used = |gpu: &Gpu, shader: &'static str| gpu.faults().broken_kernels.lock().push(shader);
     for shader in SHADER_FILES.iter().map(|(name, _)| *name) {
         let pipeline = open(common::gpu());
         used(pipeline.gpu(), shader);
@@ -257,7 +257,7 @@ fn kernels_that_do_not_compile_have_stand_ins() {
 fn full_memory_is_survived_or_explained() {
     let whole = undisturbed(&request());
     let pipeline = open(common::gpu());
-    *pipeline.gpu().faults().allocated.borrow_mut() = Some(vec![]);
+    *pipeline.gpu().faults().allocated.lock() = Some(vec![]);
     run(&pipeline, &request()).unwrap();
     let allocated = pipeline.gpu().faults().allocated.take().unwrap();
     // One of each kind: a part's weights, a program's parameters, temporaries, read-backs and so on.

@@ -115,7 +115,7 @@ impl Encoder {
 
 /// Uploads one weight, its numbers in the order that the model wants.
 async fn send(lab: &Lab, weights: &Weights, upload: &Upload) {
-    let values = |tensor: &TensorInfo, width: usize, rows: &Option<std::rc::Rc<[usize]>>| {
+    let values = |tensor: &TensorInfo, width: usize, rows: &Option<std::sync::Arc<[usize]>>| {
         let values = weights.tensor_f32(tensor).unwrap();
         match rows {
             None => values,

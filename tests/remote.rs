@@ -1,22 +1,21 @@
 //! Models whose bytes have to be fetched: what is asked for, how often, and how much is kept.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use ralu::checkpoint::source::{LocalFuture, Origin, Remote, Source, SourceError, read};
+use ralu::checkpoint::source::{BoxFuture, Origin, Remote, Source, SourceError, read};
 use ralu::checkpoint::weights::Weights;
 
 /// Files, of which some are too large to exist, and a record of what was asked.
 #[derive(Clone, Default)]
-struct Server(Rc<Files>);
+struct Server(Arc<Files>);
 
 #[derive(Default)]
 struct Files {
     files: BTreeMap<&'static str, File>,
-    requests: RefCell<Vec<(String, Range<u64>)>>,
+    requests: Mutex<Vec<(String, Range<u64>)>>,
 }
 
 struct File {
@@ -29,7 +28,7 @@ struct File {
 
 impl Server {
     fn with(files: impl IntoIterator<Item = (&'static str, File)>) -> Server {
-        Server(Rc::new(Files { files: files.into_iter().collect(), requests: RefCell::default() }))
+        Server(Arc::new(Files { files: files.into_iter().collect(), requests: Mutex::default() }))
     }
 
     fn remote(&self) -> Remote {
@@ -47,7 +46,7 @@ fn file(start: impl AsRef<[u8]>) -> File {
 }
 
 impl Origin for Server {
-    fn size<'a>(&'a self, path: &'a str) -> LocalFuture<'a, Result<Option<u64>, String>> {
+    fn size<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<u64>, String>> {
         Box::pin(async move {
             later().await;
             Ok(self.0.files.get(path).map(|file| file.len))
@@ -58,10 +57,10 @@ impl Origin for Server {
         &'a self,
         path: &'a str,
         range: Range<u64>,
-    ) -> LocalFuture<'a, Result<Vec<u8>, String>> {
+    ) -> BoxFuture<'a, Result<Vec<u8>, String>> {
         Box::pin(async move {
             later().await;
-            self.0.requests.borrow_mut().push((path.to_owned(), range.clone()));
+            self.0.requests.lock().unwrap().push((path.to_owned(), range.clone()));
             let file = self.0.files.get(path).ok_or("gone")?;
             let end = range.end.min(file.ends);
             let byte = |i: u64| file.start.get(i as usize).copied().unwrap_or(0);
@@ -200,15 +199,11 @@ fn answers_that_are_too_short_or_missing_are_errors() {
 
     struct Refuses;
     impl Origin for Refuses {
-        fn size<'a>(&'a self, _: &'a str) -> LocalFuture<'a, Result<Option<u64>, String>> {
+        fn size<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<u64>, String>> {
             Box::pin(async { Err("the server answered 503".to_owned()) })
         }
 
-        fn read<'a>(
-            &'a self,
-            _: &'a str,
-            _: Range<u64>,
-        ) -> LocalFuture<'a, Result<Vec<u8>, String>> {
+        fn read<'a>(&'a self, _: &'a str, _: Range<u64>) -> BoxFuture<'a, Result<Vec<u8>, String>> {
             Box::pin(async { Err("never asked".to_owned()) })
         }
     }

@@ -44,7 +44,7 @@ impl Generation {
                     match run.next().await {
                         Ok(Some(event)) => told.borrow_mut().push_back(event),
                         Ok(None) => return Ok(()),
-                        Err(error) if recovery.can_go_on(&error, &run) => break error,
+                        Err(error) if recovery.should_resume(&error, &run) => break error,
                         Err(error) => return Err(error),
                     }
                     pause().await;

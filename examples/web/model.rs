@@ -40,7 +40,7 @@ impl Model {
 
     /// Opens the device again, after it was lost.
     pub async fn revive(&self, recovery: &Recovery) -> Result<(), Error> {
-        let gpu = recovery.be_careful(Gpu::open(&self.choice).await?);
+        let gpu = recovery.limit_work(Gpu::open(&self.choice).await?);
         let pipeline = self.pipeline.take().and_then(Rc::into_inner).ok_or_else(lost)?;
         let revived = pipeline.revive(gpu).await?;
         *self.pipeline.borrow_mut() = Some(Rc::new(revived));

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use js_sys::{Promise, Uint8Array};
-use ralu::checkpoint::source::{LocalFuture, Origin};
+use ralu::checkpoint::source::{BoxFuture, Origin};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
@@ -21,7 +21,7 @@ extern "C" {
 }
 
 impl Origin for JsOrigin {
-    fn size<'a>(&'a self, path: &'a str) -> LocalFuture<'a, Result<Option<u64>, String>> {
+    fn size<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<u64>, String>> {
         Box::pin(async move {
             let size = wait(self.size(path)).await?;
             if size.is_undefined() || size.is_null() {
@@ -38,7 +38,7 @@ impl Origin for JsOrigin {
         &'a self,
         path: &'a str,
         range: Range<u64>,
-    ) -> LocalFuture<'a, Result<Vec<u8>, String>> {
+    ) -> BoxFuture<'a, Result<Vec<u8>, String>> {
         Box::pin(async move {
             // Files end long before 2^53, where numbers stop being exact.
             let bytes = wait(self.read(path, range.start as f64, range.end as f64)).await?;

@@ -3,8 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::thread::Thread;
+use std::time::Duration;
 
 use super::Gpu;
+
+/// How long to sleep where nothing is queued and the future waits all the same: for another thread, which wakes it.
+const NAP: Duration = Duration::from_millis(1);
 
 /// Drives a future to its end on this thread, sleeping inside the driver while the GPU works.
 ///
@@ -25,7 +30,7 @@ pub fn block_on_while<T>(
     mut keep_going: impl FnMut() -> bool,
 ) -> Option<T> {
     let mut future = std::pin::pin!(future);
-    let woken = Arc::new(Woken::default());
+    let woken = Arc::new(Woken { set: AtomicBool::new(false), thread: std::thread::current() });
     let waker = Waker::from(woken.clone());
     let mut context = Context::from_waker(&waker);
     let _driven = gpu.poller.drive();
@@ -34,25 +39,40 @@ pub fn block_on_while<T>(
             return Some(value);
         }
         // A future that was woken meanwhile can go on at once.
-        if woken.0.swap(false, Ordering::AcqRel) {
+        if woken.take() {
             continue;
         }
         // Not for everything that is queued: the GPU would run dry while the host is still asleep.
         let submission_index = gpu.oldest_pending();
         let wait = wgpu::PollType::Wait { submission_index, timeout: None };
-        if gpu.device.poll(wait).is_err() {
-            std::thread::yield_now();
+        match gpu.device.poll(wait) {
+            Err(_) => std::thread::yield_now(),
+            Ok(wgpu::PollStatus::QueueEmpty) if !woken.is_set() => std::thread::park_timeout(NAP),
+            Ok(_) => {}
         }
     }
     None
 }
 
-/// Remembers that the waker was called.
-#[derive(Default)]
-struct Woken(AtomicBool);
+/// Remembers that the waker was called, and ends the sleep of the thread that drives the future.
+struct Woken {
+    set: AtomicBool,
+    thread: Thread,
+}
+
+impl Woken {
+    fn is_set(&self) -> bool {
+        self.set.load(Ordering::Acquire)
+    }
+
+    fn take(&self) -> bool {
+        self.set.swap(false, Ordering::AcqRel)
+    }
+}
 
 impl std::task::Wake for Woken {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Release);
+        self.set.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }

@@ -1,22 +1,22 @@
 //! Faults to order: tests ask for them to see what is done about them. Nothing else does.
 
-use std::cell::{Cell, RefCell};
+use crate::sync::Locked;
 
 /// What goes wrong on a device from now on. By default nothing.
 #[derive(Default)]
 pub struct Faults {
     /// Kernels, by the stem of their file, that do not compile.
-    pub broken_kernels: RefCell<Vec<&'static str>>,
+    pub broken_kernels: Locked<Vec<&'static str>>,
     /// Allocations that still succeed.
-    pub allocations_left: Cell<Option<u64>>,
+    pub allocations_left: Locked<Option<u64>>,
     /// Whether only one allocation fails then, rather than all that follow.
-    pub fails_once: Cell<bool>,
+    pub fails_once: Locked<bool>,
     /// What was allocated since this was set to an empty list.
-    pub allocated: RefCell<Option<Vec<String>>>,
+    pub allocated: Locked<Option<Vec<String>>>,
     /// Whether nobody looks at the flags of numbers beyond f16.
-    pub f16_flags_unseen: Cell<bool>,
+    pub f16_flags_unseen: Locked<bool>,
     /// How many times longer than they do submissions seem to take.
-    pub slowness: Cell<Option<f64>>,
+    pub slowness: Locked<Option<f64>>,
 }
 
 /// No kernel in any language.
@@ -25,12 +25,12 @@ const BROKEN: &str = "this does not compile";
 impl Faults {
     /// The text of a kernel, or one that does not compile.
     pub(super) fn kernel(&self, shader: &str, text: String) -> String {
-        if self.broken_kernels.borrow().contains(&shader) { BROKEN.to_owned() } else { text }
+        if self.broken_kernels.lock().contains(&shader) { BROKEN.to_owned() } else { text }
     }
 
     /// Whether an allocation fails.
     pub(super) fn fails(&self, what: &str) -> bool {
-        if let Some(allocated) = &mut *self.allocated.borrow_mut() {
+        if let Some(allocated) = &mut *self.allocated.lock() {
             allocated.push(what.to_owned());
         }
         match self.allocations_left.get() {

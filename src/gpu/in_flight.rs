@@ -4,19 +4,18 @@
 //! before still run. What a slice's error scopes caught is looked at when the slice has ended, so that no submission
 //! waits for an answer.
 
-use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use web_time::Instant;
 
 use super::signal::Signal;
 use super::{Error, Faults, Gpu};
+use crate::sync::{BoxFuture, Locked};
 use crate::turns::yield_now;
 
 /// What error scopes have caught, as soon as it is known.
-pub(super) type Caught = Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
+pub(super) type Caught = BoxFuture<'static, Option<wgpu::Error>>;
 
 /// FLOPs of the least slice, of which a fast device has done many before a submission costs what it does.
 const LEAST_SLICE_FLOPS: f64 = 1e8;
@@ -38,19 +37,19 @@ pub struct Ticket {
     /// The number of the last submission.
     last: u64,
     /// The first error that was found in any of them.
-    failure: Rc<RefCell<Option<Error>>>,
+    failure: Arc<Locked<Option<Error>>>,
 }
 
 /// Slices whose end was not yet seen, oldest first.
 #[derive(Default)]
 pub(super) struct InFlight {
-    slices: RefCell<VecDeque<Slice>>,
+    slices: Locked<VecDeque<Slice>>,
     /// The number of the last one.
-    last: Cell<u64>,
-    pace: Cell<Pace>,
-    overlong: Cell<Option<Overlong>>,
+    last: Locked<u64>,
+    pace: Locked<Pace>,
+    overlong: Locked<Option<Overlong>>,
     /// How long a slice may be where others want the device too.
-    slice_seconds: Cell<Option<f64>>,
+    slice_seconds: Locked<Option<f64>>,
 }
 
 /// A dispatch that took dangerously long.
@@ -65,8 +64,8 @@ pub(crate) struct Overlong {
 struct Slice {
     number: u64,
     /// Where its ticket finds an error of this slice.
-    failure: Rc<RefCell<Option<Error>>>,
-    label: Rc<str>,
+    failure: Arc<Locked<Option<Error>>>,
+    label: Arc<str>,
     flops: f64,
     /// FLOPs of its largest dispatch.
     largest: f64,
@@ -105,7 +104,7 @@ impl Gpu {
     pub(super) async fn enqueue(
         &self,
         ticket: &mut Ticket,
-        label: &Rc<str>,
+        label: &Arc<str>,
         flops: f64,
         largest: f64,
         encode: impl FnOnce() -> wgpu::CommandBuffer,
@@ -130,8 +129,8 @@ impl Gpu {
             done,
             caught,
         };
-        self.in_flight.slices.borrow_mut().push_back(slice);
-        while self.in_flight.slices.borrow().len() > QUEUED {
+        self.in_flight.slices.lock().push_back(slice);
+        while self.in_flight.slices.lock().len() > QUEUED {
             self.retire_oldest().await?;
         }
         yield_now().await;
@@ -147,7 +146,7 @@ impl Gpu {
     /// Waits until the submissions of `ticket`, and all before them, have run, and reports what went wrong in its own.
     pub async fn finish(&self, ticket: &Ticket) -> Result<(), Error> {
         let is_due =
-            || self.in_flight.slices.borrow().front().is_some_and(|s| s.number <= ticket.last);
+            || self.in_flight.slices.lock().front().is_some_and(|s| s.number <= ticket.last);
         while is_due() {
             self.retire_oldest().await?;
         }
@@ -164,18 +163,18 @@ impl Gpu {
     fn has_ended(&self, number: u64) -> bool {
         // Natively, callbacks run inside `poll`.
         let _ = self.device.poll(wgpu::PollType::Poll);
-        let slices = self.in_flight.slices.borrow();
+        let slices = self.in_flight.slices.lock();
         slices.iter().take_while(|slice| slice.number <= number).all(|slice| slice.done.is_set())
     }
 
     /// Waits for the oldest slice. What went wrong in it is left to its ticket; a lost device is everybody's error.
     async fn retire_oldest(&self) -> Result<(), Error> {
-        let oldest = self.in_flight.slices.borrow().front().map(|s| (s.number, s.done.clone()));
+        let oldest = self.in_flight.slices.lock().front().map(|s| (s.number, s.done.clone()));
         let Some((number, done)) = oldest else { return Ok(()) };
         let watched = !self.has_ended(number);
         done.wait(self).await;
         let slice = {
-            let mut slices = self.in_flight.slices.borrow_mut();
+            let mut slices = self.in_flight.slices.lock();
             // Another run on this device may have taken it meanwhile.
             let is_first = slices.front().is_some_and(|slice| slice.number == number);
             if is_first { slices.pop_front() } else { None }
@@ -195,7 +194,7 @@ impl Gpu {
         std::mem::forget(unseen);
         match outcome {
             Err(error) if !matches!(error, Error::Lost { .. }) => {
-                slice.failure.borrow_mut().get_or_insert(error);
+                slice.failure.lock().get_or_insert(error);
                 Ok(())
             }
             outcome => outcome,
@@ -205,25 +204,25 @@ impl Gpu {
     /// The submission to sleep for: the oldest that has not ended. `None` if there is none.
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn oldest_pending(&self) -> Option<wgpu::SubmissionIndex> {
-        let slices = self.in_flight.slices.borrow();
+        let slices = self.in_flight.slices.lock();
         slices.iter().find(|slice| !slice.done.is_set()).map(|slice| slice.index.clone())
     }
 }
 
 /// Dropped while the outcome of another run's slice is awaited: that run must not take silence for success.
-struct Unseen<'a>(&'a RefCell<Option<Error>>, &'a str);
+struct Unseen<'a>(&'a Locked<Option<Error>>, &'a str);
 
 impl Drop for Unseen<'_> {
     fn drop(&mut self) {
         let message = "nobody was left to see how it ended".to_owned();
-        self.0.borrow_mut().get_or_insert(Error::Rejected { what: self.1.to_owned(), message });
+        self.0.lock().get_or_insert(Error::Rejected { what: self.1.to_owned(), message });
     }
 }
 
 impl Ticket {
     /// The error that was found in its submissions, once.
     fn outcome(&self) -> Result<(), Error> {
-        self.failure.borrow_mut().take().map_or(Ok(()), Err)
+        self.failure.lock().take().map_or(Ok(()), Err)
     }
 }
 

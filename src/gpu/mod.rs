@@ -36,6 +36,7 @@ pub use block_on::{block_on, block_on_while};
 pub use error::{Error, human_bytes};
 pub use faults::Faults;
 pub use in_flight::Ticket;
+pub(crate) use profile::RunProfiler;
 pub use profile::{KernelTime, Profiler, ProgramTimes};
 pub use program::{Program, SlotPool};
 pub use read_back::ReadBack;
@@ -43,10 +44,10 @@ pub use shader::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as r
 pub use store::Store;
 pub use uploads::Uploads;
 
-use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use crate::sync::Locked;
 use crate::tensor::{Access, Caps, PipelineKey};
 
 /// How many GPU objects were created so far. A stage must not create any after its first step.
@@ -87,20 +88,20 @@ pub struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     report: AdapterReport,
-    caps: Cell<Caps>,
+    caps: Locked<Caps>,
     first_slice_flops: f64,
     in_flight: in_flight::InFlight,
     #[cfg(not(target_arch = "wasm32"))]
     poller: poller::Poller,
-    pipeline_cache: RefCell<Option<wgpu::PipelineCache>>,
-    layouts: RefCell<HashMap<Vec<Access>, Layout>>,
-    pipelines: RefCell<HashMap<String, Arc<wgpu::ComputePipeline>>>,
+    pipeline_cache: Locked<Option<wgpu::PipelineCache>>,
+    layouts: Locked<HashMap<Vec<Access>, Layout>>,
+    pipelines: Locked<HashMap<String, Arc<wgpu::ComputePipeline>>>,
     lost: Arc<Mutex<Loss>>,
     uncaptured: Arc<Mutex<Option<String>>>,
     counters: Arc<Ledger>,
     faults: Faults,
-    timers: RefCell<Option<profile::Timers>>,
-    profiled: RefCell<Vec<ProgramTimes>>,
+    timers: Locked<Option<profile::Timers>>,
+    profiled: Locked<Vec<ProgramTimes>>,
 }
 
 /// Called with the driver's words.
@@ -205,20 +206,20 @@ impl Gpu {
             device,
             queue,
             report,
-            caps: Cell::new(caps),
+            caps: Locked::new(caps),
             first_slice_flops: if discrete { 400e9 } else { 20e9 },
             in_flight: Default::default(),
             #[cfg(not(target_arch = "wasm32"))]
             poller: Default::default(),
-            pipeline_cache: RefCell::default(),
-            layouts: RefCell::default(),
-            pipelines: RefCell::default(),
+            pipeline_cache: Locked::default(),
+            layouts: Locked::default(),
+            pipelines: Locked::default(),
             lost,
             uncaptured,
             counters: Arc::default(),
             faults: Faults::default(),
-            timers: RefCell::default(),
-            profiled: RefCell::default(),
+            timers: Locked::default(),
+            profiled: Locked::default(),
         }
     }
 
@@ -414,7 +415,7 @@ impl Gpu {
     /// Dispatches that differ only in their parameters share a bind group, and kernels of the same signature a
     /// layout: a picture of 8192 x 8192 has 65,000 dispatches, more bind groups than some drivers survive.
     pub(crate) async fn layout(&self, accesses: &[Access]) -> Result<Layout, Error> {
-        if let Some(layout) = self.layouts.borrow().get(accesses) {
+        if let Some(layout) = self.layouts.lock().get(accesses) {
             return Ok(layout.clone());
         }
         // With the sizes known here, wgpu need not compare them at every dispatch.
@@ -448,7 +449,7 @@ impl Gpu {
             Layout { bind_group, pipeline }
         };
         let layout = self.scoped("a bind group layout", create).await?;
-        self.layouts.borrow_mut().insert(accesses.to_vec(), layout.clone());
+        self.layouts.lock().insert(accesses.to_vec(), layout.clone());
         Ok(layout)
     }
 
@@ -460,7 +461,7 @@ impl Gpu {
         accesses: &[Access],
     ) -> Result<Arc<wgpu::ComputePipeline>, Error> {
         let name = format!("{key:?}");
-        if let Some(pipeline) = self.pipelines.borrow().get(&name) {
+        if let Some(pipeline) = self.pipelines.lock().get(&name) {
             return Ok(pipeline.clone());
         }
         let layout = self.layout(accesses).await?;
@@ -468,7 +469,7 @@ impl Gpu {
         let source = shader::resolve(key.shader, &key.roles, Dialect::HERE)
             .map_err(|error| Error::Rejected { what: what.clone(), message: error.to_string() })?;
         let source = self.faults.kernel(key.shader, source);
-        let cache = self.pipeline_cache.borrow().clone();
+        let cache = self.pipeline_cache.lock().clone();
         let pipeline = self
             .scoped(&what, || {
                 let descriptor = wgpu::ShaderModuleDescriptor {
@@ -511,7 +512,7 @@ impl Gpu {
             })?;
         self.counters.update(|c| c.pipelines += 1);
         let pipeline = Arc::new(pipeline);
-        self.pipelines.borrow_mut().insert(name, pipeline.clone());
+        self.pipelines.lock().insert(name, pipeline.clone());
         Ok(pipeline)
     }
 

@@ -70,14 +70,14 @@ impl Gpu {
             unsafe { self.device.create_pipeline_cache(&descriptor) }
         };
         let cache = self.scoped("a pipeline cache", create).await?;
-        *self.pipeline_cache.borrow_mut() = Some(cache);
+        *self.pipeline_cache.lock() = Some(cache);
         Ok(data.is_some())
     }
 
     /// What was compiled so far, for [`Gpu::use_pipeline_data`] on the next start. `None` before that was called, and
     /// on adapters that cannot cache.
     pub fn pipeline_data(&self) -> Option<Vec<u8>> {
-        let data = self.pipeline_cache.borrow().as_ref()?.get_data()?;
+        let data = self.pipeline_cache.lock().as_ref()?.get_data()?;
         Some(seal(&self.report.cache_key(), &data))
     }
 }

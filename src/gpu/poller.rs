@@ -5,14 +5,15 @@
 //! thread, which polls the device while any future waits and sleeps otherwise. [`super::block_on`] polls by itself and
 //! needs no thread. In a browser the event loop calls back and none of this exists.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use super::{Gpu, Loss};
+use crate::sync::Locked;
 
 /// How long one poll may sleep inside the driver. A slice of work takes a fifth of a second, so that its end is noticed
 /// soon enough, and the locks that a poll holds are free often enough.
@@ -24,10 +25,11 @@ const PAUSE: Duration = Duration::from_micros(100);
 #[derive(Default)]
 pub(super) struct Poller {
     shared: Arc<Shared>,
-    thread: RefCell<Option<JoinHandle<()>>>,
-    next: Cell<u64>,
-    /// How many executors of ours drive the device now: they poll it themselves.
-    driven: Cell<usize>,
+    thread: Locked<Option<JoinHandle<()>>>,
+    next: AtomicU64,
+    /// The threads on which an executor of ours drives the device now: it polls the device itself, and wakes nobody on
+    /// another thread when the device fails or its own work is done.
+    driven: Locked<Vec<ThreadId>>,
 }
 
 #[derive(Default)]
@@ -77,12 +79,16 @@ impl Shared {
 impl Poller {
     /// Says that the caller polls the device itself until the result is dropped.
     pub(super) fn drive(&self) -> Driven<'_> {
-        self.driven.set(self.driven.get() + 1);
+        self.driven.lock().push(std::thread::current().id());
         Driven(self)
     }
 
+    fn is_driven_here(&self) -> bool {
+        self.driven.lock().contains(&std::thread::current().id())
+    }
+
     fn start(&self, gpu: &Gpu) {
-        let mut thread = self.thread.borrow_mut();
+        let mut thread = self.thread.lock();
         if thread.is_some() {
             return;
         }
@@ -107,12 +113,16 @@ impl Drop for Poller {
     }
 }
 
-/// The caller's promise to poll the device.
+/// The caller's promise to poll the device, on this thread.
 pub(super) struct Driven<'a>(&'a Poller);
 
 impl Drop for Driven<'_> {
     fn drop(&mut self) {
-        self.0.driven.set(self.0.driven.get() - 1);
+        let mut driven = self.0.driven.lock();
+        let here = std::thread::current().id();
+        if let Some(at) = driven.iter().position(|thread| *thread == here) {
+            driven.swap_remove(at);
+        }
     }
 }
 
@@ -124,18 +134,17 @@ impl Waiter {
     /// Sees to it that the device is polled until this is dropped, and that `waker` is woken if the device fails.
     pub(super) fn register(&mut self, gpu: &Gpu, waker: &Waker) {
         let poller = &gpu.poller;
-        if poller.driven.get() > 0 {
+        if poller.is_driven_here() {
             return;
         }
         poller.start(gpu);
-        if poller.thread.borrow().is_none() {
+        if poller.thread.lock().is_none() {
             // Without a thread the executor has to come back and poll: busy, but right.
             waker.wake_by_ref();
             return;
         }
         let (shared, id) = self.0.get_or_insert_with(|| {
-            poller.next.set(poller.next.get() + 1);
-            (poller.shared.clone(), poller.next.get())
+            (poller.shared.clone(), poller.next.fetch_add(1, Ordering::Relaxed))
         });
         let (is_first, _before) = {
             let mut state = shared.lock();

@@ -4,12 +4,11 @@
 //! after each dispatch. Adapters that allow it write them inside a pass; for the others, WebGPU in a browser among
 //! them, each dispatch has a pass of its own, which costs more than the timestamps. Results are the same bits.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::read_back::{self, map_read};
 use super::{Error, Gpu};
+use crate::sync::Locked;
 use crate::tensor::{BufferRef, Dispatch, Recording};
 
 /// One dispatch, as the GPU's clock saw it.
@@ -48,44 +47,57 @@ impl ProgramTimes {
 /// Times the programs of a device while it lives.
 pub struct Profiler<'g> {
     gpu: &'g Gpu,
-    /// While it is paused.
-    parked: RefCell<Option<Timers>>,
 }
 
 impl<'g> Profiler<'g> {
     /// The programs that have run since the last call.
     pub fn take(&self) -> Vec<ProgramTimes> {
-        std::mem::take(&mut *self.gpu.profiled.borrow_mut())
-    }
-
-    /// Stops timing until [`Profiler::resume`]: what others run on the device is not this profiler's.
-    pub(crate) fn pause(&self) {
-        self.parked.replace(self.gpu.timers.take());
-    }
-
-    /// Times what runs until the result is dropped.
-    pub(crate) fn resume(self: Rc<Self>) -> Active<'g> {
-        self.gpu.timers.replace(self.parked.take());
-        Active(self)
-    }
-}
-
-/// Pauses its profiler when it is dropped.
-pub(crate) struct Active<'g>(Rc<Profiler<'g>>);
-
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        self.0.pause();
+        self.gpu.profiled.take()
     }
 }
 
 impl Drop for Profiler<'_> {
     fn drop(&mut self) {
-        // A paused one has left the device to others.
-        if self.parked.take().is_none() {
-            self.gpu.timers.replace(None);
-            self.take();
-        }
+        self.gpu.timers.set(None);
+        self.take();
+    }
+}
+
+/// A profiler of one run among several: it times what its device does only while it is resumed.
+pub(crate) struct RunProfiler {
+    /// `None` while it is resumed.
+    parked: Locked<Option<Timers>>,
+}
+
+impl RunProfiler {
+    /// Paused. Fails if the adapter has no timestamps.
+    pub(crate) async fn new(gpu: &Gpu) -> Result<Self, Error> {
+        Ok(RunProfiler { parked: Locked::new(Some(Timers::new(gpu).await?)) })
+    }
+
+    /// Times what `gpu` runs until the result is dropped.
+    pub(crate) fn resume<'g>(self: &Arc<Self>, gpu: &'g Gpu) -> Active<'g> {
+        gpu.timers.set(self.parked.take());
+        // What a dropped call of another run has left.
+        gpu.profiled.take();
+        Active { gpu, profiler: self.clone() }
+    }
+
+    /// The programs that have run since the last call.
+    pub(crate) fn take(&self, gpu: &Gpu) -> Vec<ProgramTimes> {
+        gpu.profiled.take()
+    }
+}
+
+/// Pauses its profiler when it is dropped.
+pub(crate) struct Active<'g> {
+    gpu: &'g Gpu,
+    profiler: Arc<RunProfiler>,
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.profiler.parked.set(self.gpu.timers.take());
     }
 }
 
@@ -94,8 +106,8 @@ impl Gpu {
     /// time: a second one takes over.
     pub async fn profile(&self) -> Result<Profiler<'_>, Error> {
         let timers = Timers::new(self).await?;
-        self.timers.replace(Some(timers));
-        Ok(Profiler { gpu: self, parked: RefCell::default() })
+        self.timers.set(Some(timers));
+        Ok(Profiler { gpu: self })
     }
 }
 
@@ -208,15 +220,15 @@ pub(super) struct Timing {
     timers: Timers,
     staging: wgpu::Buffer,
     /// Dispatches of the current submission.
-    dispatches: Cell<u32>,
+    dispatches: Locked<u32>,
     /// Dispatches of earlier submissions.
-    resolved: Cell<u32>,
+    resolved: Locked<u32>,
 }
 
 impl Timing {
     /// `None` if nobody profiles. `dispatches` are those of the whole program.
     pub(super) async fn begin(gpu: &Gpu, dispatches: usize) -> Result<Option<Self>, Error> {
-        let (timers, kept) = match gpu.timers.borrow_mut().as_mut() {
+        let (timers, kept) = match gpu.timers.lock().as_mut() {
             None => return Ok(None),
             Some(timers) => (timers.clone(), timers.staging.take()),
         };
@@ -225,7 +237,7 @@ impl Timing {
             Some(staging) if staging.size() >= bytes => staging,
             _ => staging(gpu, bytes).await?,
         };
-        Ok(Some(Timing { timers, staging, dispatches: Cell::new(0), resolved: Cell::new(0) }))
+        Ok(Some(Timing { timers, staging, dispatches: Locked::new(0), resolved: Locked::new(0) }))
     }
 
     /// Commands that a submission may have.
@@ -282,7 +294,7 @@ impl Timing {
         staging.unmap();
         let stamps: &[[u64; 2]] = &bytemuck::pod_collect_to_vec(&bytes);
         let first = stamps.first().map_or(0, |stamp| stamp[0]);
-        let zero = match gpu.timers.borrow_mut().as_mut() {
+        let zero = match gpu.timers.lock().as_mut() {
             Some(timers) => {
                 timers.staging = Some(staging);
                 *timers.zero.get_or_insert(first)
@@ -301,7 +313,7 @@ impl Timing {
             seconds: seconds(*start, *end),
         });
         let times = ProgramTimes { program: program.to_owned(), kernels: kernels.collect() };
-        gpu.profiled.borrow_mut().push(times);
+        gpu.profiled.lock().push(times);
         Ok(())
     }
 }

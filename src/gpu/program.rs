@@ -1,12 +1,11 @@
 //! Compiled recordings: bind groups and pipelines made once, replayed every step.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::profile::{Kernel, Timing};
 use super::{Buffer, Error, Gpu, PARAMS_BYTES, Store, Ticket};
+use crate::sync::Locked;
 use crate::tensor::{
     Access, BufferRef, Command, Dispatch, MemoryPlan, Recording, ResidentId, plan_memory,
 };
@@ -20,7 +19,7 @@ use crate::turns::Turns;
 #[derive(Default)]
 pub struct SlotPool {
     /// `None` only after an allocation failed.
-    slots: RefCell<Vec<Option<Rc<Buffer>>>>,
+    slots: Locked<Vec<Option<Arc<Buffer>>>>,
 }
 
 impl SlotPool {
@@ -30,20 +29,20 @@ impl SlotPool {
         for i in 0..plans.iter().map(|plan| plan.slots.len()).max().unwrap_or(0) {
             let need = plans.iter().filter_map(|plan| plan.slots.get(i)).max().copied();
             let need = need.unwrap_or(0);
-            let have = self.slots.borrow().get(i).and_then(|slot| Some(slot.as_ref()?.bytes));
+            let have = self.slots.lock().get(i).and_then(|slot| Some(slot.as_ref()?.bytes));
             if have.is_some_and(|have| have >= need) {
                 continue;
             }
             // Free the smaller one first: memory may not suffice for both.
-            if let Some(slot) = self.slots.borrow_mut().get_mut(i) {
+            if let Some(slot) = self.slots.lock().get_mut(i) {
                 *slot = None;
             }
             let buffer = gpu.buffer(&format!("slot {i}"), need).await?;
             allocated += buffer.bytes;
-            let mut slots = self.slots.borrow_mut();
+            let mut slots = self.slots.lock();
             match slots.get_mut(i) {
-                Some(slot) => *slot = Some(Rc::new(buffer)),
-                None => slots.push(Some(Rc::new(buffer))),
+                Some(slot) => *slot = Some(Arc::new(buffer)),
+                None => slots.push(Some(Arc::new(buffer))),
             }
         }
         Ok(allocated)
@@ -51,12 +50,12 @@ impl SlotPool {
 
     /// Bytes of all buffers in the pool.
     pub fn bytes(&self) -> u64 {
-        self.slots.borrow().iter().flatten().map(|buffer| buffer.bytes).sum()
+        self.slots.lock().iter().flatten().map(|buffer| buffer.bytes).sum()
     }
 
     /// Frees everything. Programs compiled before keep their bind groups but must not run again.
     pub fn clear(&self) {
-        self.slots.borrow_mut().clear();
+        self.slots.lock().clear();
     }
 }
 
@@ -81,14 +80,14 @@ enum Step {
 
 /// A recording that is ready to run, any number of times.
 pub struct Program {
-    label: Rc<str>,
+    label: Arc<str>,
     steps: Vec<Step>,
     /// Of each dispatch, what a profiler wants to know.
     kernels: Vec<Kernel>,
     pipelines: Vec<Arc<wgpu::ComputePipeline>>,
     bind_groups: Vec<wgpu::BindGroup>,
     // Bind groups refer to these; dropping a buffer destroys it.
-    _buffers: Vec<Rc<Buffer>>,
+    _buffers: Vec<Arc<Buffer>>,
     params: Option<wgpu::Buffer>,
     flops: f64,
     slot_bytes: u64,
@@ -166,7 +165,7 @@ impl Program {
         pool.reserve(gpu, &[&plan]).await?;
 
         let buffer_of = |place: Place| match place {
-            Place::Slot(slot) => match pool.slots.borrow().get(slot) {
+            Place::Slot(slot) => match pool.slots.lock().get(slot) {
                 Some(Some(buffer)) => buffer.clone(),
                 _ => unreachable!("the pool was reserved for this plan"),
             },
@@ -196,7 +195,7 @@ impl Program {
 
         let mut steps = Vec::with_capacity(recording.commands.len());
         let mut kernels = Vec::new();
-        let mut held: HashMap<Place, Rc<Buffer>> = HashMap::new();
+        let mut held: HashMap<Place, Arc<Buffer>> = HashMap::new();
         let mut hold =
             |place: Place| held.entry(place).or_insert_with(|| buffer_of(place)).raw.clone();
         let mut pipelines: Vec<Arc<wgpu::ComputePipeline>> = Vec::new();

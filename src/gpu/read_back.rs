@@ -1,18 +1,18 @@
 //! Bytes on their way back to the host.
 
-use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
 
 use super::in_flight::Caught;
 use super::signal::Signal;
 use super::{Error, Gpu, Store};
+use crate::sync::Locked;
 use crate::tensor::Resident;
 
 /// A staging buffer through which matrices are read again and again, without anything waiting for them: a read
 /// starts after the work that computes them, and is looked at when that work is known to have run.
 pub struct ReadBack {
     staging: wgpu::Buffer,
-    pending: RefCell<Option<Pending>>,
+    pending: Locked<Option<Pending>>,
 }
 
 struct Pending {
@@ -33,7 +33,7 @@ impl ReadBack {
     pub async fn new(gpu: &Gpu, bytes: u64) -> Result<Self, Error> {
         let staging = staging(gpu, "a read-back", bytes).await?;
         gpu.ledger().update(|c| c.buffers += 1);
-        Ok(ReadBack { staging, pending: RefCell::default() })
+        Ok(ReadBack { staging, pending: Locked::default() })
     }
 
     /// Copies matrices, one after the other, as they will be when everything submitted before has run. What was started
@@ -44,7 +44,7 @@ impl ReadBack {
         store: &Store,
         residents: &[&Resident],
     ) -> Result<(), Error> {
-        if self.pending.borrow().is_some() {
+        if self.pending.lock().is_some() {
             self.finish(gpu).await?;
         }
         let bytes = residents.iter().flat_map(|resident| resident.band_bytes()).sum();
@@ -62,13 +62,13 @@ impl ReadBack {
             map(&self.staging, bytes)
         });
         let what = residents.first().map_or("".into(), |resident| resident.label.clone());
-        *self.pending.borrow_mut() = Some(Pending { what, bytes, mapped, caught });
+        *self.pending.lock() = Some(Pending { what, bytes, mapped, caught });
         Ok(())
     }
 
     /// Waits for the matrices that were started last, row-major. Empty if none were.
     pub async fn finish(&self, gpu: &Gpu) -> Result<Vec<f32>, Error> {
-        let pending = self.pending.borrow_mut().take();
+        let pending = self.pending.lock().take();
         let Some(Pending { what, bytes, mapped, caught }) = pending else { return Ok(vec![]) };
         gpu.judge(&what, caught.await).await?;
         let bytes = read_mapped(gpu, &what, &self.staging, bytes, mapped).await?;

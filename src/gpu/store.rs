@@ -1,17 +1,17 @@
 //! Memory that outlives recordings, by [`ResidentId`].
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::read_back::{numbers, read_buffer};
 use super::{Buffer, Error, Gpu};
+use crate::sync::Locked;
 use crate::tensor::{PackedWeight, Resident, ResidentId};
 
 /// Buffers of weights, inputs and states.
 #[derive(Default)]
 pub struct Store {
-    buffers: RefCell<HashMap<ResidentId, Vec<Rc<Buffer>>>>,
+    buffers: Locked<HashMap<ResidentId, Vec<Arc<Buffer>>>>,
 }
 
 impl Store {
@@ -19,9 +19,9 @@ impl Store {
     pub async fn create(&self, gpu: &Gpu, resident: &Resident) -> Result<(), Error> {
         let mut bands = Vec::new();
         for bytes in resident.band_bytes() {
-            bands.push(Rc::new(gpu.buffer(&resident.label, bytes).await?));
+            bands.push(Arc::new(gpu.buffer(&resident.label, bytes).await?));
         }
-        self.buffers.borrow_mut().insert(resident.id, bands);
+        self.buffers.lock().insert(resident.id, bands);
         Ok(())
     }
 
@@ -29,15 +29,15 @@ impl Store {
     pub async fn create_packed(&self, gpu: &Gpu, weight: &PackedWeight) -> Result<(), Error> {
         let mut shards = Vec::new();
         for bytes in weight.shard_bytes() {
-            shards.push(Rc::new(gpu.buffer(&weight.label, bytes).await?));
+            shards.push(Arc::new(gpu.buffer(&weight.label, bytes).await?));
         }
-        self.buffers.borrow_mut().insert(weight.id, shards);
+        self.buffers.lock().insert(weight.id, shards);
         Ok(())
     }
 
     /// Frees a resident's memory.
     pub fn free(&self, id: ResidentId) {
-        self.buffers.borrow_mut().remove(&id);
+        self.buffers.lock().remove(&id);
     }
 
     /// Writes raw bytes into one buffer of a resident, before whatever is submitted next. For much, [`Uploads`] is
@@ -94,8 +94,8 @@ impl Store {
     }
 
     #[track_caller]
-    pub(super) fn buffer(&self, id: ResidentId, index: usize) -> Rc<Buffer> {
-        match self.buffers.borrow().get(&id).and_then(|buffers| buffers.get(index)) {
+    pub(super) fn buffer(&self, id: ResidentId, index: usize) -> Arc<Buffer> {
+        match self.buffers.lock().get(&id).and_then(|buffers| buffers.get(index)) {
             Some(buffer) => buffer.clone(),
             None => panic!("{id:?} buffer {index} is used before it was created"),
         }

@@ -3,12 +3,12 @@
 //! `queue.write_buffer` takes fresh memory for every call, which the system has to clear first, and keeps it until the
 //! next submission has run. That is right for a step's few numbers and wrong for a model's gigabytes.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use super::signal::Signal;
 use super::{Error, Gpu, Store};
+use crate::sync::Locked;
 use crate::tensor::ResidentId;
 
 /// Bytes of a staging buffer: large enough that a transfer costs more than its submission, small enough that a
@@ -26,9 +26,9 @@ const MAP_ALIGNMENT: u64 = 8;
 /// is dropped is not uploaded.
 #[derive(Default)]
 pub struct Uploads {
-    open: RefCell<Option<Chunk>>,
+    open: Locked<Option<Chunk>>,
     /// Handed to the GPU, oldest first, to be mapped again when it is done with them.
-    returning: RefCell<VecDeque<Returning>>,
+    returning: Locked<VecDeque<Returning>>,
 }
 
 /// A mapped staging buffer that is being filled.
@@ -98,7 +98,7 @@ impl Uploads {
         let target = store.buffer(id, index);
         gpu.ledger().update(|c| c.uploaded_bytes += bytes.len() as u64);
         while !bytes.is_empty() {
-            let open = self.open.borrow_mut().take();
+            let open = self.open.lock().take();
             let mut chunk = match open {
                 Some(chunk) => chunk,
                 None => self.chunk(gpu).await?,
@@ -113,7 +113,7 @@ impl Uploads {
             if chunk.used == CHUNK_BYTES {
                 self.submit(gpu, chunk).await?;
             } else {
-                *self.open.borrow_mut() = Some(chunk);
+                *self.open.lock() = Some(chunk);
             }
         }
         Ok(())
@@ -121,19 +121,19 @@ impl Uploads {
 
     /// Hands everything to the device and waits for its end. Frees the staging memory.
     pub async fn finish(&self, gpu: &Gpu) -> Result<(), Error> {
-        let open = self.open.borrow_mut().take();
+        let open = self.open.lock().take();
         if let Some(chunk) = open {
             self.submit(gpu, chunk).await?;
         }
         gpu.idle().await?;
-        self.returning.borrow_mut().clear();
+        self.returning.lock().clear();
         Ok(())
     }
 
     /// A mapped staging buffer: a new one, or the one that was handed over first.
     async fn chunk(&self, gpu: &Gpu) -> Result<Chunk, Error> {
         let returning = {
-            let mut returning = self.returning.borrow_mut();
+            let mut returning = self.returning.lock();
             if returning.len() < CHUNKS { None } else { returning.pop_front() }
         };
         let staging = match returning {
@@ -188,7 +188,7 @@ impl Uploads {
             }
             set.set();
         });
-        self.returning.borrow_mut().push_back(Returning { staging, mapped, outcome });
+        self.returning.lock().push_back(Returning { staging, mapped, outcome });
         Ok(())
     }
 }

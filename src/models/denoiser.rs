@@ -9,10 +9,11 @@
 use super::config::TransformerConfig;
 use super::position_table::PositionTable;
 use crate::ops::{Epilogue, LinearLayer, Write, linear_into};
+use crate::sync::{MaybeSend, MaybeSync};
 use crate::tensor::{Recorder, Tensor};
 
 /// The network of a family.
-pub trait Denoiser {
+pub trait Denoiser: MaybeSend + MaybeSync {
     /// Embeds the image tokens `img` `[N, token_channels]`, once for each branch, and the texts, and fills `state.x` and
     /// `state.vec`.
     fn embed<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, state: State<'r>);

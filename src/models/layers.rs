@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::checkpoint::dtype::StoredDType;
 use crate::checkpoint::weights::{TensorInfo, WeightPath};
@@ -51,7 +51,7 @@ pub enum Upload {
         /// Where from: `[N, K]` or `[N, C, 3, 3]`.
         tensor: TensorInfo,
         /// Which row of the checkpoint each output is; `None` is as stored.
-        rows: Option<Rc<[usize]>>,
+        rows: Option<Arc<[usize]>>,
     },
     /// What a batch norm of D numbers did, to be undone: its standard deviations `sqrt(variance + eps)` in the first row and
     /// its means in the second, both as f32.
@@ -72,7 +72,7 @@ pub enum Upload {
         /// Where from: `[n]`.
         tensor: TensorInfo,
         /// Which number of the checkpoint each number is; `None` is as stored.
-        rows: Option<Rc<[usize]>>,
+        rows: Option<Arc<[usize]>>,
     },
 }
 
@@ -193,7 +193,7 @@ impl<'m> Loader<'m> {
     }
 
     /// Has the last `count` weights that were asked for read in another order.
-    fn reorder(&self, count: usize, order: Rc<[usize]>) {
+    fn reorder(&self, count: usize, order: Arc<[usize]>) {
         for upload in self.context.uploads.borrow_mut().iter_mut().rev().take(count) {
             if let Upload::Packed { rows, .. } | Upload::Vector { rows, .. } = upload {
                 *rows = Some(order.clone());

@@ -1,33 +1,33 @@
 //! The text encoders' programs and their memory, used again for every text.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::Error;
-use super::load::Pipeline;
+use super::device::Device;
 use crate::gpu::{Program, SlotPool, Store};
 use crate::models::encoders::Shape;
+use crate::sync::Locked;
 use crate::tensor::{Blocks, F16Range, Recording, Resident};
 
 /// One program for each text encoder.
 #[derive(Default)]
 pub(super) struct EncoderMemory {
     pool: SlotPool,
-    programs: RefCell<BTreeMap<usize, EncoderProgram>>,
+    programs: Locked<BTreeMap<usize, EncoderProgram>>,
 }
 
 struct EncoderProgram {
     residents: Vec<Resident>,
     /// Whether all of them are in the store: a run may be dropped while they are made.
     created: bool,
-    compiled: Option<Rc<(Recording, Program)>>,
+    compiled: Option<Arc<(Recording, Program)>>,
 }
 
 impl EncoderMemory {
     /// Frees everything.
     pub fn clear(&self, store: &Store) {
-        for program in std::mem::take(&mut *self.programs.borrow_mut()).into_values() {
+        for program in std::mem::take(&mut *self.programs.lock()).into_values() {
             program.residents.iter().for_each(|resident| store.free(resident.id));
         }
         self.pool.clear();
@@ -38,44 +38,44 @@ impl EncoderMemory {
     /// others that should not have are an error.
     pub async fn run(
         &self,
-        pipeline: &Pipeline,
+        device: &Device,
         which: usize,
         inputs: &[(Shape, &[f32])],
         outputs: &[Shape],
         in_f32: &Blocks,
-        record: impl FnOnce(&[Resident], Option<Rc<F16Range>>) -> Recording,
+        record: impl FnOnce(&[Resident], Option<Arc<F16Range>>) -> Recording,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let Pipeline { gpu, store, .. } = pipeline;
+        let Device { gpu, store, .. } = device;
         let mut shapes: Vec<Shape> =
             inputs.iter().map(|(shape, _)| *shape).chain(outputs.iter().copied()).collect();
         let rounds = gpu.caps().rounds_to_f16();
         if rounds {
             shapes.push(("f16 flags", 1, F16Range::FLAGS));
         }
-        let residents = self.residents(pipeline, which, &shapes).await?;
+        let residents = self.residents(device, which, &shapes).await?;
         let f16_range = residents
             .last()
             .filter(|_| rounds)
-            .map(|flags| Rc::new(F16Range::new(flags.clone(), in_f32.clone())));
+            .map(|flags| Arc::new(F16Range::new(flags.clone(), in_f32.clone())));
         for (resident, (_, values)) in residents.iter().zip(inputs) {
             store.write(gpu, resident, values).await?;
         }
         let recording = record(&residents, f16_range.clone());
-        let compiled = self.programs.borrow_mut().get_mut(&which).and_then(|p| p.compiled.take());
+        let compiled = self.programs.lock().get_mut(&which).and_then(|p| p.compiled.take());
         let compiled = match compiled {
             Some(compiled) if compiled.1.update(gpu, &compiled.0, &recording) => compiled,
             _ => {
                 let program = Program::compile(gpu, store, &self.pool, &recording).await?;
-                Rc::new((recording, program))
+                Arc::new((recording, program))
             }
         };
-        if let Some(program) = self.programs.borrow_mut().get_mut(&which) {
+        if let Some(program) = self.programs.lock().get_mut(&which) {
             program.compiled = Some(compiled.clone());
         }
         compiled.1.run(gpu).await?;
         if let Some(range) = f16_range {
             let flags = store.read(gpu, range.flags()).await?;
-            pipeline.check_f16_range(&range, &flags)?;
+            device.check_f16_range(&range, &flags)?;
         }
         let mut results = Vec::new();
         for resident in &residents[inputs.len()..inputs.len() + outputs.len()] {
@@ -87,12 +87,12 @@ impl EncoderMemory {
     /// The matrices of encoder number `which`.
     async fn residents(
         &self,
-        pipeline: &Pipeline,
+        device: &Device,
         which: usize,
         shapes: &[Shape],
     ) -> Result<Vec<Resident>, Error> {
-        let Pipeline { ids, gpu, store, .. } = pipeline;
-        let before = self.programs.borrow_mut().remove(&which);
+        let Device { ids, gpu, store, .. } = device;
+        let before = self.programs.lock().remove(&which);
         if let Some(program) = before {
             let fits = |(resident, shape): (&Resident, &Shape)| {
                 (resident.rows, resident.cols) == (shape.1, shape.2)
@@ -101,7 +101,7 @@ impl EncoderMemory {
             let fit = kept.len() == shapes.len() && kept.iter().zip(shapes).all(fits);
             if program.created && fit {
                 let residents = kept.clone();
-                self.programs.borrow_mut().insert(which, program);
+                self.programs.lock().insert(which, program);
                 return Ok(residents);
             }
             kept.iter().for_each(|resident| store.free(resident.id));
@@ -112,11 +112,11 @@ impl EncoderMemory {
         let residents: Vec<Resident> = shapes.iter().map(matrix).collect();
         let program =
             EncoderProgram { residents: residents.clone(), created: false, compiled: None };
-        self.programs.borrow_mut().insert(which, program);
+        self.programs.lock().insert(which, program);
         for resident in &residents {
             store.create(gpu, resident).await?;
         }
-        if let Some(program) = self.programs.borrow_mut().get_mut(&which) {
+        if let Some(program) = self.programs.lock().get_mut(&which) {
             program.created = true;
         }
         Ok(residents)

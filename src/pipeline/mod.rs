@@ -21,41 +21,49 @@
 //! # }).unwrap();
 //! ```
 
+mod conditioning;
+mod context;
+mod device;
 mod encoders;
 mod error;
 mod event;
-mod kept;
-mod load;
-mod loading;
+mod model;
 mod painted;
 mod picture;
+#[allow(clippy::module_inception, reason = "the front of all that is here")]
+mod pipeline;
 pub mod plan;
 #[cfg(all(feature = "png", not(target_arch = "wasm32")))]
 pub mod png_file;
 mod preview;
 mod programs;
-mod prompt;
 mod recovery;
 pub mod rehearsal;
 mod request;
-mod run;
+mod residency;
+pub(crate) mod run;
+mod run_cache;
 #[allow(missing_docs, reason = "fields that have no line of their own are those of `Settings`")]
 pub mod saved;
 mod schedule;
 mod tensors;
+mod text_cache;
 pub mod tune;
 
 pub use error::Error;
 pub use event::{Event, ImageReport, Part, PictureKind, StageEnd, StageStart, StepDone};
-pub use load::check_model;
-pub use load::{MemoryUse, Options, Pipeline};
+pub use model::{Model, Options, check_model};
 pub use picture::{Picture, draw_edges, draw_regions};
+pub use pipeline::{MemoryUse, Pipeline};
 
 pub use plan::Plan;
 pub use preview::LatentColors;
 pub use recovery::Recovery;
 pub use request::{Mask, RaluChoice, Request, Rng, Settings};
-pub use run::{Checkpoint, FirstStage, Run};
+pub use run::{Checkpoint, FirstStage};
 pub use saved::Saved;
 pub use schedule::{RunSchedule, StageKind, StageSpec};
 pub use tensors::{NamedTensor, NamedTensors};
+
+/// [`ralu::Run`](crate::Run), for programs that name a run by the lifetime that it once had.
+pub type Run<'p> = run::Run;

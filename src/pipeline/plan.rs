@@ -8,9 +8,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::load::{Parts, check_widths};
+use super::model::{Parts, check_widths};
 use super::programs::{
-    CacheMemory, Layout, Models, RunMemory, RunRecordings, StepRecordings, record_encoder,
+    CacheMemory, ResidentPlanner, Models, RunMemory, RunRecordings, StepRecordings, record_encoder,
 };
 use super::{Error, Options, RunSchedule, Settings, StageKind};
 use crate::checkpoint::source::Source;
@@ -338,9 +338,9 @@ impl Recorded {
         let encoding_bytes = text_encoder_weights_bytes + scratch + grown_pool_bytes(&encoding);
 
         let in_f32 = Blocks::default();
-        let layout = Layout { ids: &ids, caps, config, settings, in_f32: &in_f32 };
+        let planner = ResidentPlanner { ids: &ids, caps, config, settings, in_f32: &in_f32 };
         let models = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
-        let states = RunMemory::new(&layout, schedule, models.denoiser, false);
+        let states = RunMemory::new(&planner, schedule, models.denoiser, false);
         let recordings = RunRecordings::new(caps, models, settings, schedule, &states);
         let plans: Vec<MemoryPlan> = recordings.all().map(plan_memory).collect();
         let temporaries_bytes = pool_bytes(&plans);

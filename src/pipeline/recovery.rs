@@ -2,26 +2,27 @@
 
 use std::sync::Arc;
 
-use super::{Checkpoint, Error, Run};
+use super::run::{Checkpoint, Run};
+use super::{Error, Request};
 use crate::gpu::Gpu;
 
-/// Losses without a step between them after which it makes no sense to go on.
+/// Losses without a step between them after which it makes no sense to resume.
 const LOSSES: u32 = 3;
 
-/// Decides whether a run that ended with a lost device goes on, and from where.
+/// Decides whether to resume a run that ended with a lost device, and from where.
 ///
 /// ```no_run
-/// # use ralu::{gpu::{AdapterChoice, Gpu}, pipeline::{Error, Event, Pipeline, Recovery, Request, Run}};
-/// # async fn watch(run: &mut Run<'_>) -> Result<(), Error> { Ok(()) }
+/// # use ralu::{AdapterChoice, Error, Gpu, Pipeline, Recovery, Request, Run};
+/// # async fn watch(run: &mut Run) -> Result<(), Error> { Ok(()) }
 /// # async fn example(mut pipeline: Pipeline, request: Request) -> Result<(), Error> {
 /// let mut recovery = Recovery::default();
 /// loop {
 ///     let mut run = pipeline.start(recovery.request(&request))?;
 ///     match watch(&mut run).await {
-///         Err(error) if recovery.can_go_on(&error, &run) => drop(run),
+///         Err(error) if recovery.should_resume(&error, &run) => drop(run),
 ///         done => return done,
 ///     }
-///     let gpu = recovery.be_careful(Gpu::open(&AdapterChoice::default()).await?);
+///     let gpu = recovery.limit_work(Gpu::open(&AdapterChoice::default()).await?);
 ///     pipeline = pipeline.revive(gpu).await?;
 /// }
 /// # }
@@ -34,9 +35,9 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Whether a run that ended with `error` goes on: if the device was lost, and not for the third time without a step
+    /// Whether to resume a run that ended with `error`: if the device was lost, and not for the third time without a step
     /// between.
-    pub fn can_go_on(&mut self, error: &Error, run: &Run<'_>) -> bool {
+    pub fn should_resume(&mut self, error: &Error, run: &Run) -> bool {
         if !error.is_lost() {
             return false;
         }
@@ -51,17 +52,17 @@ impl Recovery {
         self.in_a_row < LOSSES
     }
 
-    /// What to ask of the next run.
-    pub fn request(&self, request: &super::Request) -> super::Request {
-        super::Request { resume: self.checkpoint.clone(), ..request.clone() }
+    /// The request for the next run: `request`, resumed from where the last one was.
+    pub fn request(&self, request: &Request) -> Request {
+        Request { resume: self.checkpoint.clone(), ..request.clone() }
     }
 
-    /// Where the next run goes on; `None` if it has to begin anew.
+    /// Where the next run resumes; `None` if it has to start again.
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
         self.checkpoint.as_deref()
     }
 
-    /// The same in words: `after step 2 of stage 1`.
+    /// Where the next run resumes, in words: `after step 2 of stage 1`.
     pub fn place(&self) -> String {
         match self.checkpoint() {
             None => "from the start".to_owned(),
@@ -72,7 +73,7 @@ impl Recovery {
 
     /// Gives a device shorter pieces of work for every one that was lost before it: drivers take one away that is busy
     /// with one piece for too long.
-    pub fn be_careful(&self, gpu: Gpu) -> Gpu {
+    pub fn limit_work(&self, gpu: Gpu) -> Gpu {
         gpu.with_shorter_work(0.25f64.powi(self.losses as i32))
     }
 }

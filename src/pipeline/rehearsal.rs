@@ -1,8 +1,8 @@
 //! The steps of a run as recordings, without weights and without a device: what they cost the host can be measured,
 //! and what they dispatch can be counted, for models that do not fit on the machine at hand.
 
-use super::load::{Parts, check_widths};
-use super::programs::{Layout, Models, RunMemory, RunRecordings};
+use super::model::{Parts, check_widths};
+use super::programs::{Models, ResidentPlanner, RunMemory, RunRecordings};
 use super::{Error, RunSchedule, Settings};
 use crate::models::config::ModelConfig;
 use crate::models::layers::{LoadContext, Precision};
@@ -26,8 +26,8 @@ impl Rehearsal {
         let parts = Parts::plan(None, config, &context)?;
         let models = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
         let in_f32 = Blocks::default();
-        let layout = Layout { ids: &ids, caps, config, settings, in_f32: &in_f32 };
-        let memory = RunMemory::new(&layout, &schedule, models.denoiser, false);
+        let planner = ResidentPlanner { ids: &ids, caps, config, settings, in_f32: &in_f32 };
+        let memory = RunMemory::new(&planner, &schedule, models.denoiser, false);
         let recordings = RunRecordings::new(caps, models, settings, &schedule, &memory);
         Ok(Rehearsal {
             steps: recordings.steps.into_iter().map(|step| step.full).collect(),

@@ -1,9 +1,9 @@
 //! Numbers that are too large for f16: where kernels that round to it say so, and which blocks must not round.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use super::Resident;
+use crate::sync::Locked;
 
 /// The names of blocks, as [`super::Recorder::scope`] has them: `double.3`.
 pub type Blocks = BTreeSet<String>;
@@ -14,7 +14,7 @@ pub type Blocks = BTreeSet<String>;
 pub struct F16Range {
     flags: Resident,
     /// Those that have a flag, in the order of the flags.
-    flagged: RefCell<Vec<String>>,
+    flagged: Locked<Vec<String>>,
     in_f32: Blocks,
 }
 
@@ -25,7 +25,7 @@ impl F16Range {
     /// `flags` is `[1, FLAGS]`, of u32 and zero; blocks of `in_f32` do not round.
     pub fn new(flags: Resident, in_f32: Blocks) -> Self {
         assert_eq!(flags.rows * flags.cols, F16Range::FLAGS);
-        F16Range { flags, flagged: RefCell::default(), in_f32 }
+        F16Range { flags, flagged: Locked::default(), in_f32 }
     }
 
     /// Where the flags are.
@@ -40,7 +40,7 @@ impl F16Range {
 
     /// The number of a block's flag.
     pub fn flag(&self, block: &str) -> usize {
-        let mut flagged = self.flagged.borrow_mut();
+        let mut flagged = self.flagged.lock();
         let at = flagged.iter().position(|known| known == block).unwrap_or_else(|| {
             flagged.push(block.to_owned());
             flagged.len() - 1
@@ -52,7 +52,7 @@ impl F16Range {
     pub fn beyond(&self, flags: &[f32]) -> Blocks {
         let raised =
             |block: &&String| flags.get(self.flag(block)).is_some_and(|f| f.to_bits() != 0);
-        let flagged = self.flagged.borrow().clone();
+        let flagged = self.flagged.lock().clone();
         flagged.iter().filter(raised).cloned().collect()
     }
 }

@@ -1,7 +1,7 @@
 //! Commands, and the recorder that collects them.
 
 use std::cell::{Ref, RefCell};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{
     Band, Caps, F16Range, Flops, MAX_WORKGROUPS, PackedWeight, Resident, ResidentId, Tensor, Work,
@@ -158,7 +158,7 @@ struct Inner {
 /// Collects commands. Ops append to it through the tensors it hands out.
 pub struct Recorder {
     caps: Caps,
-    f16_range: Option<Rc<F16Range>>,
+    f16_range: Option<Arc<F16Range>>,
     inner: RefCell<Inner>,
 }
 
@@ -169,7 +169,7 @@ impl Recorder {
     }
 
     /// The same; kernels that round to f16 tell `f16_range` of numbers that are too large for it.
-    pub fn with_f16_range(caps: Caps, f16_range: Option<Rc<F16Range>>) -> Self {
+    pub fn with_f16_range(caps: Caps, f16_range: Option<Arc<F16Range>>) -> Self {
         Recorder { caps, f16_range, inner: RefCell::default() }
     }
 

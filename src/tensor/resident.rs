@@ -1,7 +1,7 @@
 //! Memory that outlives a recording: weights, inputs and states.
 
-use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Storage;
 
@@ -11,14 +11,17 @@ pub struct ResidentId(pub u32);
 
 /// Hands out [`ResidentId`]s; one per pipeline.
 #[derive(Default)]
-pub struct ResidentIds(Cell<u32>);
+pub struct ResidentIds(AtomicU32);
 
 impl ResidentIds {
+    /// Gives out `first` and those after it.
+    pub fn starting_at(first: ResidentId) -> Self {
+        ResidentIds(AtomicU32::new(first.0))
+    }
+
     /// An id that was never given out before.
     pub fn next(&self) -> ResidentId {
-        let id = self.0.get();
-        self.0.set(id + 1);
-        ResidentId(id)
+        ResidentId(self.0.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A resident matrix `[rows, cols]` of f32, in bands if it is larger than `max_binding_bytes`.

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use super::{ByteLevelTokenizer, ClipTokenizer, Encoded, Result, T5Tokenizer, TokenizerFiles};
 use crate::checkpoint::source::Source;
+use crate::sync::{MaybeSend, MaybeSync};
 use crate::turns::{Turns, complete_at_once};
 
 /// Turns text into token ids.
-pub trait Tokenizer {
+pub trait Tokenizer: MaybeSend + MaybeSync {
     /// Exactly `length` ids: marks, text, padding. A long text loses its end, never a mark.
     fn encode(&self, text: &str, length: usize) -> Result<Encoded>;
 

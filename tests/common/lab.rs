@@ -1,7 +1,7 @@
 //! A GPU with a store: everything that a test of one op needs.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ralu::gpu::{Gpu, Program, SlotPool, Store};
 use ralu::tensor::{
@@ -131,7 +131,7 @@ impl Lab {
             true => {
                 let zeros = [0.0; F16Range::FLAGS];
                 let flags = self.matrix("flags", 1, zeros.len(), &zeros, Bands::One).await;
-                Some(Rc::new(F16Range::new(flags, Blocks::default())))
+                Some(Arc::new(F16Range::new(flags, Blocks::default())))
             }
         };
         let recorder = Recorder::with_f16_range(self.caps(), range.clone());

@@ -111,7 +111,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         let event = match next {
             Ok(Some(event)) => event,
             Ok(None) => break,
-            Err(error) if recovery.can_go_on(&error, &run) => {
+            Err(error) if recovery.should_resume(&error, &run) => {
                 drop(run);
                 let message = format!("{error}. Opening it again, to go on {}", recovery.place());
                 progress.warn(&message);
@@ -212,7 +212,7 @@ fn reopen(
 ) -> Result<Pipeline> {
     let tuning = pipeline.gpu().caps().tuning;
     let gpu = open_gpu(&args.adapter.choice(), cache)?;
-    let gpu = recovery.be_careful(gpu.with_caps(|caps| caps.tuning = tuning));
+    let gpu = recovery.limit_work(gpu.with_caps(|caps| caps.tuning = tuning));
     Ok(pollster::block_on(pipeline.revive(gpu))?)
 }
 

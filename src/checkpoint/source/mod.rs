@@ -23,12 +23,14 @@ mod text;
 mod unfinished;
 
 use crate::escape::Escaped;
-pub use remote::{LocalFuture, Origin, Remote};
+pub use crate::sync::BoxFuture;
+use crate::sync::{MaybeSend, MaybeSync};
+pub use remote::{Origin, Remote};
 use text::{max_text_bytes, to_text};
 pub(crate) use unfinished::unfinished_download;
 
 /// A tree of named files.
-pub trait Source {
+pub trait Source: MaybeSend + MaybeSync {
     /// What to call this source in messages: the folder's path, or a given name.
     fn name(&self) -> String;
 
@@ -50,7 +52,7 @@ pub trait Source {
 
     /// Fetches what reads, also those of blobs, could not have at once ([`SourceError::Absent`]); false if that was
     /// nothing. Most sources lack nothing. See [`read`].
-    fn fetch(&self) -> LocalFuture<'_, Result<bool, SourceError>> {
+    fn fetch(&self) -> BoxFuture<'_, Result<bool, SourceError>> {
         Box::pin(std::future::ready(Ok(false)))
     }
 }
@@ -69,7 +71,7 @@ pub async fn read<T, E: From<SourceError>>(
 }
 
 /// One file, readable in ranges.
-pub trait Blob {
+pub trait Blob: MaybeSend + MaybeSync {
     /// Length in bytes; never 0.
     fn len(&self) -> u64;
 

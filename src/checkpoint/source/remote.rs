@@ -1,30 +1,27 @@
 //! A model whose bytes come later: from a web server, or from files that a user has picked in a page.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
+
+use crate::sync::{BoxFuture, Locked, MaybeSend, MaybeSync};
 
 use super::{Blob, Source, SourceError, max_text_bytes, names, slice, to_text};
 
-/// A future that stays on its thread, as everything does in a page.
-pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
-
 /// Where the bytes of a [`Remote`] come from. Paths are relative and cannot leave the model. Errors are sentences that
 /// say what happened and what to do.
-pub trait Origin {
+pub trait Origin: MaybeSend + MaybeSync {
     /// Bytes of a file; `None` if there is no such file.
-    fn size<'a>(&'a self, path: &'a str) -> LocalFuture<'a, Result<Option<u64>, String>>;
+    fn size<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<u64>, String>>;
 
     /// The bytes `range` of a file that has them.
     fn read<'a>(
         &'a self,
         path: &'a str,
         range: Range<u64>,
-    ) -> LocalFuture<'a, Result<Vec<u8>, String>>;
+    ) -> BoxFuture<'a, Result<Vec<u8>, String>>;
 }
 
 /// What a read that follows the one before is widened to, so that weights come in few large requests.
@@ -43,12 +40,12 @@ const KEEP_BYTES: u64 = 48 << 20;
 ///
 /// Cheap to clone: clones share what was fetched.
 #[derive(Clone)]
-pub struct Remote(Rc<Shared>);
+pub struct Remote(Arc<Shared>);
 
 struct Shared {
     name: String,
     origin: Box<dyn Origin>,
-    state: RefCell<State>,
+    state: Locked<State>,
 }
 
 #[derive(Default)]
@@ -72,7 +69,7 @@ enum Wanted {
 struct Piece {
     path: String,
     start: u64,
-    bytes: Rc<Vec<u8>>,
+    bytes: Arc<Vec<u8>>,
 }
 
 impl Piece {
@@ -110,12 +107,12 @@ impl State {
 impl Remote {
     /// A model at `origin` that calls itself `name` in messages.
     pub fn new(name: impl Into<String>, origin: Box<dyn Origin>) -> Self {
-        Remote(Rc::new(Shared { name: name.into(), origin, state: RefCell::default() }))
+        Remote(Arc::new(Shared { name: name.into(), origin, state: Locked::default() }))
     }
 
     /// Bytes of the model that are in memory now.
     pub fn held_bytes(&self) -> u64 {
-        let state = self.0.state.borrow();
+        let state = self.0.state.lock();
         let pieces = state.pieces.iter().map(|piece| piece.bytes.len());
         pieces.chain(state.texts.values().map(Vec::len)).sum::<usize>() as u64
     }
@@ -126,7 +123,7 @@ impl Remote {
 
     /// The length of a file, if that is known; notes that it is wanted if not.
     fn size(&self, path: &str) -> Result<Option<u64>, SourceError> {
-        let mut state = self.0.state.borrow_mut();
+        let mut state = self.0.state.lock();
         if let Some(size) = state.sizes.get(path) {
             return Ok(*size);
         }
@@ -141,7 +138,7 @@ impl Shared {
     }
 
     async fn fetch(&self) -> Result<bool, SourceError> {
-        let wanted = std::mem::take(&mut self.state.borrow_mut().wanted);
+        let wanted = std::mem::take(&mut self.state.lock().wanted);
         let any = !wanted.is_empty();
         all(wanted.into_iter().map(|wanted| self.fetch_one(wanted)).collect()).await?;
         Ok(any)
@@ -156,13 +153,13 @@ impl Shared {
     }
 
     async fn size(&self, path: &str) -> Result<Option<u64>, SourceError> {
-        let known = self.state.borrow().sizes.get(path).copied();
+        let known = self.state.lock().sizes.get(path).copied();
         if let Some(size) = known {
             return Ok(size);
         }
         let size = self.origin.size(path).await;
         let size = size.map_err(|reason| SourceError::Fetch { path: self.shown(path), reason })?;
-        self.state.borrow_mut().sizes.insert(path.to_owned(), size);
+        self.state.lock().sizes.insert(path.to_owned(), size);
         Ok(size)
     }
 
@@ -176,22 +173,22 @@ impl Shared {
             0 => Vec::new(),
             _ => self.read(&path, 0..bytes).await?,
         };
-        self.state.borrow_mut().texts.insert(path, text);
+        self.state.lock().texts.insert(path, text);
         Ok(())
     }
 
     async fn bytes(&self, path: String, start: u64, end: u64) -> Result<(), SourceError> {
         let len = self.size(&path).await?.unwrap_or(0);
         let range = {
-            let state = self.state.borrow();
+            let state = self.state.lock();
             // An earlier one of what was wanted may have brought it.
             if state.piece(&path, &(start..end)).is_some() {
                 return Ok(());
             }
             state.widened(&path, start, end, len)
         };
-        let bytes = Rc::new(self.read(&path, range.clone()).await?);
-        self.state.borrow_mut().keep(Piece { path, start: range.start, bytes });
+        let bytes = Arc::new(self.read(&path, range.clone()).await?);
+        self.state.lock().keep(Piece { path, start: range.start, bytes });
         Ok(())
     }
 
@@ -218,7 +215,7 @@ impl Source for Remote {
 
     fn text(&self, path: &str) -> Result<Option<String>, SourceError> {
         let path = names(path)?.join("/");
-        let mut state = self.0.state.borrow_mut();
+        let mut state = self.0.state.lock();
         if let Some(bytes) = state.texts.get(&path) {
             return to_text(&self.shown(&path), bytes.clone()).map(Some);
         }
@@ -244,7 +241,7 @@ impl Source for Remote {
         if !prefix.is_empty() {
             prefix.push('/');
         }
-        let state = self.0.state.borrow();
+        let state = self.0.state.lock();
         let there = state.sizes.iter().filter(|(_, size)| size.is_some()).map(|(path, _)| path);
         let mut found: Vec<String> = there
             .filter_map(|path| path.strip_prefix(prefix.as_str())?.split('/').next())
@@ -264,7 +261,7 @@ impl Source for Remote {
         }
     }
 
-    fn fetch(&self) -> LocalFuture<'_, Result<bool, SourceError>> {
+    fn fetch(&self) -> BoxFuture<'_, Result<bool, SourceError>> {
         Box::pin(self.0.fetch())
     }
 }
@@ -286,7 +283,7 @@ impl Blob for RemoteBlob {
             let Range { start, end } = range;
             return Err(SourceError::OutOfRange { path: shown(), start, end, len: self.len });
         }
-        let mut state = self.remote.0.state.borrow_mut();
+        let mut state = self.remote.0.state.lock();
         if let Some(piece) = state.piece(&self.path, &range) {
             let local = range.start - piece.start..range.end - piece.start;
             return slice(&piece.bytes, local, &self.path).map(|bytes| Cow::Owned(bytes.to_vec()));

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::cost::{self, Flops};
 use super::layers::Loader;
 use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
+use crate::sync::{MaybeSend, MaybeSync};
 use crate::tensor::{Tensor, Work};
 use crate::text::TokenizerKind;
 
@@ -125,7 +126,7 @@ pub enum Output {
 }
 
 /// A text encoder with its weights.
-pub trait TextEncoder {
+pub trait TextEncoder: MaybeSend + MaybeSync {
     /// The matrices that it reads for a text of `n` tokens.
     fn inputs(&self, n: usize) -> Vec<Shape>;
 

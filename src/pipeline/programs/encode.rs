@@ -1,6 +1,6 @@
 //! The recordings of the text encoders.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::models::encoders::{TextEncoder, TokenisedText};
 use crate::tensor::{Caps, F16Range, Recorder, Recording, Resident};
@@ -9,7 +9,7 @@ use crate::tensor::{Caps, F16Range, Recorder, Recording, Resident};
 /// [`TextEncoder::outputs`].
 pub(in crate::pipeline) fn record_encoder(
     caps: Caps,
-    f16_range: Option<Rc<F16Range>>,
+    f16_range: Option<Arc<F16Range>>,
     name: &str,
     encoder: &dyn TextEncoder,
     text: &TokenisedText,

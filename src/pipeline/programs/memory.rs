@@ -1,6 +1,6 @@
 //! The memory of a run that outlives its recordings.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::models::config::ModelConfig;
 use crate::models::denoiser::{Denoiser, PerGrid, Positions};
@@ -49,7 +49,7 @@ pub(in crate::pipeline) struct SharedInputs {
     /// See [`step`].
     pub step: Resident,
     /// On adapters where products may round to f16.
-    pub f16_range: Option<Rc<F16Range>>,
+    pub f16_range: Option<Arc<F16Range>>,
 }
 
 /// The memory of one stage that outlives its steps.
@@ -161,7 +161,7 @@ impl CacheMemory {
 }
 
 /// Hands out the residents of a run.
-pub(in crate::pipeline) struct Layout<'a> {
+pub(in crate::pipeline) struct ResidentPlanner<'a> {
     pub ids: &'a ResidentIds,
     pub caps: Caps,
     pub config: &'a ModelConfig,
@@ -170,7 +170,7 @@ pub(in crate::pipeline) struct Layout<'a> {
     pub in_f32: &'a Blocks,
 }
 
-impl Layout<'_> {
+impl ResidentPlanner<'_> {
     pub fn matrix(&self, label: &str, rows: usize, cols: usize) -> Resident {
         self.ids.matrix(label, rows, cols, self.caps.max_binding_bytes)
     }
@@ -195,7 +195,7 @@ impl Layout<'_> {
             step: self.matrix("step", 1, step::LEN),
             f16_range: self.caps.rounds_to_f16().then(|| {
                 let flags = self.matrix("f16 flags", 1, F16Range::FLAGS);
-                Rc::new(F16Range::new(flags, self.in_f32.clone()))
+                Arc::new(F16Range::new(flags, self.in_f32.clone()))
             }),
         }
     }
@@ -307,39 +307,39 @@ pub(in crate::pipeline) struct RunMemory {
 impl RunMemory {
     /// `stage_pictures` is whether all stages are to be shown.
     pub fn new(
-        layout: &Layout<'_>,
+        planner: &ResidentPlanner<'_>,
         schedule: &RunSchedule,
         denoiser: &dyn Denoiser,
         stage_pictures: bool,
     ) -> Self {
-        let channels = layout.config.transformer.token_channels();
+        let channels = planner.config.transformer.token_channels();
         let full = schedule.rows * schedule.cols;
         let stages = schedule
             .stages
             .iter()
             .enumerate()
-            .map(|(i, spec)| layout.stage(i + 1, spec.kind, spec.n_tokens, schedule.regions));
+            .map(|(i, spec)| planner.stage(i + 1, spec.kind, spec.n_tokens, schedule.regions));
         let jumps = schedule
             .jumps
             .iter()
             .enumerate()
-            .map(|(i, _)| layout.jump(i + 1, schedule.stages[i + 1].n_tokens));
+            .map(|(i, _)| planner.jump(i + 1, schedule.stages[i + 1].n_tokens));
         let most_tokens = schedule.stages.iter().map(|stage| stage.n_tokens).max().unwrap_or(1);
         let (low_rows, low_cols) = (schedule.rows / 2, schedule.cols / 2);
         let decodes_low =
-            schedule.is_ralu() && (stage_pictures || layout.settings.decodes_low_estimate());
+            schedule.is_ralu() && (stage_pictures || planner.settings.decodes_low_estimate());
         RunMemory {
-            shared: layout.shared(),
+            shared: planner.shared(),
             stages: stages.collect(),
             jumps: jumps.collect(),
-            low_pixels: decodes_low.then(|| layout.pixels("low", low_rows, low_cols)),
-            pixels: layout.pixels("pixels", schedule.rows, schedule.cols),
+            low_pixels: decodes_low.then(|| planner.pixels("low", low_rows, low_cols)),
+            pixels: planner.pixels("pixels", schedule.rows, schedule.cols),
             mixed_view: (stage_pictures && schedule.has_regions()).then(|| MixedView {
-                x: layout.matrix("view.x", full, channels),
-                velocity: layout.matrix("view.velocity", full, channels),
+                x: planner.matrix("view.x", full, channels),
+                velocity: planner.matrix("view.velocity", full, channels),
             }),
-            cache: (layout.settings.cache.as_ref())
-                .map(|spec| layout.cache(spec, denoiser, most_tokens)),
+            cache: (planner.settings.cache.as_ref())
+                .map(|spec| planner.cache(spec, denoiser, most_tokens)),
         }
     }
 

@@ -1,12 +1,16 @@
 //! The recordings of a run: what the GPU does in each phase, and the memory it lives in.
 
+mod compiled;
 mod decode;
 mod encode;
 mod memory;
 mod steps;
 
+pub(super) use compiled::Programs;
 pub(super) use encode::record_encoder;
-pub(super) use memory::{CacheMemory, JumpMemory, Layout, PositionMemory, RunMemory, step, taylor};
+pub(super) use memory::{
+    CacheMemory, JumpMemory, PositionMemory, ResidentPlanner, RunMemory, step, taylor,
+};
 pub(super) use steps::StepRecordings;
 
 use crate::models::config::ModelConfig;

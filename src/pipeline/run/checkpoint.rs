@@ -5,6 +5,7 @@ use std::sync::Arc;
 use web_time::Instant;
 
 use super::{Phase, Run};
+use crate::pipeline::device::Device;
 use crate::pipeline::programs::step;
 use crate::pipeline::{Error, NamedTensors, Settings};
 use crate::sampling::cache::CacheRule;
@@ -59,7 +60,7 @@ impl Checkpoint {
     }
 }
 
-impl<'p> Run<'p> {
+impl Run {
     /// Where this run was when last seen; `None` before its first step.
     pub fn checkpoint(&self) -> Option<Arc<Checkpoint>> {
         self.checkpoint.clone()
@@ -80,7 +81,7 @@ impl<'p> Run<'p> {
     }
 
     /// Goes on from where another run was, if it was in this picture.
-    pub(super) async fn take_checkpoint(&mut self) -> Result<Option<Phase<'p>>, Error> {
+    pub(super) async fn take_checkpoint(&mut self) -> Result<Option<Phase>, Error> {
         let Some(at) = self.resume.take() else { return Ok(None) };
         self.checkpoint = Some(at.clone());
         if at.x.is_empty() {
@@ -106,7 +107,7 @@ impl<'p> Run<'p> {
         if self.estimates {
             self.image.latents.clone_from(&at.x);
         }
-        let memory = self.memory()?;
+        let memory = self.memory();
         self.write(&memory.stages[*stage].x, &at.x).await?;
         if let Some(velocity) = &at.velocity {
             self.write(&memory.stages[*stage].velocity, velocity).await?;
@@ -150,14 +151,14 @@ impl<'p> Run<'p> {
 
     /// Starts to read back the latents that step `i` leaves, if that is a place to go on from, or if they are shown.
     pub(super) async fn read_ahead(&self, stage: usize, i: usize) -> Result<(), Error> {
-        let programs = self.programs()?;
+        let programs = self.programs();
         if !self.is_read(stage, i) {
             return Ok(());
         }
         let mut residents = vec![&programs.memory.stages[stage].x];
         residents.extend(programs.memory.shared.f16_range.as_ref().map(|range| range.flags()));
-        let pipeline = self.pipeline;
-        Ok(programs.read_backs[i % 2].start(&pipeline.gpu, &pipeline.store, &residents).await?)
+        let Device { gpu, store, .. } = &self.context.device;
+        Ok(programs.read_backs[i % 2].start(gpu, store, &residents).await?)
     }
 
     /// The latents that step `i`, which has run, has left; `None` where they are not read back. Fails if a product met
@@ -170,17 +171,17 @@ impl<'p> Run<'p> {
         if !self.is_read(stage, i) {
             return Ok(None);
         }
-        let programs = self.programs()?;
-        let mut read = programs.read_backs[i % 2].finish(&self.pipeline.gpu).await?;
+        let programs = self.programs();
+        let mut read = programs.read_backs[i % 2].finish(&self.context.device.gpu).await?;
         if let Some(range) = &programs.memory.shared.f16_range {
             let flags = read.split_off(read.len().saturating_sub(F16Range::FLAGS));
-            self.pipeline.check_f16_range(range, &flags)?;
+            self.context.device.check_f16_range(range, &flags)?;
         }
         Ok(Some(read))
     }
 
     fn is_read(&self, stage: usize, i: usize) -> bool {
-        let checks_range = self.pipeline.gpu.caps().rounds_to_f16();
+        let checks_range = self.context.device.gpu.caps().rounds_to_f16();
         self.estimates || checks_range || self.is_resumable(stage, i)
     }
 
@@ -210,7 +211,7 @@ impl<'p> Run<'p> {
     /// Keeps the end of a stage, with all that the next one is made from.
     pub(super) async fn keep_stage_end(&mut self, stage: usize) -> Result<(), Error> {
         let steps = self.schedule.stages[stage].steps();
-        let memory = &self.memory()?.stages[stage];
+        let memory = &self.memory().stages[stage];
         let x = self.read(&memory.x).await?;
         let is_last = stage + 1 == self.schedule.stages.len();
         let velocity = match is_last {

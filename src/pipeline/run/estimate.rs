@@ -8,7 +8,7 @@ use crate::pipeline::programs::step;
 use crate::pipeline::{Error, StageKind, picture};
 use crate::sampling::{self, Transition, Upsample};
 
-impl<'p> Run<'p> {
+impl Run {
     /// Shows the clean estimate after step `i` of a stage, which has left the latents `x`, if that is asked for.
     ///
     /// Nothing but the latents is read for it, which are read back in any case: the velocity of an Euler step is the
@@ -24,7 +24,7 @@ impl<'p> Run<'p> {
             x.iter().zip(&self.image.latents).map(|(x, old)| x + ahead * (x - old)).collect();
         self.image.latents = x.to_vec();
         let (latents, rows, cols) = self.latents_of(stage, clean)?;
-        let picture = self.pipeline.colors.borrow().picture(&latents, rows, cols);
+        let picture = self.context.cache.colors.lock().picture(&latents, rows, cols);
         self.events.extend(picture.map(|picture| Event::Estimate {
             image: self.image.number,
             stage: stage + 1,
@@ -49,31 +49,31 @@ impl<'p> Run<'p> {
             None => self.clean_tokens(stage, sigma).await?,
         };
         let (latents, rows, cols) = self.latents_of(stage, tokens)?;
-        self.pipeline.colors.borrow_mut().learn(&latents, &to_unit(planes), rows, cols);
+        self.context.cache.colors.lock().learn(&latents, &to_unit(planes), rows, cols);
         Ok(())
     }
 
     /// Decodes a few patches of noise, if no colours are known yet: the first steps of the first run have some then.
     pub(super) async fn probe_colors(&self) -> Result<(), Error> {
-        if !self.estimates || self.pipeline.colors.borrow().is_fitted() {
+        if !self.estimates || self.context.cache.colors.lock().is_fitted() {
             return Ok(());
         }
-        let programs = self.programs()?;
+        let programs = self.programs();
         let memory = &programs.memory;
         let (stage, program, pixels) = match (&programs.decode_low, &memory.low_pixels) {
             (Some(program), Some(pixels)) => (0, program, pixels),
             _ => (memory.stages.len() - 1, &programs.decode, &memory.pixels),
         };
         let (rows, cols) = self.latent_size(stage);
-        let channels = self.pipeline.config.vae.latent_channels;
+        let channels = self.context.model.config.vae.latent_channels;
         let latents = probe_latents(channels, rows, cols);
         self.write(&memory.shared.step, &[0.0; step::LEN]).await?;
         self.write(&memory.stages[stage].x, &sampling::pack(&latents, rows, cols)?).await?;
         let velocity = &memory.stages[stage].velocity;
         self.write(velocity, &vec![0.0; velocity.rows * velocity.cols]).await?;
-        program.run(&self.pipeline.gpu).await?;
+        program.run(&self.context.device.gpu).await?;
         let planes = to_unit(&picture::planes(&self.read(pixels).await?));
-        let mut colors = self.pipeline.colors.borrow_mut();
+        let mut colors = self.context.cache.colors.lock();
         colors.learn_weighted(&latents, &planes, rows, cols, PROBE_WEIGHT);
         Ok(())
     }

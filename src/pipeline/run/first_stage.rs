@@ -40,7 +40,7 @@ impl FirstStage {
     }
 }
 
-impl<'p> Run<'p> {
+impl Run {
     /// Checks that this run can go on from the first stage that its request gives.
     pub(super) fn check_first_stage(&self) -> Result<(), Error> {
         let Some(first) = &self.first_stage else { return Ok(()) };
@@ -59,7 +59,7 @@ impl<'p> Run<'p> {
     /// Goes on from a kept first stage. False if there is none.
     pub(super) async fn take_first_stage(&mut self) -> Result<bool, Error> {
         let Some(first) = self.first_stage.clone() else { return Ok(false) };
-        let memory = self.memory()?;
+        let memory = self.memory();
         self.write(&memory.stages[0].x, &first.x).await?;
         self.write(&memory.stages[0].velocity, &first.velocity).await?;
         // What decodes the clean estimate reads there how noisy the latents are.
@@ -83,7 +83,7 @@ impl<'p> Run<'p> {
         if !wanted {
             return Ok(());
         }
-        let memory = &self.memory()?.stages[stage];
+        let memory = &self.memory().stages[stage];
         let first = FirstStage {
             settings: without_regions(&self.settings, self.image.seed),
             sigmas: self.schedule.stages[stage].sigmas.clone(),

@@ -1,17 +1,18 @@
 //! From one of RALU's stages to the next: latents gathered, repeated and given noise.
 
 use super::Run;
+use crate::pipeline::device::Device;
 use crate::pipeline::event::{Event, PictureKind};
 use crate::pipeline::picture::{self, Picture};
 use crate::pipeline::programs::JumpMemory;
-use crate::pipeline::{Error, Pipeline, StageKind};
+use crate::pipeline::{Error, StageKind};
 use crate::sampling::{self, JumpNoise, Transition, Upsample};
 use crate::turns::Turns;
 
 /// Tokens whose noise is drawn between two turns: each takes some ten microseconds.
 const TOKENS_BETWEEN_TURNS: usize = 32;
 
-impl<'p> Run<'p> {
+impl Run {
     /// Carries the latents over to the next stage: gather, repeat, add noise.
     pub(super) async fn jump(&mut self, stage: usize) -> Result<(), Error> {
         let grid = self.schedule.grid();
@@ -27,7 +28,7 @@ impl<'p> Run<'p> {
         let jump = self.schedule.jumps[stage];
         let rules = self.settings.rules;
         let name = format!("noise_stage{}", stage + 2);
-        let channels = self.pipeline.config.transformer.token_channels();
+        let channels = self.context.model.config.transformer.token_channels();
         let shape = [transition.n_tokens(), channels];
         let turns = Turns::new();
         let noise = match self.given.numbers(&format!("ralu_{name}"), &shape)? {
@@ -66,10 +67,10 @@ impl<'p> Run<'p> {
         if from == StageKind::Mixed && self.stage_pictures {
             self.show_mixed(stage, &transition).await?;
         }
-        let memory = &self.memory()?.jumps[stage];
+        let memory = &self.memory().jumps[stage];
         self.write_sources(memory, &transition, rules.upsample).await?;
         self.write(&memory.noise, &noise).await?;
-        self.programs()?.jumps[stage].run(&self.pipeline.gpu).await?;
+        self.programs().jumps[stage].run(&self.context.device.gpu).await?;
         Ok(())
     }
 
@@ -93,7 +94,7 @@ impl<'p> Run<'p> {
             })
             .collect();
         sources.resize(memory.source.cols, COPY_PATCH);
-        let Pipeline { gpu, store, .. } = self.pipeline;
+        let Device { gpu, store, .. } = &self.context.device;
         let bytes = bytemuck::cast_slice(&sources);
         Ok(store.write_bytes(gpu, memory.source.id, 0, 0, bytes).await?)
     }
@@ -101,11 +102,11 @@ impl<'p> Run<'p> {
     /// Shows the clean estimate of a mixed stage at full size. Coarse tokens are enlarged pixel by pixel, whatever
     /// the jump does: repeated patches would show a grid that is not in the estimate.
     async fn show_mixed(&mut self, stage: usize, transition: &Transition) -> Result<(), Error> {
-        let programs = self.programs()?;
+        let programs = self.programs();
         let Some(program) = &programs.decode_mixed else { return Ok(()) };
         let sources = &programs.memory.jumps[stage];
         self.write_sources(sources, transition, Upsample::Latent).await?;
-        program.run(&self.pipeline.gpu).await?;
+        program.run(&self.context.device.gpu).await?;
         let values = self.read(&programs.memory.pixels).await?;
         let turns = Turns::new();
         self.check_finite("the clean estimate of stage 2", &values).await?;

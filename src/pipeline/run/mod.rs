@@ -9,7 +9,6 @@ mod estimate;
 mod f16_range;
 mod first_stage;
 mod jump;
-mod meanwhile;
 mod positions;
 mod prepare;
 mod recover;
@@ -17,29 +16,32 @@ mod regions;
 mod stages;
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use web_time::Instant;
 
+use super::conditioning::{Encoded, Prompts};
+use super::context::RunContext;
 use super::event::{Event, ImageReport, Part, StepDone};
-use super::loading::Loading;
-use super::programs::RunMemory;
-use super::prompt::{Encoded, Prompts};
-use super::{Error, NamedTensors, Pipeline, Request, RunSchedule, Settings};
+use super::programs::{Programs, RunMemory};
+use super::{Error, NamedTensors, Request, RunSchedule, Settings};
 use crate::escape::Escaped;
-use crate::gpu::{Counters, Profiler, Ticket};
+use crate::gpu::{Counters, RunProfiler, Ticket};
 use crate::sampling::cache::CacheRule;
 use crate::tensor::{Blocks, Resident};
 pub use checkpoint::Checkpoint;
 use checkpoint::State;
 pub use first_stage::FirstStage;
-use meanwhile::meanwhile;
-pub(super) use prepare::Programs;
 
 /// A request in progress. Pull events with [`Run::next`]; drop it to cancel.
-pub struct Run<'p> {
-    pipeline: &'p Pipeline,
+///
+/// It borrows nothing: it keeps what it needs of its pipeline alive, and natively it may be pulled from any thread, from one
+/// after the other too.
+pub struct Run {
+    context: Arc<RunContext>,
     settings: Settings,
     schedule: RunSchedule,
     given: NamedTensors,
@@ -56,21 +58,27 @@ pub struct Run<'p> {
     in_f32: Blocks,
     collect_tensors: bool,
     profile: bool,
-    profiler: Option<Rc<Profiler<'p>>>,
+    profiler: Option<Arc<RunProfiler>>,
     events: VecDeque<Event>,
-    phase: Phase<'p>,
-    encoded: Option<Encoded>,
-    programs: Option<Programs>,
+    phase: Phase,
+    /// From [`Phase::Prepare`] on.
+    prepared: Option<Prepared>,
     image: ImageState,
 }
 
+/// What the pictures of a run are drawn with.
+struct Prepared {
+    encoded: Encoded,
+    programs: Programs,
+}
+
 /// What happens at the next pull.
-enum Phase<'p> {
+enum Phase {
     Start,
-    LoadEncoders(Box<Loading<'p>>, Prompts<'p>, Instant),
-    Encode(Prompts<'p>, Instant),
-    Load(Loading<'p>),
-    Prepare,
+    LoadEncoders(Prompts, Instant),
+    Encode(Prompts, Instant),
+    Load(Encoded),
+    Prepare(Encoded),
     BeginImage(usize),
     BeginStage(usize),
     Step(usize, usize),
@@ -116,14 +124,15 @@ struct SubmittedStep {
     state: State,
 }
 
-impl<'p> Run<'p> {
-    pub(super) fn new(pipeline: &'p Pipeline, request: Request) -> Result<Self, Error> {
-        let settings = Settings::resolve(&request, &pipeline.config)?;
+impl Run {
+    pub(super) fn new(context: Arc<RunContext>, request: Request) -> Result<Self, Error> {
+        let config = context.model.config();
+        let settings = Settings::resolve(&request, config)?;
         request.given.check_finite()?;
-        let schedule = RunSchedule::new(&settings, &pipeline.config)?;
+        let schedule = RunSchedule::new(&settings, config)?;
         let mut events: VecDeque<Event> =
             settings.warnings.iter().cloned().map(Event::Warning).collect();
-        for (dir, names) in pipeline.extra_weights() {
+        for (dir, names) in context.model.extra_weights() {
             let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
             let more = if names.len() > shown.len() { ", …" } else { "" };
             events.push_back(Event::Warning(format!(
@@ -133,7 +142,7 @@ impl<'p> Run<'p> {
             )));
         }
         let mut run = Run {
-            pipeline,
+            context,
             settings,
             schedule,
             given: request.given,
@@ -151,8 +160,7 @@ impl<'p> Run<'p> {
             profiler: None,
             events,
             phase: Phase::Start,
-            encoded: None,
-            programs: None,
+            prepared: None,
             image: ImageState::default(),
         };
         run.check_first_stage()?;
@@ -182,9 +190,11 @@ impl<'p> Run<'p> {
         if matches!(self.phase, Phase::Done) {
             return Ok(None);
         }
-        let _turn = self.pipeline.turn.lock().await;
+        let context = self.context.clone();
+        let _turn = context.turn.lock().await;
         loop {
-            let profiling = self.profiler.clone().map(Profiler::resume);
+            let gpu = &context.device.gpu;
+            let profiling = self.profiler.as_ref().map(|profiler| profiler.resume(gpu));
             let phase = std::mem::replace(&mut self.phase, Phase::Unfinished);
             let advanced = match phase {
                 Phase::Unfinished => Ok(self.restart_after_drop()),
@@ -201,7 +211,7 @@ impl<'p> Run<'p> {
                 }
             };
             if let Some(profiler) = &self.profiler {
-                for times in profiler.take().into_iter().rev() {
+                for times in profiler.take(gpu).into_iter().rev() {
                     self.events.push_front(Event::Profile(times));
                 }
             }
@@ -215,59 +225,64 @@ impl<'p> Run<'p> {
         }
     }
 
-    async fn advance(&mut self, phase: Phase<'p>) -> Result<Phase<'p>, Error> {
+    async fn advance(&mut self, phase: Phase) -> Result<Phase, Error> {
         Ok(match phase {
             Phase::Start => {
                 if self.profile {
-                    let profiler = self.pipeline.gpu.profile().await?;
-                    profiler.pause();
-                    self.profiler = Some(Rc::new(profiler));
+                    let profiler = RunProfiler::new(&self.context.device.gpu).await?;
+                    self.profiler = Some(Arc::new(profiler));
                 }
                 let started = Instant::now();
                 let mut warnings = Vec::new();
-                let (settings, in_f32) = (&self.settings, &self.in_f32);
-                let prompts =
-                    Prompts::new(self.pipeline, settings, &self.given, in_f32, &mut warnings)?;
+                let RunContext { model, cache, residency, .. } = &*self.context;
+                let prompts = Prompts::new(
+                    model,
+                    &cache.texts,
+                    residency,
+                    &self.settings,
+                    &self.given,
+                    &self.in_f32,
+                    &mut warnings,
+                )?;
                 self.events.extend(warnings.into_iter().map(Event::Warning));
                 match prompts.need_encoders() {
-                    true => {
-                        let loading = Loading::new(self.pipeline, Part::TextEncoders);
-                        Phase::LoadEncoders(Box::new(loading), prompts, started)
-                    }
+                    true => Phase::LoadEncoders(prompts, started),
                     false => Phase::Encode(prompts, started),
                 }
             }
-            Phase::LoadEncoders(mut loading, prompts, started) => match loading.some().await? {
-                Some(event) => {
-                    self.events.push_back(event);
-                    Phase::LoadEncoders(loading, prompts, started)
+            Phase::LoadEncoders(prompts, started) => {
+                match self.context.upload_next(Part::TextEncoders).await? {
+                    Some(event) => {
+                        self.events.push_back(event);
+                        Phase::LoadEncoders(prompts, started)
+                    }
+                    None => Phase::Encode(prompts, started),
                 }
-                None => Phase::Encode(prompts, started),
-            },
+            }
             // Another run may have freed them since they were loaded, when memory was short.
             Phase::Encode(prompts, started)
-                if prompts.need_encoders() && !self.pipeline.is_loaded(Part::TextEncoders) =>
+                if prompts.need_encoders()
+                    && !self.context.residency.is_loaded(Part::TextEncoders) =>
             {
-                let loading = Loading::new(self.pipeline, Part::TextEncoders);
-                Phase::LoadEncoders(Box::new(loading), prompts, started)
+                Phase::LoadEncoders(prompts, started)
             }
             Phase::Encode(prompts, started) => {
-                let loading = self.encode(prompts).await?;
+                let encoded = self.encode(prompts).await?;
                 self.events.push_back(Event::Encoded {
                     n_tokens: self.settings.max_sequence_length,
                     seconds: started.elapsed().as_secs_f64(),
                 });
-                Phase::Load(loading)
+                Phase::Load(encoded)
             }
-            Phase::Load(mut loading) => match loading.some().await? {
+            Phase::Load(encoded) => match self.context.upload_next(Part::Denoiser).await? {
                 Some(event) => {
                     self.events.push_back(event);
-                    Phase::Load(loading)
+                    Phase::Load(encoded)
                 }
-                None => Phase::Prepare,
+                None => Phase::Prepare(encoded),
             },
-            Phase::Prepare => {
-                self.programs = Some(self.prepare().await?);
+            Phase::Prepare(encoded) => {
+                self.prepared = Some(Prepared { encoded, programs: self.prepare().await? });
                 self.write_conditioning().await?;
                 self.probe_colors().await?;
                 Phase::BeginImage(0)
@@ -323,51 +338,59 @@ impl<'p> Run<'p> {
     }
 
     /// Encodes the prompts. Where the text encoders stay on the GPU anyway, the denoiser is loaded while they work.
-    async fn encode(&mut self, prompts: Prompts<'p>) -> Result<Loading<'p>, Error> {
-        let mut loading = Loading::new(self.pipeline, Part::Denoiser);
-        let encoded = if self.pipeline.keeps_text_encoders.get() {
-            let events = &mut self.events;
-            meanwhile(prompts.encode(), async || {
-                let event = loading.some().await?;
-                let more = event.is_some();
-                events.extend(event);
-                Ok::<_, Error>(more)
-            })
-            .await?
-        } else {
-            let encoded = prompts.encode().await;
-            drop(prompts);
-            self.pipeline.release_text_encoders();
-            encoded
-        };
-        self.encoded = Some(encoded?);
-        Ok(loading)
+    async fn encode(&mut self, prompts: Prompts) -> Result<Encoded, Error> {
+        let context = &*self.context;
+        if context.residency.keeps_text_encoders() {
+            let mut encoding = pin!(prompts.encode(context.encoders()));
+            loop {
+                if let Poll::Ready(encoded) = poll_once(encoding.as_mut()).await {
+                    return encoded;
+                }
+                match context.upload_next(Part::Denoiser).await? {
+                    Some(event) => self.events.push_back(event),
+                    None => return encoding.await,
+                }
+            }
+        }
+        let encoded = prompts.encode(context.encoders()).await;
+        drop(prompts);
+        context.release_text_encoders();
+        encoded
     }
 
     #[track_caller]
-    fn programs(&self) -> Result<&Programs, Error> {
-        match &self.programs {
-            Some(programs) => Ok(programs),
+    fn prepared(&self) -> &Prepared {
+        match &self.prepared {
+            Some(prepared) => prepared,
             None => unreachable!("a phase after Prepare runs without programs"),
         }
     }
 
-    fn memory(&self) -> Result<&RunMemory, Error> {
-        Ok(&self.programs()?.memory)
+    #[track_caller]
+    fn programs(&self) -> &Programs {
+        &self.prepared().programs
+    }
+
+    #[track_caller]
+    fn memory(&self) -> &RunMemory {
+        &self.programs().memory
     }
 
     async fn write(&self, resident: &Resident, values: &[f32]) -> Result<(), Error> {
-        let Pipeline { gpu, store, .. } = self.pipeline;
-        Ok(store.write(gpu, resident, values).await?)
+        self.context.device.write(resident, values).await
     }
 
     async fn read(&self, resident: &Resident) -> Result<Vec<f32>, Error> {
-        let Pipeline { gpu, store, .. } = self.pipeline;
-        Ok(store.read(gpu, resident).await?)
+        self.context.device.read(resident).await
     }
 }
 
-impl Drop for Run<'_> {
+/// Whether `future` has come to its end, without waiting for it.
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+}
+
+impl Drop for Run {
     fn drop(&mut self) {
         self.keep_programs();
     }

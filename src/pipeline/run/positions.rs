@@ -4,21 +4,22 @@ use super::Run;
 use crate::checkpoint::source::read;
 use crate::models::position_table::Interpolation;
 use crate::models::rope::Rope;
+use crate::pipeline::context::RunContext;
 use crate::pipeline::event::Event;
 use crate::pipeline::programs::PositionMemory;
-use crate::pipeline::{Error, Pipeline, StageKind};
+use crate::pipeline::{Error, StageKind};
 use crate::sampling::layout::{table_crop, table_positions};
 use crate::sampling::{Grid, TokenLayout};
 use crate::turns::Turns;
 
-impl<'p> Run<'p> {
+impl Run {
     /// Writes the positions of a stage's tokens to the GPU.
     pub(super) async fn write_positions(&mut self, stage: usize) -> Result<(), Error> {
-        let Some(rope) = self.pipeline.config.transformer.rope() else {
+        let Some(rope) = self.context.model.config.transformer.rope() else {
             return self.write_table_rows(stage).await;
         };
-        let n_text = self.pipeline.config.text_tokens(self.settings.max_sequence_length);
-        match (&self.memory()?.stages[stage].positions, self.layout(stage)?) {
+        let n_text = self.context.model.config.text_tokens(self.settings.max_sequence_length);
+        match (&self.memory().stages[stage].positions, self.layout(stage)?) {
             (PositionMemory::Rotations(table), layout) => {
                 let positions = layout.map_or_else(|| self.raster(), |layout| layout.positions());
                 self.write(table, &rotations(&rope, n_text, &positions).await).await
@@ -56,7 +57,9 @@ impl<'p> Run<'p> {
 
     /// The vectors of the table of positions that belong to the stage's tokens.
     async fn write_table_rows(&mut self, stage: usize) -> Result<(), Error> {
-        let Pipeline { source, parts, interpolation, .. } = self.pipeline;
+        let context = self.context.clone();
+        let RunContext { model, cache, .. } = &*context;
+        let (source, parts, interpolation) = (&model.source, &model.parts, &cache.interpolation);
         let Some(table) = parts.denoiser.model.position_table() else {
             unreachable!("a network has rotary positions or a table of them")
         };
@@ -87,7 +90,7 @@ impl<'p> Run<'p> {
             }
         };
         let rows = read(&**source, || table.rows(weights, &positions, found)).await?;
-        match &self.memory()?.stages[stage].positions {
+        match &self.memory().stages[stage].positions {
             PositionMemory::Added(memory) => self.write(memory, &rows).await,
             PositionMemory::Rotations(_) | PositionMemory::PerGrid { .. } => {
                 unreachable!("memory was made for a table of positions")

@@ -1,7 +1,7 @@
 //! What a run does about faults of the device that need not end it: it changes what went wrong and starts over, from its
 //! checkpoint if it has one.
 
-use super::{Phase, Run};
+use super::{Phase, Prepared, Run};
 use crate::gpu;
 use crate::ops::choice;
 use crate::pipeline::{Error, Event};
@@ -11,10 +11,10 @@ const FINER: f64 = 0.25;
 /// How often a run cuts its work finer: all programs are made anew each time.
 const FINER_TIMES: u32 = 3;
 
-impl<'p> Run<'p> {
+impl Run {
     /// Where to go on after an error; the error, if nothing can be done about it.
-    pub(super) fn recover(&mut self, error: Error) -> Result<Phase<'p>, Error> {
-        let gpu = &self.pipeline.gpu;
+    pub(super) fn recover(&mut self, error: Error) -> Result<Phase, Error> {
+        let gpu = &self.context.device.gpu;
         let warning = match &error {
             Error::Gpu(gpu::Error::Kernel { shader, what, message }) => {
                 let mut changed = false;
@@ -46,14 +46,14 @@ impl<'p> Run<'p> {
             _ => None,
         };
         // It may have stopped half-way.
-        self.pipeline.kept.encoders.clear(&self.pipeline.store);
+        self.context.cache.encoders.clear(&self.context.device.store);
         let Some(warning) = warning else { return Err(error) };
         Ok(self.start_over(warning))
     }
 
     /// After a call of [`Run::next`] that was dropped before its end.
-    pub(super) fn restart_after_drop(&mut self) -> Phase<'p> {
-        self.pipeline.kept.encoders.clear(&self.pipeline.store);
+    pub(super) fn restart_after_drop(&mut self) -> Phase {
+        self.context.cache.encoders.clear(&self.context.device.store);
         self.start_over(
             "the run was stopped in the middle of its work; it continues from its last checkpoint"
                 .into(),
@@ -61,8 +61,9 @@ impl<'p> Run<'p> {
     }
 
     /// After a step in which a dispatch took so long that a driver might have taken the device away: shorter ones.
-    pub(super) async fn split_finer(&mut self) -> Result<Option<Phase<'p>>, Error> {
-        let gpu = &self.pipeline.gpu;
+    pub(super) async fn split_finer(&mut self) -> Result<Option<Phase>, Error> {
+        let context = self.context.clone();
+        let gpu = &context.device.gpu;
         let Some(overlong) = gpu.take_overlong().filter(|_| self.cut_finer < FINER_TIMES) else {
             return Ok(None);
         };
@@ -79,13 +80,13 @@ impl<'p> Run<'p> {
     }
 
     /// Frees the programs, and goes on from the checkpoint.
-    fn start_over(&mut self, warning: String) -> Phase<'p> {
+    fn start_over(&mut self, warning: String) -> Phase {
         self.events.push_back(Event::Warning(warning));
-        if let Some(programs) = self.programs.take() {
-            programs.free(&self.pipeline.store);
+        if let Some(Prepared { programs, .. }) = self.prepared.take() {
+            programs.free(&self.context.device.store);
         }
         if self.made_room {
-            self.pipeline.make_room();
+            self.context.make_room();
         }
         if self.checkpoint.is_some() {
             self.resume.clone_from(&self.checkpoint);

@@ -10,13 +10,13 @@ use crate::pipeline::picture::{self, Picture};
 use crate::sampling::{self, EdgeMap, RaluParams, Ranking, RegionScore, TieBreak};
 use crate::turns::Turns;
 
-impl<'p> Run<'p> {
+impl Run {
     /// Finds the tokens to refine early: score them by the clean estimate, and rank.
     pub(super) async fn choose_regions(&mut self, stage: usize) -> Result<(), Error> {
         let started = Instant::now();
         let grid = self.schedule.grid();
         let turns = Turns::new();
-        let preview = match self.memory()?.low_pixels {
+        let preview = match self.memory().low_pixels {
             Some(_) => {
                 let planes = self.low_estimate(stage).await?;
                 turns.yield_if_due().await;
@@ -99,14 +99,14 @@ impl<'p> Run<'p> {
 
     /// Decodes the half-size clean estimate of a low stage: planes in the decoder's range.
     pub(super) async fn low_estimate(&mut self, stage: usize) -> Result<Vec<f32>, Error> {
-        let programs = self.programs()?;
+        let programs = self.programs();
         let (Some(program), Some(pixels)) = (&programs.decode_low, &programs.memory.low_pixels)
         else {
             return Ok(vec![]);
         };
-        program.run(&self.pipeline.gpu).await?;
+        program.run(&self.context.device.gpu).await?;
         let values = self.read(pixels).await?;
-        self.image.flops_done += self.programs()?.decode_low.as_ref().map_or(0.0, Program::flops);
+        self.image.flops_done += self.programs().decode_low.as_ref().map_or(0.0, Program::flops);
         self.check_finite("the clean estimate of stage 1", &values).await?;
         let planes = picture::planes(&values);
         let sigma = self.schedule.stages[stage].sigmas.last().copied().unwrap_or(0.0);

@@ -1,23 +1,23 @@
 //! A picture, from its first noise through the steps of every stage to its pixels.
 
 use std::cmp::Ordering;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use web_time::Instant;
 
-use super::{ImageState, Run, SubmittedStep};
+use super::{ImageState, Prepared, Run, SubmittedStep};
 use crate::gpu::{Program, Ticket};
 use crate::ops::{change_rows, relative_change};
 use crate::pipeline::event::{Event, StageEnd, StageStart, StepDone};
 use crate::pipeline::picture::{self, Picture};
 use crate::pipeline::programs::{StepRecordings, step, taylor};
-use crate::pipeline::prompt::Embedding;
+use crate::pipeline::text_cache::Embedding;
 use crate::pipeline::{Error, Rng, StageKind};
 use crate::sampling::cache::{CacheRule, Decision, TaylorUpdate};
 use crate::sampling::{self, JumpNoise, RegionScore};
 use crate::turns::Turns;
 
-impl<'p> Run<'p> {
+impl Run {
     /// Draws the initial noise.
     pub(super) async fn begin_image(&mut self, number: usize) -> Result<(), Error> {
         let seed = self.settings.seed.wrapping_add(number as u64);
@@ -29,8 +29,8 @@ impl<'p> Run<'p> {
             ..Default::default()
         };
         let (h, w) = (2 * self.schedule.rows, 2 * self.schedule.cols);
-        let channels = self.pipeline.config.vae.latent_channels;
-        let packs = self.pipeline.config.family().packs_noise();
+        let channels = self.context.model.config.vae.latent_channels;
+        let packs = self.context.model.config.family().packs_noise();
         let shape = if packs { [1, 4 * channels, h / 2, w / 2] } else { [1, channels, h, w] };
         let unpacked = |noise: Vec<f32>| match packs {
             true => sampling::unpack_planes(&noise, h, w),
@@ -60,7 +60,7 @@ impl<'p> Run<'p> {
             _ => sampling::pack(&noise, h, w)?,
         };
         turns.yield_if_due().await;
-        self.write(&self.memory()?.stages[0].x, &tokens).await?;
+        self.write(&self.memory().stages[0].x, &tokens).await?;
         if self.estimates {
             self.image.latents.clone_from(&tokens);
         }
@@ -87,15 +87,17 @@ impl<'p> Run<'p> {
         let Some(spec) = &self.settings.cache else { return Ok(None) };
         let n_tokens = self.schedule.rows * self.schedule.cols;
         let plain = match spec.plain_steps() {
-            Some(steps) => self.pipeline.config.plain_sigmas(steps, n_tokens)?,
+            Some(steps) => self.context.model.config.plain_sigmas(steps, n_tokens)?,
             None => vec![],
         };
         Ok(Some(CacheRule::new(spec.clone(), plain)?))
     }
 
     fn collect_prompt(&mut self) {
-        let Some(encoded) = &self.encoded else { return };
-        let n_text = self.pipeline.config.text_tokens(self.settings.max_sequence_length);
+        let Some(Prepared { encoded, .. }) = &self.prepared else {
+            unreachable!("a picture begins before Prepare");
+        };
+        let n_text = self.context.model.config.text_tokens(self.settings.max_sequence_length);
         let tensors = &mut self.image.tensors;
         let mut collect = |prefix: &str, embedding: &Embedding| {
             for (name, ids) in &embedding.ids {
@@ -126,7 +128,7 @@ impl<'p> Run<'p> {
             rule.begin_stage(&spec.sigmas, is_last);
         }
         self.image.report.computed.push(vec![]);
-        let programs = self.programs()?;
+        let programs = self.programs();
         let bytes =
             programs.steps[stage].iter().map(|program| program.slot_bytes()).max().unwrap_or(0);
         let first = stage == 0 && self.image.number == 0;
@@ -143,7 +145,7 @@ impl<'p> Run<'p> {
         }));
         self.image.stage_seconds = 0.0;
         if self.estimates && stage > 0 {
-            self.image.latents = self.read(&self.memory()?.stages[stage].x).await?;
+            self.image.latents = self.read(&self.memory().stages[stage].x).await?;
         }
         Ok(())
     }
@@ -153,9 +155,9 @@ impl<'p> Run<'p> {
         let started = Instant::now();
         let sigmas = &self.schedule.stages[stage].sigmas;
         let (sigma, next, steps) = (sigmas[i], sigmas[i + 1], sigmas.len() - 1);
-        let programs = self.programs()?;
+        let programs = self.programs();
         let shared = &programs.memory.shared;
-        let timestep = self.pipeline.config.timestep(sigma);
+        let timestep = self.context.model.config.timestep(sigma);
         self.write_sinusoid(&shared.time, timestep).await?;
         let mut scalars = [0.0; step::LEN];
         scalars[step::DELTA] = next as f32 - sigma as f32;
@@ -167,14 +169,14 @@ impl<'p> Run<'p> {
         self.keep_estimate(stage, next).await?;
 
         if i == 0 {
-            self.image.counters = Some(self.pipeline.gpu.counters());
+            self.image.counters = Some(self.context.device.gpu.counters());
             if self.collect_tensors && stage == 0 {
-                let velocity = &self.memory()?.stages[0].velocity;
+                let velocity = &self.memory().stages[0].velocity;
                 let values = self.read(velocity).await?;
                 let shape = [1, velocity.rows, velocity.cols];
                 self.image.tensors.insert("transformer_out_step0", &shape, values);
                 // The read-back's own staging buffer does not count.
-                self.image.counters = Some(self.pipeline.gpu.counters());
+                self.image.counters = Some(self.context.device.gpu.counters());
             }
         }
         if let Some(stage) = self.image.report.computed.last_mut() {
@@ -196,7 +198,7 @@ impl<'p> Run<'p> {
         let this = SubmittedStep { event, ticket: ticket.clone(), started, state };
         let before = self.image.submitted.replace(this);
         self.report_step(before).await?;
-        if self.pipeline.gpu.has_run(&ticket) {
+        if self.context.device.gpu.has_run(&ticket) {
             let this = self.image.submitted.take();
             self.report_step(this).await?;
         }
@@ -208,7 +210,7 @@ impl<'p> Run<'p> {
         let Some(SubmittedStep { mut event, ticket, started, state }) = step else {
             return Ok(());
         };
-        self.pipeline.gpu.finish(&ticket).await?;
+        self.context.device.gpu.finish(&ticket).await?;
         let (stage, i) = (event.stage - 1, event.step - 1);
         let now = Instant::now();
         let latents = self.latents_read_back(stage, i).await?;
@@ -233,7 +235,7 @@ impl<'p> Run<'p> {
             None => Decision::Full,
         };
         let mut ticket = Ticket::default();
-        if let Some(probe) = self.programs()?.steps[stage].probe.clone() {
+        if let Some(probe) = self.programs().steps[stage].probe.clone() {
             ticket = self.submit(&probe, ticket).await?;
             if decision == Decision::Probe {
                 let change = self.change(stage).await?;
@@ -243,7 +245,7 @@ impl<'p> Run<'p> {
             }
         }
         self.write_taylor(decision).await?;
-        let programs = &self.programs()?.steps[stage];
+        let programs = &self.programs().steps[stage];
         let program = match (decision, &programs.reuse) {
             (Decision::Reuse, Some(reuse)) => reuse.clone(),
             _ => programs.full.clone(),
@@ -253,12 +255,12 @@ impl<'p> Run<'p> {
 
     async fn submit(&mut self, program: &Program, ticket: Ticket) -> Result<Ticket, Error> {
         self.image.flops_done += program.flops();
-        Ok(program.start(&self.pipeline.gpu, ticket).await?)
+        Ok(program.start(&self.context.device.gpu, ticket).await?)
     }
 
     /// The change that a probe measured.
     async fn change(&self, stage: usize) -> Result<f64, Error> {
-        let memory = self.memory()?;
+        let memory = self.memory();
         let Some(probe) = memory.cache.as_ref().and_then(|cache| cache.probe.as_ref()) else {
             return Ok(f64::INFINITY);
         };
@@ -269,7 +271,7 @@ impl<'p> Run<'p> {
 
     /// Weights of the Taylor factors for the step in hand, if the cache has such.
     async fn write_taylor(&self, decision: Decision) -> Result<(), Error> {
-        let cache = self.memory()?.cache.as_ref();
+        let cache = self.memory().cache.as_ref();
         let (Some(rule), Some(memory)) =
             (&self.image.cache, cache.and_then(|cache| cache.weights.as_ref()))
         else {
@@ -304,7 +306,7 @@ impl<'p> Run<'p> {
 
     /// `x - sigma * velocity` of a stage's tokens, `[N, 4 C]`.
     pub(super) async fn clean_tokens(&self, stage: usize, sigma: f64) -> Result<Vec<f32>, Error> {
-        let memory = &self.memory()?.stages[stage];
+        let memory = &self.memory().stages[stage];
         let mut x = self.read(&memory.x).await?;
         let velocity = self.read(&memory.velocity).await?;
         x.iter_mut().zip(velocity).for_each(|(x, v)| *x -= sigma as f32 * v);
@@ -314,8 +316,8 @@ impl<'p> Run<'p> {
 
     /// Share of the picture's work that is done after step `i` of a stage. What a cache leaves out counts as done.
     fn done(&self, stage: usize, i: usize) -> Result<f64, Error> {
-        let programs = self.programs()?;
-        let step = |programs: &StepRecordings<Rc<Program>>| {
+        let programs = self.programs();
+        let step = |programs: &StepRecordings<Arc<Program>>| {
             programs.full.flops() + programs.probe.as_ref().map_or(0.0, |probe| probe.flops())
         };
         let low = programs.decode_low.as_ref().map_or(0.0, Program::flops);
@@ -338,7 +340,7 @@ impl<'p> Run<'p> {
     pub(super) async fn end_stage(&mut self, stage: usize) -> Result<(), Error> {
         let last = self.image.submitted.take();
         self.report_step(last).await?;
-        let now = self.pipeline.gpu.counters();
+        let now = self.context.device.gpu.counters();
         let then = self.image.counters.unwrap_or(now);
         self.events.push_back(Event::StageEnd(StageEnd {
             image: self.image.number,
@@ -352,7 +354,7 @@ impl<'p> Run<'p> {
             self.keep_stage_end(stage).await?;
         }
         if self.collect_tensors && !is_last {
-            let x = &self.memory()?.stages[stage].x;
+            let x = &self.memory().stages[stage].x;
             let values = self.read(x).await?;
             let name = format!("stage{}_latents", stage + 1);
             let shape = [1, x.rows, x.cols];
@@ -377,13 +379,13 @@ impl<'p> Run<'p> {
 
     /// Decodes the finished latents.
     pub(super) async fn finish_image(&mut self) -> Result<(), Error> {
-        let programs = self.programs()?;
-        programs.decode.run(&self.pipeline.gpu).await?;
+        let programs = self.programs();
+        programs.decode.run(&self.context.device.gpu).await?;
         let values = self.read(&programs.memory.pixels).await?;
         let turns = Turns::new();
         self.check_finite("the decoded picture", &values).await?;
         turns.yield_if_due().await;
-        self.image.report.flops = self.image.flops_done + self.programs()?.decode.flops();
+        self.image.report.flops = self.image.flops_done + self.programs().decode.flops();
         self.image.report.in_f32 = self.in_f32.iter().cloned().collect();
         let planes = picture::planes(&values);
         self.learn_colors(self.schedule.stages.len() - 1, 0.0, &planes).await?;
@@ -395,7 +397,7 @@ impl<'p> Run<'p> {
         turns.yield_if_due().await;
         let picture = picture.crop(self.settings.width, self.settings.height);
         let tensors = if self.collect_tensors {
-            let memory = self.memory()?;
+            let memory = self.memory();
             let x = &memory.stages[memory.stages.len() - 1].x;
             let latents = self.read(x).await?;
             let (latents, shape) = self.as_diffusers_has_them(latents)?;
@@ -421,8 +423,8 @@ impl<'p> Run<'p> {
     /// Finished latents in diffusers' form: packed, `[1, N, 4 C]`, or `[1, C, H/8, W/8]`.
     fn as_diffusers_has_them(&self, tokens: Vec<f32>) -> Result<(Vec<f32>, Vec<usize>), Error> {
         let (h, w) = (2 * self.schedule.rows, 2 * self.schedule.cols);
-        let channels = self.pipeline.config.vae.latent_channels;
-        Ok(match self.pipeline.config.family().packs_latents() {
+        let channels = self.context.model.config.vae.latent_channels;
+        Ok(match self.context.model.config.family().packs_latents() {
             true => (tokens, vec![1, h * w / 4, 4 * channels]),
             false => (sampling::unpack(&tokens, h, w)?, vec![1, channels, h, w]),
         })

@@ -1,19 +1,15 @@
-//! An open model: configuration, checked weights, and the memory they move into.
+//! An open model: configuration, tokenizers and checked weights. Nothing of it is on a GPU, and nothing of it changes.
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
-use super::kept::Kept;
-use super::loading::{Loading, Residency};
-use super::{Error, Event, LatentColors, Part, Request, Run, Settings};
+use super::{Error, Part};
 use crate::checkpoint::source::{Source, read};
 use crate::checkpoint::weights::{Manifest, Weights};
-use crate::gpu::{Gpu, SlotPool, Store};
 use crate::models::config::{ModelConfig, TextEncoderPart, folder, stem};
 use crate::models::denoiser::Denoiser;
 use crate::models::encoders::TextEncoder;
 use crate::models::layers::{LoadContext, Loader, Precision, Upload};
-use crate::models::position_table::Interpolation;
 use crate::models::vae::VaeDecoder;
 use crate::ops::MAX_HEAD_DIM;
 use crate::tensor::{ResidentId, ResidentIds};
@@ -30,12 +26,12 @@ pub struct Options {
     pub memory_bytes: Option<u64>,
 }
 
-/// What an adapter is taken to hold if nobody says: the least that is sold for drawing.
+/// Assumed GPU memory when the host does not know: that of the smallest discrete cards on sale.
 const ASSUMED_MEMORY_BYTES: u64 = 4 << 30;
 
 impl Options {
-    /// Whether text encoders may stay beside the other weights: if all of them take no more than half of the memory.
-    /// The other half is for temporaries, latents, and whoever else draws on the screen.
+    /// Whether text encoders may stay on the GPU with the other weights: if all of them take no more than half of the
+    /// memory. The other half is for temporaries, latents, and other programs that draw on the screen.
     pub(super) fn keeps_text_encoders(&self, parts: &Parts) -> bool {
         let weights = parts.text_encoder_bytes() + parts.denoiser_bytes();
         weights <= self.memory_bytes.unwrap_or(ASSUMED_MEMORY_BYTES) / 2
@@ -77,7 +73,7 @@ impl<M: ?Sized> ModelPart<M> {
         self.uploads.iter().map(Upload::bytes).sum()
     }
 
-    /// What the uploads fill.
+    /// The memory that the uploads fill.
     pub fn residents(&self) -> impl Iterator<Item = ResidentId> + '_ {
         self.uploads.iter().map(|upload| match upload {
             Upload::Packed { weight, .. } => weight.id,
@@ -86,53 +82,15 @@ impl<M: ?Sized> ModelPart<M> {
     }
 }
 
-/// A model, ready to draw. Opened once, it serves any number of requests.
-pub struct Pipeline {
-    /// Weights are read from it as they are needed.
-    pub(super) source: Box<dyn Source>,
-    options: Options,
-    pub(super) gpu: Gpu,
-    pub(super) config: ModelConfig,
-    pub(super) ids: ResidentIds,
-    pub(super) store: Store,
-    pub(super) pool: SlotPool,
-    /// In the order of [`ModelConfig::text_encoders`].
-    pub(super) tokenizers: Vec<Box<dyn Tokenizer>>,
-    pub(super) parts: Parts,
-    /// Denoiser and decoder.
-    denoiser: RefCell<Residency>,
-    text_encoders: RefCell<Residency>,
-    /// Whether they stay on the GPU.
-    pub(super) keeps_text_encoders: Cell<bool>,
-    /// How many runs have texts that are not encoded yet.
-    pub(super) waiting_for_encoders: Cell<usize>,
-    /// Held by the run that works. Runs share weights, programs, temporaries and the queue.
-    pub(super) turn: async_lock::Mutex<()>,
-    /// What the next run may use again.
-    pub(super) kept: Kept,
-    /// How positions between two entries of a table of positions are found; `None` until it was checked.
-    pub(super) interpolation: Cell<Option<Interpolation>>,
-    /// Of the VAE, for estimates.
-    pub(super) colors: RefCell<LatentColors>,
-}
-
-/// What a pipeline's bytes on the GPU are for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryUse {
-    /// Weights.
-    pub weights_bytes: u64,
-    /// The pool of temporaries that all programs share.
-    pub pool_bytes: u64,
-    /// Latents, embeddings, positions, pixels and caches.
-    pub states_bytes: u64,
-}
-
-/// Names in a VAE's checkpoint that belong to the encoder, which is not used, or count its training.
+/// Tensors in a VAE's checkpoint that we ignore on purpose: those of the encoder, and a count of training steps.
 const IGNORED_VAE: &[Cow<'_, str>] = &[
     Cow::Borrowed("encoder."),
     Cow::Borrowed("quant_conv."),
     Cow::Borrowed("bn.num_batches_tracked"),
 ];
+
+/// A model's tokenizers, in the order of [`ModelConfig::text_encoders`].
+type Tokenizers = Arc<[Box<dyn Tokenizer>]>;
 
 /// The files of a model's tokenizers, one for each text encoder.
 struct AllTokenizerFiles(Vec<TokenizerFiles>);
@@ -145,26 +103,19 @@ impl AllTokenizerFiles {
         Ok(AllTokenizerFiles(files.collect::<Result<_, Error>>()?))
     }
 
-    async fn parse(
-        &self,
-        config: &ModelConfig,
-        turns: &Turns,
-    ) -> Result<Vec<Box<dyn Tokenizer>>, Error> {
+    async fn parse(&self, config: &ModelConfig, turns: &Turns) -> Result<Tokenizers, Error> {
         let mut tokenizers = Vec::new();
         for (files, encoder) in self.0.iter().zip(&config.text_encoders) {
             let tokenizer = encoder.config.tokenizer().parse(files, turns).await?;
             tokenizer.check_vocab(encoder.config.vocab_size())?;
             tokenizers.push(tokenizer);
         }
-        Ok(tokenizers)
+        Ok(tokenizers.into())
     }
 }
 
 /// The tokenizers of a model, one for each text encoder.
-fn open_tokenizers(
-    source: &dyn Source,
-    config: &ModelConfig,
-) -> Result<Vec<Box<dyn Tokenizer>>, Error> {
+fn open_tokenizers(source: &dyn Source, config: &ModelConfig) -> Result<Tokenizers, Error> {
     let files = AllTokenizerFiles::read(source, config)?;
     complete_at_once(files.parse(config, &Turns::none()))
 }
@@ -193,18 +144,16 @@ impl Parts {
         )
     }
 
-    /// Those for a device that binds `limit` bytes at once, with the names of their memory.
-    fn open_with_ids(
+    /// The parts for a device that binds `limit` bytes at once, and the first id that none of their weights has.
+    fn open_for(
         source: &dyn Source,
         config: &ModelConfig,
         options: Options,
         limit: u64,
-    ) -> Result<(ResidentIds, Self), Error> {
+    ) -> Result<(ResidentId, Self), Error> {
         let ids = ResidentIds::default();
-        let context = LoadContext::new(&ids, options.precision, limit);
-        let parts = Parts::open(source, config, &context)?;
-        drop(context);
-        Ok((ids, parts))
+        let parts = Parts::open(source, config, &LoadContext::new(&ids, options.precision, limit))?;
+        Ok((ids.next(), parts))
     }
 
     /// The parts of a model whose weights may be missing, for planning.
@@ -261,6 +210,27 @@ impl Parts {
     pub fn denoiser_bytes(&self) -> u64 {
         self.denoiser.bytes() + self.vae.bytes()
     }
+
+    /// Bytes of a part on the GPU.
+    pub fn bytes_of(&self, part: Part) -> u64 {
+        match part {
+            Part::TextEncoders => self.text_encoder_bytes(),
+            Part::Denoiser => self.denoiser_bytes(),
+        }
+    }
+
+    /// The weights of a part, in the order in which they are uploaded, each with the checkpoint that it is in.
+    pub fn uploads_of(&self, part: Part) -> Vec<(&Weights, &Upload)> {
+        fn with<'p, M: ?Sized>(
+            part: &'p ModelPart<M>,
+        ) -> impl Iterator<Item = (&'p Weights, &'p Upload)> {
+            part.uploads.iter().map(|upload| (&part.weights, upload))
+        }
+        match part {
+            Part::TextEncoders => self.text_encoders.iter().flat_map(with).collect(),
+            Part::Denoiser => with(&self.denoiser).chain(with(&self.vae)).collect(),
+        }
+    }
 }
 
 /// Checks that the kernels can do a model's widths.
@@ -306,20 +276,43 @@ pub fn check_model(source: &dyn Source) -> Result<(), Error> {
     Ok(())
 }
 
-impl Pipeline {
-    /// Opens a diffusers folder. Reads configurations, tokenizers and the headers of all checkpoints, and
-    /// checks every weight; uploads nothing yet.
-    pub fn open(gpu: Gpu, source: Box<dyn Source>, options: Options) -> Result<Self, Error> {
+/// An open model. It is the same for all devices but for how its weights are cut: for those that bind no more than a
+/// number of bytes at once.
+pub struct Model {
+    /// Weights are read from it as they are needed.
+    pub(super) source: Arc<dyn Source>,
+    pub(super) options: Options,
+    pub(super) config: Arc<ModelConfig>,
+    pub(super) tokenizers: Tokenizers,
+    pub(super) parts: Parts,
+    /// Ids from here on belong to no weight.
+    pub(super) first_free_id: ResidentId,
+    /// The bytes at once for which weights are cut.
+    max_binding_bytes: u64,
+}
+
+impl Model {
+    /// Reads configurations, tokenizers and the headers of all checkpoints, and checks every weight.
+    pub(super) fn open(
+        source: Box<dyn Source>,
+        options: Options,
+        max_binding_bytes: u64,
+    ) -> Result<Self, Error> {
         let config = ModelConfig::load(&*source)?;
         let tokenizers = open_tokenizers(&*source, &config)?;
-        let limit = gpu.caps().max_binding_bytes;
-        let (ids, parts) = Parts::open_with_ids(&*source, &config, options, limit)?;
-        Ok(Pipeline::of(gpu, source, options, config, tokenizers, ids, parts))
+        let (first_free_id, parts) =
+            Parts::open_for(&*source, &config, options, max_binding_bytes)?;
+        let (source, config) = (source.into(), Arc::new(config));
+        Ok(Model { source, options, config, tokenizers, parts, first_free_id, max_binding_bytes })
     }
 
-    /// Like [`Pipeline::open`], for a source whose bytes have to be fetched. One thing after the other, so that no more
+    /// Like [`Model::open`], for a source whose bytes have to be fetched. One thing after the other, so that no more
     /// than one is read again when something was lacking, and the event loop has its turns.
-    pub async fn fetch(gpu: Gpu, source: Box<dyn Source>, options: Options) -> Result<Self, Error> {
+    pub(super) async fn fetch(
+        source: Box<dyn Source>,
+        options: Options,
+        max_binding_bytes: u64,
+    ) -> Result<Self, Error> {
         let from = &*source;
         let config = read(from, || Ok::<_, Error>(ModelConfig::load(from)?)).await?;
         let turns = Turns::new();
@@ -327,161 +320,41 @@ impl Pipeline {
         let tokenizers = files.parse(&config, &turns).await?;
         drop(files);
         turns.yield_if_due().await;
-        let limit = gpu.caps().max_binding_bytes;
-        let open = || Parts::open_with_ids(from, &config, options, limit);
-        let (ids, parts) = read(from, open).await?;
-        Ok(Pipeline::of(gpu, source, options, config, tokenizers, ids, parts))
+        let open = || Parts::open_for(from, &config, options, max_binding_bytes);
+        let (first_free_id, parts) = read(from, open).await?;
+        let (source, config) = (source.into(), Arc::new(config));
+        Ok(Model { source, options, config, tokenizers, parts, first_free_id, max_binding_bytes })
     }
 
-    fn of(
-        gpu: Gpu,
-        source: Box<dyn Source>,
-        options: Options,
-        config: ModelConfig,
-        tokenizers: Vec<Box<dyn Tokenizer>>,
-        ids: ResidentIds,
-        parts: Parts,
-    ) -> Self {
-        let keeps_text_encoders = Cell::new(options.keeps_text_encoders(&parts));
-        Pipeline {
-            gpu,
-            config,
-            options,
-            ids,
-            store: Store::default(),
-            pool: SlotPool::default(),
-            tokenizers,
-            parts,
-            denoiser: RefCell::default(),
-            text_encoders: RefCell::default(),
-            keeps_text_encoders,
-            waiting_for_encoders: Cell::new(0),
-            turn: async_lock::Mutex::new(()),
-            kept: Kept::default(),
-            interpolation: Cell::new(None),
-            colors: RefCell::default(),
-            source,
+    /// The same model for a device that binds `max_binding_bytes` at once: itself, if its weights are cut for that.
+    pub(super) async fn cut_for(
+        self: &Arc<Self>,
+        max_binding_bytes: u64,
+    ) -> Result<Arc<Self>, Error> {
+        if self.max_binding_bytes == max_binding_bytes {
+            return Ok(self.clone());
         }
+        let Model { source, options, config, tokenizers, .. } = &**self;
+        let open = || Parts::open_for(&**source, config, *options, max_binding_bytes);
+        let (first_free_id, parts) = read(&**source, open).await?;
+        let (source, config) = (source.clone(), config.clone());
+        let (options, tokenizers) = (*options, tokenizers.clone());
+        let model =
+            Model { source, options, config, tokenizers, parts, first_free_id, max_binding_bytes };
+        Ok(Arc::new(model))
     }
 
-    /// The same model on another device, after the first was lost. Tokenizers, checked weights, encoded texts and learnt
-    /// colours stay; weights are uploaded anew by the next run.
-    pub async fn revive(self, gpu: Gpu) -> Result<Self, Error> {
-        let Pipeline { source, options, config, tokenizers, kept, colors, gpu: old, .. } = self;
-        let limit = gpu.caps().max_binding_bytes;
-        let (ids, parts) = match old.caps().max_binding_bytes == limit {
-            true => (self.ids, self.parts),
-            false => {
-                let from = &*source;
-                let open = || Parts::open_with_ids(from, &config, options, limit);
-                read(from, open).await?
-            }
-        };
-        let pipeline = Pipeline::of(gpu, source, options, config, tokenizers, ids, parts);
-        Ok(Pipeline { kept: kept.texts_only(), colors, ..pipeline })
-    }
-
-    /// The model's configuration.
+    /// The configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// The device.
-    pub fn gpu(&self) -> &Gpu {
-        &self.gpu
-    }
-
-    /// What the model is called: its folder.
-    pub fn model_name(&self) -> String {
+    /// The model's name: its folder.
+    pub fn name(&self) -> String {
         self.source.name()
     }
 
-    /// What the bytes that are on the GPU now are for.
-    pub fn memory_use(&self) -> MemoryUse {
-        let loaded = |part, bytes| if self.is_loaded(part) { bytes } else { 0 };
-        let weights_bytes = loaded(Part::TextEncoders, self.parts.text_encoder_bytes())
-            + loaded(Part::Denoiser, self.parts.denoiser_bytes());
-        let pool_bytes = self.pool.bytes();
-        let alive = self.gpu.counters().bytes_alive;
-        let states_bytes = alive.saturating_sub(weights_bytes + pool_bytes);
-        MemoryUse { weights_bytes, pool_bytes, states_bytes }
-    }
-
-    /// The colours that estimates are shown in, as learnt so far.
-    pub fn latent_colors(&self) -> LatentColors {
-        self.colors.borrow().clone()
-    }
-
-    /// Gives colours that were learnt before from the same VAE.
-    pub fn set_latent_colors(&self, colors: LatentColors) {
-        *self.colors.borrow_mut() = colors;
-    }
-
-    /// What `request` means for this model.
-    pub fn settings(&self, request: &Request) -> Result<Settings, Error> {
-        Settings::resolve(request, &self.config)
-    }
-
-    /// Checks a request and starts it. Nothing happens until the first [`Run::next`]; dropping the run cancels it.
-    ///
-    /// A pipeline may have any number of runs at once, in one task or in several. They take turns, a call of
-    /// [`Run::next`] each, and draw what they draw alone; together they need the memory of all.
-    pub fn start(&self, request: Request) -> Result<Run<'_>, Error> {
-        Run::new(self, request)
-    }
-
-    /// Uploads a part now rather than in the first run that needs it. Text encoders that do not stay on the GPU are
-    /// still there when the next prompt is encoded. `progress` gets [`Event::Loading`]s.
-    pub async fn load(&self, part: Part, mut progress: impl FnMut(Event)) -> Result<(), Error> {
-        let mut loading = Loading::new(self, part);
-        loop {
-            let event = {
-                let _turn = self.turn.lock().await;
-                loading.some().await?
-            };
-            match event {
-                Some(event) => progress(event),
-                None => return Ok(()),
-            }
-        }
-    }
-
-    pub(super) fn is_loaded(&self, part: Part) -> bool {
-        matches!(*self.residency(part).borrow(), Residency::Loaded)
-    }
-
-    pub(super) fn residency(&self, part: Part) -> &RefCell<Residency> {
-        match part {
-            Part::TextEncoders => &self.text_encoders,
-            Part::Denoiser => &self.denoiser,
-        }
-    }
-
-    /// Frees the text encoders' memory, unless there is enough for them to stay, or another run needs them next.
-    pub(super) fn release_text_encoders(&self) {
-        if !self.keeps_text_encoders.get() && self.waiting_for_encoders.get() == 0 {
-            self.free_text_encoders();
-        }
-    }
-
-    fn free_text_encoders(&self) {
-        let Pipeline { parts, store, kept, .. } = self;
-        kept.encoders.clear(store);
-        self.text_encoders.take();
-        let encoders = parts.text_encoders.iter();
-        encoders.flat_map(ModelPart::residents).for_each(|id| store.free(id));
-    }
-
-    /// Frees everything that a run can do without, after memory was short.
-    pub(super) fn make_room(&self) {
-        self.keeps_text_encoders.set(false);
-        // A run that needs them loads them again.
-        self.free_text_encoders();
-        self.kept.forget_programs(&self.store);
-        self.pool.clear();
-    }
-
-    /// Names in the checkpoints that nothing uses: harmless, but perhaps a sign of the wrong file.
+    /// Names in the checkpoints that nothing uses, by folder: harmless, but perhaps a sign of the wrong file.
     pub(super) fn extra_weights(&self) -> Vec<(&'static str, &[String])> {
         let Parts { text_encoders, denoiser, vae } = &self.parts;
         let encoders = self.config.text_encoders.iter().zip(text_encoders);

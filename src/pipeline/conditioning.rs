@@ -1,32 +1,24 @@
-//! From text to embeddings: tokenise, run the text encoders, join what they give.
+//! What the denoiser is conditioned on: texts are tokenised, the text encoders run, and their outputs joined.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
-use super::kept::TextKey;
-use super::load::ModelPart;
+use super::device::Device;
+use super::encoders::EncoderMemory;
+use super::model::{Model, ModelPart};
 use super::programs::record_encoder;
-use super::{Error, NamedTensors, Pipeline, Settings};
+use super::residency::{NeedsEncoders, Residency};
+use super::text_cache::{Embedding, TextCache, TextKey};
+use super::{Error, NamedTensors, Settings};
 use crate::checkpoint::source::read;
-use crate::models::encoders::{Output, TextEncoder, TokenisedText};
+use crate::models::encoders::{Output, TokenisedText};
 use crate::models::family::TextLength;
 use crate::tensor::Blocks;
 
-/// A text as the denoiser wants it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Embedding {
-    /// Token ids under the names that they are saved by.
-    pub ids: Vec<(&'static str, Vec<u32>)>,
-    /// `[T, text_dim]`.
-    pub txt: Vec<f32>,
-    /// `[1, pooled_dim]`; empty for networks without that input.
-    pub pooled: Vec<f32>,
-}
-
 /// The encoded prompts of a run.
 pub(super) struct Encoded {
-    pub positive: Rc<Embedding>,
+    pub positive: Arc<Embedding>,
     /// Present under classifier-free guidance.
-    pub negative: Option<Rc<Embedding>>,
+    pub negative: Option<Arc<Embedding>>,
 }
 
 /// What one encoder makes of a text.
@@ -38,12 +30,20 @@ struct Encoding {
     tokens: Vec<f32>,
 }
 
+/// What runs the text encoders, whose weights are on the GPU, and keeps what they give.
+pub(super) struct Encoders<'a> {
+    pub model: &'a Model,
+    pub device: &'a Device,
+    pub memory: &'a EncoderMemory,
+    pub texts: &'a TextCache,
+}
+
 /// The tokenised texts of a run.
-pub(super) struct Prompts<'p> {
-    pipeline: &'p Pipeline,
+pub(super) struct Prompts {
     positive: Text,
     negative: Option<Text>,
-    need_encoders: bool,
+    /// If any text has yet to be encoded.
+    needs_encoders: Option<NeedsEncoders>,
     /// Blocks of the encoders whose products do not round to f16.
     in_f32: Blocks,
 }
@@ -54,7 +54,7 @@ struct Text {
     given_txt: Option<Vec<f32>>,
     given_pooled: Option<Vec<f32>>,
     /// From an earlier run.
-    known: Option<Rc<Embedding>>,
+    known: Option<Arc<Embedding>>,
     /// Whether all of it is computed, so that a later run may use it again.
     is_whole: bool,
 }
@@ -65,17 +65,19 @@ impl Text {
     }
 }
 
-impl<'p> Prompts<'p> {
-    /// Tokenises the texts of `settings`.
+impl Prompts {
+    /// Tokenises the texts of `settings`, and finds those of them that are in `texts`.
     pub fn new(
-        pipeline: &'p Pipeline,
+        model: &Model,
+        texts: &TextCache,
+        residency: &Arc<Residency>,
         settings: &Settings,
         given: &NamedTensors,
         in_f32: &Blocks,
         warnings: &mut Vec<String>,
     ) -> Result<Self, Error> {
         let mut text = |text: &str, prefix| {
-            Prompts::tokenise(pipeline, text, prefix, settings, given, warnings)
+            Prompts::tokenise(model, texts, text, prefix, settings, given, warnings)
         };
         let positive = text(&settings.prompt, "")?;
         let negative = match &settings.negative_prompt {
@@ -83,26 +85,25 @@ impl<'p> Prompts<'p> {
             Some(negative) => Some(text(negative, "negative_")?),
         };
         let needs = |text: &Text| text.known.is_none() && !text.is_given();
-        let need_encoders = needs(&positive) || negative.as_ref().is_some_and(needs);
-        if need_encoders {
-            pipeline.waiting_for_encoders.update(|runs| runs + 1);
-        }
-        Ok(Prompts { pipeline, positive, negative, need_encoders, in_f32: in_f32.clone() })
+        let needs_encoders = (needs(&positive) || negative.as_ref().is_some_and(needs))
+            .then(|| NeedsEncoders::new(residency));
+        Ok(Prompts { positive, negative, needs_encoders, in_f32: in_f32.clone() })
     }
 
     fn tokenise(
-        pipeline: &Pipeline,
+        model: &Model,
+        known: &TextCache,
         text: &str,
         prefix: &str,
         settings: &Settings,
         given: &NamedTensors,
         warnings: &mut Vec<String>,
     ) -> Result<Text, Error> {
-        let Pipeline { tokenizers, config, kept, .. } = pipeline;
+        let Model { tokenizers, config, .. } = model;
         let (network, family) = (&config.transformer, config.family());
         let asked = settings.max_sequence_length;
         let mut texts = Vec::new();
-        for (encoder, tokenizer) in config.text_encoders.iter().zip(tokenizers) {
+        for (encoder, tokenizer) in config.text_encoders.iter().zip(tokenizers.iter()) {
             let text = family.prompt(text);
             let text = if family.expands_tokens() { tokenizer.expanded(&text)? } else { text };
             let length = encoder.length(asked);
@@ -137,7 +138,7 @@ impl<'p> Prompts<'p> {
         let nothing_given =
             given_txt.is_none() && (given_pooled.is_none() || network.pooled_dim().is_none());
         Ok(Text {
-            known: if nothing_given { kept.text(&key) } else { None },
+            known: if nothing_given { known.get(&key) } else { None },
             is_whole: nothing_given,
             key,
             given_txt: given_txt.map(<[f32]>::to_vec),
@@ -147,32 +148,35 @@ impl<'p> Prompts<'p> {
 
     /// Whether any text has yet to be encoded.
     pub fn need_encoders(&self) -> bool {
-        self.need_encoders
+        self.needs_encoders.is_some()
     }
 
     /// Encodes the texts; the encoders' weights must be on the GPU if they are needed.
-    pub async fn encode(&self) -> Result<Encoded, Error> {
-        let positive = self.embed(&self.positive).await?;
+    pub async fn encode(&self, encoders: Encoders<'_>) -> Result<Encoded, Error> {
+        let positive = encoders.embed(&self.positive, &self.in_f32).await?;
         let negative = match &self.negative {
             None => None,
-            Some(text) => Some(self.embed(text).await?),
+            Some(text) => Some(encoders.embed(text, &self.in_f32).await?),
         };
         Ok(Encoded { positive, negative })
     }
+}
 
-    async fn embed(&self, text: &Text) -> Result<Rc<Embedding>, Error> {
+impl Encoders<'_> {
+    /// The encoding of a text: given, from an earlier run, or computed.
+    async fn embed(&self, text: &Text, in_f32: &Blocks) -> Result<Arc<Embedding>, Error> {
         let Text { key, given_txt, given_pooled, known, is_whole } = text;
         if let Some(known) = known {
             return Ok(known.clone());
         }
-        let Pipeline { config, parts, kept, .. } = self.pipeline;
+        let config = &*self.model.config;
         let (family, network) = (config.family(), &config.transformer);
         let mut encodings = Vec::new();
         for (i, encoder) in config.text_encoders.iter().enumerate() {
             let wants_tokens = encoder.gives_tokens && given_txt.is_none();
             let wants_pooled = encoder.gives_pooled && given_pooled.is_none();
             encodings.push(match wants_tokens || wants_pooled {
-                true => self.run(i, &parts.text_encoders[i], &key.texts[i], wants_tokens).await?,
+                true => self.run(i, &key.texts[i], wants_tokens, in_f32).await?,
                 false => Encoding::default(),
             });
             let what = format!("{}'s encoding of the prompt", encoder.config.title());
@@ -206,9 +210,9 @@ impl<'p> Prompts<'p> {
                 ids.push((name, encoded.ids.clone()));
             }
         }
-        let embedding = Rc::new(Embedding { ids, txt, pooled });
+        let embedding = Arc::new(Embedding { ids, txt, pooled });
         if *is_whole {
-            kept.keep_text(key.clone(), embedding.clone());
+            self.texts.insert(key.clone(), embedding.clone());
         }
         Ok(embedding)
     }
@@ -217,24 +221,25 @@ impl<'p> Prompts<'p> {
     async fn run(
         &self,
         i: usize,
-        encoder: &ModelPart<dyn TextEncoder>,
         text: &TokenisedText,
         wants_tokens: bool,
+        in_f32: &Blocks,
     ) -> Result<Encoding, Error> {
-        let Pipeline { source, gpu, config, kept, .. } = self.pipeline;
+        let Model { source, config, parts, .. } = self.model;
         let name = config.text_encoders[i].config.title();
-        let ModelPart { model, weights, .. } = encoder;
+        let ModelPart { model, weights, .. } = &parts.text_encoders[i];
         let values = read(&**source, || model.embed(weights, text)).await?;
         let shapes = model.inputs(text.ids.len());
         let inputs: Vec<_> = shapes.into_iter().zip(values.iter().map(Vec::as_slice)).collect();
         let (kinds, outputs): (Vec<Output>, Vec<_>) =
             model.outputs(text.ids.len(), wants_tokens).into_iter().unzip();
-        let results = kept
-            .encoders
-            .run(self.pipeline, i, &inputs, &outputs, &self.in_f32, |residents, f16_range| {
+        let caps = self.device.gpu.caps();
+        let results = self
+            .memory
+            .run(self.device, i, &inputs, &outputs, in_f32, |residents, f16_range| {
                 let (inputs, outputs) = residents.split_at(inputs.len());
                 let outputs = &outputs[..kinds.len()];
-                record_encoder(gpu.caps(), f16_range, name, &**model, text, inputs, outputs)
+                record_encoder(caps, f16_range, name, &**model, text, inputs, outputs)
             })
             .await?;
         let mut encoding = Encoding::default();
@@ -245,14 +250,6 @@ impl<'p> Prompts<'p> {
             }
         }
         Ok(encoding)
-    }
-}
-
-impl Drop for Prompts<'_> {
-    fn drop(&mut self) {
-        if self.need_encoders {
-            self.pipeline.waiting_for_encoders.update(|runs| runs - 1);
-        }
     }
 }
 

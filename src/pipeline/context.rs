@@ -1,0 +1,66 @@
+//! What all runs of a pipeline share.
+
+use std::sync::Arc;
+
+use super::conditioning::Encoders;
+use super::device::Device;
+use super::model::Model;
+use super::residency::Residency;
+use super::run_cache::RunCache;
+use super::{Error, Event, Part};
+use crate::gpu::Gpu;
+
+/// A model on a device. Runs and pipelines own it together, so that each may outlive the others.
+pub(super) struct RunContext {
+    pub model: Arc<Model>,
+    pub device: Device,
+    pub residency: Arc<Residency>,
+    pub cache: RunCache,
+    /// Held by the run that works. Runs share weights, programs, temporaries and the queue.
+    pub turn: async_lock::Mutex<()>,
+}
+
+impl RunContext {
+    /// Nothing is on the device yet. The model's weights are cut for it.
+    pub fn new(gpu: Gpu, model: Arc<Model>, cache: RunCache) -> Self {
+        RunContext {
+            device: Device::new(gpu, model.first_free_id),
+            residency: Arc::new(Residency::new(&model)),
+            cache,
+            turn: async_lock::Mutex::new(()),
+            model,
+        }
+    }
+
+    /// The text encoders, for [`Prompts::encode`](super::conditioning::Prompts::encode).
+    pub fn encoders(&self) -> Encoders<'_> {
+        let RunContext { model, device, cache, .. } = self;
+        Encoders { model, device, memory: &cache.encoders, texts: &cache.texts }
+    }
+
+    /// Uploads the next weights of a part; `None` when all are on the GPU.
+    pub async fn upload_next(&self, part: Part) -> Result<Option<Event>, Error> {
+        self.residency.upload_next(&self.model, &self.device, part).await
+    }
+
+    /// Frees the text encoders' memory, unless there is enough for them to stay, or another run needs them next.
+    pub fn release_text_encoders(&self) {
+        if !self.residency.keeps_text_encoders() && !self.residency.text_encoders_are_wanted() {
+            self.free_text_encoders();
+        }
+    }
+
+    fn free_text_encoders(&self) {
+        self.cache.encoders.clear(&self.device.store);
+        self.residency.free_text_encoders(&self.model, &self.device);
+    }
+
+    /// Frees everything that a run can do without, after memory was short.
+    pub fn make_room(&self) {
+        self.residency.stop_keeping_text_encoders();
+        // A run that needs them loads them again.
+        self.free_text_encoders();
+        self.cache.forget_programs(&self.device.store);
+        self.device.pool.clear();
+    }
+}

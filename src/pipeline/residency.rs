@@ -1,0 +1,201 @@
+//! What of a model is on the GPU, and how it gets there: a piece at a time, so that progress can be shown.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::device::Device;
+use super::model::{Model, ModelPart};
+use super::{Error, Event, Part};
+use crate::checkpoint::pack::Packer;
+use crate::checkpoint::source::read;
+use crate::checkpoint::weights::Weights;
+use crate::gpu::Uploads;
+use crate::models::layers::Upload;
+use crate::sync::Locked;
+use crate::turns::Turns;
+
+/// Bytes uploaded between two progress events.
+const BYTES_PER_EVENT: u64 = 64 << 20;
+
+/// Which of a model's parts are on the GPU, and which of them stay there.
+///
+/// Only the run whose turn it is uploads and frees.
+pub(super) struct Residency {
+    /// Denoiser and decoder.
+    denoiser: Locked<PartState>,
+    text_encoders: Locked<PartState>,
+    keeps_text_encoders: AtomicBool,
+    /// How many runs have texts that are not encoded yet.
+    waiting_for_encoders: AtomicUsize,
+}
+
+/// How much of a part is on the GPU. Runs of one pipeline load it together: each goes on where another has stopped.
+#[derive(Default)]
+enum PartState {
+    /// Nothing that can be relied on; also while a piece is on its way, so that a dropped upload starts the part again.
+    #[default]
+    Absent,
+    /// The first tensors.
+    Partial(Box<Progress>),
+    Loaded,
+}
+
+/// The tensors of a part that were uploaded.
+#[derive(Default)]
+struct Progress {
+    tensors: usize,
+    bytes: u64,
+    uploads: Uploads,
+    packer: Packer,
+}
+
+/// A run has texts that are not encoded yet: until this is dropped, no other run frees the text encoders for lack of use.
+pub(super) struct NeedsEncoders(Arc<Residency>);
+
+impl NeedsEncoders {
+    /// Of a run that has just found that out.
+    pub fn new(residency: &Arc<Residency>) -> Self {
+        residency.waiting_for_encoders.fetch_add(1, Ordering::Relaxed);
+        NeedsEncoders(residency.clone())
+    }
+}
+
+impl Drop for NeedsEncoders {
+    fn drop(&mut self) {
+        self.0.waiting_for_encoders.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Residency {
+    /// Nothing is on the GPU yet.
+    pub fn new(model: &Model) -> Self {
+        Residency {
+            denoiser: Locked::default(),
+            text_encoders: Locked::default(),
+            keeps_text_encoders: model.options.keeps_text_encoders(&model.parts).into(),
+            waiting_for_encoders: AtomicUsize::new(0),
+        }
+    }
+
+    fn state(&self, part: Part) -> &Locked<PartState> {
+        match part {
+            Part::TextEncoders => &self.text_encoders,
+            Part::Denoiser => &self.denoiser,
+        }
+    }
+
+    /// Whether all weights of a part are on the GPU.
+    pub fn is_loaded(&self, part: Part) -> bool {
+        matches!(*self.state(part).lock(), PartState::Loaded)
+    }
+
+    /// Whether text encoders stay on the GPU after a prompt is encoded.
+    pub fn keeps_text_encoders(&self) -> bool {
+        self.keeps_text_encoders.load(Ordering::Relaxed)
+    }
+
+    /// From now on text encoders leave the GPU after a prompt is encoded: there is too little memory.
+    pub fn stop_keeping_text_encoders(&self) {
+        self.keeps_text_encoders.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a run needs the text encoders next.
+    pub fn text_encoders_are_wanted(&self) -> bool {
+        self.waiting_for_encoders.load(Ordering::Relaxed) > 0
+    }
+
+    /// Frees the text encoders' weights.
+    pub fn free_text_encoders(&self, model: &Model, device: &Device) {
+        drop(self.text_encoders.take());
+        let encoders = model.parts.text_encoders.iter();
+        encoders.flat_map(ModelPart::residents).for_each(|id| device.store.free(id));
+    }
+
+    /// Uploads the next weights of a part; `None` when all are on the GPU.
+    pub async fn upload_next(
+        &self,
+        model: &Model,
+        device: &Device,
+        part: Part,
+    ) -> Result<Option<Event>, Error> {
+        let state = self.state(part);
+        let mut progress = match state.take() {
+            PartState::Loaded => {
+                state.set(PartState::Loaded);
+                return Ok(None);
+            }
+            PartState::Partial(progress) => progress,
+            PartState::Absent => Default::default(),
+        };
+        let tensors = model.parts.uploads_of(part);
+        let turns = Turns::new();
+        let start = progress.bytes;
+        while progress.bytes - start < BYTES_PER_EVENT
+            && let Some((weights, upload)) = tensors.get(progress.tensors).copied()
+        {
+            progress.upload(model, device, weights, upload, &turns).await?;
+            progress.bytes += upload.bytes();
+            progress.tensors += 1;
+        }
+        let bytes = progress.bytes;
+        if progress.tensors == tensors.len() {
+            progress.uploads.finish(&device.gpu).await?;
+            state.set(PartState::Loaded);
+        } else {
+            state.set(PartState::Partial(progress));
+        }
+        Ok(Some(Event::Loading { part, bytes, of: model.parts.bytes_of(part) }))
+    }
+}
+
+impl Progress {
+    /// Uploads one tensor. Reads, packs and hands over one tile of outputs at a time, so that no second copy of a
+    /// weight is ever in host memory.
+    async fn upload(
+        &mut self,
+        model: &Model,
+        device: &Device,
+        weights: &Weights,
+        upload: &Upload,
+        turns: &Turns,
+    ) -> Result<(), Error> {
+        let (source, Device { gpu, store, .. }) = (&*model.source, device);
+        let Progress { uploads, packer, .. } = self;
+        match upload {
+            Upload::Vector { resident, tensor, rows } => {
+                let mut values = read(source, || weights.tensor_f32(tensor)).await?;
+                if let Some(rows) = rows {
+                    values = rows.iter().map(|row| values[*row]).collect();
+                }
+                values.resize(resident.cols, 0.0);
+                store.create(gpu, resident).await?;
+                let bytes = bytemuck::cast_slice(&values);
+                uploads.write(gpu, store, resident.id, 0, 0, bytes).await?;
+            }
+            Upload::BatchNorm { resident, mean, variance, eps } => {
+                let deviations = || weights.standard_deviations(variance, *eps);
+                let mut values = read(source, deviations).await?;
+                values.extend(read(source, || weights.tensor_f32(mean)).await?);
+                store.create(gpu, resident).await?;
+                let bytes = bytemuck::cast_slice(&values);
+                uploads.write(gpu, store, resident.id, 0, 0, bytes).await?;
+            }
+            Upload::Packed { weight, tensor, rows } => {
+                store.create_packed(gpu, weight).await?;
+                for (i, shard) in weight.shards.iter().enumerate() {
+                    let mut offset = 0;
+                    for first in (shard.row0..shard.row0 + shard.rows).step_by(weight.tile) {
+                        let rows = rows.as_deref();
+                        let pack = || packer.tile(weights, tensor, weight, first, rows).map(|_| ());
+                        read(source, pack).await?;
+                        let bytes = packer.packed();
+                        uploads.write(gpu, store, weight.id, i, offset, bytes).await?;
+                        offset += bytes.len() as u64;
+                        turns.yield_if_due().await;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
