@@ -22,6 +22,7 @@ const EVERYTHING: &[&str] = &[
     "advice",
     "checkpoint",
     "escape",
+    "sync",
     "tensor",
     "text",
     "turns",
@@ -33,32 +34,37 @@ const EVERYTHING: &[&str] = &[
 ];
 
 const LAYERS: &[Layer] = &[
-    Layer { name: "tensor", may_use: &[], crates: &["serde", "strum"] },
+    Layer { name: "tensor", may_use: &["sync"], crates: &["serde", "strum"] },
     Layer { name: "ops", may_use: &["tensor"], crates: &[] },
     Layer {
         name: "checkpoint",
-        may_use: &["advice", "escape", "tensor"],
+        may_use: &["advice", "escape", "sync", "tensor"],
         crates: &["serde", "serde_json"],
     },
     Layer {
         name: "text",
-        may_use: &["checkpoint", "escape", "turns"],
+        may_use: &["checkpoint", "escape", "sync", "turns"],
         crates: &["serde", "serde_json", "tokenizers"],
     },
     Layer {
         name: "models",
         // Presets and schedules are a family's facts.
-        may_use: &["checkpoint", "escape", "ops", "sampling", "tensor", "text"],
+        may_use: &["checkpoint", "escape", "ops", "sampling", "sync", "tensor", "text"],
         crates: &["serde", "serde_json"],
     },
     Layer { name: "sampling", may_use: &[], crates: &[] },
-    Layer { name: "gpu", may_use: &["advice", "tensor", "turns"], crates: &["wgpu", "web_time"] },
+    Layer {
+        name: "gpu",
+        may_use: &["advice", "sync", "tensor", "turns"],
+        crates: &["wgpu", "web_time"],
+    },
     Layer {
         name: "pipeline",
         may_use: &[
             "advice",
             "checkpoint",
             "escape",
+            "sync",
             "tensor",
             "text",
             "turns",
@@ -91,6 +97,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "advice.rs", may_use: &[], crates: &[] },
     // Text from outside, made safe to show: anyone's.
     Layer { name: "escape.rs", may_use: &[], crates: &[] },
+    // Bounds and locks for threads: anyone's.
+    Layer { name: "sync.rs", may_use: &[], crates: &[] },
     // When the library lets go of its thread.
     Layer {
         name: "turns.rs",
@@ -116,6 +124,22 @@ const ANYWHERE: &[&str] = &["bytemuck", "half", "libm", "thiserror", "tracing"];
 
 /// The folders of single families of models, which name each other nowhere.
 const FAMILIES: &[&str] = &["flux1", "sd3", "flux2"];
+
+/// The modules of `pipeline` that need each other, from the lowest to the front, with the types that they are known by.
+/// Each may name those before it, none may name one after it.
+const PIPELINE_FLOORS: &[(&str, &[&str])] = &[
+    ("model", &["Model", "ModelPart", "Parts", "check_widths"]),
+    ("device", &["Device"]),
+    ("residency", &["Residency", "NeedsEncoders"]),
+    ("programs", &["Programs", "RunMemory", "RunRecordings", "ResidentPlanner"]),
+    ("encoders", &["EncoderMemory"]),
+    ("text_cache", &["TextCache", "TextKey", "Embedding"]),
+    ("conditioning", &["Prompts", "Encoders", "Encoded"]),
+    ("run_cache", &["RunCache", "ProgramsKey"]),
+    ("context", &["RunContext"]),
+    ("run", &["Run", "Prepared"]),
+    ("pipeline", &["Pipeline"]),
+];
 
 /// Files that may name a family: the list of them, and the module that holds their folders.
 const MAY_NAME_FAMILIES: &[&str] = &["src/models/family.rs", "src/models/mod.rs"];
@@ -313,6 +337,25 @@ fn families_are_named_in_their_folder_and_the_list() {
     }
 }
 
+/// A part of the engine takes what it needs, not the whole: what is below can be read, tested and changed without what is
+/// above it.
+#[test]
+fn floors_of_the_pipeline_name_only_those_below() {
+    let sources = sources();
+    for (i, (floor, _)) in PIPELINE_FLOORS.iter().enumerate() {
+        let file = format!("src/pipeline/{floor}.rs");
+        let folder = format!("src/pipeline/{floor}/");
+        let own = |source: &&Source| source.path == file || source.path.starts_with(&folder);
+        assert!(sources.iter().any(|s| own(&s)), "{file} is in a rule and not there");
+        for source in sources.iter().filter(own) {
+            for (above, types) in &PIPELINE_FLOORS[i + 1..] {
+                let named = source.floor_named(above, types);
+                assert_eq!(named, None, "{}: {floor} lies below {above}", source.path);
+            }
+        }
+    }
+}
+
 #[test]
 fn nobody_depends_on_a_face() {
     for (path, manifest) in manifests() {
@@ -393,6 +436,10 @@ fn rules_see_what_they_should() {
     assert_eq!(named("fn f(x: &super::super::gpu::Gpu) {}"), ["gpu"]);
     assert_eq!(named("//! See [`crate::gpu`].\nlet a = 1; // crate::gpu"), [""; 0]);
     assert_eq!(named("use crate::{\n    gpu,\n    tensor::Shape,\n};"), ["gpu", "tensor"]);
+    let floor = |code: &str| source(code).floor_named("run", &["Run"]).is_some();
+    assert!(floor("use super::run::Checkpoint;"));
+    assert!(floor("use crate::pipeline::{Error, Run};"));
+    assert!(!floor("use super::run_cache::RunCache; // Run\nlet a = \"Run\";"));
     assert!(source("use wgpu::Device;").names_crate("wgpu"));
     assert!(source("let d: &::wgpu::Device;").names_crate("wgpu"));
     assert!(source("use serde::Deserialize;").names_crate("serde"));
@@ -437,6 +484,17 @@ impl Source {
             folders.iter().filter(|f| named.iter().any(|n| n == *f)).copied().collect();
         found.sort_unstable();
         found
+    }
+
+    /// How a module of `pipeline` is named, if it is: as such, or by one of its types.
+    fn floor_named(&self, module: &str, types: &[&str]) -> Option<String> {
+        let paths = ["super::", "crate::pipeline::"];
+        let mut modules = paths.iter().flat_map(|prefix| after(&self.code, prefix));
+        modules.find(|named| named == module).or_else(|| {
+            let code = self.code.lines().map(without_texts).collect::<Vec<_>>().join("\n");
+            let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+            words.find(|word| types.contains(word)).map(str::to_owned)
+        })
     }
 
     fn names_crate(&self, name: &str) -> bool {

@@ -119,7 +119,7 @@ impl Engine {
         let request =
             request::parse(&request).map_err(|reason| js_error("bad-request", &reason))?;
         // Checked here, so that a bad request fails at once.
-        let pipeline = self.model.pipeline().map_err(|error| from_error(&error))?;
+        let pipeline = self.model.pipeline();
         let settings = pipeline.settings(&request).map_err(|error| from_error(&error))?;
         let about = About::new(&pipeline, settings, self.precision);
         Ok(Generation::new(self.model.clone(), request, about, self.busy.clone()))
@@ -127,9 +127,7 @@ impl Engine {
 
     /// Frees everything on the GPU.
     pub fn close(&self) {
-        if let Ok(pipeline) = self.model.pipeline() {
-            pipeline.gpu().destroy();
-        }
+        self.model.pipeline().gpu().destroy();
     }
 
     /// What draws: `AdapterInfo` in `package/ralu.d.ts`.
@@ -150,8 +148,7 @@ impl Engine {
     /// Memory in use: `MemoryInfo` in `package/ralu.d.ts`.
     #[wasm_bindgen(getter)]
     pub fn memory(&self) -> JsValue {
-        let pipeline = self.model.pipeline().ok();
-        let counters = pipeline.map(|pipeline| pipeline.gpu().counters()).unwrap_or_default();
+        let counters = self.model.pipeline().gpu().counters();
         Object::new()
             .number("gpuBytes", counters.bytes_alive)
             .number("gpuPeakBytes", counters.bytes_peak)

@@ -1,12 +1,13 @@
 //! A run that JavaScript pulls.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use async_lock::Mutex;
+use ralu::Run;
 use ralu::pipeline::{Error, Event, Recovery, Request};
 use wasm_bindgen::prelude::*;
 
@@ -14,56 +15,46 @@ use crate::about::About;
 use crate::model::Model;
 use crate::{error, event};
 
-/// A request in progress. One at a time: runs of one pipeline share its memory.
+/// A request in progress. An engine has one at a time.
 #[wasm_bindgen]
 pub struct Generation(Rc<Shared>);
 
-/// A `Run` borrows its pipeline, which JavaScript cannot say: this future owns the one and has the other inside.
-type Driver = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
-
 struct Shared {
     about: About,
-    driver: RefCell<Option<Driver>>,
-    events: Rc<RefCell<VecDeque<Event>>>,
+    model: Rc<Model>,
+    request: Request,
+    /// Locked by the call of `next` that works.
+    work: Mutex<Work>,
+    ended: Cell<bool>,
+    /// The call of `next` that is waiting, to be told when this is cancelled.
     waiting: RefCell<Option<Waker>>,
     busy: Rc<Cell<bool>>,
+}
+
+struct Work {
+    recovery: Recovery,
+    phase: Phase,
+}
+
+/// What the next call of `next` does.
+enum Phase {
+    Start,
+    Pull(Run),
+    /// Opens the device again, and resumes.
+    Revive,
+    Done,
 }
 
 impl Generation {
     /// `busy` is true until it ends.
     pub fn new(model: Rc<Model>, request: Request, about: About, busy: Rc<Cell<bool>>) -> Self {
         busy.set(true);
-        let events = Rc::new(RefCell::new(VecDeque::new()));
-        let told = events.clone();
-        let driver = async move {
-            let mut recovery = Recovery::default();
-            loop {
-                let pipeline = model.pipeline()?;
-                let mut run = pipeline.start(recovery.request(&request))?;
-                let lost = loop {
-                    match run.next().await {
-                        Ok(Some(event)) => told.borrow_mut().push_back(event),
-                        Ok(None) => return Ok(()),
-                        Err(error) if recovery.should_resume(&error, &run) => break error,
-                        Err(error) => return Err(error),
-                    }
-                    pause().await;
-                };
-                drop(run);
-                drop(pipeline);
-                let message = format!(
-                    "The browser lost the GPU ({lost}). It is opened again, to go on {}.",
-                    recovery.place()
-                );
-                told.borrow_mut().push_back(Event::Warning(message));
-                pause().await;
-                model.revive(&recovery).await?;
-            }
-        };
         Generation(Rc::new(Shared {
             about,
-            driver: RefCell::new(Some(Box::pin(driver))),
-            events,
+            model,
+            request,
+            work: Mutex::new(Work { recovery: Recovery::default(), phase: Phase::Start }),
+            ended: Cell::new(false),
             waiting: RefCell::default(),
             busy,
         }))
@@ -76,14 +67,20 @@ impl Generation {
     pub async fn next(&self) -> Result<JsValue, JsValue> {
         let shared = self.0.clone();
         loop {
-            match poll_fn(|context| shared.poll(context)).await {
-                Some(Ok(event)) => {
+            match shared.until_cancelled(shared.pull()).await {
+                Some(Ok(Some(event))) => {
                     if let Some(object) = event::to_js(&event, &shared.about) {
                         return Ok(object);
                     }
                 }
-                Some(Err(failed)) => return Err(error::from_error(&failed)),
-                None => return Ok(JsValue::UNDEFINED),
+                Some(Err(failed)) => {
+                    shared.end();
+                    return Err(error::from_error(&failed));
+                }
+                Some(Ok(None)) | None => {
+                    shared.end();
+                    return Ok(JsValue::UNDEFINED);
+                }
             }
         }
     }
@@ -91,53 +88,64 @@ impl Generation {
     /// Ends the run, in the middle of a step if need be: what is queued on the GPU, a fraction of a second, is the last.
     pub fn cancel(&self) {
         self.0.end();
+        if let Some(waiting) = self.0.waiting.take() {
+            waiting.wake();
+        }
     }
 }
 
 impl Shared {
-    fn poll(&self, context: &mut std::task::Context<'_>) -> Poll<Option<Result<Event, Error>>> {
-        let Ok(mut slot) = self.driver.try_borrow_mut() else {
-            return Poll::Pending;
-        };
-        let Some(driver) = slot.as_mut() else { return Poll::Ready(None) };
-        *self.waiting.borrow_mut() = Some(context.waker().clone());
-        let result = driver.as_mut().poll(context);
-        if let Some(event) = self.events.borrow_mut().pop_front() {
-            return Poll::Ready(Some(Ok(event)));
+    /// The next event; `None` at the end. A lost device is opened again, and the run resumed.
+    async fn pull(&self) -> Result<Option<Event>, Error> {
+        let mut work = self.work.lock().await;
+        let Work { recovery, phase } = &mut *work;
+        if let Phase::Revive = phase {
+            self.model.revive(recovery).await?;
         }
-        let Poll::Ready(result) = result else { return Poll::Pending };
-        *slot = None;
-        self.busy.set(false);
-        Poll::Ready(result.err().map(Err))
+        if let Phase::Start | Phase::Revive = phase {
+            let request = recovery.request(&self.request);
+            *phase = Phase::Pull(self.model.pipeline().start(request)?);
+        }
+        let Phase::Pull(run) = phase else { return Ok(None) };
+        match run.next().await {
+            Err(error) if recovery.should_resume(&error, run) => {
+                *phase = Phase::Revive;
+                Ok(Some(Event::Warning(format!(
+                    "The browser lost the GPU ({error}). It is opened again, to go on {}.",
+                    recovery.place()
+                ))))
+            }
+            result => result,
+        }
     }
 
+    /// What `future` gives; `None` if this is cancelled before.
+    async fn until_cancelled<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            if self.ended.get() {
+                return Poll::Ready(None);
+            }
+            self.waiting.replace(Some(context.waker().clone()));
+            future.as_mut().poll(context).map(Some)
+        })
+        .await
+    }
+
+    /// Drops the run. While a call of `next` works on it, that call does so when it is told.
     fn end(&self) {
-        // Never while it is polled: nothing that it polls calls JavaScript that could ask for this.
-        if let Ok(mut driver) = self.driver.try_borrow_mut()
-            && driver.take().is_some()
-        {
-            self.busy.set(false);
+        if let Some(mut work) = self.work.try_lock() {
+            work.phase = Phase::Done;
         }
-        if let Some(waiting) = self.waiting.borrow_mut().take() {
-            waiting.wake();
+        // Once: afterwards the engine may be busy with another one.
+        if !self.ended.replace(true) {
+            self.busy.set(false);
         }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if self.driver.get_mut().is_some() {
-            self.busy.set(false);
-        }
+        self.end();
     }
-}
-
-/// Pending once: whoever polls next goes on behind it.
-async fn pause() {
-    let mut paused = false;
-    poll_fn(|_| match std::mem::replace(&mut paused, true) {
-        true => Poll::Ready(()),
-        false => Poll::Pending,
-    })
-    .await;
 }
