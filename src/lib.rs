@@ -27,7 +27,9 @@
 //! # assert_eq!(pollster::block_on(draw(request)).unwrap().width, 64);
 //! ```
 //!
-//! Its futures work under any executor: `pollster::block_on(draw(Request::new("a fox on a purple background")))`.
+//! Its futures work under any executor: `pollster::block_on(draw(Request::new("a fox on a purple background")))`. Natively
+//! they are [`Send`]. A [`Pipeline`] is a handle that can be cloned and sent to other threads; its runs take turns, and each
+//! draws what it draws alone.
 //!
 //! What a program needs is here at the root. The modules hold the rest:
 //!

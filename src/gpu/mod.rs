@@ -223,8 +223,8 @@ impl Gpu {
         }
     }
 
-    /// Gives the device back with all memory on it, at once: dropping its last owner leaves that to a browser's garbage
-    /// collector. Whatever uses it afterwards finds it lost. Not for devices that others draw on, too.
+    /// Destroys the device and frees all its memory immediately: dropping its last owner leaves that to a browser's
+    /// garbage collector. Whatever uses it afterwards finds it lost. Not for devices that others draw on, too.
     pub fn destroy(&self) {
         self.device.destroy();
     }
@@ -245,7 +245,7 @@ impl Gpu {
         self
     }
 
-    /// The same for recordings from now on: something did not do what it was taken to do.
+    /// Changes the capabilities for recordings from now on: one of them turned out not to hold.
     pub(crate) fn change_caps(&self, change: impl FnOnce(&mut Caps)) {
         let mut caps = self.caps.get();
         change(&mut caps);
@@ -312,8 +312,8 @@ impl Gpu {
         }
     }
 
-    /// Fails if the device was lost, also if nobody said so yet: wgpu does when it is polled, and takes commands for
-    /// invalid ones until then.
+    /// Fails if the device is lost, even if wgpu has not reported it yet: it does so when it is polled, and reports
+    /// commands as invalid until then.
     fn ask_for_loss(&self) -> Result<(), Error> {
         let _ = self.device.poll(wgpu::PollType::Poll);
         self.check_known_loss()

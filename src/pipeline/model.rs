@@ -326,7 +326,7 @@ impl Model {
         Ok(Model { source, options, config, tokenizers, parts, first_free_id, max_binding_bytes })
     }
 
-    /// The same model for a device that binds `max_binding_bytes` at once: itself, if its weights are cut for that.
+    /// This model for a device that binds `max_binding_bytes` at once: itself, if its weights are cut for that.
     pub(super) async fn cut_for(
         self: &Arc<Self>,
         max_binding_bytes: u64,

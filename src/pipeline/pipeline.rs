@@ -47,7 +47,7 @@ impl Pipeline {
         Pipeline(Arc::new(RunContext::new(gpu, model, cache)))
     }
 
-    /// The same model on another device, after the first was lost. Tokenizers, checked weights, encoded texts and learnt
+    /// Moves the model to another device, after the first was lost. Tokenizers, checked weights, encoded texts and learnt
     /// colours stay; the next run uploads the weights again.
     ///
     /// Clones of this handle and runs that it has started stay with the first device. A run whose device is lost ends with

@@ -53,7 +53,7 @@ struct Progress {
 pub(super) struct NeedsEncoders(Arc<Residency>);
 
 impl NeedsEncoders {
-    /// Of a run that has just found that out.
+    /// Notes that one more run needs them.
     pub fn new(residency: &Arc<Residency>) -> Self {
         residency.waiting_for_encoders.fetch_add(1, Ordering::Relaxed);
         NeedsEncoders(residency.clone())

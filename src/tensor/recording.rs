@@ -168,7 +168,7 @@ impl Recorder {
         Recorder::with_f16_range(caps, None)
     }
 
-    /// The same; kernels that round to f16 tell `f16_range` of numbers that are too large for it.
+    /// An empty recorder; kernels that round to f16 tell `f16_range` of numbers that are too large for it.
     pub fn with_f16_range(caps: Caps, f16_range: Option<Arc<F16Range>>) -> Self {
         Recorder { caps, f16_range, inner: RefCell::default() }
     }

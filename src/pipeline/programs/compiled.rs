@@ -17,7 +17,7 @@ pub(in crate::pipeline) struct Programs {
     pub decode_low: Option<Program>,
     pub decode: Program,
     pub decode_mixed: Option<Program>,
-    /// For the latents of steps that run one behind the other.
+    /// For the latents of steps that run one after the other.
     pub read_backs: [ReadBack; 2],
     /// Bytes that were newly allocated for the temporaries of all stages together.
     pub allocated_bytes: u64,

@@ -9,7 +9,7 @@ use crate::models::vae::IMAGE_CHANNELS;
 use crate::ops::change_rows;
 use crate::pipeline::{RunSchedule, Settings, StageKind};
 use crate::sampling::RopeMode;
-use crate::sampling::cache::{CacheSpec, Cached};
+use crate::sampling::cache::{CacheSpec, Cached, Probe};
 use crate::tensor::{Blocks, Caps, F16Range, Recorder, Resident, ResidentIds};
 
 /// Index of each number in the `step` vector.
@@ -94,7 +94,7 @@ impl PositionMemory {
     }
 }
 
-/// What a jump reads beside the latents.
+/// What a jump reads besides the latents.
 pub(in crate::pipeline) struct JumpMemory {
     /// Gather list.
     pub source: Resident,
@@ -110,48 +110,78 @@ pub(in crate::pipeline) struct MixedView {
 
 /// What a temporal cache keeps from step to step. All stages share it: it is forgotten at jumps, and has room for the
 /// longest sequence.
-#[derive(Default)]
-pub(in crate::pipeline) struct CacheMemory {
-    /// The sequence between a probe and what follows it.
-    pub sequence: Option<SequenceMemory>,
-    /// What is compared.
-    pub probe: Option<ProbeMemory>,
-    /// What the left-out blocks add to the image stream, `[B * N, hidden]`.
-    pub residual: Option<Resident>,
-    /// Taylor factors of the guided velocity, `[N, 4 C]` each.
-    pub outputs: Vec<Resident>,
-    /// Taylor factors of every module's output, `[rows, hidden]` each.
-    pub modules: Vec<Vec<Resident>>,
-    /// Weights of the Taylor factors: see [`taylor`].
-    pub weights: Option<Resident>,
+pub(in crate::pipeline) enum CacheMemory {
+    /// What some blocks add to the image stream.
+    Residual {
+        /// The first of these blocks; all that follow it are among them.
+        first_block: usize,
+        /// `[B * N, hidden]`.
+        added: Resident,
+        /// With a cache that looks at values.
+        probe: Option<ProbeMemory>,
+    },
+    /// The guided velocity.
+    Output {
+        /// Its Taylor factors, `[N, 4 C]` each.
+        factors: Vec<Resident>,
+        /// Weights of the factors: see [`taylor`].
+        weights: Resident,
+    },
+    /// The output of every module.
+    Modules {
+        /// Taylor factors of each, `[rows, hidden]` each.
+        factors: Vec<Vec<Resident>>,
+        /// Weights of the factors: see [`taylor`].
+        weights: Resident,
+    },
 }
 
-/// A sequence that goes from one program to the next.
-pub(in crate::pipeline) struct SequenceMemory {
-    /// `[B * (T + N), hidden]`.
+/// What a cache compares to decide, and the sequence between that and what follows.
+pub(in crate::pipeline) struct ProbeMemory {
+    /// What is compared.
+    pub kind: Probe,
+    /// The sequence, `[B * (T + N), hidden]`.
     pub x: Resident,
     /// `[B, vec_dim]`.
     pub vec: Resident,
-}
-
-/// What a probe compares.
-pub(in crate::pipeline) struct ProbeMemory {
-    /// Of this step, `[B * N, hidden]`.
+    /// What is compared, of this step, `[B * N, hidden]`.
     pub new: Resident,
-    /// Of an earlier step.
+    /// What is compared, of an earlier step.
     pub old: Resident,
     /// Sums, for the host to finish.
     pub partials: Resident,
 }
 
 impl CacheMemory {
+    /// The memory of the probe, with a cache that looks at values.
+    pub fn probe(&self) -> Option<&ProbeMemory> {
+        match self {
+            CacheMemory::Residual { probe, .. } => probe.as_ref(),
+            CacheMemory::Output { .. } | CacheMemory::Modules { .. } => None,
+        }
+    }
+
+    /// The weights of the Taylor factors, with a cache that has such.
+    pub fn taylor_weights(&self) -> Option<&Resident> {
+        match self {
+            CacheMemory::Residual { .. } => None,
+            CacheMemory::Output { weights, .. } | CacheMemory::Modules { weights, .. } => {
+                Some(weights)
+            }
+        }
+    }
+
     fn residents(&self) -> Vec<&Resident> {
-        let mut all: Vec<&Resident> = self.residual.iter().chain(&self.weights).collect();
-        all.extend(self.sequence.iter().flat_map(|s| [&s.x, &s.vec]));
-        all.extend(self.probe.iter().flat_map(|p| [&p.new, &p.old, &p.partials]));
-        all.extend(&self.outputs);
-        all.extend(self.modules.iter().flatten());
-        all
+        match self {
+            CacheMemory::Residual { added, probe, .. } => {
+                let probed = probe.iter().flat_map(|p| [&p.x, &p.vec, &p.new, &p.old, &p.partials]);
+                [added].into_iter().chain(probed).collect()
+            }
+            CacheMemory::Output { factors, weights } => factors.iter().chain([weights]).collect(),
+            CacheMemory::Modules { factors, weights } => {
+                factors.iter().flatten().chain([weights]).collect()
+            }
+        }
     }
 
     /// Bytes on the GPU.
@@ -245,41 +275,36 @@ impl ResidentPlanner<'_> {
         let network = &*self.config.transformer;
         let (b, t, d) = (self.branches(), self.n_text(), network.hidden());
         let images = |name: &str| self.matrix(name, b * most_tokens, d);
-        let cached = spec.cached();
-        let factors = match cached {
-            Cached::Output { factors } | Cached::Modules { factors } => factors,
-            Cached::BlocksTail | Cached::AllBlocks => 0,
-        };
-        let channels = network.token_channels();
-        let outputs = matches!(cached, Cached::Output { .. }).then_some(0..factors);
-        let modules = matches!(cached, Cached::Modules { .. })
-            .then(|| denoiser.module_rows(b, t, most_tokens, network));
-        CacheMemory {
-            sequence: spec.probe().map(|_| SequenceMemory {
+        let weights = || self.matrix("cache.weights", 1, taylor::LEN);
+        let residual = |first_block| CacheMemory::Residual {
+            first_block,
+            added: images("cache.residual"),
+            probe: spec.probe().map(|kind| ProbeMemory {
+                kind,
                 x: self.matrix("cache.x", b * (t + most_tokens), d),
                 vec: self.matrix("cache.vec", b, network.vec_dim()),
-            }),
-            probe: spec.probe().map(|_| ProbeMemory {
                 new: images("cache.probe"),
                 old: images("cache.probe.old"),
                 partials: self.matrix("cache.change", change_rows(b * most_tokens), 4),
             }),
-            residual: (factors == 0).then(|| images("cache.residual")),
-            outputs: outputs
-                .into_iter()
-                .flatten()
-                .map(|i| self.matrix(&format!("cache.output.{i}"), most_tokens, channels))
-                .collect(),
-            modules: modules
-                .into_iter()
-                .flatten()
-                .enumerate()
-                .map(|(module, rows)| {
+        };
+        match spec.cached() {
+            Cached::BlocksTail => residual(1),
+            Cached::AllBlocks => residual(0),
+            Cached::Output { factors } => {
+                let channels = network.token_channels();
+                let factor = |i| self.matrix(&format!("cache.output.{i}"), most_tokens, channels);
+                let factors = (0..factors).map(factor).collect();
+                CacheMemory::Output { factors, weights: weights() }
+            }
+            Cached::Modules { factors } => {
+                let rows = denoiser.module_rows(b, t, most_tokens, network).into_iter();
+                let factors = rows.enumerate().map(|(module, rows)| {
                     let factor = |i| self.matrix(&format!("cache.module.{module}.{i}"), rows, d);
                     (0..factors).map(factor).collect()
-                })
-                .collect(),
-            weights: (factors > 0).then(|| self.matrix("cache.weights", 1, taylor::LEN)),
+                });
+                CacheMemory::Modules { factors: factors.collect(), weights: weights() }
+            }
         }
     }
 

@@ -99,7 +99,7 @@ impl RunRecordings {
                 branches: settings.evaluations_per_step(),
                 shared: &memory.shared,
                 stage,
-                cache: settings.cache.as_ref().zip(memory.cache.as_ref()),
+                cache: memory.cache.as_ref(),
             };
             recorder.record(&format!("stage{}", i + 1))
         });

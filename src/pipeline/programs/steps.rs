@@ -7,7 +7,7 @@ use crate::ops::{
     Epilogue, LinearLayer, Weights, Write, change, change_rows, combine, euler_step, linear,
     linear_into,
 };
-use crate::sampling::cache::{CacheSpec, Cached, Probe};
+use crate::sampling::cache::Probe;
 use crate::tensor::{Caps, Recorder, Recording, Resident, Tensor};
 
 /// How a stage's steps are run.
@@ -36,7 +36,8 @@ pub(in crate::pipeline) struct StepRecorder<'a> {
     pub branches: usize,
     pub shared: &'a SharedInputs,
     pub stage: &'a StageMemory,
-    pub cache: Option<(&'a CacheSpec, &'a CacheMemory)>,
+    /// With a temporal cache.
+    pub cache: Option<&'a CacheMemory>,
 }
 
 /// `1 * x`.
@@ -53,7 +54,7 @@ impl StepRecorder<'_> {
             body(self, &recorder);
             recorder.finish(&format!("{label}{name}"))
         };
-        let Some((spec, memory)) = self.cache else {
+        let Some(cache) = self.cache else {
             let full = recording("", &|step, recorder| {
                 let state = step.begin(recorder, None);
                 step.blocks(&state, 0, &mut Direct);
@@ -62,11 +63,11 @@ impl StepRecorder<'_> {
             return StepRecordings { probe: None, full, reuse: None };
         };
         StepRecordings {
-            probe: spec.probe().map(|probe| {
-                recording(".probe", &|step, recorder| step.probe(recorder, probe, memory))
-            }),
-            full: recording("", &|step, recorder| step.full(recorder, spec, memory)),
-            reuse: Some(recording(".reuse", &|step, recorder| step.reuse(recorder, spec, memory))),
+            probe: cache
+                .probe()
+                .map(|probe| recording(".probe", &|step, recorder| step.probe(recorder, probe))),
+            full: recording("", &|step, recorder| step.full(recorder, cache)),
+            reuse: Some(recording(".reuse", &|step, recorder| step.reuse(recorder, cache))),
         }
     }
 
@@ -84,17 +85,15 @@ impl StepRecorder<'_> {
         recorder.resident(resident).row_range(0..rows)
     }
 
-    /// The sequence's memory: the cache's, or for this recording alone.
+    /// The sequence's memory: the probe's, or for this recording alone.
     fn state_memory<'r>(
         &self,
         recorder: &'r Recorder,
-        memory: Option<&CacheMemory>,
+        probe: Option<&ProbeMemory>,
     ) -> [Tensor<'r>; 2] {
         let rows = self.branches * (self.n_text() + self.stage.x.rows);
-        match memory.and_then(|memory| memory.sequence.as_ref()) {
-            Some(sequence) => {
-                [self.part(recorder, &sequence.x, rows), recorder.resident(&sequence.vec)]
-            }
+        match probe {
+            Some(probe) => [self.part(recorder, &probe.x, rows), recorder.resident(&probe.vec)],
             None => [
                 recorder.temp("x", rows, self.network.hidden()),
                 recorder.temp("vec", self.branches, self.network.vec_dim()),
@@ -103,7 +102,7 @@ impl StepRecorder<'_> {
     }
 
     /// Embeds everything.
-    fn begin<'r>(&self, recorder: &'r Recorder, memory: Option<&CacheMemory>) -> State<'r> {
+    fn begin<'r>(&self, recorder: &'r Recorder, probe: Option<&ProbeMemory>) -> State<'r> {
         let inputs = Inputs {
             branches: self.branches,
             txt: recorder.resident(&self.shared.txt),
@@ -112,16 +111,16 @@ impl StepRecorder<'_> {
             guidance: recorder.resident(&self.shared.guidance),
             positions: self.stage.positions.on(recorder),
         };
-        let [x, vec] = self.state_memory(recorder, memory);
+        let [x, vec] = self.state_memory(recorder, probe);
         self.denoiser.begin(recorder.resident(&self.stage.x), inputs, x, vec)
     }
 
-    /// The sequence as a probe left it, or embedded anew.
-    fn resume<'r>(&self, recorder: &'r Recorder, memory: &CacheMemory) -> State<'r> {
-        if memory.sequence.is_none() {
+    /// The sequence as a probe left it; without a probe, embedded here.
+    fn resume<'r>(&self, recorder: &'r Recorder, probe: Option<&ProbeMemory>) -> State<'r> {
+        if probe.is_none() {
             return self.begin(recorder, None);
         }
-        let [x, vec] = self.state_memory(recorder, Some(memory));
+        let [x, vec] = self.state_memory(recorder, probe);
         State { x, vec, positions: self.stage.positions.on(recorder), n_text: self.n_text() }
     }
 
@@ -177,13 +176,13 @@ impl StepRecorder<'_> {
     }
 
     /// What must be known before a cache that looks at values can decide.
-    fn probe(&self, recorder: &Recorder, probe: Probe, memory: &CacheMemory) {
-        let Some(ProbeMemory { new, old, partials }) = &memory.probe else { return };
+    fn probe(&self, recorder: &Recorder, probe: &ProbeMemory) {
+        let ProbeMemory { kind, new, old, partials, .. } = probe;
         let rows = self.image_rows();
         let [new, old] = [new, old].map(|m| self.part(recorder, m, rows));
         let partials = self.part(recorder, partials, change_rows(rows));
-        let state = self.begin(recorder, Some(memory));
-        match probe {
+        let state = self.begin(recorder, Some(probe));
+        match kind {
             Probe::FirstBlock => {
                 let before = self.copy_images("before", &state);
                 self.denoiser.block(0, &state, &mut Direct);
@@ -203,80 +202,74 @@ impl StepRecorder<'_> {
         }
     }
 
-    fn full(&self, recorder: &Recorder, spec: &CacheSpec, memory: &CacheMemory) {
-        let state = self.resume(recorder, memory);
-        let first = match spec.cached() {
-            Cached::BlocksTail => 1,
-            _ => 0,
-        };
-        match spec.cached() {
-            Cached::BlocksTail | Cached::AllBlocks => {
-                if let (Some(Probe::FirstBlock), Some(probe)) = (spec.probe(), &memory.probe) {
-                    let rows = self.image_rows();
-                    let [new, old] = [&probe.new, &probe.old].map(|m| self.part(recorder, m, rows));
+    fn full(&self, recorder: &Recorder, cache: &CacheMemory) {
+        match cache {
+            CacheMemory::Residual { first_block, added, probe } => {
+                let state = self.resume(recorder, probe.as_ref());
+                let rows = self.image_rows();
+                if let Some(ProbeMemory { kind: Probe::FirstBlock, new, old, .. }) = probe {
+                    let [new, old] = [new, old].map(|m| self.part(recorder, m, rows));
                     combine("remember", &[new], ONCE, None, Write::Store, old);
                 }
                 let before = self.copy_images("before", &state);
-                self.blocks(&state, first, &mut Direct);
-                if let Some(residual) = &memory.residual {
-                    let residual = self.part(recorder, residual, self.image_rows());
-                    self.store_added("keep", &state, before, residual);
-                }
+                self.blocks(&state, *first_block, &mut Direct);
+                self.store_added("keep", &state, before, self.part(recorder, added, rows));
                 self.finish(&state);
             }
-            Cached::Output { .. } => {
+            CacheMemory::Output { factors, weights } => {
+                let state = self.begin(recorder, None);
                 self.blocks(&state, 0, &mut Direct);
                 self.finish(&state);
-                if let Some(taylor) = Taylor::new(recorder, memory) {
-                    let velocity = recorder.resident(&self.stage.velocity);
-                    taylor.update(velocity, &memory.outputs);
-                }
+                let velocity = recorder.resident(&self.stage.velocity);
+                Taylor::new(recorder, weights).update(velocity, factors);
             }
-            Cached::Modules { .. } => {
-                if let Some(taylor) = Taylor::new(recorder, memory) {
-                    self.blocks(&state, 0, &mut Keep { taylor, modules: memory.modules.iter() });
-                }
+            CacheMemory::Modules { factors, weights } => {
+                let state = self.begin(recorder, None);
+                let taylor = Taylor::new(recorder, weights);
+                self.blocks(&state, 0, &mut Keep { taylor, modules: factors.iter() });
                 self.finish(&state);
             }
         }
     }
 
-    fn reuse(&self, recorder: &Recorder, spec: &CacheSpec, memory: &CacheMemory) {
-        match spec.cached() {
-            Cached::BlocksTail | Cached::AllBlocks => {
-                let state = self.resume(recorder, memory);
-                if let Some(residual) = &memory.residual {
-                    let residual = self.part(recorder, residual, self.image_rows());
-                    for (b, streams) in state.branches().enumerate() {
-                        let kept = self.images_of(residual, b);
-                        combine("reuse", &[kept], ONCE, None, Write::Add, streams.img);
-                    }
+    fn reuse(&self, recorder: &Recorder, cache: &CacheMemory) {
+        match cache {
+            CacheMemory::Residual { added, probe, .. } => {
+                let state = self.resume(recorder, probe.as_ref());
+                let added = self.part(recorder, added, self.image_rows());
+                for (b, streams) in state.branches().enumerate() {
+                    let kept = self.images_of(added, b);
+                    combine("reuse", &[kept], ONCE, None, Write::Add, streams.img);
                 }
                 self.finish(&state);
             }
-            Cached::Output { .. } => {
-                if let Some(taylor) = Taylor::new(recorder, memory) {
-                    let x = &self.stage.x;
-                    let velocity = recorder.temp("predicted", x.rows, x.cols);
-                    taylor.predict(&memory.outputs, None, Write::Store, velocity);
-                    self.euler(recorder, velocity, None);
-                }
+            CacheMemory::Output { factors, weights } => {
+                let x = &self.stage.x;
+                let velocity = recorder.temp("predicted", x.rows, x.cols);
+                Taylor::new(recorder, weights).predict(factors, None, Write::Store, velocity);
+                self.euler(recorder, velocity, None);
             }
-            Cached::Modules { .. } => {
+            CacheMemory::Modules { factors, weights } => {
                 let state = self.begin(recorder, None);
-                if let Some(taylor) = Taylor::new(recorder, memory) {
-                    let mut modules = memory.modules.iter();
-                    for i in 0..self.denoiser.n_blocks() {
-                        self.denoiser.replay(i, &state, &mut |x, gate| {
-                            if let Some(factors) = modules.next() {
-                                taylor.predict(factors, Some(gate), Write::Add, x);
-                            }
-                        });
-                    }
+                let taylor = Taylor::new(recorder, weights);
+                let mut modules = factors.iter();
+                for i in 0..self.denoiser.n_blocks() {
+                    self.denoiser.replay(i, &state, &mut |x, gate| {
+                        taylor.predict(next_module(&mut modules), Some(gate), Write::Add, x);
+                    });
                 }
                 self.finish(&state);
             }
         }
+    }
+}
+
+/// The factors of the module that comes next.
+#[track_caller]
+fn next_module<'a>(modules: &mut std::slice::Iter<'a, Vec<Resident>>) -> &'a [Resident] {
+    match modules.next() {
+        Some(factors) => factors,
+        None => unreachable!("memory was made for as many modules as a replay asks for"),
     }
 }
 
@@ -288,9 +281,8 @@ struct Taylor<'r> {
 }
 
 impl<'r> Taylor<'r> {
-    fn new(recorder: &'r Recorder, memory: &CacheMemory) -> Option<Self> {
-        let weights = recorder.resident(memory.weights.as_ref()?);
-        Some(Taylor { recorder, weights })
+    fn new(recorder: &'r Recorder, weights: &Resident) -> Self {
+        Taylor { recorder, weights: recorder.resident(weights) }
     }
 
     fn weights(self, first: usize) -> Weights<'r> {
@@ -301,7 +293,7 @@ impl<'r> Taylor<'r> {
         factors.iter().map(|f| self.recorder.resident(f).row_range(0..rows)).collect()
     }
 
-    /// Renews the factors from `y`. The highest comes first: each reads the old ones below it.
+    /// Computes the new factors from `y`. The highest comes first: each reads the old ones below it.
     fn update(self, y: Tensor<'r>, factors: &[Resident]) {
         let factors = self.factors(factors, y.rows());
         if let [f0, f1, f2] = factors[..] {
@@ -329,11 +321,9 @@ struct Keep<'r, 'a> {
 
 impl<'r> Residual<'r> for Keep<'r, '_> {
     fn add(&mut self, x: Tensor<'r>, gate: Tensor<'r>, input: Tensor<'r>, layer: &LinearLayer) {
-        let Some(factors) = self.modules.next() else {
-            unreachable!("memory was made for as many modules as a replay asks for")
-        };
-        // Of order 0 the output itself is kept; else it is needed beside the old factors.
-        let y = match &factors[..] {
+        let factors = next_module(&mut self.modules);
+        // Of order 0 the output itself is kept; else it is needed besides the old factors.
+        let y = match factors {
             [only] => {
                 let y = self.taylor.recorder.resident(only).row_range(0..x.rows());
                 linear_into("residual", input, layer, y, Epilogue::default());

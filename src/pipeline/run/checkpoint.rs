@@ -14,7 +14,7 @@ use crate::tensor::{Blocks, F16Range};
 /// Where a run was after a step. [`super::super::Request::resume`] goes on from it, to the same picture.
 ///
 /// Runs without a temporal cache have one after every step; with one, whose memory stays on the GPU, at the end of every
-/// stage, where it starts anew.
+/// stage, where it starts again.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     pub(super) settings: Settings,
@@ -29,7 +29,7 @@ pub struct Checkpoint {
     pub(super) state: State,
 }
 
-/// What a run knows beside its latents.
+/// What a run knows besides its latents.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) started: Option<Instant>,
@@ -141,7 +141,7 @@ impl Run {
         }
     }
 
-    /// Whether a run can go on from behind step `i` with nothing but its latents.
+    /// Whether a run can go on after step `i` with nothing but its latents.
     fn is_resumable(&self, stage: usize, i: usize) -> bool {
         // Regions are chosen with the last velocity, too: the end of a stage is kept by `keep_stage_end`.
         let is_last_stage = stage + 1 == self.schedule.stages.len();

@@ -56,7 +56,7 @@ impl Run {
         self.write_sinusoid(&shared.guidance, guidance).await
     }
 
-    /// The same sinusoid for every branch of guidance.
+    /// Writes the sinusoid of `value` once for every branch of guidance.
     pub(super) async fn write_sinusoid(&self, to: &Resident, value: f64) -> Result<(), Error> {
         let sinusoid: [f32; TIME_CHANNELS] = timestep_embedding(value);
         self.write(to, &sinusoid.repeat(to.rows)).await

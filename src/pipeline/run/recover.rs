@@ -1,4 +1,4 @@
-//! What a run does about faults of the device that need not end it: it changes what went wrong and starts over, from its
+//! What a run does about faults of the device that need not end it: it works around the fault and restarts, from its
 //! checkpoint if it has one.
 
 use super::{Phase, Prepared, Run};
@@ -7,9 +7,9 @@ use crate::ops::choice;
 use crate::pipeline::{Error, Event};
 
 /// Share of a dispatch that took too long which the next ones may be.
-const FINER: f64 = 0.25;
-/// How often a run cuts its work finer: all programs are made anew each time.
-const FINER_TIMES: u32 = 3;
+const RETRY_DISPATCH_SHARE: f64 = 0.25;
+/// How often a run cuts its work finer: all programs are made again each time.
+const MAX_RETRIES_FOR_TIME: u32 = 3;
 
 impl Run {
     /// Where to go on after an error; the error, if nothing can be done about it.
@@ -64,14 +64,15 @@ impl Run {
     pub(super) async fn split_finer(&mut self) -> Result<Option<Phase>, Error> {
         let context = self.context.clone();
         let gpu = &context.device.gpu;
-        let Some(overlong) = gpu.take_overlong().filter(|_| self.cut_finer < FINER_TIMES) else {
+        let Some(overlong) = gpu.take_overlong().filter(|_| self.cut_finer < MAX_RETRIES_FOR_TIME)
+        else {
             return Ok(None);
         };
         self.cut_finer += 1;
         // Its end is a place to go on from.
         let last = self.image.submitted.take();
         self.report_step(last).await?;
-        let most = overlong.flops * FINER;
+        let most = overlong.flops * RETRY_DISPATCH_SHARE;
         gpu.change_caps(|caps| caps.max_dispatch_flops = caps.max_dispatch_flops.min(most));
         Ok(Some(self.start_over(format!(
             "a piece of work took {:.1} s, and drivers end those of 2 s: shorter ones from now on",

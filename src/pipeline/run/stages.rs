@@ -10,7 +10,7 @@ use crate::gpu::{Program, Ticket};
 use crate::ops::{change_rows, relative_change};
 use crate::pipeline::event::{Event, StageEnd, StageStart, StepDone};
 use crate::pipeline::picture::{self, Picture};
-use crate::pipeline::programs::{StepRecordings, step, taylor};
+use crate::pipeline::programs::{CacheMemory, StepRecordings, step, taylor};
 use crate::pipeline::text_cache::Embedding;
 use crate::pipeline::{Error, Rng, StageKind};
 use crate::sampling::cache::{CacheRule, Decision, TaylorUpdate};
@@ -248,7 +248,8 @@ impl Run {
         let programs = &self.programs().steps[stage];
         let program = match (decision, &programs.reuse) {
             (Decision::Reuse, Some(reuse)) => reuse.clone(),
-            _ => programs.full.clone(),
+            (Decision::Reuse, None) => unreachable!("a rule reuses where nothing is kept"),
+            (Decision::Full | Decision::Probe, _) => programs.full.clone(),
         };
         Ok((decision, self.submit(&program, ticket).await?))
     }
@@ -261,19 +262,19 @@ impl Run {
     /// The change that a probe measured.
     async fn change(&self, stage: usize) -> Result<f64, Error> {
         let memory = self.memory();
-        let Some(probe) = memory.cache.as_ref().and_then(|cache| cache.probe.as_ref()) else {
-            return Ok(f64::INFINITY);
+        let Some(probe) = memory.cache.as_ref().and_then(CacheMemory::probe) else {
+            unreachable!("a rule looks at values where memory was made for none")
         };
         let partials = self.read(&probe.partials).await?;
         let rows = self.settings.evaluations_per_step() * memory.stages[stage].x.rows;
         Ok(relative_change(&partials[..4 * change_rows(rows)]))
     }
 
-    /// Weights of the Taylor factors for the step in hand, if the cache has such.
+    /// Weights of the Taylor factors for the current step, if the cache has such.
     async fn write_taylor(&self, decision: Decision) -> Result<(), Error> {
         let cache = self.memory().cache.as_ref();
         let (Some(rule), Some(memory)) =
-            (&self.image.cache, cache.and_then(|cache| cache.weights.as_ref()))
+            (&self.image.cache, cache.and_then(CacheMemory::taylor_weights))
         else {
             return Ok(());
         };
