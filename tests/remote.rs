@@ -36,7 +36,7 @@ impl Server {
     }
 
     fn requests(&self) -> Vec<(String, Range<u64>)> {
-        self.0.requests.take()
+        std::mem::take(&mut *self.0.requests.lock().unwrap())
     }
 }
 

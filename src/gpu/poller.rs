@@ -27,8 +27,8 @@ pub(super) struct Poller {
     shared: Arc<Shared>,
     thread: Locked<Option<JoinHandle<()>>>,
     next: AtomicU64,
-    /// The threads on which an executor of ours drives the device now: it polls the device itself, and wakes nobody on
-    /// another thread when the device fails or its own work is done.
+    /// The threads on which an executor of ours drives the device now. It polls the device for what waits on its own
+    /// thread, and for no longer than that waits: futures on other threads need the poller all the same.
     driven: Locked<Vec<ThreadId>>,
 }
 

@@ -221,9 +221,7 @@ impl Parts {
 
     /// The weights of a part, in the order in which they are uploaded, each with the checkpoint that it is in.
     pub fn uploads_of(&self, part: Part) -> Vec<(&Weights, &Upload)> {
-        fn with<'p, M: ?Sized>(
-            part: &'p ModelPart<M>,
-        ) -> impl Iterator<Item = (&'p Weights, &'p Upload)> {
+        fn with<M: ?Sized>(part: &ModelPart<M>) -> impl Iterator<Item = (&Weights, &Upload)> {
             part.uploads.iter().map(|upload| (&part.weights, upload))
         }
         match part {
@@ -276,8 +274,8 @@ pub fn check_model(source: &dyn Source) -> Result<(), Error> {
     Ok(())
 }
 
-/// An open model. It is the same for all devices but for how its weights are cut: for those that bind no more than a
-/// number of bytes at once.
+/// An open model. Its weights are cut into pieces that a device can bind, so devices share it that bind as many bytes at
+/// once.
 pub struct Model {
     /// Weights are read from it as they are needed.
     pub(super) source: Arc<dyn Source>,
@@ -287,7 +285,7 @@ pub struct Model {
     pub(super) parts: Parts,
     /// Ids from here on belong to no weight.
     pub(super) first_free_id: ResidentId,
-    /// The bytes at once for which weights are cut.
+    /// The bytes that such a device binds at once.
     max_binding_bytes: u64,
 }
 

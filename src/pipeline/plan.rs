@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::model::{Parts, check_widths};
 use super::programs::{
-    CacheMemory, ResidentPlanner, Models, RunMemory, RunRecordings, StepRecordings, record_encoder,
+    CacheMemory, Models, ResidentPlanner, RunMemory, RunRecordings, StepRecordings, record_encoder,
 };
 use super::{Error, Options, RunSchedule, Settings, StageKind};
 use crate::checkpoint::source::Source;

@@ -118,7 +118,7 @@ pub(in crate::pipeline) enum CacheMemory {
         /// `[B * N, hidden]`.
         added: Resident,
         /// With a cache that looks at values.
-        probe: Option<ProbeMemory>,
+        probe: Option<Box<ProbeMemory>>,
     },
     /// The guided velocity.
     Output {
@@ -156,7 +156,7 @@ impl CacheMemory {
     /// The memory of the probe, with a cache that looks at values.
     pub fn probe(&self) -> Option<&ProbeMemory> {
         match self {
-            CacheMemory::Residual { probe, .. } => probe.as_ref(),
+            CacheMemory::Residual { probe, .. } => probe.as_deref(),
             CacheMemory::Output { .. } | CacheMemory::Modules { .. } => None,
         }
     }
@@ -279,13 +279,15 @@ impl ResidentPlanner<'_> {
         let residual = |first_block| CacheMemory::Residual {
             first_block,
             added: images("cache.residual"),
-            probe: spec.probe().map(|kind| ProbeMemory {
-                kind,
-                x: self.matrix("cache.x", b * (t + most_tokens), d),
-                vec: self.matrix("cache.vec", b, network.vec_dim()),
-                new: images("cache.probe"),
-                old: images("cache.probe.old"),
-                partials: self.matrix("cache.change", change_rows(b * most_tokens), 4),
+            probe: spec.probe().map(|kind| {
+                Box::new(ProbeMemory {
+                    kind,
+                    x: self.matrix("cache.x", b * (t + most_tokens), d),
+                    vec: self.matrix("cache.vec", b, network.vec_dim()),
+                    new: images("cache.probe"),
+                    old: images("cache.probe.old"),
+                    partials: self.matrix("cache.change", change_rows(b * most_tokens), 4),
+                })
             }),
         };
         match spec.cached() {

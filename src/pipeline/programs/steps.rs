@@ -205,9 +205,11 @@ impl StepRecorder<'_> {
     fn full(&self, recorder: &Recorder, cache: &CacheMemory) {
         match cache {
             CacheMemory::Residual { first_block, added, probe } => {
-                let state = self.resume(recorder, probe.as_ref());
+                let state = self.resume(recorder, probe.as_deref());
                 let rows = self.image_rows();
-                if let Some(ProbeMemory { kind: Probe::FirstBlock, new, old, .. }) = probe {
+                if let Some(ProbeMemory { kind: Probe::FirstBlock, new, old, .. }) =
+                    probe.as_deref()
+                {
                     let [new, old] = [new, old].map(|m| self.part(recorder, m, rows));
                     combine("remember", &[new], ONCE, None, Write::Store, old);
                 }
@@ -235,7 +237,7 @@ impl StepRecorder<'_> {
     fn reuse(&self, recorder: &Recorder, cache: &CacheMemory) {
         match cache {
             CacheMemory::Residual { added, probe, .. } => {
-                let state = self.resume(recorder, probe.as_ref());
+                let state = self.resume(recorder, probe.as_deref());
                 let added = self.part(recorder, added, self.image_rows());
                 for (b, streams) in state.branches().enumerate() {
                     let kept = self.images_of(added, b);
