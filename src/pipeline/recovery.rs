@@ -15,7 +15,7 @@ const LOSSES: u32 = 3;
 /// # use ralu::{AdapterChoice, Error, Gpu, Pipeline, Recovery, Request, Run};
 /// # async fn watch(run: &mut Run) -> Result<(), Error> { Ok(()) }
 /// # async fn example(mut pipeline: Pipeline, request: Request) -> Result<(), Error> {
-/// let mut recovery = Recovery::default();
+/// let mut recovery = Recovery::new(&request);
 /// loop {
 ///     let mut run = pipeline.start(recovery.request(&request))?;
 ///     match watch(&mut run).await {
@@ -35,6 +35,11 @@ pub struct Recovery {
 }
 
 impl Recovery {
+    /// For a run of `request`, which may itself resume an earlier one.
+    pub fn new(request: &Request) -> Recovery {
+        Recovery { checkpoint: request.resume.clone(), ..Recovery::default() }
+    }
+
     /// Whether to resume a run that ended with `error`: if the device was lost, and not for the third time without a step
     /// between.
     pub fn should_resume(&mut self, error: &Error, run: &Run) -> bool {

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::files::{self, Writing};
 
 /// A folder of kept files, which programs share.
+#[derive(Clone, Debug)]
 pub struct CacheDir {
     folder: PathBuf,
     writing: Writing,

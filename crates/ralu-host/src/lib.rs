@@ -4,18 +4,22 @@
 //! - [`CacheDir`]: a folder of small files that are kept from one run to the next;
 //! - [`kernels`] and [`pipelines`]: which kernels an adapter runs fastest, and pipelines that were compiled before, kept in
 //!   that folder;
+//! - [`Session`]: a run that goes on with another device if its own is lost ([`Device`]);
+//! - [`engine`]: all of that on a thread of its own, with commands in and events out;
 //! - [`models`]: where the bundled model lies;
 //! - [`memory`]: whether the machine can hold a run;
 //! - [`files`]: files that are written whole or not at all;
 //! - [`events`]: what a run tells, as JSON lines.
 //!
-//! It reads and writes files and waits for the GPU. It prints nothing, starts no threads or programs, and listens for no
-//! signals: these are the face's.
+//! It reads and writes files and waits for the GPU. It prints nothing, starts no programs, and listens for no signals:
+//! these are the face's. The only thread that it starts is that of [`engine::Engine`].
 
 #![warn(missing_docs)]
 
 mod cache_dir;
 mod destination;
+mod device;
+pub mod engine;
 mod error;
 pub mod events;
 pub mod files;
@@ -23,6 +27,9 @@ pub mod kernels;
 pub mod memory;
 pub mod models;
 pub mod pipelines;
+mod session;
 
 pub use cache_dir::CacheDir;
+pub use device::Device;
 pub use error::Error;
+pub use session::{End, Outcome, Session};

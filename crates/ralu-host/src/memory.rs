@@ -5,7 +5,7 @@ use ralu::checkpoint::source::Source;
 use ralu::gpu::{AdapterKind, Gpu};
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::plan::plan;
-use ralu::pipeline::{Error, Options, Settings};
+use ralu::pipeline::{Error, Options, Plan, Settings};
 
 /// More memory than there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +32,17 @@ pub fn shortage(
     if gpu.report().kind != AdapterKind::Cpu {
         return Ok(None);
     }
-    let Some(free) = available_bytes() else { return Ok(None) };
-    let need = plan(config, Some(source), settings, gpu.caps(), options)?.memory.peak_bytes;
-    Ok((need > free).then_some(Shortage { need, free }))
+    Ok(of_plan(gpu, &plan(config, Some(source), settings, gpu.caps(), options)?))
+}
+
+/// The same for a run that is planned. What the device holds already counts as free: the run uses it again.
+pub(crate) fn of_plan(gpu: &Gpu, plan: &Plan) -> Option<Shortage> {
+    if gpu.report().kind != AdapterKind::Cpu {
+        return None;
+    }
+    let free = available_bytes()? + gpu.counters().bytes_alive;
+    let need = plan.memory.peak_bytes;
+    (need > free).then_some(Shortage { need, free })
 }
 
 /// Memory that can be had without swapping, where the system says so.

@@ -1,0 +1,108 @@
+//! What the engine tells.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ralu::gpu::{AdapterReport, Counters};
+use ralu::models::config::Defaults;
+use ralu::pipeline::tune::{TuningEvent, TuningRecord};
+use ralu::pipeline::{Checkpoint, Event, LatentColors, MemoryUse, Plan, RunSchedule, Settings};
+
+use crate::error::Error;
+use crate::session::End;
+
+/// Something happened on the engine's thread.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum EngineEvent {
+    /// A model is open.
+    Opened(Box<ModelInfo>),
+    /// A model could not be opened, and none is open now.
+    OpenFailed(Error),
+    /// No model is open any more: [`super::Engine::close`] asked for it.
+    Closed,
+    /// Kernels are being measured, before a job's run begins.
+    Tuning {
+        /// The job.
+        job: u64,
+        /// What was measured.
+        event: TuningEvent,
+    },
+    /// Kernels were measured.
+    Tuned {
+        /// The job.
+        job: u64,
+        /// The result.
+        record: Box<TuningRecord>,
+        /// Where it is kept for later runs; `None` if it is not.
+        file: Option<PathBuf>,
+    },
+    /// A job's run begins.
+    Started(Box<Started>),
+    /// Something happened in a job's run.
+    Event {
+        /// The job.
+        job: u64,
+        /// What happened.
+        event: Event,
+        /// What the model's bytes on the GPU are for.
+        memory: MemoryUse,
+        /// What was created on the device so far.
+        counters: Counters,
+    },
+    /// A job is over. This is its last event.
+    Ended(Box<Ended>),
+}
+
+/// An open model, as far as it can be told.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ModelInfo {
+    /// What it is called: the last part of its folder's path.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The folder as the user named it; `None` if nobody did, as for the bundled model. Pictures carry it.
+    pub given: Option<PathBuf>,
+    /// Whether it has an input for guidance.
+    pub has_guidance: bool,
+    /// What it draws with where a request does not say.
+    pub defaults: Defaults,
+    /// The adapter that it draws on.
+    pub adapter: AdapterReport,
+}
+
+/// A run that begins.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Started {
+    /// The job.
+    pub job: u64,
+    /// Every choice of the run.
+    pub settings: Settings,
+    /// Its stages.
+    pub schedule: RunSchedule,
+    /// What it is going to take, if that can be told.
+    pub plan: Option<Plan>,
+    /// What draws it.
+    pub model: ModelInfo,
+    /// Whether it resumes another run from a checkpoint.
+    pub is_resumed: bool,
+}
+
+/// A job that is over.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Ended {
+    /// The job.
+    pub job: u64,
+    /// How.
+    pub end: End<Error>,
+    /// Every choice of its run, `None` if the request made no sense or no model was open. With the checkpoint it is what
+    /// another program needs to resume the run.
+    pub settings: Option<Settings>,
+    /// The place that the run came to.
+    pub checkpoint: Option<Arc<Checkpoint>>,
+    /// What was learnt of the model's colours so far.
+    pub colors: Option<LatentColors>,
+}
