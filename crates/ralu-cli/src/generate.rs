@@ -5,17 +5,16 @@ use std::time::Instant;
 
 use ralu::checkpoint::source::Source;
 use ralu::escape::Escaped;
-use ralu::gpu::{AdapterChoice, Gpu, block_on_while, human_bytes};
+use ralu::gpu::{Gpu, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
 use ralu::pipeline::{
-    Event, ImageReport, Options, PictureKind, Pipeline, Recovery, RunSchedule, Saved, Settings,
-    png_file,
+    Event, ImageReport, Options, PictureKind, Pipeline, RunSchedule, Saved, Settings, png_file,
 };
 use ralu_host::events::{self, Files};
 use ralu_host::memory::{self, Shortage};
-use ralu_host::{CacheDir, pipelines};
+use ralu_host::{Device, End, Session, pipelines};
 use serde_json::json;
 
 use super::args::GenerateArgs;
@@ -61,7 +60,8 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
 
     let mut progress = Progress::new(quiet, settings.count);
     let cache = tune::find_cache(args.tuning.cache.cache_dir.as_deref());
-    let gpu = open_gpu(&args.adapter.choice(), cache.as_ref())?;
+    let mut device = Device::adapter(args.adapter.choice(), cache.clone());
+    let gpu = device.open()?;
     signals::check()?;
     let adapter = gpu.report().name.clone();
     progress.say(&format!("adapter: {} ({})", Escaped(&adapter), gpu.report().backend));
@@ -98,38 +98,17 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     let source: &dyn Source = &model.folder;
     let subject = Subject { config: &config, source: Some(source), settings: &settings, precision };
     let gpu = tuned(gpu, args, &subject, &mut progress, reporter)?;
-    let mut pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
+    let mut session = Session::new(Pipeline::open(gpu, Box::new(model.folder), options)?);
     let started = Instant::now();
-    let mut recovery = Recovery::default();
-    let mut run = pipeline.start(request.clone())?;
     let mut profile = Profile::default();
     let last_stage = schedule.stages.len();
-    loop {
-        let next = block_on_while(pipeline.gpu(), run.next(), || signals::check().is_ok());
-        signals::check().inspect_err(|_| progress.clear())?;
-        let Some(next) = next else { break };
-        let event = match next {
-            Ok(Some(event)) => event,
-            Ok(None) => break,
-            Err(error) if recovery.should_resume(&error, &run) => {
-                drop(run);
-                let message = format!("{error}. Opening it again, to go on {}", recovery.place());
-                progress.warn(&message);
-                reporter.emit(&json!({ "event": "warning", "message": message }));
-                pipeline = reopen(pipeline, &recovery, args, cache.as_ref())
-                    .inspect_err(|_| progress.clear())?;
-                run = pipeline.start(recovery.request(&request))?;
-                continue;
-            }
-            Err(error) => {
-                progress.clear();
-                return Err(error.into());
-            }
-        };
+    // There is nothing to do but to wait and to write, and a file that cannot be written ends the run: no use for
+    // `ralu_host::engine` and its thread.
+    let going = || signals::check().is_ok();
+    let outcome = session.draw(&mut device, &request, going, |pipeline, event| -> Result<()> {
         progress.event(&event);
         profile.event(&event);
-        let written = write_files(&event, &targets, &settings, &maker, last_stage)
-            .inspect_err(|_| progress.clear())?;
+        let written = write_files(&event, &targets, &settings, &maker, last_stage)?;
         let paths =
             Files { picture: written.picture.as_deref(), tensors: written.tensors.as_deref() };
         if let Some(line) = events::value(&event, &paths, pipeline.gpu().counters()) {
@@ -151,8 +130,15 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
             progress.say(&format!("{name}: done, seed {seed}, {}{reused}", human_time(*seconds)));
             progress.suspend(|| reporter.picture(path));
         }
-    }
+        Ok(())
+    });
     progress.clear();
+    match outcome.end {
+        End::Finished => {}
+        End::Cancelled => return Err(Error::Cancelled),
+        End::Failed(error) => return Err(error),
+    }
+    let pipeline = session.pipeline()?;
     if let Some(cache) = &cache {
         pipelines::keep(pipeline.gpu(), cache);
     }
@@ -176,15 +162,6 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     Ok(())
 }
 
-/// Opens an adapter, with the pipelines that earlier runs have compiled.
-fn open_gpu(choice: &AdapterChoice, cache: Option<&CacheDir>) -> Result<Gpu> {
-    let gpu = pollster::block_on(Gpu::open(choice))?;
-    if let Some(cache) = cache {
-        pipelines::restore(&gpu, cache)?;
-    }
-    Ok(gpu)
-}
-
 /// Refuses a run that a software adapter cannot hold.
 pub fn check_memory(
     gpu: &Gpu,
@@ -201,19 +178,6 @@ pub fn check_memory(
         human_bytes(need),
         human_bytes(free)
     )))
-}
-
-/// The model on the adapter as it is found after its device was lost, with the same kernels.
-fn reopen(
-    pipeline: Pipeline,
-    recovery: &Recovery,
-    args: &GenerateArgs,
-    cache: Option<&CacheDir>,
-) -> Result<Pipeline> {
-    let tuning = pipeline.gpu().caps().tuning;
-    let gpu = open_gpu(&args.adapter.choice(), cache)?;
-    let gpu = recovery.limit_work(gpu.with_caps(|caps| caps.tuning = tuning));
-    Ok(pollster::block_on(pipeline.revive(gpu))?)
 }
 
 /// The device with the kernels that are best for this run: see [`tune::tuned`].
