@@ -126,7 +126,7 @@ macro_rules! failures {
 }
 
 // These may have several lines, each made with care.
-failures!(|error| with_advice(error, error.advice()) => pipeline::Error, gpu::Error, WeightError);
-failures!(|error| error.to_string() => ralu_host::Error, pipeline::png_file::PngError, sampling::Error);
+failures!(|error| with_advice(error, error.advice()) => pipeline::Error, gpu::Error, ralu_host::Error, WeightError);
+failures!(|error| error.to_string() => pipeline::png_file::PngError, sampling::Error);
 // Of one line, whatever names and texts of files are in them.
 failures!(|error| escape(&error.to_string()).into_owned() => SourceError, ConfigError, serde_json::Error);

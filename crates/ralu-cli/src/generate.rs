@@ -1,6 +1,5 @@
 //! `ralu generate`: pictures from text.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use ralu::checkpoint::source::Source;
@@ -9,11 +8,10 @@ use ralu::gpu::{Gpu, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
-use ralu::pipeline::{
-    Event, ImageReport, Options, PictureKind, Pipeline, RunSchedule, Saved, Settings, png_file,
-};
+use ralu::pipeline::{Event, ImageReport, Options, Pipeline, RunSchedule, Settings};
 use ralu_host::events::{self, Files};
 use ralu_host::memory::{self, Shortage};
+use ralu_host::pictures::{ResultKind, Results};
 use ralu_host::{Device, End, Session, pipelines};
 use serde_json::json;
 
@@ -101,14 +99,25 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     let mut session = Session::new(Pipeline::open(gpu, Box::new(model.folder), options)?);
     let started = Instant::now();
     let mut profile = Profile::default();
-    let last_stage = schedule.stages.len();
+    let results = Results {
+        names: targets.names(),
+        settings: &settings,
+        maker: &maker,
+        stages: schedule.stages.len(),
+    };
     // There is nothing to do but to wait and to write, and a file that cannot be written ends the run: no use for
     // `ralu_host::engine` and its thread.
     let going = || signals::check().is_ok();
     let outcome = session.draw(&mut device, &request, going, |pipeline, event| -> Result<()> {
         progress.event(&event);
         profile.event(&event);
-        let written = write_files(&event, &targets, &settings, &maker, last_stage)?;
+        let written = results.write(&event, |kind, path, bytes| {
+            let written = files::write(path, bytes);
+            match kind {
+                ResultKind::Picture => written.map_err(|error| files::rescue(bytes, error)),
+                _ => written,
+            }
+        })?;
         let paths =
             Files { picture: written.picture.as_deref(), tensors: written.tensors.as_deref() };
         if let Some(line) = events::value(&event, &paths, pipeline.gpu().counters()) {
@@ -233,47 +242,4 @@ fn describe(settings: &Settings, schedule: &RunSchedule, model: &str) -> String 
     };
     let (model, Settings { width, height, .. }) = (Escaped(model), settings);
     format!("{model}: {width} x {height}, {steps}{cache}, {seed}")
-}
-
-/// What was written because of an event.
-#[derive(Default)]
-struct Written {
-    picture: Option<PathBuf>,
-    tensors: Option<PathBuf>,
-}
-
-fn write_files(
-    event: &Event,
-    targets: &Targets,
-    settings: &Settings,
-    maker: &Maker<'_>,
-    last_stage: usize,
-) -> Result<Written> {
-    let mut written = Written::default();
-    match event {
-        Event::StagePicture { image, stage, kind, picture } => {
-            if let Some(path) = targets.stage_picture(*image, *stage, *kind) {
-                files::write(&path, &png_file::encode(picture, None)?)?;
-                written.picture = Some(path);
-            }
-        }
-        Event::Image { image, seed, picture, tensors, .. } => {
-            // Tensors first: whoever waits for the picture finds everything.
-            if let (Some(path), Some(tensors)) = (targets.tensors(*image), tensors) {
-                files::write(&path, &tensors.to_bytes()?)?;
-                written.tensors = Some(path);
-            }
-            // The last stage's clean estimate is the picture.
-            let estimate = PictureKind::Estimate;
-            if let Some(path) = targets.stage_picture(*image, last_stage, estimate) {
-                files::write(&path, &png_file::encode(picture, None)?)?;
-            }
-            let path = targets.picture(*image);
-            let bytes = png_file::encode(picture, Some(&Saved::new(settings, *seed, maker)?))?;
-            files::write(&path, &bytes).map_err(|error| files::rescue(&bytes, error))?;
-            written.picture = Some(path);
-        }
-        _ => {}
-    }
-    Ok(written)
 }

@@ -1,6 +1,6 @@
 //! Where the results of a run go.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ralu::pipeline::{PictureKind, RunSchedule, Settings};
 
@@ -9,15 +9,11 @@ use super::error::{Error, Result};
 use super::files::{self, Checks};
 use super::output::shown;
 use super::profile::TraceFile;
-use ralu_host::events;
+use ralu_host::pictures::Names;
 
-/// The names of all files that a run writes.
+/// All files that a run writes.
 pub struct Targets {
-    output: Option<PathBuf>,
-    tensors: Option<PathBuf>,
-    stages: Option<PathBuf>,
-    first_seed: u64,
-    count: usize,
+    names: Names,
     n_stages: usize,
 }
 
@@ -31,14 +27,19 @@ impl Targets {
                 shown(output)
             )));
         }
-        Ok(Targets {
-            output: args.output.clone(),
+        let names = Names {
+            picture: args.output.clone(),
             tensors: args.save_tensors.clone(),
             stages: args.stages.clone(),
             first_seed: settings.seed,
             count: settings.count,
-            n_stages: schedule.stages.len(),
-        })
+        };
+        Ok(Targets { names, n_stages: schedule.stages.len() })
+    }
+
+    /// What they are called.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Checks that everything can be written, and that nothing replaces another result or what `args` and `model` name
@@ -56,14 +57,14 @@ impl Targets {
             }
         }
         checks.model(model);
-        for image in 0..self.count {
-            checks.output(&self.picture(image), "the picture")?;
-            if let Some(path) = self.tensors(image) {
+        for image in 0..self.names.count {
+            checks.output(&self.names.picture(image), "the picture")?;
+            if let Some(path) = self.names.tensors(image) {
                 checks.output(&path, "the tensors")?;
             }
         }
         trace.check(&mut checks)?;
-        let Some(folder) = &self.stages else { return Ok(()) };
+        let Some(folder) = &self.names.stages else { return Ok(()) };
         let is_new = files::make_folder(folder, "the stage pictures")?;
         let checked = self.check_stages(&mut checks, folder);
         if checked.is_err() && is_new {
@@ -74,36 +75,15 @@ impl Targets {
 
     fn check_stages(&self, checks: &mut Checks, folder: &Path) -> Result<()> {
         files::check_folder(folder, "the stage pictures")?;
-        for image in 0..self.count {
+        for image in 0..self.names.count {
             for stage in 1..=self.n_stages {
                 for kind in [PictureKind::Estimate, PictureKind::Edges, PictureKind::Regions] {
-                    if let Some(path) = self.stage_picture(image, stage, kind) {
+                    if let Some(path) = self.names.stage_picture(image, stage, kind) {
                         checks.output(&path, "the stage pictures")?;
                     }
                 }
             }
         }
         Ok(())
-    }
-
-    pub fn picture(&self, image: usize) -> PathBuf {
-        match &self.output {
-            None => format!("ralu-{}.png", self.first_seed.wrapping_add(image as u64)).into(),
-            Some(path) => self.numbered(path, image),
-        }
-    }
-
-    pub fn tensors(&self, image: usize) -> Option<PathBuf> {
-        self.tensors.as_ref().map(|path| self.numbered(path, image))
-    }
-
-    pub fn stage_picture(&self, image: usize, stage: usize, kind: PictureKind) -> Option<PathBuf> {
-        let prefix = if self.count > 1 { format!("{image}-") } else { String::new() };
-        let name = format!("{prefix}stage{stage}-{}.png", events::kind_name(kind));
-        self.stages.as_ref().map(|folder| folder.join(name))
-    }
-
-    fn numbered(&self, path: &Path, image: usize) -> PathBuf {
-        if self.count > 1 { files::numbered(path, image) } else { path.to_path_buf() }
     }
 }

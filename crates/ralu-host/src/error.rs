@@ -36,6 +36,14 @@ pub enum Error {
     /// A picture could not be made a PNG.
     #[error(transparent)]
     Png(#[from] PngError),
+    /// A picture's file could not be opened.
+    #[error("{} cannot be opened: {reason}", Escaped(&.path.to_string_lossy()))]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why, as the system says it.
+        reason: io::Error,
+    },
     /// A picture's request cannot be read.
     #[error("{}: {reason}", Escaped(&.path.to_string_lossy()))]
     Picture {

@@ -8,6 +8,7 @@
 //! - [`engine`]: all of that on a thread of its own, with commands in and events out;
 //! - [`models`]: where the bundled model lies;
 //! - [`memory`]: whether the machine can hold a run;
+//! - [`pictures`]: pictures with their request, what the files of a run are called, and reading a request again;
 //! - [`files`]: files that are written whole or not at all;
 //! - [`events`]: what a run tells, as JSON lines.
 //!
@@ -26,6 +27,7 @@ pub mod files;
 pub mod kernels;
 pub mod memory;
 pub mod models;
+pub mod pictures;
 pub mod pipelines;
 mod session;
 

@@ -121,7 +121,6 @@ fn a_second_picture_and_a_second_loss_change_nothing() {
 /// A loss, and then another fault of the next device.
 #[test]
 fn the_next_device_may_have_faults_of_its_own() {
-    let whole = undisturbed(&request());
     type Fault = fn(&Gpu);
     let faults: [(&str, Fault); 2] = [
         ("GPU memory is full at", |gpu| {
@@ -130,10 +129,18 @@ fn the_next_device_may_have_faults_of_its_own() {
         }),
         ("shorter ones from now on", |gpu| gpu.faults().slowness.set(Some(1e5))),
     ];
+    // Work of a processor is never cut for being slow; and none is cut here because the machine that tests is busy.
+    let prepared = |gpu: Gpu| {
+        let gpu = gpu.with_caps(|caps| caps.is_cpu = false);
+        gpu.faults().slowness.set(Some(1e-3));
+        gpu
+    };
+    let (mut device, _) = counted(move |_, gpu| Ok(prepared(gpu)));
+    let (whole, _) = draw(&mut session(&mut device), &mut device, &request(), |_| false);
+    assert!(whole.warnings.is_empty() && whole.pictures.len() == 1, "{:?}", whole.warnings);
     for (words, fault) in faults {
         let (mut device, _) = counted(move |number, gpu| {
-            // Work of a processor is never cut for being slow.
-            let gpu = gpu.with_caps(|caps| caps.is_cpu = false);
+            let gpu = prepared(gpu);
             if number == 1 {
                 fault(&gpu);
             }
@@ -145,7 +152,7 @@ fn the_next_device_may_have_faults_of_its_own() {
         });
         assert!(matches!(outcome.end, End::Finished), "{words}: {outcome:?}");
         assert!(told.warnings.iter().any(|w| w.contains(words)), "{:?}", told.warnings);
-        assert!(told.pictures == whole, "{words}: another picture");
+        assert!(told.pictures == whole.pictures, "{words}: another picture");
     }
 }
 

@@ -1,10 +1,13 @@
 //! What to do about an error, in a window.
 
 use ralu::advice::Advice;
-use ralu::pipeline::Error;
+use ralu_host::Error;
 
 /// What happened, and what to do if anything is known to help.
 pub fn with_advice(error: &Error) -> String {
+    if let Error::NoModel = error {
+        return format!("{error}; give or drop a diffusers model folder");
+    }
     match error.advice().and_then(worded) {
         Some(advice) => format!("{error}. {advice}"),
         None => error.to_string(),

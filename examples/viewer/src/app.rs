@@ -10,9 +10,13 @@ use eframe::egui_wgpu::SurfaceConfig;
 use ralu::escape::escape;
 use ralu::gpu::{AdapterKind, describe};
 use ralu::pipeline::Request;
+use ralu::pipeline::tune::TuningEvent;
+use ralu_host::End;
+use ralu_host::engine::{Ended, EngineEvent, Started};
 
+use crate::advice::with_advice;
 use crate::dialog::{Dialog, Wanted};
-use crate::engine::{Engine, Model, Told};
+use crate::engine::{Engine, Model};
 use crate::files;
 use crate::form::{self, Form, Painted};
 use crate::frames::Frames;
@@ -222,7 +226,7 @@ impl App {
             Action::EditModel => self.focus = Some(FIELD_MODEL),
             Action::OpenModel => self.ask(context, Wanted::Model),
             Action::OpenPicture => self.ask(context, Wanted::Picture),
-            Action::ReopenGpu => self.engine.close_device(),
+            Action::ReopenGpu => self.engine.destroy_device(),
             Action::NextSeed => self.form.seed = self.form.seed.wrapping_add(1),
             Action::PreviousSeed => self.form.seed = self.form.seed.wrapping_sub(1),
             Action::Wider => self.form.width = form::next_side(self.form.width, true),
@@ -346,70 +350,84 @@ impl App {
         }
     }
 
-    fn take_in(&mut self, context: &egui::Context, told: Told) {
-        match told {
-            Told::Opened(model) => {
-                if !self.keep_form {
-                    self.form.suit(&model);
-                    (self.ralu, self.plain) = (None, None);
-                }
+    fn take_in(&mut self, context: &egui::Context, event: EngineEvent) {
+        match event {
+            EngineEvent::Opened(info) => self.opened(Model::from(*info)),
+            EngineEvent::OpenFailed(error) => {
+                self.preparing = None;
                 self.opening = false;
-                // Unless something else is typed there by now.
-                if self.typed.take().is_some_and(|typed| typed == self.model_field) {
-                    self.model_field.clear();
-                }
-                self.kept.model = model.path.clone();
-                self.model = Some(model);
+                self.fail(with_advice(&error));
             }
-            Told::Preparing(what) => self.preparing = Some(what),
-            Told::Begun { job, settings, schedule, plan, model, goes_on } => {
-                self.preparing = None;
-                let mut record = Record::new(job, *model, *settings, *schedule, plan);
-                record.goes_on = goes_on;
-                if let Some((number, first)) = self.resuming.take() {
-                    if number == job {
-                        record.resumed = true;
-                        record.first_stage = Some(first);
-                    } else {
-                        self.resuming = Some((number, first));
-                    }
-                }
-                self.shows_plain = record.is_plain();
-                let place = if record.is_plain() { &mut self.plain } else { &mut self.ralu };
-                *place = Some(record);
+            EngineEvent::Tuning { event: TuningEvent::Measured { done, of, .. }, .. } => {
+                self.preparing = Some(format!("finding the fastest kernels, {done} of {of}"));
             }
-            Told::Event { job, event, memory, counters } => {
+            EngineEvent::Started(started) => self.started(*started),
+            EngineEvent::Event { job, event, memory, counters } => {
                 if let Some(record) = self.record(job) {
-                    record.event(context, *event, memory, counters);
+                    record.event(context, event, memory, counters);
                 }
             }
-            Told::Ended { job, finished, colors } => {
-                self.preparing = None;
-                self.pending.retain(|pending| *pending != job);
-                let key = Kept::model_key(self.kept.model.as_ref());
-                self.kept.colors.insert(key, colors);
-                if let Some(record) = self.record(job) {
-                    record.state = if finished { State::Done } else { State::Stopped };
-                }
-                if self.view.compare && !self.is_busy() {
-                    // What was compared with is not what is saved.
-                    self.shows_plain = false;
-                }
-                if let Err(error) = self.remember() {
-                    self.fail(format!("the window's state cannot be kept: {error}"));
-                }
+            EngineEvent::Ended(ended) => self.ended(*ended),
+            _ => {}
+        }
+    }
+
+    fn opened(&mut self, model: Model) {
+        if !self.keep_form {
+            self.form.suit(&model);
+            (self.ralu, self.plain) = (None, None);
+        }
+        self.opening = false;
+        // Unless something else is typed there by now.
+        if self.typed.take().is_some_and(|typed| typed == self.model_field) {
+            self.model_field.clear();
+        }
+        self.kept.model = model.path.clone();
+        self.model = Some(model);
+    }
+
+    fn started(&mut self, started: Started) {
+        let Started { job, settings, schedule, plan, model, is_resumed, .. } = started;
+        self.preparing = None;
+        let mut record = Record::new(job, model.into(), settings, schedule, plan.map(Box::new));
+        record.goes_on = is_resumed;
+        if let Some((number, first)) = self.resuming.take() {
+            if number == job {
+                record.resumed = true;
+                record.first_stage = Some(first);
+            } else {
+                self.resuming = Some((number, first));
             }
-            Told::Failed { job, message } => {
-                self.preparing = None;
-                self.opening &= job.is_some();
-                if let Some(job) = job {
-                    self.pending.retain(|pending| *pending != job);
-                    if let Some(record) = self.record(job) {
-                        record.state = State::Failed;
-                    }
-                }
-                self.fail(message);
-            }
+        }
+        self.shows_plain = record.is_plain();
+        let place = if record.is_plain() { &mut self.plain } else { &mut self.ralu };
+        *place = Some(record);
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        let Ended { job, end, colors, .. } = ended;
+        self.preparing = None;
+        self.pending.retain(|pending| *pending != job);
+        if let Some(record) = self.record(job) {
+            record.state = match end {
+                End::Finished => State::Done,
+                End::Cancelled => State::Stopped,
+                End::Failed(_) => State::Failed,
+            };
+        }
+        if let End::Failed(error) = &end {
+            return self.fail(with_advice(error));
+        }
+        if let Some(colors) = colors {
+            let key = Kept::model_key(self.kept.model.as_ref());
+            self.kept.colors.insert(key, colors);
+        }
+        if self.view.compare && !self.is_busy() {
+            // What was compared with is not what is saved.
+            self.shows_plain = false;
+        }
+        if let Err(error) = self.remember() {
+            self.fail(format!("the window's state cannot be kept: {error}"));
         }
     }
 
@@ -475,8 +493,8 @@ impl App {
 
 impl eframe::App for App {
     fn logic(&mut self, context: &egui::Context, _: &mut eframe::Frame) {
-        for told in self.engine.told() {
-            self.take_in(context, told);
+        for event in self.engine.events() {
+            self.take_in(context, event);
         }
         self.hear_dialog();
         if self.loss.reason().is_some() && !self.closes {

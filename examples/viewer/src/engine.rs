@@ -1,29 +1,21 @@
-//! The engine, on a thread of its own.
+//! The engine on the window's device.
 //!
-//! The engine waits for the GPU, a window must not: so each has a thread, and both use one device. Orders go in, what
-//! happened comes out, and the window is woken for it. Submissions are kept short ([`Gpu::yield_every`]), as frames
-//! stand in the same queue.
+//! The engine waits for the GPU, a window must not: so the engine has a thread ([`ralu_host::engine`]), and both use one
+//! device. The window is woken for what happens. Submissions are kept short ([`Gpu::yield_every`]), as frames stand in
+//! the same queue.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 
 use eframe::egui_wgpu::RenderState;
-use ralu::checkpoint::source::{Folder, Source};
-use ralu::gpu::{AdapterKind, AdapterReport, Counters, Gpu, block_on_while, describe};
-use ralu::models::layers::Precision;
-use ralu::pipeline::plan::{Plan, plan};
-use ralu::pipeline::tune::{Tuner, TuningEvent, usual_seconds};
-use ralu::pipeline::{
-    Checkpoint, Error, Event, LatentColors, MemoryUse, Options, Pipeline, Request, RunSchedule,
-    Settings,
-};
-use ralu::tensor::Tuning;
-use ralu_host::{CacheDir, kernels, models, pipelines};
+use ralu::gpu::{AdapterKind, AdapterReport, Gpu, describe};
+use ralu::pipeline::{Error, Event, LatentColors, Request};
+use ralu_host::engine::{self, Ended, EngineEvent, EngineOptions, ModelInfo, OpenModel};
+use ralu_host::{CacheDir, Device, End, models, pipelines};
 
-use crate::advice::with_advice;
 use crate::loss::Loss;
 use crate::unfinished::{At, Unfinished};
 
@@ -32,41 +24,6 @@ use crate::unfinished::{At, Unfinished};
 const SLICE_SECONDS: f64 = 0.006;
 const SLICE_SECONDS_CPU: f64 = 0.08;
 
-/// What the engine is asked to do.
-pub enum Order {
-    /// Open a model, the bundled one if no folder is given.
-    Open(Option<PathBuf>, Option<LatentColors>),
-    /// Draw, from where an earlier program was.
-    Run(u64, Box<Request>, Box<At>),
-    /// Close the device, which is then lost.
-    Close,
-}
-
-/// What the engine tells.
-pub enum Told {
-    /// A model is open.
-    Opened(Model),
-    /// What is done before a run begins.
-    Preparing(String),
-    /// A run begins.
-    Begun {
-        job: u64,
-        settings: Box<Settings>,
-        schedule: Box<RunSchedule>,
-        plan: Option<Box<Plan>>,
-        /// What draws it.
-        model: Box<Model>,
-        /// Whether it goes on from where a run was whose GPU was lost.
-        goes_on: bool,
-    },
-    /// Something happened in a run.
-    Event { job: u64, event: Box<Event>, memory: MemoryUse, counters: Counters },
-    /// A run is over: to its end, or stopped.
-    Ended { job: u64, finished: bool, colors: LatentColors },
-    /// Something failed, in a run or on opening a model.
-    Failed { job: Option<u64>, message: String },
-}
-
 /// An open model, as far as the window wants to know.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -74,7 +31,7 @@ pub struct Model {
     /// As the user gave it; `None` is the bundled one.
     pub path: Option<PathBuf>,
     pub has_guidance: bool,
-    /// Guidance that it has of its own.
+    /// The guidance that it has by default.
     pub guidance: Option<f64>,
     pub true_cfg: f64,
     pub width: usize,
@@ -82,186 +39,172 @@ pub struct Model {
     pub negative_prompt: Option<String>,
 }
 
-/// The engine's thread, seen from the window's.
+impl From<ModelInfo> for Model {
+    fn from(info: ModelInfo) -> Model {
+        Model {
+            name: info.name,
+            path: info.given,
+            has_guidance: info.has_guidance,
+            guidance: info.defaults.guidance,
+            true_cfg: info.defaults.true_cfg,
+            width: info.defaults.width,
+            height: info.defaults.height,
+            negative_prompt: info.defaults.negative_prompt,
+        }
+    }
+}
+
+/// The engine, as the window sees it.
 pub struct Engine {
-    orders: Option<Sender<Order>>,
-    told: Receiver<Told>,
-    /// Runs up to this number are to stop.
-    stopped: Arc<AtomicU64>,
-    /// Whether the device is to be closed.
-    closing: Arc<AtomicBool>,
-    jobs: u64,
-    thread: Option<JoinHandle<()>>,
+    host: engine::Engine,
+    events: Receiver<EngineEvent>,
+    jobs: Arc<Jobs>,
     pub adapter: AdapterReport,
 }
 
+/// What the window's thread and the engine's both know of jobs.
+#[derive(Default)]
+struct Jobs {
+    /// Jobs up to this number were stopped by the user.
+    stopped: AtomicU64,
+    /// The last job.
+    last: AtomicU64,
+    /// Where jobs were when an earlier program lost the GPU.
+    places: Mutex<BTreeMap<u64, At>>,
+}
+
 impl Engine {
-    /// Starts on the window's device, after `losses` of others. `wake` is called after everything that is told.
+    /// Starts on the window's device, after `losses` of others. `wake` is called after everything that happens.
     pub fn start(
         render: &RenderState,
         loss: Loss,
         losses: u32,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> std::io::Result<Engine> {
-        let (orders, taken) = channel();
-        let (tell, told) = channel();
-        let stopped = Arc::new(AtomicU64::new(0));
-        let closing = Arc::new(AtomicBool::new(false));
         let adapter = describe(0, &render.adapter);
-        let wake = Arc::new(wake);
-        let worker = Worker {
-            loss,
-            losses,
-            wake: wake.clone(),
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
+        let jobs = Arc::new(Jobs::default());
+        let (tell, events) = channel();
+        let mut keeper = Keeper { loss: loss.clone(), jobs: jobs.clone(), model: None };
+        let heard = wake.clone();
+        let listener = move |event| {
+            keeper.hear(&event);
+            let followed = matches!(&event, EngineEvent::Event { event, .. } if is_followed(event));
+            // Nobody listens any more if the window is closed.
+            let _ = tell.send(event);
+            if !followed {
+                heard();
+            }
+        };
+        let mut options = EngineOptions::default();
+        options.cache = CacheDir::find(None);
+        options.tune = true;
+        let window = Window {
             device: render.device.clone(),
             queue: render.queue.clone(),
             adapter: adapter.clone(),
-            stopped: stopped.clone(),
-            closing: closing.clone(),
-            tell: Box::new(move |told| {
-                let followed = matches!(&told, Told::Event { event, .. } if is_followed(event));
-                // Nobody listens any more if the window is closed.
-                let _ = tell.send(told);
-                if !followed {
-                    wake();
-                }
-            }),
+            loss,
+            losses,
+            wake,
+            cache: options.cache.clone(),
         };
-        let thread =
-            std::thread::Builder::new().name("engine".into()).spawn(move || worker.work(&taken))?;
-        let (orders, thread) = (Some(orders), Some(thread));
-        Ok(Engine { orders, told, stopped, closing, jobs: 0, thread, adapter })
+        let device = Device::shared(move || window.gpu());
+        let host = engine::Engine::start(device, options, listener)?;
+        Ok(Engine { host, events, jobs, adapter })
     }
 
-    /// Opens a model.
+    /// Opens a model, the bundled one if no folder is given.
     pub fn open(&self, folder: Option<PathBuf>, colors: Option<LatentColors>) {
-        self.order(Order::Open(folder, colors));
+        let mut model = OpenModel::new(folder.clone().unwrap_or_else(bundled));
+        model.given = folder;
+        model.colors = colors;
+        self.host.open(model);
     }
 
-    /// Runs a request after those that were asked for before. Gives the run's number.
-    pub fn run(&mut self, request: Request) -> u64 {
-        self.go_on(request, At::default())
+    /// Runs a request after those that were asked for before. Gives the job's number.
+    pub fn run(&self, request: Request) -> u64 {
+        self.resume(request, At::default())
     }
 
     /// The same, from where another program was when its GPU was lost.
-    pub fn go_on(&mut self, request: Request, at: At) -> u64 {
-        self.jobs += 1;
-        self.order(Order::Run(self.jobs, Box::new(request), Box::new(at)));
-        self.jobs
+    pub fn resume(&self, request: Request, at: At) -> u64 {
+        // Held until the place is noted: the engine may be at its end before.
+        let mut places = self.jobs.places.lock().ok();
+        let job = self.host.resume(request, at.checkpoint.clone());
+        if let Some(places) = &mut places {
+            places.insert(job, at);
+        }
+        self.jobs.last.store(job, Ordering::Release);
+        job
     }
 
-    /// Stops all runs that were asked for so far.
+    /// Stops all jobs that were asked for so far.
     pub fn stop(&self) {
-        self.stopped.store(self.jobs, Ordering::Release);
+        self.jobs.stopped.store(self.jobs.last.load(Ordering::Acquire), Ordering::Release);
+        self.host.cancel_all();
     }
 
-    /// What was told since it was last asked.
-    pub fn told(&self) -> Vec<Told> {
-        self.told.try_iter().collect()
+    /// What happened since it was last asked.
+    pub fn events(&self) -> Vec<EngineEvent> {
+        self.events.try_iter().collect()
     }
 
-    /// Closes the device, as if a driver had taken it away: in the middle of a run, if there is one.
-    pub fn close_device(&self) {
-        self.closing.store(true, Ordering::Release);
-        self.order(Order::Close);
-    }
-
-    fn order(&self, order: Order) {
-        if let Some(orders) = &self.orders {
-            // If the thread is gone, it has told why.
-            let _ = orders.send(order);
-        }
+    /// Destroys the device, as if a driver had taken it away: in the middle of a run, if there is one.
+    pub fn destroy_device(&self) {
+        self.host.destroy_device();
     }
 }
 
-impl Drop for Engine {
-    /// Waits for the slice that is on the GPU, so that nobody uses the device while it goes.
-    fn drop(&mut self) {
-        self.stopped.store(u64::MAX, Ordering::Release);
-        self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// An open model.
-struct Open {
-    pipeline: Pipeline,
-    model: Model,
-    folder: PathBuf,
-    /// Whether its kernels were chosen.
-    chosen: bool,
-}
-
-/// How a run came to its end.
-enum End {
-    Finished,
-    /// Stopped, at the last checkpoint.
-    Stopped(Option<Arc<Checkpoint>>),
-    Failed(String, Option<Arc<Checkpoint>>),
-}
-
-impl End {
-    fn failed(error: impl ToString) -> End {
-        End::Failed(error.to_string(), None)
-    }
-}
-
-struct Worker {
+/// Keeps what a lost GPU ends, for the program that takes this one's place. On the engine's thread: the window's may be
+/// at its end by then.
+struct Keeper {
     loss: Loss,
-    losses: u32,
-    wake: Arc<dyn Fn() + Send + Sync>,
+    jobs: Arc<Jobs>,
+    model: Option<Model>,
+}
+
+impl Keeper {
+    fn hear(&mut self, event: &EngineEvent) {
+        match event {
+            EngineEvent::Opened(info) => self.model = Some(Model::from((**info).clone())),
+            EngineEvent::Ended(ended) => self.ended(ended),
+            _ => {}
+        }
+    }
+
+    fn ended(&self, ended: &Ended) {
+        let at = self.jobs.places.lock().ok().and_then(|mut places| places.remove(&ended.job));
+        match &ended.end {
+            End::Finished => return,
+            End::Failed(ralu_host::Error::Run(error)) if error.is_lost() => {
+                self.loss.note(&reason(error));
+            }
+            End::Cancelled | End::Failed(_) => {}
+        }
+        let is_stopped = ended.job <= self.jobs.stopped.load(Ordering::Acquire);
+        if self.loss.reason().is_none() || is_stopped {
+            return;
+        }
+        if let (Some(settings), Some(model)) = (&ended.settings, &self.model) {
+            let at = at.unwrap_or_default().lost_at(ended.checkpoint.as_deref());
+            self.loss.keep(Unfinished::new(settings, model, at));
+        }
+    }
+}
+
+/// The window's device, as the engine takes it over.
+struct Window {
     device: eframe::wgpu::Device,
     queue: eframe::wgpu::Queue,
     adapter: AdapterReport,
-    stopped: Arc<AtomicU64>,
-    closing: Arc<AtomicBool>,
-    tell: Box<dyn Fn(Told) + Send>,
+    loss: Loss,
+    losses: u32,
+    wake: Arc<dyn Fn() + Send + Sync>,
+    cache: Option<CacheDir>,
 }
 
-impl Worker {
-    fn work(&self, orders: &Receiver<Order>) {
-        let mut open: Option<Open> = None;
-        for order in orders {
-            match order {
-                Order::Open(folder, colors) => {
-                    // Its memory first: two models may not fit.
-                    open = None;
-                    match self.open(folder.clone()) {
-                        Ok(opened) => {
-                            if let Some(colors) = colors {
-                                opened.pipeline.set_latent_colors(colors);
-                            }
-                            (self.tell)(Told::Opened(opened.model.clone()));
-                            open = Some(opened);
-                        }
-                        Err(message) => (self.tell)(Told::Failed { job: None, message }),
-                    }
-                }
-                Order::Run(job, request, at) => match &mut open {
-                    None => {
-                        let message = "no model is open; give or drop a diffusers model folder";
-                        (self.tell)(Told::Failed { job: Some(job), message: message.into() });
-                    }
-                    Some(open) => self.run(job, *request, &at, open),
-                },
-                Order::Close => {
-                    self.device.destroy();
-                    // Whoever waits for the device learns of it in `poll`, once nothing is under way on it any more.
-                    for _ in 0..400 {
-                        let _ = self.device.poll(eframe::wgpu::PollType::Poll);
-                        if self.loss.reason().is_some() {
-                            break;
-                        }
-                        std::thread::sleep(std::time::Duration::from_millis(5));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The engine's view of the window's device.
+impl Window {
+    /// The engine's view of the device.
     fn gpu(&self) -> Gpu {
         let gpu = Gpu::adopt(self.device.clone(), self.queue.clone(), self.adapter.clone());
         // Drivers take a device away that is busy with one piece of work for too long.
@@ -281,168 +224,11 @@ impl Worker {
         } else {
             SLICE_SECONDS
         });
-        if let Some(cache) = CacheDir::find(None) {
-            // They only save time. Whoever uses a lost device next learns of it.
-            let _ = pipelines::restore(&gpu, &cache);
+        if let Some(cache) = &self.cache {
+            // They only save time. A loss shows at the next use.
+            let _ = pipelines::restore(&gpu, cache);
         }
         gpu
-    }
-
-    fn pipeline(&self, folder: &Path, tuning: Tuning) -> Result<Pipeline, String> {
-        let gpu = self.gpu().with_caps(|caps| caps.tuning = tuning);
-        let source = Folder::open(folder).map_err(|error| error.to_string())?;
-        Pipeline::open(gpu, Box::new(source), Options::default())
-            .map_err(|error| with_advice(&error))
-    }
-
-    fn open(&self, path: Option<PathBuf>) -> Result<Open, String> {
-        let folder = path.clone().unwrap_or_else(bundled);
-        let pipeline = self.pipeline(&folder, Tuning::default())?;
-        let config = pipeline.config();
-        let own = config.defaults();
-        let model = Model {
-            name: models::name_of(&folder),
-            path,
-            has_guidance: config.transformer.has_guidance_input(),
-            guidance: own.guidance,
-            true_cfg: own.true_cfg,
-            width: own.width,
-            height: own.height,
-            negative_prompt: own.negative_prompt,
-        };
-        Ok(Open { pipeline, model, folder, chosen: false })
-    }
-
-    /// Chooses kernels before a model's first run, when nothing of it is on the GPU yet. Whether the run may go on.
-    fn choose_kernels(
-        &self,
-        request: &Request,
-        open: &mut Open,
-        going: impl Fn() -> bool,
-    ) -> Result<bool, String> {
-        if open.chosen {
-            return Ok(true);
-        }
-        let Open { pipeline, folder, .. } = open;
-        let settings = pipeline.settings(request).map_err(|error| error.to_string())?;
-        let source = Folder::open(&folder).map_err(|error| error.to_string())?;
-        let gpu = pipeline.gpu();
-        let seconds = usual_seconds(gpu);
-        let precision = Precision::default();
-        let tuner =
-            Tuner::new(gpu, pipeline.config(), Some(&source), &settings, precision, seconds)
-                .map_err(|error| error.to_string())?;
-        let tell = |event: &TuningEvent| {
-            if let TuningEvent::Measured { done, of, .. } = event {
-                let text = format!("finding the fastest kernels, {done} of {of}");
-                (self.tell)(Told::Preparing(text));
-            }
-        };
-        let chosen = kernels::choose(gpu, tuner, CacheDir::find(None).as_ref(), going, tell);
-        let chosen = chosen.map_err(|error| match error {
-            ralu::gpu::Error::Lost { .. } => error.to_string(),
-            _ => format!("kernels cannot be measured: {error}"),
-        })?;
-        let Some(tuning) = chosen.map(|chosen| chosen.tuning) else { return Ok(false) };
-        if tuning != pipeline.gpu().caps().tuning {
-            let colors = pipeline.latent_colors();
-            open.pipeline = self.pipeline(folder, tuning)?;
-            open.pipeline.set_latent_colors(colors);
-        }
-        open.chosen = true;
-        Ok(true)
-    }
-
-    fn run(&self, job: u64, request: Request, at: &At, open: &mut Open) {
-        let end = self.draw(job, request.clone(), at, open);
-        if let End::Stopped(checkpoint) | End::Failed(_, checkpoint) = &end
-            && self.is_lost(job)
-            && let Ok(settings) = open.pipeline.settings(&request)
-        {
-            let at = at.lost_at(checkpoint.as_deref());
-            self.loss.keep(Unfinished::new(&settings, &open.model, at));
-        }
-        (self.tell)(match end {
-            End::Failed(message, _) => Told::Failed { job: Some(job), message },
-            End::Finished | End::Stopped(_) => Told::Ended {
-                job,
-                finished: matches!(end, End::Finished),
-                colors: open.pipeline.latent_colors(),
-            },
-        });
-    }
-
-    /// Whether a run ended because the device is gone, and not because somebody had stopped it.
-    fn is_lost(&self, job: u64) -> bool {
-        let stopped = self.stopped.load(Ordering::Acquire);
-        self.loss.reason().is_some() && (stopped < job || stopped == u64::MAX)
-    }
-
-    fn draw(&self, job: u64, mut request: Request, at: &At, open: &mut Open) -> End {
-        let going = || self.stopped.load(Ordering::Acquire) < job;
-        let may_go = match going() {
-            true => self.choose_kernels(&request, open, going),
-            false => Ok(false),
-        };
-        let pipeline = &open.pipeline;
-        match may_go {
-            Ok(true) => {}
-            Ok(false) => return End::Stopped(None),
-            Err(message) => return End::Failed(message, None),
-        }
-        let mut warning = None;
-        if let Some(bytes) = &at.checkpoint {
-            let checkpoint = pipeline
-                .settings(&request)
-                .and_then(|settings| Checkpoint::read(bytes, &settings, pipeline.config()));
-            match checkpoint {
-                Ok(checkpoint) => request.resume = Some(Arc::new(checkpoint)),
-                Err(error) => warning = Some(format!("it is drawn from the start: {error}")),
-            }
-        }
-        let goes_on = request.resume.is_some();
-        let mut run = match pipeline.start(request) {
-            Ok(run) => run,
-            Err(error) => return End::failed(error),
-        };
-        let settings = Box::new(run.settings().clone());
-        let caps = pipeline.gpu().caps();
-        // What it will take, from the configuration alone; that it cannot be told is no reason not to run.
-        let source: Option<&dyn Source> = None;
-        let planned = plan(pipeline.config(), source, &settings, caps, Options::default()).ok();
-        let schedule = Box::new(run.schedule().clone());
-        let (plan, model) = (planned.map(Box::new), Box::new(open.model.clone()));
-        (self.tell)(Told::Begun { job, settings, schedule, plan, model, goes_on });
-        let tell = |event| {
-            (self.tell)(Told::Event {
-                job,
-                event: Box::new(event),
-                memory: pipeline.memory_use(),
-                counters: pipeline.gpu().counters(),
-            });
-        };
-        warning.map(Event::Warning).into_iter().for_each(tell);
-        loop {
-            if self.closing.load(Ordering::Acquire) {
-                self.device.destroy();
-            }
-            match block_on_while(pipeline.gpu(), run.next(), going) {
-                None => return End::Stopped(run.checkpoint()),
-                Some(Ok(Some(event))) => tell(event),
-                Some(Ok(None)) => {
-                    if let Some(cache) = CacheDir::find(None) {
-                        pipelines::keep(pipeline.gpu(), &cache);
-                    }
-                    return End::Finished;
-                }
-                Some(Err(error)) => {
-                    if error.is_lost() {
-                        self.loss.note(&reason(&error));
-                    }
-                    return End::Failed(with_advice(&error), run.checkpoint());
-                }
-            }
-        }
     }
 }
 

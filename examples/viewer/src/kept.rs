@@ -1,11 +1,11 @@
 //! What is kept from one start to the next, as JSON in the user's folder for settings.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
 use ralu::pipeline::LatentColors;
+use ralu_host::files;
 use serde::{Deserialize, Serialize};
 
 use crate::form::{Form, Painted, RALU};
@@ -52,10 +52,8 @@ impl Kept {
         let Some(file) = Self::file() else { return Ok(()) };
         let Some(folder) = file.parent() else { return Ok(()) };
         std::fs::create_dir_all(folder)?;
-        let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
-        temporary.write_all(&serde_json::to_vec_pretty(self)?)?;
-        temporary.persist(file).map_err(|error| error.error)?;
-        Ok(())
+        let bytes = serde_json::to_vec_pretty(self)?;
+        files::write_file(&file, &bytes, files::nobody).map_err(std::io::Error::other)
     }
 
     /// The key of a model's colours.

@@ -6,7 +6,7 @@ mod read;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::error::{Error, Result};
 use super::output::shown;
@@ -96,15 +96,4 @@ fn open_pipe(path: &Path) -> Result<File> {
 #[cfg(not(unix))]
 fn open_pipe(path: &Path) -> Result<File> {
     OpenOptions::new().write(true).open(path).map_err(|error| failed(path, error))
-}
-
-/// `FILE.png` → `FILE-i.png`.
-pub fn numbered(path: &Path, i: usize) -> PathBuf {
-    let mut name = path.file_stem().unwrap_or_default().to_owned();
-    name.push(format!("-{i}"));
-    if let Some(extension) = path.extension() {
-        name.push(".");
-        name.push(extension);
-    }
-    path.with_file_name(name)
 }

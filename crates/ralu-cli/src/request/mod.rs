@@ -7,8 +7,9 @@ use std::path::Path;
 use ralu::checkpoint::source::open_file;
 use ralu::escape::Escaped;
 use ralu::models::layers::Precision;
-use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng, Saved, png_file};
+use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng, png_file};
 use ralu::sampling::{MaskMode, Variant, ZPolicy};
+use ralu_host::pictures;
 
 use super::args::{CacheArg, GenerateArgs, RaluArg, RequestArgs};
 use super::error::{Error, Result};
@@ -35,30 +36,11 @@ pub struct Asked {
     pub warnings: Vec<String>,
 }
 
-/// What the picture of `--from` says about itself.
-fn read_saved(path: &Path) -> Result<Saved> {
-    let shown = shown(path);
-    let file = File::open(path)
-        .map_err(|error| Error::failed(format!("{shown} cannot be opened: {error}")))?;
-    if file.metadata().is_ok_and(|meta| meta.is_dir()) {
-        return Err(Error::failed(format!("{shown}: this is a folder; expected a PNG file")));
-    }
-    let text = png_file::request_in(BufReader::new(file))
-        .map_err(|error| Error::failed(format!("{shown}: {error}")))?;
-    let text = text.ok_or_else(|| {
-        Error::failed(format!(
-            "{shown}: this PNG carries no request; expected a picture that `ralu generate` made (programs that \
-             edit or share pictures often remove such texts)"
-        ))
-    })?;
-    Saved::parse(&text).map_err(|error| Error::failed(format!("{shown}: {error}")))
-}
-
 /// Reads everything that the arguments name, and puts a request together.
 pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<Asked> {
     check_combinations(&args.request)?;
     let given_names = given_names(args)?;
-    let saved = args.from.as_deref().map(read_saved).transpose()?;
+    let saved = args.from.as_deref().map(pictures::read_request).transpose()?;
     let mut warnings = Vec::new();
 
     let mut base = Request::default();

@@ -25,7 +25,7 @@ impl App {
         for run in runs {
             let Some(request) = run.request() else { continue };
             place.get_or_insert_with(|| run.at.words());
-            let job = self.engine.go_on(request, run.at);
+            let job = self.engine.resume(request, run.at);
             self.pending.push(job);
         }
         match &place {
