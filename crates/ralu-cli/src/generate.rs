@@ -16,14 +16,14 @@ use ralu_host::{Device, End, Session, pipelines};
 use serde_json::json;
 
 use super::args::GenerateArgs;
+use super::environment::Environment;
 use super::error::{Error, Result};
-use super::place::Place;
 use super::profile::{Profile, Profiles, TraceFile};
 use super::progress::{Progress, human_time};
 use super::reporter::Reporter;
-use super::request::{self, Asked};
+use super::request::{self, ParsedRequest};
 use super::targets::Targets;
-use super::tune::{self, Subject};
+use super::tune::{self, TuneTarget};
 use super::{files, model, output, signals};
 
 /// Runs the command. A failure is also the last event, if events are asked for.
@@ -43,7 +43,7 @@ pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
 fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result<()> {
     let asked = request::from_args(args, true)?;
     signals::listen()?;
-    let Asked { request, model, precision, mut warnings } = asked;
+    let ParsedRequest { request, model, precision, mut warnings } = asked;
 
     // Everything that can be wrong is checked before anything is loaded.
     let model = model::open(model.as_deref())?;
@@ -94,8 +94,9 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     let options = Options { precision, ..Default::default() };
     check_memory(&gpu, &config, &model.folder, &settings, options)?;
     let source: &dyn Source = &model.folder;
-    let subject = Subject { config: &config, source: Some(source), settings: &settings, precision };
-    let gpu = tuned(gpu, args, &subject, &mut progress, reporter)?;
+    let target =
+        TuneTarget { config: &config, source: Some(source), settings: &settings, precision };
+    let gpu = tuned(gpu, args, &target, &mut progress, reporter)?;
     let mut session = Session::new(Pipeline::open(gpu, Box::new(model.folder), options)?);
     let started = Instant::now();
     let mut profile = Profile::default();
@@ -155,8 +156,9 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         let mut profiles = Profiles::default();
         profiles.add(&settings.ralu_name, profile);
         output::diagnostic(profiles.text().trim_end());
-        let place = Place::new(pipeline.gpu().report(), &pipeline.model_name(), &settings);
-        if let Some(path) = trace.write(&profiles, &place)? {
+        let environment =
+            Environment::new(pipeline.gpu().report(), &pipeline.model_name(), &settings);
+        if let Some(path) = trace.write(&profiles, &environment)? {
             progress.say(&format!("trace: {}", output::shown(path)));
         }
     }
@@ -193,7 +195,7 @@ pub fn check_memory(
 fn tuned(
     gpu: Gpu,
     args: &GenerateArgs,
-    subject: &Subject<'_>,
+    target: &TuneTarget<'_>,
     progress: &mut Progress,
     reporter: &mut Reporter,
 ) -> Result<Gpu> {
@@ -203,7 +205,7 @@ fn tuned(
             reporter.emit(&line);
         }
     };
-    let tuned = tune::tuned(gpu, &args.adapter.choice(), &args.tuning, subject, &mut watch);
+    let tuned = tune::tuned(gpu, &args.adapter.choice(), &args.tuning, target, &mut watch);
     let tuned = tuned.inspect_err(|_| progress.clear())?;
     for warning in &tuned.warnings {
         progress.warn(warning);

@@ -5,15 +5,17 @@
 //! a failure looks like. The library underneath never blocks: this is where futures are driven to their ends.
 
 mod args;
+#[cfg(feature = "bench")]
 mod bench;
 mod devices;
+mod environment;
 mod error;
 mod files;
 mod generate;
 mod inspect;
+mod median;
 mod model;
 mod output;
-mod place;
 mod plan;
 mod profile;
 mod progress;
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Inspect(args) => inspect::run(args),
+        #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(args, cli.quiet),
         Command::Tune(args) => tune::run(args, cli.quiet),
         Command::View(args) => match view::run(args) {

@@ -14,7 +14,7 @@ static WRITING: Mutex<Option<PathBuf>> = Mutex::new(None);
 /// how `nohup` and the background jobs of scripts say that a run is to go on.
 pub fn listen() -> Result<()> {
     start_listening(asked)
-        .map_err(|error| Error::failed(format!("Ctrl-C cannot be listened for: {error}")))
+        .map_err(|error| Error::failed(format!("cannot install the Ctrl-C handler: {error}")))
 }
 
 fn asked() {

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::args::{RequestArgs, TuneArgs, TuningArgs};
 use super::error::{Error, Result};
 use super::progress::Progress;
-use super::request::{self, Asked};
+use super::request::{self, ParsedRequest};
 use super::{model, output, signals};
 
 /// The folder that `--cache-dir` names, or the user's own.
@@ -24,7 +24,7 @@ pub fn find_cache(given: Option<&Path>) -> Option<CacheDir> {
 }
 
 /// What is measured for.
-pub struct Subject<'a> {
+pub struct TuneTarget<'a> {
     pub config: &'a ModelConfig,
     /// The model's files, if there are any.
     pub source: Option<&'a dyn Source>,
@@ -32,9 +32,9 @@ pub struct Subject<'a> {
     pub precision: Precision,
 }
 
-impl Subject<'_> {
+impl TuneTarget<'_> {
     fn tuner<'g>(&self, gpu: &'g Gpu, seconds: f64) -> Result<Tuner<'g>> {
-        let Subject { config, source, settings, precision } = *self;
+        let TuneTarget { config, source, settings, precision } = *self;
         Ok(Tuner::new(gpu, config, source, settings, precision, seconds)?)
     }
 }
@@ -51,24 +51,24 @@ pub struct Tuned {
 
 /// The device with the kernels that were measured to be best on its adapter. Measures if nothing fitting is kept.
 ///
-/// Never stands in the way of a run: what goes wrong is a warning, and the usual kernels run.
+/// Never stands in the way of a run: what goes wrong is a warning, and the default kernels run.
 pub fn tuned(
     gpu: Gpu,
     choice: &AdapterChoice,
     args: &TuningArgs,
-    subject: &Subject<'_>,
+    target: &TuneTarget<'_>,
     watch: &mut dyn FnMut(&TuningEvent),
 ) -> Result<Tuned> {
     let mut tuned = Tuned { gpu, measured: None, file: None, warnings: vec![] };
     // Without a folder every run would measure.
     let cache = find_cache(args.cache.cache_dir.as_deref());
     let (false, Some(cache)) = (args.no_tune, cache) else { return Ok(tuned) };
-    let tuner = subject.tuner(&tuned.gpu, usual_seconds(&tuned.gpu))?;
+    let tuner = target.tuner(&tuned.gpu, usual_seconds(&tuned.gpu))?;
     let chosen = match kernels::choose(&tuned.gpu, tuner, Some(&cache), going, watch) {
         Ok(chosen) => chosen.ok_or(Error::Cancelled)?,
         Err(error) => {
             tuned.warnings.push(format!(
-                "kernels cannot be measured on this adapter ({error}); the usual ones run, as with --no-tune"
+                "kernels cannot be measured on this adapter ({error}); the defaults run, as with --no-tune"
             ));
             tuned.gpu = pollster::block_on(Gpu::open(choice))?;
             return Ok(tuned);
@@ -76,8 +76,8 @@ pub fn tuned(
     };
     if let Some(error) = chosen.not_kept {
         tuned.warnings.push(format!(
-            "what was measured cannot be kept, so that the next run measures again: {error}; choose a folder with \
-             --cache-dir, or leave it with --no-tune"
+            "could not save the measurements; the next run will repeat them: {error}; choose a folder with --cache-dir, or \
+             measure nothing with --no-tune"
         ));
     }
     tuned.file = chosen.file;
@@ -85,27 +85,6 @@ pub fn tuned(
     let tuning = chosen.tuning;
     tuned.gpu = tuned.gpu.with_caps(|caps| caps.tuning = tuning);
     Ok(tuned)
-}
-
-/// [`tuned`] for measurements: opens the adapter, and tells about it on stderr.
-pub fn open(
-    choice: &AdapterChoice,
-    args: &TuningArgs,
-    subject: &Subject<'_>,
-    quiet: bool,
-) -> Result<Gpu> {
-    let gpu = pollster::block_on(Gpu::open(choice))?;
-    let mut progress = Progress::new(quiet, 1);
-    let tuned = tuned(gpu, choice, args, subject, &mut |event| progress.tuning(event));
-    progress.clear();
-    let Tuned { gpu, measured, warnings, .. } = tuned?;
-    for warning in &warnings {
-        progress.warn(warning);
-    }
-    if let Some(record) = &measured {
-        progress.say(&summary(record));
-    }
-    Ok(gpu)
 }
 
 /// Whether nobody has pressed Ctrl-C.
@@ -116,7 +95,7 @@ fn going() -> bool {
 /// `ralu tune`.
 pub fn run(args: &TuneArgs, quiet: bool) -> Result<()> {
     signals::listen()?;
-    let Asked { request, model, precision, .. } = request::plain(&RequestArgs {
+    let ParsedRequest { request, model, precision, .. } = request::plain(&RequestArgs {
         model: args.model.clone(),
         width: args.width,
         height: args.height,
@@ -128,14 +107,12 @@ pub fn run(args: &TuneArgs, quiet: bool) -> Result<()> {
     let source: &dyn Source = &model.folder;
     let config = ModelConfig::load(source)?;
     let settings = Settings::resolve(&request, &config)?;
-    let cache = find_cache(args.cache.cache_dir.as_deref()).ok_or_else(|| {
-        Error::failed(
-            "the system knows of no folder for caches, so that nothing can be kept; give one with --cache-dir DIR",
-        )
-    })?;
+    let cache = find_cache(args.cache.cache_dir.as_deref())
+        .ok_or_else(|| Error::failed("no cache directory found; pass one with --cache-dir DIR"))?;
     let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
-    let subject = Subject { config: &config, source: Some(source), settings: &settings, precision };
-    let tuner = subject.tuner(&gpu, args.seconds)?;
+    let target =
+        TuneTarget { config: &config, source: Some(source), settings: &settings, precision };
+    let tuner = target.tuner(&gpu, args.seconds)?;
     let mut progress = Progress::new(quiet, 1);
     let record = kernels::measure(&gpu, tuner, going, |event| progress.tuning(event));
     progress.clear();
@@ -191,7 +168,7 @@ pub fn summary(record: &TuningRecord) -> String {
     });
     let changed: Vec<String> = changed.collect();
     let changed = match changed.len() {
-        0 => "the usual ones are best".to_owned(),
+        0 => "the defaults are fastest".to_owned(),
         _ => changed.join(", "),
     };
     format!("kernels measured in {:.1} s: {changed}", record.seconds)

@@ -2,6 +2,8 @@
 //!
 //! All but some refusals need an adapter, software will do. The variables of `tests/common` choose it.
 
+#![cfg(feature = "bench")]
+
 #[path = "common/command.rs"]
 mod command;
 

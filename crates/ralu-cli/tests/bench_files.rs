@@ -1,5 +1,7 @@
 //! What the benches read and write: nothing replaces what is read, and nothing is asked for in vain without a word.
 
+#![cfg(feature = "bench")]
+
 #[path = "common/command.rs"]
 mod command;
 #[path = "common/picture.rs"]

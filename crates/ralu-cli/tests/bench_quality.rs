@@ -3,6 +3,8 @@
 //! All but the measures and some refusals need an adapter, software will do. The variables of `tests/common` choose
 //! it.
 
+#![cfg(feature = "bench")]
+
 #[path = "common/command.rs"]
 mod command;
 

@@ -54,8 +54,10 @@ fn arguments_are_shown_escaped() {
     shows(generate().args(["-o", &format!("{BAD}.jpg")]));
     shows(generate().args(["-o", &format!("{BAD}/a.png")]));
     shows(ralu().arg(BAD));
-    shows(ralu().args(["bench", "ops", "--compare", BAD]));
-    shows(ralu().args(["bench", "quality", "--prompts", BAD]));
+    #[cfg(feature = "bench")]
+    for words in [["ops", "--compare"], ["quality", "--prompts"]] {
+        shows(ralu().arg("bench").args(words).arg(BAD));
+    }
     shows(ralu().args(["devices", BAD]));
 }
 
@@ -174,6 +176,7 @@ fn names_in_a_model_s_folder_are_shown_escaped() {
 }
 
 /// Reports of earlier benches are files, too.
+#[cfg(feature = "bench")]
 #[test]
 fn a_report_to_compare_with_is_shown_escaped() {
     let folder = folder();

@@ -113,7 +113,10 @@ fn a_folder_that_cannot_be_written_is_a_warning() {
     let events = events(&mut generate(&cache, &picture));
     let warnings = named(&events, "warning");
     let text = warnings.iter().map(|warning| warning["message"].to_string()).collect::<String>();
-    assert!(text.contains("cannot be kept") && text.contains("--no-tune"), "{text}");
+    assert!(
+        text.contains("could not save the measurements") && text.contains("--no-tune"),
+        "{text}"
+    );
     assert_eq!(named(&events, "tuned")[0]["file"], Value::Null);
     assert!(picture.is_file());
 }

@@ -1,7 +1,5 @@
 //! The engine on its thread: commands in, events out.
 
-mod common;
-
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -10,7 +8,7 @@ use ralu::{Event, Picture, Request};
 use ralu_host::engine::{Ended, Engine, EngineEvent, EngineOptions, OpenModel};
 use ralu_host::{CacheDir, Device, End, Error};
 
-use common::{choice, gpu, model, request, undisturbed};
+use crate::common::{choice, gpu, model, request, undisturbed};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);

@@ -1,7 +1,5 @@
 //! Runs whose devices are lost or fail, on purpose: they end with the same pictures, or say why not.
 
-mod common;
-
 use std::cell::Cell;
 use std::mem::discriminant;
 use std::sync::atomic::Ordering;
@@ -10,7 +8,7 @@ use ralu::gpu::Gpu;
 use ralu::{Error, Event, Picture, Pipeline, Request};
 use ralu_host::{Device, End, Outcome, Session};
 
-use common::{counted, gpu, pipeline, request, undisturbed};
+use crate::common::{counted, gpu, pipeline, request, undisturbed};
 
 /// What a run told.
 #[derive(Default)]

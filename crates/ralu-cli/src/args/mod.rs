@@ -1,6 +1,7 @@
 //! What can be asked for.
 
 mod adapter;
+#[cfg(feature = "bench")]
 mod bench;
 mod parse;
 mod request;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use adapter::{AdapterArgs, CacheDirArgs, TuningArgs};
+#[cfg(feature = "bench")]
 pub use bench::{BenchArg, BenchArgs, QualityArgs};
 use parse::{seconds, whole};
 pub use request::{CacheArg, PrecisionArg, RaluArg, RequestArgs};
@@ -41,6 +43,7 @@ pub enum Command {
     /// Says what a model folder or file holds, what is missing and what is not supported.
     Inspect(InspectArgs),
     /// Measures ops, steps or whole runs.
+    #[cfg(feature = "bench")]
     Bench(Box<BenchArgs>),
     /// Measures anew which kernels are fastest on an adapter, and keeps the result for later runs.
     Tune(TuneArgs),

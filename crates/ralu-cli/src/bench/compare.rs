@@ -7,10 +7,10 @@ use ralu::escape::Escaped;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::super::environment::Environment;
 use super::super::error::{Error, Result};
 use super::super::files;
 use super::super::output::shown;
-use super::super::place::Place;
 use super::report::Report;
 
 /// A report that was read from a file.
@@ -65,7 +65,7 @@ impl<R: Report> Earlier<R> {
         missing.extend(gone.map(|before| format!("{}: only in {}", before.name, self.file)));
         Comparison {
             file: self.file.clone(),
-            version: self.report.place().version.clone(),
+            version: self.report.environment().version.clone(),
             different: self.different(now),
             rows,
             missing,
@@ -74,8 +74,16 @@ impl<R: Report> Earlier<R> {
 
     fn different(&self, now: &R) -> Vec<String> {
         let all = |report: &R| {
-            let Place { version: _, adapter, backend, driver, adapter_type, model, width, height } =
-                report.place().clone();
+            let Environment {
+                version: _,
+                adapter,
+                backend,
+                driver,
+                adapter_type,
+                model,
+                width,
+                height,
+            } = report.environment().clone();
             let mut all = vec![
                 ("adapter", adapter),
                 ("backend", backend),

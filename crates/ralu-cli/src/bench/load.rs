@@ -12,10 +12,11 @@ use serde::Serialize;
 use super::super::args::BenchArgs;
 use super::super::error::{Error, Result};
 use super::super::output::shown;
-use super::super::request::{self, Asked};
+use super::super::request::{self, ParsedRequest};
 use super::super::{model, output, signals};
+use super::RUNS;
 use super::stopwatch::{Spent, Stopwatch};
-use super::{RUNS, median};
+use crate::median::median;
 
 /// A plain read goes through a buffer of this size, which stays in a processor's cache.
 const READ_BYTES: usize = 1 << 20;
@@ -56,7 +57,7 @@ struct Report {
 
 /// Runs the benchmark.
 pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
-    let Asked { model: given, precision, .. } = request::plain(&args.request)?;
+    let ParsedRequest { model: given, precision, .. } = request::plain(&args.request)?;
     let path = model::open(given.as_deref())?.folder.path().to_path_buf();
     let files = weight_files(&path)?;
     let runs = args.runs.unwrap_or(RUNS);

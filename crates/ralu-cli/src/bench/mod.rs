@@ -1,6 +1,7 @@
 //! `ralu bench`: measurements. A number without the adapter's name is not a result, so that comes with each.
 
 mod compare;
+mod device;
 mod effects;
 mod load;
 mod op;
@@ -20,12 +21,12 @@ use ralu::pipeline::{
 use ralu::sampling::RaluParams;
 
 use super::args::{BenchArg, BenchArgs, QualityArgs};
+use super::environment::Environment;
 use super::error::{Error, Result};
 use super::files::Checks;
-use super::place::Place;
 use super::profile::{Profiles, TraceFile};
-use super::request::{self, Asked};
-use super::tune::{self, Subject};
+use super::request::{self, ParsedRequest};
+use super::tune::TuneTarget;
 use super::{model, output, signals};
 use compare::Earlier;
 use report::Report;
@@ -89,7 +90,7 @@ fn show<R: Report>(
     trace.check(&mut checks(args))?;
     let report = measure(args, quiet)?;
     if let Some(profiles) = profiles(&report)
-        && let Some(path) = trace.write(profiles, report.place())?
+        && let Some(path) = trace.write(profiles, report.environment())?
         && !quiet
     {
         output::diagnostic(&format!("trace: {}", output::shown(path)));
@@ -132,7 +133,7 @@ struct Bench {
 
 impl Bench {
     fn open(args: &BenchArgs, quiet: bool) -> Result<Self> {
-        let Asked { mut request, model, precision, .. } = request::plain(&args.request)?;
+        let ParsedRequest { mut request, model, precision, .. } = request::plain(&args.request)?;
         let model = model::open(model.as_deref())?;
         let config = ModelConfig::load(&model.folder as &dyn Source)?;
         request.prompt = PROMPT.to_owned();
@@ -166,13 +167,13 @@ impl Bench {
         }
         let settings = Settings::resolve(&plain, &config)?;
         effects::warn_of(&[&settings, &Settings::resolve(&ralu, &config)?]);
-        let subject = Subject {
+        let target = TuneTarget {
             config: &config,
             source: Some(&model.folder as &dyn Source),
             settings: &settings,
             precision,
         };
-        let gpu = tune::open(&args.adapter.choice(), &args.tuning, &subject, quiet)?;
+        let gpu = device::open(&args.adapter.choice(), &args.tuning, &target, quiet)?;
         let options = Options { precision, ..Default::default() };
         let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
         let runs = args.runs.unwrap_or(RUNS);
@@ -210,8 +211,8 @@ impl Bench {
         Ok(self.pipeline.settings(request)?)
     }
 
-    fn place(&self, settings: &Settings) -> Place {
-        Place::new(self.pipeline.gpu().report(), &self.name, settings)
+    fn environment(&self, settings: &Settings) -> Environment {
+        Environment::new(self.pipeline.gpu().report(), &self.name, settings)
     }
 
     fn say(&self, text: &str) {
@@ -229,16 +230,5 @@ fn one_step_each(params: &RaluParams) -> RaluChoice {
         up_ratio: params.up_ratio,
         shifts: Some(params.shifts),
         z: Some(params.z),
-    }
-}
-
-/// The middle one; 0 of none.
-pub fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    let n = numbers.len();
-    match n {
-        0 => 0.0,
-        _ if n % 2 == 1 => numbers[n / 2],
-        _ => (numbers[n / 2 - 1] + numbers[n / 2]) / 2.0,
     }
 }

@@ -10,11 +10,12 @@ use ralu::tensor::{Recorder, Work};
 use serde::{Deserialize, Serialize};
 
 use super::super::args::BenchArgs;
+use super::super::environment::Environment;
 use super::super::error::Result;
-use super::super::place::Place;
-use super::super::request::{self, Asked};
-use super::super::tune::{self, Subject};
+use super::super::request::{self, ParsedRequest};
+use super::super::tune::TuneTarget;
 use super::super::{model, output, signals};
+use super::device;
 use super::op::{Operands, cases, record};
 use super::report::{Report, Row};
 use super::stopwatch::{Medians, Spent, Stopwatch, on_cpu};
@@ -30,7 +31,7 @@ const MAX_REPEATS: usize = 16;
 #[derive(Serialize, Deserialize)]
 pub struct OpsReport {
     #[serde(flatten)]
-    place: Place,
+    environment: Environment,
     /// How weights are kept on the GPU.
     weights: String,
     runs: usize,
@@ -62,7 +63,7 @@ struct OpReport {
 
 /// Measures.
 pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
-    let Asked { request, model, precision, .. } = request::plain(&args.request)?;
+    let ParsedRequest { request, model, precision, .. } = request::plain(&args.request)?;
     let planned = model::planned(model.as_deref())?;
     let config = &planned.config;
     let settings = Settings::resolve(&request, config)?;
@@ -70,8 +71,8 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
     let schedule = RunSchedule::new(&settings, config)?;
     let source = planned.folder.as_ref().map(|folder| folder as &dyn Source);
     let storage = matrix_storage(source, precision)?;
-    let subject = Subject { config, source, settings: &settings, precision };
-    let gpu = tune::open(&args.adapter.choice(), &args.tuning, &subject, quiet)?;
+    let target = TuneTarget { config, source, settings: &settings, precision };
+    let gpu = device::open(&args.adapter.choice(), &args.tuning, &target, quiet)?;
     let runs = args.runs.unwrap_or(RUNS);
     let mut ops = Vec::new();
     let n_text = config.text_tokens(settings.max_sequence_length);
@@ -84,9 +85,9 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
         ops.push(OpReport::new(&op, took));
     }
     rank(&mut ops);
-    let place = Place::new(gpu.report(), &planned.name, &settings);
+    let environment = Environment::new(gpu.report(), &planned.name, &settings);
     let weights = format!("{storage:?}").to_lowercase();
-    Ok(OpsReport { place, weights, runs, ops })
+    Ok(OpsReport { environment, weights, runs, ops })
 }
 
 /// What one execution takes.
@@ -157,8 +158,8 @@ fn rank(ops: &mut [OpReport]) {
 impl Report for OpsReport {
     const BENCH: &'static str = "ops";
 
-    fn place(&self) -> &Place {
-        &self.place
+    fn environment(&self) -> &Environment {
+        &self.environment
     }
 
     fn conditions(&self) -> Vec<(&'static str, String)> {

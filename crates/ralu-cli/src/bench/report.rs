@@ -3,9 +3,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::super::environment::Environment;
 use super::super::error::Result;
 use super::super::output;
-use super::super::place::Place;
 use super::compare::{Comparison, Earlier};
 use super::stopwatch::Medians;
 
@@ -22,7 +22,7 @@ pub trait Report: Serialize + DeserializeOwned {
     const BENCH: &'static str;
 
     /// Where it was measured.
-    fn place(&self) -> &Place;
+    fn environment(&self) -> &Environment;
 
     /// Anything else that should be the same where two reports are compared: names and values.
     fn conditions(&self) -> Vec<(&'static str, String)> {
@@ -32,7 +32,7 @@ pub trait Report: Serialize + DeserializeOwned {
     /// What was measured.
     fn rows(&self) -> Vec<Row>;
 
-    /// The table for people, without its place.
+    /// The table for people, without its environment.
     fn text(&self) -> String;
 }
 
@@ -52,7 +52,7 @@ pub fn show<R: Report>(report: &R, earlier: Option<&Earlier<R>>, json: bool) -> 
     if json {
         return output::json(&Document { bench: R::BENCH, report, compared });
     }
-    output::line(report.place())?;
+    output::line(report.environment())?;
     output::line(report.text().trim_end())?;
     match compared {
         Some(compared) => output::line(format!("\n{compared}").trim_end()),

@@ -5,17 +5,18 @@ use std::fmt::Write;
 use ralu::pipeline::{Event, Request, RunSchedule, Settings, plan::plan};
 use serde::{Deserialize, Serialize};
 
+use super::super::environment::Environment;
 use super::super::error::Result;
-use super::super::place::Place;
 use super::super::profile::{Profile, Profiles};
+use super::Bench;
 use super::report::{Report, Row};
 use super::stopwatch::{Medians, Spent};
-use super::{Bench, median};
+use crate::median::median;
 
 #[derive(Serialize, Deserialize)]
 pub struct RunReport {
     #[serde(flatten)]
-    place: Place,
+    environment: Environment,
     plain: Measured,
     ralu: Measured,
     /// Median seconds of the plain runs over those of RALU's.
@@ -86,7 +87,7 @@ pub fn measure(bench: &Bench, profile: bool) -> Result<RunReport> {
         }
     }
     Ok(RunReport {
-        place: bench.place(&ralu),
+        environment: bench.environment(&ralu),
         plain: plain_runs,
         ralu: ralu_runs,
         measured_speedup,
@@ -156,8 +157,8 @@ impl RunReport {
 impl Report for RunReport {
     const BENCH: &'static str = "run";
 
-    fn place(&self) -> &Place {
-        &self.place
+    fn environment(&self) -> &Environment {
+        &self.environment
     }
 
     fn conditions(&self) -> Vec<(&'static str, String)> {

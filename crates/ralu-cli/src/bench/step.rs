@@ -5,8 +5,8 @@ use std::fmt::Write;
 use ralu::pipeline::{Event, Request, RunSchedule, StageKind};
 use serde::{Deserialize, Serialize};
 
+use super::super::environment::Environment;
 use super::super::error::Result;
-use super::super::place::Place;
 use super::super::profile::{Profile, Profiles};
 use super::Bench;
 use super::report::{Report, Row};
@@ -15,7 +15,7 @@ use super::stopwatch::{Medians, Spent};
 #[derive(Serialize, Deserialize)]
 pub struct StepReport {
     #[serde(flatten)]
-    place: Place,
+    environment: Environment,
     stages: Vec<StageReport>,
     /// Of the plain steps and of RALU's, if they were asked for.
     #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
@@ -59,7 +59,7 @@ pub fn measure(bench: &Bench, profile: bool) -> Result<StepReport> {
         }
     }
     let profiles = profile.then_some(profiles);
-    Ok(StepReport { place: bench.place(&ralu), stages, profiles })
+    Ok(StepReport { environment: bench.environment(&ralu), stages, profiles })
 }
 
 fn measure_stages(bench: &Bench, request: &Request) -> Result<Vec<StageReport>> {
@@ -109,8 +109,8 @@ impl StepReport {
 impl Report for StepReport {
     const BENCH: &'static str = "step";
 
-    fn place(&self) -> &Place {
-        &self.place
+    fn environment(&self) -> &Environment {
+        &self.environment
     }
 
     fn rows(&self) -> Vec<Row> {

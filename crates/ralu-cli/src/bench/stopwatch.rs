@@ -8,7 +8,7 @@ use std::time::Instant;
 use ralu::gpu::{AdapterKind, AdapterReport};
 use serde::{Deserialize, Serialize};
 
-use super::median;
+use crate::median::median;
 
 /// Whether an adapter computes on this program's threads.
 pub fn on_cpu(adapter: &AdapterReport) -> bool {

@@ -190,14 +190,18 @@ impl TraceFile {
         self.0.as_deref().map_or(Ok(()), |path| checks.output(path, "the trace"))
     }
 
-    /// Writes the profiles, one after the other. `place` says where they were made. Gives the file, if one is wanted.
-    pub fn write(&self, profiles: &Profiles, place: &impl Serialize) -> Result<Option<&Path>> {
+    /// Writes the profiles, one after the other. `environment` says where they were made. Gives the file, if one is wanted.
+    pub fn write(
+        &self,
+        profiles: &Profiles,
+        environment: &impl Serialize,
+    ) -> Result<Option<&Path>> {
         let Some(path) = &self.0 else { return Ok(None) };
         let mut trace = trace::Trace::default();
         for Entry { ralu, times, .. } in &profiles.0 {
             trace.add(if ralu == "off" { "plain" } else { ralu }, times);
         }
-        let document = trace.document(json!(place));
+        let document = trace.document(json!(environment));
         files::write(path, &serde_json::to_vec(&document)?)?;
         Ok(Some(path))
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use ralu::gpu::{KernelTime, ProgramTimes};
 use serde::Serialize;
 
-use super::super::bench::median;
+use crate::median::median;
 
 /// Rows of a program's table; the rest is summed up in one more.
 const ROWS: usize = 24;

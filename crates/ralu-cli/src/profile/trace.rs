@@ -54,8 +54,8 @@ impl Trace {
         }
     }
 
-    /// The whole file. `place` says where it was measured.
-    pub fn document(self, place: Value) -> Value {
-        json!({ "displayTimeUnit": "ms", "otherData": place, "traceEvents": self.events })
+    /// The whole file. `environment` says where it was measured.
+    pub fn document(self, environment: Value) -> Value {
+        json!({ "displayTimeUnit": "ms", "otherData": environment, "traceEvents": self.events })
     }
 }

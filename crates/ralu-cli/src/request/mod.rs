@@ -25,7 +25,7 @@ pub use effects::without_effect;
 const MAX_STDIN_BYTES: u64 = 16 << 20;
 
 /// What a run needs beside the request.
-pub struct Asked {
+pub struct ParsedRequest {
     /// For the library.
     pub request: Request,
     /// `--model`, or the model of `--from`.
@@ -37,7 +37,7 @@ pub struct Asked {
 }
 
 /// Reads everything that the arguments name, and puts a request together.
-pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<Asked> {
+pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedRequest> {
     check_combinations(&args.request)?;
     let given_names = given_names(args)?;
     let saved = args.from.as_deref().map(pictures::read_request).transpose()?;
@@ -84,15 +84,15 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<Asked> {
     request.collect_tensors = args.save_tensors.is_some();
     request.profile = args.profile.is_some();
     let precision = args.request.precision.map(Precision::from).or(precision).unwrap_or_default();
-    Ok(Asked { request, model: model_path, precision, warnings })
+    Ok(ParsedRequest { request, model: model_path, precision, warnings })
 }
 
 /// The request of arguments without prompt and files, for measurements.
-pub fn plain(args: &RequestArgs) -> Result<Asked> {
+pub fn plain(args: &RequestArgs) -> Result<ParsedRequest> {
     check_combinations(args)?;
     let mut request = apply(Request::default(), args, false)?;
     request.seed = args.seed.unwrap_or(0);
-    Ok(Asked {
+    Ok(ParsedRequest {
         request,
         model: args.model.clone(),
         precision: args.precision.map(Precision::from).unwrap_or_default(),

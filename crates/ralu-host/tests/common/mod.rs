@@ -1,7 +1,5 @@
 //! What the tests of the host kit share: the adapter under test, the bundled model, a small request.
 
-#![allow(dead_code, reason = "every test binary uses another part of it")]
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -6,7 +6,7 @@ use ralu::models::config::ModelConfig;
 use ralu::pipeline::plan::{Caps, Tflops, plan};
 use ralu::pipeline::{RaluChoice, Request, RunSchedule, Settings};
 
-use super::inputs::Asked;
+use super::inputs::NamedOptions;
 use super::results::{Setting, fingerprint};
 use crate::args::BenchArgs;
 use crate::error::{Error, Result};
@@ -33,13 +33,18 @@ pub struct Case {
 }
 
 impl Case {
-    fn new(asked: Asked, folder: String, request: Request, config: &ModelConfig) -> Result<Self> {
+    fn new(
+        asked: NamedOptions,
+        folder: String,
+        request: Request,
+        config: &ModelConfig,
+    ) -> Result<Self> {
         let request = Request { collect_tensors: true, count: Some(1), seed: 0, ..request };
         let settings = Settings::resolve(&request, config)?;
         // Operations do not depend on the adapter, and nothing else is asked here.
         let tflops = plan(config, None, &settings, Caps::default(), Default::default())?.tflops;
         let fingerprint = fingerprint(&settings);
-        let Asked { name, options } = asked;
+        let NamedOptions { name, options } = asked;
         let setting = Setting { name, options, fingerprint, folder };
         Ok(Case { setting, request, settings, tflops })
     }
@@ -70,7 +75,7 @@ pub fn reference(shared: &Request, steps: usize, config: &ModelConfig) -> Result
         ..Request::default()
     };
     let name = "reference".to_owned();
-    let asked = Asked { name: name.clone(), options: format!("--ralu off --steps {steps}") };
+    let asked = NamedOptions { name: name.clone(), options: format!("--ralu off --steps {steps}") };
     Case::new(asked, name, request, config)
 }
 
@@ -105,8 +110,8 @@ pub fn settings(
     Ok(cases)
 }
 
-fn defaults() -> Vec<Asked> {
-    let asked = |name: String, options: String| Asked { name, options };
+fn defaults() -> Vec<NamedOptions> {
+    let asked = |name: String, options: String| NamedOptions { name, options };
     let plain = |n: usize| asked(format!("plain {n}"), format!("--ralu off --steps {n}"));
     let ralu = |preset: &str, variant: &str| {
         asked(

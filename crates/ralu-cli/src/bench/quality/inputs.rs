@@ -12,14 +12,14 @@ use crate::output::shown;
 
 /// A setting as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct NamedOptions {
     /// What it is called.
     pub name: String,
     /// Options of `ralu generate`, as they were written.
     pub options: String,
 }
 
-impl Asked {
+impl NamedOptions {
     /// Reads `NAME: OPTIONS`. Without a name the options are the name.
     pub fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
@@ -34,7 +34,7 @@ impl Asked {
                  \"7x exact: --ralu 7x\""
             )));
         }
-        Ok(Asked { name: name.to_owned(), options: options.to_owned() })
+        Ok(NamedOptions { name: name.to_owned(), options: options.to_owned() })
     }
 
     /// The request options of the whole command line and then of this setting, which win.
@@ -80,13 +80,14 @@ struct Alone {
 }
 
 /// The settings that the arguments name, those of `--setting` first. None if they name none.
-pub fn settings(args: &BenchArgs) -> Result<Vec<Asked>> {
+pub fn settings(args: &BenchArgs) -> Result<Vec<NamedOptions>> {
     let mut texts = args.quality.setting.clone();
     if let Some(path) = &args.quality.settings {
         let example = "\"7x exact: --ralu 7x\"";
         texts.extend(lines(path, "settings", example)?);
     }
-    let settings = texts.iter().map(|text| Asked::parse(text)).collect::<Result<Vec<_>>>()?;
+    let settings =
+        texts.iter().map(|text| NamedOptions::parse(text)).collect::<Result<Vec<_>>>()?;
     for (i, one) in settings.iter().enumerate() {
         if settings[..i].iter().any(|earlier| earlier.name == one.name) {
             return Err(Error::usage(format!(

@@ -28,6 +28,7 @@ use self::progress::Progress;
 use self::results::{Compared, Measures, Reference, Results, Subject, Work};
 use self::store::{Made, Pictures, Store};
 use crate::args::BenchArgs;
+use crate::bench::device;
 use crate::error::{Error, Result};
 use crate::{files, generate, model, output, request, signals, tune};
 
@@ -86,7 +87,7 @@ impl Bench {
         })?;
         let prompts = inputs::lines(prompts, "prompts", "\"a red apple on a blue background\"")?;
         let seeds = seeds(args)?;
-        let request::Asked { request: shared, model, precision, .. } =
+        let request::ParsedRequest { request: shared, model, precision, .. } =
             request::plain(&args.request)?;
         let model = model::open(model.as_deref())?;
         let config = ModelConfig::load(&model.folder as &dyn Source)?;
@@ -103,13 +104,13 @@ impl Bench {
         let open = |folder| Store::open(folder, &mut checks, &pictures);
         let store = quality.output.as_deref().map(open).transpose()?;
 
-        let measured = tune::Subject {
+        let measured = tune::TuneTarget {
             config: &config,
             source: Some(&model.folder as &dyn Source),
             settings: &reference.settings,
             precision,
         };
-        let gpu = tune::open(&args.adapter.choice(), &args.tuning, &measured, quiet)?;
+        let gpu = device::open(&args.adapter.choice(), &args.tuning, &measured, quiet)?;
         let subject = Subject {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             adapter: gpu.report().name.clone(),

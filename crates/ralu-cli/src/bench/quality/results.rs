@@ -6,9 +6,9 @@ use ralu::escape::Escaped;
 use ralu::pipeline::plan::Tflops;
 use serde::{Deserialize, Serialize};
 
-use super::super::median;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::median::median;
 use crate::output::shown;
 
 /// Of [`Results`].

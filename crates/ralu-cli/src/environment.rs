@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// An adapter, a model and a size.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Place {
+pub struct Environment {
     /// Of this program.
     pub version: String,
     pub adapter: String,
@@ -23,11 +23,11 @@ pub struct Place {
     pub height: usize,
 }
 
-impl Default for Place {
+impl Default for Environment {
     /// What a report that does not say it is taken to have.
     fn default() -> Self {
         let unknown = || "unknown".to_owned();
-        Place {
+        Environment {
             version: unknown(),
             adapter: unknown(),
             backend: unknown(),
@@ -40,9 +40,9 @@ impl Default for Place {
     }
 }
 
-impl Place {
+impl Environment {
     pub fn new(adapter: &AdapterReport, model: &str, settings: &Settings) -> Self {
-        Place {
+        Environment {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             adapter: adapter.name.clone(),
             backend: adapter.backend.to_owned(),
@@ -55,7 +55,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

@@ -1,0 +1,6 @@
+//! Tests of the host kit, in one program.
+
+mod common;
+mod engine;
+mod pictures;
+mod session;
