@@ -19,7 +19,7 @@ pub enum Error {
     Failed(String),
     /// Ctrl-C.
     Cancelled,
-    /// Whoever read our output went away: nobody is left to tell.
+    /// The reader of our output went away: nobody is left to tell.
     OutputClosed,
 }
 

@@ -13,15 +13,15 @@ const VIEWER: &str = "ralu-viewer";
 
 /// Runs the viewer to its end, which is this program's end too.
 pub fn run(args: &ViewArgs) -> Result<ExitCode> {
-    let beside = beside();
-    let program = beside.clone().filter(|path| path.is_file());
+    let sibling = sibling();
+    let program = sibling.clone().filter(|path| path.is_file());
     let mut command = Command::new(program.unwrap_or_else(|| VIEWER.into()));
     command.args(words(args));
     let status = command.status().map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::failed(format!(
             "the viewer is not installed: {} is not there, nor is {VIEWER} in the folders of PATH. `cargo build \
-             --release -p {VIEWER}` in ralu's sources makes it; put it beside this program",
-            beside.map_or_else(|| VIEWER.to_owned(), |path| shown(&path))
+             --release -p {VIEWER}` in ralu's sources makes it; put it next to this program",
+            sibling.map_or_else(|| VIEWER.to_owned(), |path| shown(&path))
         )),
         _ => Error::failed(format!("{VIEWER} cannot be started: {error}")),
     })?;
@@ -31,7 +31,7 @@ pub fn run(args: &ViewArgs) -> Result<ExitCode> {
 }
 
 /// Where the viewer is if both were built or installed together.
-fn beside() -> Option<PathBuf> {
+fn sibling() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     Some(program.with_file_name(format!("{VIEWER}{}", std::env::consts::EXE_SUFFIX)))
 }

@@ -9,7 +9,9 @@ mod command;
 #[path = "common/picture.rs"]
 mod picture;
 
-use std::fs::{self, File};
+#[cfg(feature = "bench")]
+use std::fs;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;

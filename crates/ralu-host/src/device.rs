@@ -34,7 +34,7 @@ impl Device {
         Device { open: Box::new(move || Ok(adopt())), is_shared: true }
     }
 
-    /// Opens it.
+    /// Opens the device, or the next one after a loss.
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ pub enum Error {
     /// A folder could not be made.
     #[error("the folder {} cannot be made: {reason}", Escaped(&.path.to_string_lossy()))]
     Folder {
-        /// The folder.
+        /// The folder that was to be made.
         path: PathBuf,
         /// Why, as the system says it.
         reason: io::Error,
@@ -25,9 +25,9 @@ pub enum Error {
     /// A file could not be written.
     #[error("{} cannot be written: {reason}", Escaped(&.path.to_string_lossy()))]
     File {
-        /// The file.
+        /// The file that it is about.
         path: PathBuf,
-        /// Why.
+        /// Why it could not be done.
         reason: String,
     },
     /// A value has no JSON.
@@ -39,7 +39,7 @@ pub enum Error {
     /// A picture's file could not be opened.
     #[error("{} cannot be opened: {reason}", Escaped(&.path.to_string_lossy()))]
     Open {
-        /// The file.
+        /// The file that it is about.
         path: PathBuf,
         /// Why, as the system says it.
         reason: io::Error,
@@ -47,9 +47,9 @@ pub enum Error {
     /// A picture's request cannot be read.
     #[error("{}: {reason}", Escaped(&.path.to_string_lossy()))]
     Picture {
-        /// The file.
+        /// The file that it is about.
         path: PathBuf,
-        /// Why.
+        /// Why it could not be done.
         reason: String,
     },
     /// The model or the run.

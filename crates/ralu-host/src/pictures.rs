@@ -77,9 +77,9 @@ pub enum ResultKind {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Written {
-    /// The picture.
+    /// The file of the picture, or of a stage's picture.
     pub picture: Option<PathBuf>,
-    /// The tensors.
+    /// The file of the tensors.
     pub tensors: Option<PathBuf>,
 }
 

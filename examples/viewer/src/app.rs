@@ -42,7 +42,7 @@ pub struct Notice {
     pub is_error: bool,
 }
 
-/// What a window starts with, beside what was kept.
+/// What a window starts with, besides what was kept.
 pub struct Start {
     /// A model that is new to the form brings its own settings, unless they are to be kept.
     pub keep_form: bool,

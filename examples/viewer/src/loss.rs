@@ -1,7 +1,7 @@
 //! Losing the GPU.
 //!
 //! Whatever was on it is gone, the window's own pixels too, and drivers often give no second device to the process that
-//! lost the first. So the program starts itself anew: the window comes back as it was, and says what happened.
+//! lost the first. So the program starts itself again: the window comes back as it was, and says what happened.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -93,7 +93,7 @@ impl Before {
     }
 }
 
-/// Starts the program anew, in place of this one.
+/// Starts the program again, in place of this one.
 pub fn start_again(
     loss: &Loss,
     reason: &str,
@@ -143,7 +143,8 @@ fn replace(command: &mut Command) -> std::io::Error {
     std::os::unix::process::CommandExt::exec(command)
 }
 
-/// The same where there is no such thing: whoever waits for this program waits for the new one.
+/// Runs it and waits for it, where no program can take another one's place: what waits for this program waits for the
+/// new one.
 #[cfg(not(unix))]
 fn replace(command: &mut Command) -> std::io::Error {
     match command.status() {

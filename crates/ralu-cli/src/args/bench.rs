@@ -43,15 +43,15 @@ pub enum BenchArg {
     Ops,
     /// Seconds of a step, plain and in each stage.
     Step,
-    /// Seconds of 50 plain steps and of RALU, beside what `ralu plan` predicts.
+    /// Seconds of 50 plain steps and of RALU, next to what `ralu plan` predicts.
     Run,
-    /// GB/s from disk to the GPU, beside a plain read of the same files.
+    /// GB/s from disk to the GPU, next to a plain read of the same files.
     Load,
     /// How far each of several settings is from the model's own plain picture, and how much faster.
     Quality,
 }
 
-/// What `ralu bench quality` compares, beside the request that all settings share.
+/// What `ralu bench quality` compares, besides the request that all settings share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Quality")]
 pub struct QualityArgs {

@@ -45,7 +45,7 @@ pub enum Command {
     /// Measures ops, steps or whole runs.
     #[cfg(feature = "bench")]
     Bench(Box<BenchArgs>),
-    /// Measures anew which kernels are fastest on an adapter, and keeps the result for later runs.
+    /// Re-measures which kernels are fastest on an adapter, and keeps the result for later runs.
     Tune(TuneArgs),
     /// Opens a window in which the stages can be watched, and regions painted (needs the viewer, `ralu-viewer`).
     View(ViewArgs),

@@ -1,4 +1,4 @@
-//! `--compare FILE`: a result beside an earlier one of the same bench.
+//! `--compare FILE`: a result next to an earlier one of the same bench.
 
 use std::fmt;
 use std::path::Path;
@@ -42,7 +42,7 @@ impl<R: Report> Earlier<R> {
         Ok(Some(Earlier { file, report }))
     }
 
-    /// Sets what was measured now beside what was measured then.
+    /// Sets what was measured now next to what was measured then.
     pub fn compare(&self, now: &R) -> Comparison {
         let (then, now_rows) = (self.report.rows(), now.rows());
         let mut missing = vec![];
@@ -131,7 +131,7 @@ struct Compared {
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = Escaped(&self.version);
-        writeln!(f, "beside {} (ralu {version}): how many times as fast", self.file)?;
+        writeln!(f, "next to {} (ralu {version}): how many times as fast", self.file)?;
         for difference in &self.different {
             writeln!(f, "not the same: {}", Escaped(difference))?;
         }

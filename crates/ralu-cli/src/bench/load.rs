@@ -1,4 +1,4 @@
-//! `ralu bench load`: how fast weights get from disk to the GPU, beside a plain read of the same files.
+//! `ralu bench load`: how fast weights get from disk to the GPU, next to a plain read of the same files.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -178,7 +178,7 @@ fn timed(body: impl FnOnce() -> Result<()>) -> Result<Spent> {
     Ok(stopwatch.spent())
 }
 
-/// The weight files of a model's parts. Files beside the parts' folders belong to other programs.
+/// The weight files of a model's parts. Files next to the parts' folders belong to other programs.
 fn weight_files(model: &Path) -> Result<Vec<PathBuf>> {
     let list = |folder: &Path| -> Result<Vec<PathBuf>> {
         let failed = |error| Error::failed(format!("{}: cannot be listed: {error}", shown(folder)));

@@ -23,7 +23,7 @@ use super::stopwatch::{Medians, Spent, Stopwatch, on_cpu};
 /// How often an op is measured if the user does not say.
 const RUNS: usize = 10;
 /// An op is repeated inside a measurement until it has about this many operations, or bytes to move, so that
-/// submitting costs little beside it.
+/// submitting costs little next to it.
 const ENOUGH: f64 = 4e9;
 /// More repetitions than this tell nothing new.
 const MAX_REPEATS: usize = 16;
@@ -61,7 +61,7 @@ struct OpReport {
     share_of_best: f64,
 }
 
-/// Measures.
+/// Measures each op of the model's shapes.
 pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
     let ParsedRequest { request, model, precision, .. } = request::plain(&args.request)?;
     let planned = model::planned(model.as_deref())?;

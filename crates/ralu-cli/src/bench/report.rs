@@ -45,7 +45,7 @@ struct Document<'a, R> {
     compared: Option<&'a Comparison>,
 }
 
-/// Writes a report to stdout, beside an earlier one if there is one.
+/// Writes a report to stdout, with an earlier one next to it if there is one.
 pub fn show<R: Report>(report: &R, earlier: Option<&Earlier<R>>, json: bool) -> Result<()> {
     let compared = earlier.map(|earlier| earlier.compare(report));
     let compared = compared.as_ref();

@@ -40,7 +40,7 @@ struct StageReport {
     measured_steps: usize,
 }
 
-/// Measures.
+/// Measures the steps of a plain run and of one with RALU.
 pub fn measure(bench: &Bench, profile: bool) -> Result<StepReport> {
     let ralu = bench.settings(&bench.ralu)?;
     bench.warm_up(&ralu)?;

@@ -31,7 +31,7 @@ struct Ran {
     in_step: bool,
 }
 
-/// The steps of a stage: their kernels beside their time from beginning to end.
+/// The steps of a stage: their kernels next to their time from beginning to end.
 #[derive(Clone, Serialize)]
 struct Steps {
     stage: usize,
@@ -130,7 +130,7 @@ struct Entry {
 }
 
 impl Profiles {
-    /// Adds one.
+    /// Adds the profile of a run.
     pub fn add(&mut self, ralu: &str, profile: Profile) {
         let times: Vec<_> = profile.programs.into_iter().map(|program| program.times).collect();
         self.0.push(Entry {
@@ -142,7 +142,7 @@ impl Profiles {
         });
     }
 
-    /// For people.
+    /// The tables as text for people.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for Entry { ralu, steps, pictures, programs, .. } in &self.0 {

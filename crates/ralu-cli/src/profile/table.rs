@@ -46,7 +46,7 @@ struct Row {
 pub fn tables(times: &[ProgramTimes]) -> Vec<Table> {
     let mut programs: Vec<Vec<&ProgramTimes>> = vec![];
     for times in times {
-        // A program that was planned anew, for other regions, has the same name and other dispatches.
+        // A program that was planned again, for other regions, has the same name and other dispatches.
         let same = |runs: &Vec<&ProgramTimes>| {
             runs[0].program == times.program && runs[0].kernels.len() == times.kernels.len()
         };

@@ -16,7 +16,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Adds the programs of a run as a process, behind those added before. Each program is a track; each of its runs
+    /// Adds the programs of a run as a process, after those added before. Each program is a track; each of its runs
     /// is an event of category `program`, each dispatch in it one of category `kernel`.
     pub fn add(&mut self, name: &str, times: &[ProgramTimes]) {
         self.processes += 1;

@@ -24,7 +24,7 @@ pub use effects::without_effect;
 /// More than this on stdin is no prompt.
 const MAX_STDIN_BYTES: u64 = 16 << 20;
 
-/// What a run needs beside the request.
+/// What a run needs: the request, and what the library does not know.
 pub struct ParsedRequest {
     /// For the library.
     pub request: Request,

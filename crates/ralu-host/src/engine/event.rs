@@ -23,16 +23,16 @@ pub enum EngineEvent {
     Closed,
     /// Kernels are being measured, before a job's run begins.
     Tuning {
-        /// The job.
+        /// The job's number.
         job: u64,
         /// What was measured.
         event: TuningEvent,
     },
     /// Kernels were measured.
     Tuned {
-        /// The job.
+        /// The job's number.
         job: u64,
-        /// The result.
+        /// The kernels that were chosen, and what was measured.
         record: Box<TuningRecord>,
         /// Where it is kept for later runs; `None` if it is not.
         file: Option<PathBuf>,
@@ -41,9 +41,9 @@ pub enum EngineEvent {
     Started(Box<Started>),
     /// Something happened in a job's run.
     Event {
-        /// The job.
+        /// The job's number.
         job: u64,
-        /// What happened.
+        /// What happened in the run.
         event: Event,
         /// What the model's bytes on the GPU are for.
         memory: MemoryUse,
@@ -60,7 +60,7 @@ pub enum EngineEvent {
 pub struct ModelInfo {
     /// What it is called: the last part of its folder's path.
     pub name: String,
-    /// Its folder.
+    /// The folder that it lies in.
     pub folder: PathBuf,
     /// The folder as the user named it; `None` if nobody did, as for the bundled model. Pictures carry it.
     pub given: Option<PathBuf>,
@@ -76,11 +76,11 @@ pub struct ModelInfo {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Started {
-    /// The job.
+    /// The job's number.
     pub job: u64,
     /// Every choice of the run.
     pub settings: Settings,
-    /// Its stages.
+    /// The stages of the run.
     pub schedule: RunSchedule,
     /// What it is going to take, if that can be told.
     pub plan: Option<Plan>,
@@ -94,9 +94,9 @@ pub struct Started {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Ended {
-    /// The job.
+    /// The job's number.
     pub job: u64,
-    /// How.
+    /// How it ended.
     pub end: End<Error>,
     /// Every choice of its run, `None` if the request made no sense or no model was open. With the checkpoint it is what
     /// another program needs to resume the run.

@@ -58,14 +58,14 @@ pub struct EngineOptions {
     /// the defaults run.
     pub tune: bool,
     /// How models are opened.
-    pub options: Options,
+    pub pipeline: Options,
 }
 
 /// A model to open.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OpenModel {
-    /// Its folder.
+    /// The folder that it lies in.
     pub folder: PathBuf,
     /// The folder as the user named it, for [`ModelInfo::given`].
     pub given: Option<PathBuf>,

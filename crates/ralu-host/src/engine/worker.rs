@@ -103,7 +103,7 @@ impl Worker {
         let source = Folder::open(&folder)?;
         let gpu = self.device.open()?;
         let adapter = gpu.report().clone();
-        let pipeline = Pipeline::open(gpu, Box::new(source), self.options.options)?;
+        let pipeline = Pipeline::open(gpu, Box::new(source), self.options.pipeline)?;
         if let Some(colors) = colors {
             pipeline.set_latent_colors(colors);
         }
@@ -167,7 +167,7 @@ impl Worker {
         let source = Folder::open(&info.folder)?;
         let (config, caps) = (pipeline.config(), pipeline.gpu().caps());
         // That it cannot be told what a run will take is no reason not to try.
-        let plan = plan(config, Some(&source), &settings, caps, options.options).ok();
+        let plan = plan(config, Some(&source), &settings, caps, options.pipeline).ok();
         if let Some(shortage) = plan.as_ref().and_then(|plan| memory::of_plan(pipeline.gpu(), plan))
         {
             return Err(Error::Memory(shortage));
@@ -226,7 +226,7 @@ impl Worker {
         let source = open.source()?;
         let pipeline = open.session.pipeline()?;
         let gpu = pipeline.gpu();
-        let (config, precision) = (pipeline.config(), options.options.precision);
+        let (config, precision) = (pipeline.config(), options.pipeline.precision);
         let seconds = usual_seconds(gpu);
         let tuner = Tuner::new(gpu, config, Some(&source), settings, precision, seconds)?;
         let going = || !signals.is_cancelled(job);
@@ -288,7 +288,7 @@ impl Worker {
         let source = open.source()?;
         let pipeline = open.session.pipeline()?;
         let gpu = pipeline.gpu();
-        let (config, precision) = (pipeline.config(), options.options.precision);
+        let (config, precision) = (pipeline.config(), options.pipeline.precision);
         let seconds = usual_seconds(gpu);
         let tuner = Tuner::new(gpu, config, Some(&source), &settings, precision, seconds)?;
         let going = || !signals.is_cancelled(job);

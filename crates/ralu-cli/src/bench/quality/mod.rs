@@ -164,7 +164,7 @@ impl Bench {
         events(&self.pipeline, request, |_| {})
     }
 
-    /// The reference of a prompt and seed, and all settings beside it.
+    /// The reference of a prompt and seed, and all settings compared with it.
     fn measure_one(&mut self, prompt: usize, seed: u64) -> Result<()> {
         let has_reference = self.results.reference(prompt, seed).is_some();
         let missing: Vec<usize> = (0..self.settings.len())

@@ -29,7 +29,7 @@ pub struct Results {
     /// The plain pictures that all others are compared with.
     pub references: Vec<Reference>,
     pub pictures: Vec<Compared>,
-    /// The reference first, then the settings; made anew from the pictures whenever this is written.
+    /// The reference first, then the settings; made again from the pictures whenever this is written.
     #[serde(default, skip_deserializing)]
     pub summary: Vec<Summary>,
 }
@@ -76,10 +76,10 @@ pub struct Reference {
     pub work: Work,
 }
 
-/// A picture of a setting beside its reference.
+/// A picture of a setting, compared with its reference.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Compared {
-    /// Its name.
+    /// The setting's name.
     pub setting: String,
     /// Number of the prompt, from 0.
     pub prompt: usize,

@@ -18,7 +18,7 @@ const LINE: u32 = 11;
 
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: Rgb<u8> = Rgb([24, 24, 27]);
-/// For what is beside the point.
+/// For text of less importance.
 const PALE: Rgb<u8> = Rgb([113, 113, 122]);
 
 /// A column's heading.

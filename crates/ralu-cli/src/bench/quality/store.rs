@@ -1,4 +1,4 @@
-//! The output folder: `SETTING/PROMPT-SEED.png`, and the references' latents beside their pictures.
+//! The output folder: `SETTING/PROMPT-SEED.png`, and the references' latents next to their pictures.
 
 use std::path::{Path, PathBuf};
 
@@ -76,7 +76,7 @@ impl Store {
         Ok(())
     }
 
-    /// Itself.
+    /// The output folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
