@@ -19,6 +19,7 @@ pub fn whole(text: &str) -> Result<usize, String> {
     text.trim().parse().map_err(|_| "expected a whole number, for example 512".to_owned())
 }
 
+#[cfg(feature = "bench")]
 pub fn positive(text: &str) -> Result<usize, String> {
     match whole(text)? {
         0 => Err("expected at least 1".to_owned()),

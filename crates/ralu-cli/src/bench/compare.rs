@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::super::environment::Environment;
 use super::super::error::{Error, Result};
-use super::super::files;
 use super::super::output::shown;
 use super::report::Report;
+use crate::bench::read::read_text;
 
 /// A report that was read from a file.
 pub struct Earlier<R> {
@@ -26,7 +26,7 @@ impl<R: Report> Earlier<R> {
         let file = shown(path);
         let expected = format!("expected what `ralu bench {} --json` wrote", R::BENCH);
         let wrong = |found: String| Error::failed(format!("--compare {file}: {found}; {expected}"));
-        let text = files::read_text(path).map_err(wrong)?;
+        let text = read_text(path).map_err(wrong)?;
         let value: Value =
             serde_json::from_str(&text).map_err(|error| wrong(format!("is not JSON: {error}")))?;
         match value.get("bench").and_then(Value::as_str) {

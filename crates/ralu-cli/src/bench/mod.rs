@@ -7,6 +7,7 @@ mod load;
 mod op;
 mod ops;
 mod quality;
+mod read;
 mod report;
 mod run;
 mod step;

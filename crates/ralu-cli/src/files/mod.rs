@@ -13,7 +13,7 @@ use super::output::shown;
 use super::signals;
 pub use checks::{Checks, check_folder, make_folder};
 use ralu_host::files::{Destination, replace};
-pub use read::{check_regular, read_all, read_text};
+pub use read::read_all;
 
 /// Writes `bytes` to a file of their own and renames it to `path`, so that nobody ever sees half a file. Pipes and
 /// devices are written into; what is linked to is replaced, and not the link.

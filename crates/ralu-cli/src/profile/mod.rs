@@ -101,6 +101,7 @@ impl Profile {
     }
 
     /// Only what ran in steps.
+    #[cfg(feature = "bench")]
     pub fn of_steps(mut self) -> Self {
         self.programs.retain(|program| program.in_step);
         self.pictures = Pictures::default();

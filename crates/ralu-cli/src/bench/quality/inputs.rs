@@ -6,8 +6,8 @@ use std::path::Path;
 use clap::Parser;
 
 use crate::args::{BenchArgs, Cli, Command, RequestArgs};
+use crate::bench::read::read_text;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::output::shown;
 
 /// A setting as it was asked for.
@@ -107,7 +107,7 @@ pub fn lines(path: &Path, what: &str, example: &str) -> Result<Vec<String>> {
             shown(path)
         ))
     };
-    let text = files::read_text(path).map_err(failed)?;
+    let text = read_text(path).map_err(failed)?;
     let lines: Vec<String> = text
         .trim_start_matches('\u{feff}')
         .lines()

@@ -6,6 +6,7 @@ use ralu::escape::Escaped;
 use ralu::pipeline::plan::Tflops;
 use serde::{Deserialize, Serialize};
 
+use crate::bench::read::read_text;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::median::median;
@@ -180,8 +181,7 @@ impl Results {
         if !path.exists() {
             return Ok(());
         }
-        let text =
-            files::read_text(&path).map_err(|reason| Error::failed(format!("{shown} {reason}")))?;
+        let text = read_text(&path).map_err(|reason| Error::failed(format!("{shown} {reason}")))?;
         let earlier: Results = serde_json::from_str(&text).map_err(|error| {
             Error::failed(format!(
                 "{shown} does not hold results of this bench ({error}); choose another folder or remove it"

@@ -7,6 +7,7 @@ use ralu::pipeline::{NamedTensor, NamedTensors, Picture, png_file};
 
 use super::cases::slug;
 use super::results::FILE;
+use crate::bench::read::check_regular;
 use crate::error::{Error, Result};
 use crate::files::{self, Checks};
 use crate::output::shown;
@@ -155,7 +156,7 @@ impl Store {
 
 /// The bytes of a file; `None` if it is not there.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match files::check_regular(path).and_then(|()| std::fs::read(path)) {
+    match check_regular(path).and_then(|()| std::fs::read(path)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::failed(format!("{} cannot be read: {error}", shown(path)))),
