@@ -210,14 +210,14 @@ fn reports_of_an_earlier_version_can_be_compared() {
         "bench": "ops", "adapter": "A Card", "backend": "vulkan", "model": "model", "width": 64,
         "height": 64, "weights": "f32", "runs": 1,
         "ops": [{
-            "op": "norm", "shape": "[32, 128]", "median_seconds": 1.0, "gflops_per_second": null,
+            "op": "norm", "shape": "[16, 128]", "median_seconds": 1.0, "gflops_per_second": null,
             "gb_per_second": 1.0
         }],
     });
     fs::write(&path, old.to_string()).unwrap();
     let now = json(bench("ops").arg("--json").arg("--compare").arg(&path));
     let [row] = list(&now["compared"]["rows"]) else { panic!("{}", now["compared"]) };
-    assert_eq!(row["row"], "norm [32, 128]");
+    assert_eq!(row["row"], "norm [16, 128]");
     assert!(row.get("cpu_speedup").is_none(), "{row}");
 }
 

@@ -112,7 +112,7 @@ impl Session {
                     }
                     Some(Err(error)) => {
                         losses += u32::from(error.is_lost());
-                        let resumes = !device.is_shared() && recovery.can_go_on(&error, &run);
+                        let resumes = !device.is_shared() && recovery.should_resume(&error, &run);
                         let message =
                             format!("{error}. Opening it again, to go on {}", recovery.place());
                         break (End::Failed(error.into()), resumes.then_some(message));
@@ -136,6 +136,6 @@ impl Session {
     fn move_on(&mut self, device: &mut Device, recovery: &Recovery) -> Result<(), Error> {
         let tuning = self.pipeline()?.gpu().caps().tuning;
         let gpu = device.open()?.with_caps(|caps| caps.tuning = tuning);
-        self.move_to(recovery.be_careful(gpu))
+        self.move_to(recovery.limit_work(gpu))
     }
 }
