@@ -48,6 +48,7 @@ pub mod checkpoint;
 pub mod escape;
 pub mod gpu;
 pub mod models;
+pub mod names;
 pub mod ops;
 pub mod pipeline;
 pub mod sampling;
@@ -68,6 +69,7 @@ pub use pipeline::{
     Checkpoint, Error, Event, Options, Picture, Pipeline, Plan, RaluChoice, Recovery, Request,
     Settings,
 };
+pub use sampling::CustomStages;
 pub use sync::{MaybeSend, MaybeSync};
 /// The version of wgpu whose types [`gpu`] takes and gives.
 pub use wgpu;

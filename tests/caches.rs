@@ -12,7 +12,7 @@ use ralu::gpu::block_on;
 use ralu::pipeline::{
     Event, ImageReport, NamedTensor, NamedTensors, Options, Pipeline, RaluChoice, Request,
 };
-use ralu::sampling::{low_noise, pack, unpack_planes};
+use ralu::sampling::{CustomStages, low_noise, pack, unpack_planes};
 
 fn open(model: &str) -> Pipeline {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(model);
@@ -80,8 +80,14 @@ fn plain(steps: usize) -> Request {
 /// Steps and the first stage's end; the rest does not matter here.
 fn staged(stage_steps: [usize; 3], first_end: f64) -> Request {
     let stage_ends = [first_end, (1.0 + first_end) / 2.0, 1.0];
-    let (shifts, z) = (Some([3.0; 3]), Some(6.0));
-    request().ralu(RaluChoice::Custom { stage_steps, stage_ends, up_ratio: 0.3, shifts, z })
+    let (shifts, z) = (Some(vec![3.0; 3]), Some(6.0));
+    request().ralu(RaluChoice::Custom(CustomStages {
+        stage_steps: stage_steps.into(),
+        stage_ends: stage_ends.into(),
+        up_ratio: 0.3,
+        stage_shifts: shifts,
+        stage_z: z,
+    }))
 }
 
 /// Every rule with parameters by which it never reuses.

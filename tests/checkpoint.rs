@@ -93,11 +93,16 @@ fn damaged_ones_and_those_of_other_settings_are_errors() {
         Checkpoint::read(bytes, settings, pipeline.config()).map_err(|error| error.to_string())
     };
     read(&bytes, &settings).unwrap();
+    let other = |change: fn(&mut Settings)| {
+        let mut other = settings.clone();
+        change(&mut other);
+        other
+    };
     let others = [
-        Settings { seed: 4, ..settings.clone() },
-        Settings { prompt: "a red car".into(), ..settings.clone() },
-        Settings { width: 256, ..settings.clone() },
-        Settings { count: 2, ..settings.clone() },
+        other(|s| s.seed = 4),
+        other(|s| s.prompt = "a red car".into()),
+        other(|s| s.width = 256),
+        other(|s| s.count = 2),
     ];
     for other in others {
         let message = read(&bytes, &other).unwrap_err();

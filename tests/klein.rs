@@ -17,6 +17,7 @@ use ralu::pipeline::plan::plan;
 use ralu::pipeline::{
     Event, NamedTensor, Options, Pipeline, Plan, RaluChoice, Request, Rng, Settings, check_model,
 };
+use ralu::sampling::CustomStages;
 use ralu::sampling::ntdm::{js_distance, solve_with};
 use ralu::sampling::{Preset, torch_randn};
 use ralu::tensor::Caps;
@@ -330,7 +331,8 @@ fn presets_match_their_schedule() {
             p.validate().unwrap();
             let found =
                 js_distance(&p.stage_steps, &p.stage_ends, &p.shifts, p.z, p.base_time_shift);
-            let best = solve_with(p.stage_steps, p.stage_ends, p.base_time_shift, None, Some(p.z));
+            let best =
+                solve_with(&p.stage_steps, &p.stage_ends, p.base_time_shift, None, Some(p.z));
             let best = best.unwrap().distance;
             println!(
                 "{} {}: {found:.4}, expected {expected}, best {best:.4}",
@@ -379,13 +381,13 @@ fn guidance_is_for_base_models() {
 fn the_base_time_shift_follows_the_size() {
     let config = builtin::get("flux.2-klein-base-4b").unwrap();
     for (side, expected) in [(512, 5.485), (1024, 7.564)] {
-        let ralu = RaluChoice::Custom {
-            stage_steps: [2, 2, 2],
-            stage_ends: [0.15, 0.25, 1.0],
+        let ralu = RaluChoice::Custom(CustomStages {
+            stage_steps: vec![2, 2, 2],
+            stage_ends: vec![0.15, 0.25, 1.0],
             up_ratio: 0.3,
-            shifts: None,
-            z: None,
-        };
+            stage_shifts: None,
+            stage_z: None,
+        });
         let request = Request::new("").ralu(ralu).size(side, side);
         let settings = Settings::resolve(&request, &config).unwrap();
         let found = settings.ralu.unwrap().base_time_shift;

@@ -22,6 +22,7 @@ const EVERYTHING: &[&str] = &[
     "advice",
     "checkpoint",
     "escape",
+    "names",
     "sync",
     "tensor",
     "text",
@@ -49,10 +50,11 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "models",
         // Presets and schedules are a family's facts.
-        may_use: &["checkpoint", "escape", "ops", "sampling", "sync", "tensor", "text"],
-        crates: &["serde", "serde_json"],
+        may_use: &["checkpoint", "escape", "names", "ops", "sampling", "sync", "tensor", "text"],
+        crates: &["schemars", "serde", "serde_json"],
     },
-    Layer { name: "sampling", may_use: &[], crates: &[] },
+    // Its parameters are what requests are written with.
+    Layer { name: "sampling", may_use: &["names"], crates: &["schemars", "serde"] },
     Layer {
         name: "gpu",
         may_use: &["advice", "sync", "tensor", "turns"],
@@ -64,6 +66,7 @@ const LAYERS: &[Layer] = &[
             "advice",
             "checkpoint",
             "escape",
+            "names",
             "sync",
             "tensor",
             "text",
@@ -79,6 +82,7 @@ const LAYERS: &[Layer] = &[
             "fdeflate",
             "png",
             "safetensors",
+            "schemars",
             "serde",
             "serde_json",
             "strum",
@@ -98,6 +102,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "advice.rs", may_use: &[], crates: &[] },
     // Text from outside, made safe to show: anyone's.
     Layer { name: "escape.rs", may_use: &[], crates: &[] },
+    // Names of choices and fields, as serde spells them: anyone's.
+    Layer { name: "names.rs", may_use: &[], crates: &["serde"] },
     // Bounds and locks for threads: anyone's.
     Layer { name: "sync.rs", may_use: &[], crates: &[] },
     // When the library lets go of its thread.
@@ -111,7 +117,7 @@ const LAYERS: &[Layer] = &[
 
 /// Of the library, what a face may reach for.
 const FACE_MAY_USE: &[&str] =
-    &["advice", "checkpoint", "escape", "pipeline", "gpu", "models", "sampling", "text"];
+    &["advice", "checkpoint", "escape", "pipeline", "gpu", "models", "names", "sampling", "text"];
 const FACES: &[&str] = &["ralu-cli"];
 /// What the host kit may reach for: also the choice of kernels, which it keeps.
 const HOST_MAY_USE: &[&str] =
@@ -605,7 +611,8 @@ fn packages() -> Vec<PathBuf> {
 
 /// Path and text of the manifests of the workspace's packages.
 fn manifests() -> Vec<(String, String)> {
-    let folders = ["", "examples/viewer", "examples/web", "fuzz"].map(PathBuf::from);
+    let folders =
+        ["", "examples/viewer", "examples/web", "examples/web/types", "fuzz"].map(PathBuf::from);
     let paths = folders.into_iter().chain(packages()).map(|folder| folder.join("Cargo.toml"));
     paths.map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap())).collect()
 }

@@ -17,7 +17,7 @@ use ralu::pipeline::{
     Event, NamedTensor, NamedTensors, Options, Pipeline, RaluChoice, Request, StageEnd, StageStart,
 };
 use ralu::sampling::{
-    self, Grid, Jump, JumpNoise, Preset, RuleOverrides, Transition, Upsample, Variant,
+    self, CustomStages, Grid, Jump, JumpNoise, Preset, RuleOverrides, Transition, Upsample, Variant,
 };
 use ralu::tensor::Caps;
 use safetensors::SafeTensors;
@@ -168,14 +168,15 @@ impl Case {
 
     fn ralu(&self) -> RaluChoice {
         let ralu = &self.json["ralu"];
-        let list = |key: &str| [0, 1, 2].map(|i| ralu[key][i].as_f64().unwrap());
-        RaluChoice::Custom {
-            stage_steps: list("N").map(|n| n as usize),
+        let list =
+            |key: &str| -> Vec<f64> { (0..3).map(|i| ralu[key][i].as_f64().unwrap()).collect() };
+        RaluChoice::Custom(CustomStages {
+            stage_steps: list("N").iter().map(|n| *n as usize).collect(),
             stage_ends: list("e"),
             up_ratio: ralu["up_ratio"].as_f64().unwrap(),
-            shifts: Some(list("h")),
-            z: ralu["Z"].as_f64(),
-        }
+            stage_shifts: Some(list("h")),
+            stage_z: ralu["Z"].as_f64(),
+        })
     }
 
     /// Plain sampling: what diffusers' pipeline makes.
@@ -591,12 +592,14 @@ fn noise_at(noise: &[f32], cols: usize, [row, col]: [usize; 2], fine: bool) -> V
 /// Stages, order of tokens, gains, noises, the last sort and the unpacking of whole runs, in float64.
 #[test]
 fn ralu_with_a_constant_velocity_ends_where_it_must() {
-    const CUSTOM: fn(f64) -> RaluChoice = |up_ratio| RaluChoice::Custom {
-        stage_steps: [2, 1, 3],
-        stage_ends: [0.3, 0.45, 1.0],
-        up_ratio,
-        shifts: Some([5.019, 2.589, 2.226]),
-        z: Some(6.317),
+    const CUSTOM: fn(f64) -> RaluChoice = |up_ratio| {
+        RaluChoice::Custom(CustomStages {
+            stage_steps: vec![2, 1, 3],
+            stage_ends: vec![0.3, 0.45, 1.0],
+            up_ratio,
+            stage_shifts: Some(vec![5.019, 2.589, 2.226]),
+            stage_z: Some(6.317),
+        })
     };
     use JumpNoise::{Bound, Fresh};
     use Upsample::{Latent, Token};
@@ -727,11 +730,16 @@ fn stages_are_plain_runs_in_the_limit() {
         let base = Request { width: Some(width), height: Some(height), ..case.request() };
         let rules = RuleOverrides { jump_noise: Some(JumpNoise::Fresh), ..Default::default() };
         let base = Request { given: NamedTensors::default(), rules, steps: None, seed: 5, ..base };
-        let ralu = |stage_steps, stage_ends, n_tokens| {
+        let ralu = |stage_steps: [usize; 3], stage_ends: [f64; 3], n_tokens| {
             let shift = config.flow_match(steps, n_tokens).time_shift(n_tokens);
-            let shifts = Some([shift; 3]);
-            let ralu =
-                RaluChoice::Custom { stage_steps, stage_ends, up_ratio: 0.3, shifts, z: Some(2.0) };
+            let shifts = Some(vec![shift; 3]);
+            let ralu = RaluChoice::Custom(CustomStages {
+                stage_steps: stage_steps.into(),
+                stage_ends: stage_ends.into(),
+                up_ratio: 0.3,
+                stage_shifts: shifts,
+                stage_z: Some(2.0),
+            });
             run(pipeline, Request { ralu, ..base.clone() }).tensors
         };
         let plain = |width: usize, height: usize, noise: Vec<f32>| {

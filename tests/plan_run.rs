@@ -2,7 +2,7 @@
 
 use ralu::models::builtin;
 use ralu::pipeline::{Options, Plan, RaluChoice, Request, Settings, plan::plan};
-use ralu::sampling::Preset;
+use ralu::sampling::{CustomStages, Preset};
 use ralu::tensor::Caps;
 
 fn planned(model: &str, request: Request) -> Plan {
@@ -17,13 +17,13 @@ fn plans_have_the_papers_operations_and_speed_ups() {
     let preset = |preset| Request::new("").ralu(RaluChoice::Preset(preset));
     let plain = |steps| Request { steps: Some(steps), ..Request::new("").ralu(RaluChoice::Off) };
     let text = |n, request| Request { max_sequence_length: Some(n), ..request };
-    let four = RaluChoice::Custom {
-        stage_steps: [1, 1, 2],
-        stage_ends: [0.3, 0.45, 1.0],
+    let four = RaluChoice::Custom(CustomStages {
+        stage_steps: vec![1, 1, 2],
+        stage_ends: vec![0.3, 0.45, 1.0],
         up_ratio: 0.3,
-        shifts: None,
-        z: None,
-    };
+        stage_shifts: None,
+        stage_z: None,
+    });
     let cases = [
         ("flux.1-dev", plain(50), 2990.39, 1.0),
         ("flux.1-dev", plain(10), 609.90, 2990.39 / 609.90),

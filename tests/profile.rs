@@ -17,17 +17,18 @@ use ralu::ops::euler_step;
 use ralu::pipeline::{
     Event, NamedTensor, Options, Pipeline, RaluChoice, Request, StageEnd, StepDone,
 };
+use ralu::sampling::CustomStages;
 use ralu::tensor::{Recorder, Recording};
 
 /// Three stages, with regions.
 fn request() -> Request {
-    let ralu = RaluChoice::Custom {
-        stage_steps: [2, 2, 1],
-        stage_ends: [0.3, 0.45, 1.0],
+    let ralu = RaluChoice::Custom(CustomStages {
+        stage_steps: vec![2, 2, 1],
+        stage_ends: vec![0.3, 0.45, 1.0],
         up_ratio: 0.3,
-        shifts: Some([5.019, 2.589, 2.226]),
-        z: Some(6.317),
-    };
+        stage_shifts: Some(vec![5.019, 2.589, 2.226]),
+        stage_z: Some(6.317),
+    });
     Request {
         max_sequence_length: Some(16),
         collect_tensors: true,

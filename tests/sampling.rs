@@ -4,17 +4,16 @@
 //! constants with another program; each is written out where it is used.
 
 use ralu::models::{flux1, sd3 as sd3_family};
+use ralu::names::UnknownName;
 use ralu::sampling::edges::{canny, gray_u8};
 use ralu::sampling::layout::{table_crop, table_positions};
 use ralu::sampling::noise::philox4x32;
-use ralu::sampling::ntdm::{
-    self, js_distance, solve, solve_least_noise, solve_two_stage, solve_with,
-};
+use ralu::sampling::ntdm::{self, js_distance, solve, solve_least_noise, solve_with};
 use ralu::sampling::ralu::BASE_TIME_SHIFT;
 use ralu::sampling::regions::region_count;
 use ralu::sampling::{
-    DISTILLED_PRESETS, DynamicShift, EdgeMap, Entry, Error, FlowMatch, GrayMap, Grid, Jump,
-    JumpNoise, KeptNoise, MaskMode, Preset, PresetTable, RaluParams, RaluSchedule, Ranking,
+    CustomStages, DISTILLED_PRESETS, DynamicShift, EdgeMap, Entry, Error, FlowMatch, GrayMap, Grid,
+    Jump, JumpNoise, KeptNoise, MaskMode, Preset, PresetTable, RaluParams, RaluSchedule, Ranking,
     RegionScore, RopeMode, RuleOverrides, Rules, ShiftKind, TieBreak, TokenLayout, Transition,
     Upsample, Variant, ZPolicy, bound_noise, edge_density, edge_map, gradient_sum, initial_noise,
     jump_noise, latent_gradient, low_noise, mask_regions, pack, pack_planes, stage_sigmas,
@@ -277,11 +276,12 @@ fn distances_at_the_published_constants() {
 #[test]
 fn the_solver_is_no_worse_than_the_published_constants() {
     for (_, _, p) in all_presets() {
-        let found = solve(p.stage_steps, p.stage_ends, p.base_time_shift).unwrap();
+        let found = solve(&p.stage_steps, &p.stage_ends, p.base_time_shift).unwrap();
         let label = format!("{:?} {:?}: {found:?}", p.stage_steps, p.stage_ends);
         assert!(found.distance <= distance_of(&p) + 1e-4, "{label}");
         // The solution's own figures must agree with each other, and lie within the bounds.
-        let again = distance_of(&RaluParams { shifts: found.shifts, z: found.z, ..p });
+        let again =
+            distance_of(&RaluParams { shifts: found.shifts.clone(), z: found.z, ..p.clone() });
         assert_eq!(again, found.distance, "{label}");
         assert!((2.0..=100.0).contains(&found.z), "{label}");
         assert!(found.shifts.iter().all(|h| (0.5..=10.0).contains(h)), "{label}");
@@ -290,11 +290,11 @@ fn the_solver_is_no_worse_than_the_published_constants() {
     let (n, e) = ([3, 2, 4], [0.25, 0.4, 1.0]);
     let theirs = [3.9205630720243962, 2.227565845880211, 2.869660983074041];
     let theirs = js_distance(&n, &e, &theirs, 3.247312276233748, 3.0);
-    assert!(solve(n, e, 3.0).unwrap().distance <= theirs + 1e-4);
+    assert!(solve(&n, &e, 3.0).unwrap().distance <= theirs + 1e-4);
     // The least distances a log-space simplex elsewhere found, four digits.
     for (preset, least) in [(Preset::X4, 0.0169), (Preset::X5, 0.0158), (Preset::X7, 0.0263)] {
         let p = flux(preset);
-        let found = solve(p.stage_steps, p.stage_ends, 3.0).unwrap().distance;
+        let found = solve(&p.stage_steps, &p.stage_ends, 3.0).unwrap().distance;
         assert!(found < least + 1.5e-4, "{preset}: {found}");
     }
 }
@@ -302,7 +302,7 @@ fn the_solver_is_no_worse_than_the_published_constants() {
 #[test]
 fn the_two_stage_solver_finds_the_valley() {
     let (n, e) = ([5, 13], [0.3, 1.0]);
-    let found = solve_two_stage(n, e, 3.0).unwrap();
+    let found = solve(&n, &e, 3.0).unwrap();
     // A coarse search over everything; the solver must beat every point of it.
     let mut least = f64::INFINITY;
     for i in 0..20 {
@@ -322,25 +322,25 @@ fn the_two_stage_solver_finds_the_valley() {
 fn least_noise_stops_at_the_good_distance() {
     // The least distance of two stages lies at the bound of Z; .03 is reached near the published
     // Z of three stages.
-    assert!(solve_two_stage([5, 13], [0.3, 1.0], 3.0).unwrap().z > 50.0);
+    assert!(solve(&[5, 13], &[0.3, 1.0], 3.0).unwrap().z > 50.0);
     for (n, e, z) in [([5, 13], [0.3, 1.0], 6.5), ([2, 8], [0.2, 1.0], 5.9)] {
-        let found = solve_least_noise(n, e, 3.0).unwrap();
+        let found = solve_least_noise(&n, &e, 3.0).unwrap();
         assert!(found.distance <= 0.03, "{found:?}");
         assert!((found.z - z).abs() < 0.25, "{found:?}");
-        let less = solve_with(n, e, 3.0, None, Some(0.98 * found.z)).unwrap();
+        let less = solve_with(&n, &e, 3.0, None, Some(0.98 * found.z)).unwrap();
         assert!(less.distance > 0.03, "{less:?}");
     }
     // Printed for three stages, 4x: .0404 at Z = 3, .0253 at Z = 4.
-    let found = solve_least_noise([5, 6, 7], [0.3, 0.45, 1.0], 3.0).unwrap();
+    let found = solve_least_noise(&[5, 6, 7], &[0.3, 0.45, 1.0], 3.0).unwrap();
     assert!(3.0 < found.z && found.z < 4.0, "{found:?}");
     // Never that good: within 5 % of the least distance, .0366, and no lower Z is.
     let (n, e) = ([5, 6, 9], [0.2, 0.3, 1.0]);
-    let (found, best) = (solve_least_noise(n, e, 3.0).unwrap(), solve(n, e, 3.0).unwrap());
+    let (found, best) = (solve_least_noise(&n, &e, 3.0).unwrap(), solve(&n, &e, 3.0).unwrap());
     assert!(best.distance > 0.03 && found.distance <= 1.05 * best.distance, "{found:?}, {best:?}");
-    let less = solve_with(n, e, 3.0, None, Some(0.98 * found.z)).unwrap();
+    let less = solve_with(&n, &e, 3.0, None, Some(0.98 * found.z)).unwrap();
     assert!(less.distance > 1.05 * best.distance, "{less:?}, {best:?}");
     // Good enough at the bound.
-    assert_eq!(solve_least_noise([1, 1, 2], [0.3, 0.45, 1.0], 1.0).unwrap().z, 2.0);
+    assert_eq!(solve_least_noise(&[1, 1, 2], &[0.3, 0.45, 1.0], 1.0).unwrap().z, 2.0);
 }
 
 /// The distance as the paper's text has it, at any points: truncated densities, each divided by its
@@ -419,7 +419,7 @@ fn best_distances_at_a_given_z() {
     ];
     for Case { n, e, distances } in cases {
         for &(z, want) in distances {
-            let found = solve_with(n, e, 3.0, None, Some(z)).unwrap();
+            let found = solve_with(&n, &e, 3.0, None, Some(z)).unwrap();
             assert_eq!(found.z, z);
             let label = format!("{n:?}, Z = {z}");
             // Half a digit, and what other shifts of a flat objective may add.
@@ -433,10 +433,10 @@ fn best_distances_at_a_given_z() {
 fn policies_for_z() {
     for (family, preset, params) in all_presets() {
         let label = format!("{family} {preset}");
-        assert_eq!(params.with_z_policy(ZPolicy::Published), Ok(params), "{label}");
+        assert_eq!(params.with_z_policy(ZPolicy::Published).as_ref(), Ok(&params), "{label}");
 
         let found = params.with_z_policy(ZPolicy::MinNoise).unwrap();
-        let best = solve(params.stage_steps, params.stage_ends, params.base_time_shift).unwrap();
+        let best = solve(&params.stage_steps, &params.stage_ends, params.base_time_shift).unwrap();
         let good = if best.distance <= 0.03 { 0.03 } else { 1.05 * best.distance };
         assert!(distance_of(&found) <= good, "{label}: {found:?}");
         assert!(found.z >= 2.0, "{label}: {found:?}");
@@ -447,7 +447,7 @@ fn policies_for_z() {
             assert!(distance_of(&less) > good, "{label}: {less:?}");
         }
         // Nothing else changes, and the run is one.
-        let same = RaluParams { shifts: params.shifts, z: params.z, ..found };
+        let same = RaluParams { shifts: params.shifts.clone(), z: params.z, ..found.clone() };
         assert_eq!(same, params, "{label}");
         found.validate().unwrap();
     }
@@ -484,28 +484,42 @@ fn policies_for_z_take_less_than_a_second() {
     }
 }
 
+fn custom(
+    stage_steps: [usize; 3],
+    stage_ends: [f64; 3],
+    up_ratio: f64,
+    stage_shifts: Option<[f64; 3]>,
+    stage_z: Option<f64>,
+    h_ori: f64,
+) -> Result<RaluParams, Error> {
+    let (stage_steps, stage_ends) = (stage_steps.to_vec(), stage_ends.to_vec());
+    let stage_shifts = stage_shifts.map(|shifts| shifts.to_vec());
+    let chosen = CustomStages { stage_steps, stage_ends, up_ratio, stage_shifts, stage_z };
+    RaluParams::custom(&chosen, h_ori)
+}
+
 #[test]
 fn what_is_given_is_kept_and_the_rest_solved() {
     let (n, e) = ([5, 6, 7], [0.3, 0.45, 1.0]);
     // Best shifts at Z = 4 as printed; the distance there is .0253.
-    let p = RaluParams::custom(n, e, 0.3, None, Some(4.0), 3.0).unwrap();
+    let p = custom(n, e, 0.3, None, Some(4.0), 3.0).unwrap();
     assert_eq!(p.z, 4.0);
     assert!(distance_of(&p) < 0.0253 + 1e-4, "{p:?}");
     close("h at Z = 4", &p.shifts, &[5.926, 3.037, 2.527], 0.05);
     let h = [5.019, 2.589, 2.226];
-    let p = RaluParams::custom(n, e, 0.3, Some(h), None, 3.0).unwrap();
+    let p = custom(n, e, 0.3, Some(h), None, 3.0).unwrap();
     assert_eq!(p.shifts, h);
     // The published Z is near the best for the published shifts.
     assert!(distance_of(&p) <= 0.0175 + 1e-4, "{p:?}");
     // Nothing left to solve.
-    let all = solve_with(n, e, 3.0, Some(h), Some(6.317)).unwrap();
-    assert_eq!((all.shifts, all.z), (h, 6.317));
+    let all = solve_with(&n, &e, 3.0, Some(&h), Some(6.317)).unwrap();
+    assert_eq!((all.shifts, all.z), (h.to_vec(), 6.317));
 }
 
 #[test]
 fn custom_runs_are_checked() {
     let ok = ([5, 6, 7], [0.3, 0.45, 1.0], 0.3);
-    let make = |n, e, r, h, z, h_ori| RaluParams::custom(n, e, r, h, z, h_ori);
+    let make = custom;
     let shifts = Some([3.0; 3]);
     assert!(make(ok.0, ok.1, ok.2, shifts, Some(4.0), 3.0).is_ok());
 
@@ -538,6 +552,31 @@ fn custom_runs_are_checked() {
         let found = make(ok.0, ok.1, ok.2, None, None, h);
         assert!(matches!(found, Err(Error::Value { .. })), "h_ori {h}");
     }
+}
+
+#[test]
+fn a_run_has_a_number_for_each_stage() {
+    let ok = CustomStages::from(&flux(Preset::X4));
+    let refused = |chosen: &CustomStages, what: &str, n: usize| {
+        let message = RaluParams::custom(chosen, 3.0).unwrap_err().to_string();
+        let expected = format!("{what} are {n} numbers, expected three numbers");
+        assert!(message.starts_with(&expected), "{message}");
+    };
+    refused(&CustomStages { stage_steps: vec![5, 6], ..ok.clone() }, "the stage steps", 2);
+    refused(&CustomStages { stage_steps: vec![], ..ok.clone() }, "the stage steps", 0);
+    refused(
+        &CustomStages { stage_ends: vec![0.2, 0.3, 0.4, 1.0], ..ok.clone() },
+        "the stage ends",
+        4,
+    );
+    refused(&CustomStages { stage_shifts: Some(vec![3.0]), ..ok.clone() }, "the stage shifts", 1);
+    assert_eq!(RaluParams::custom(&ok, 3.0), Ok(flux(Preset::X4)));
+    // The measure and its search are for any number; lists that do not fit each other are none.
+    assert!(js_distance(&[5, 6], &[0.3, 1.0], &[3.0], 4.0, 3.0).is_nan());
+    let found = solve(&[5, 6], &[0.3, 0.45, 1.0], 3.0);
+    assert!(matches!(found, Err(Error::Stages { found: 3, .. })), "{found:?}");
+    let four = solve(&[3, 3, 4, 5], &[0.2, 0.3, 0.45, 1.0], 3.0).unwrap();
+    assert!(four.shifts.len() == 4 && four.distance < 0.05, "{four:?}");
 }
 
 // ---- presets and rules -----------------------------------------------------------------------
@@ -603,22 +642,23 @@ fn every_preset_is_a_run() {
 fn presets_of_distilled_models_follow_the_base_time_shift() {
     let params = |base| DISTILLED_PRESETS.params(Preset::Distilled, base).unwrap();
     let (turbo, schnell) = (params(3.0), params(1.0));
-    assert_eq!((turbo.shifts, turbo.z), ([4.598, 2.283, 2.612], 38.4));
-    assert_eq!((schnell.shifts, schnell.z), ([1.008, 0.568, 0.864], 2.0));
+    assert_eq!((&turbo.shifts[..], turbo.z), (&[4.598, 2.283, 2.612][..], 38.4));
+    assert_eq!((&schnell.shifts[..], schnell.z), (&[1.008, 0.568, 0.864][..], 2.0));
     assert_eq!((turbo.base_time_shift, schnell.base_time_shift), (3.0, 1.0));
-    assert_eq!((params(3.158), params(0.5)), (turbo, schnell));
-    for p in [turbo, schnell] {
-        assert_eq!((p.stage_steps, p.stage_ends), ([1, 1, 2], [0.3, 0.45, 1.0]));
+    assert_eq!((params(3.158), params(0.5)), (turbo.clone(), schnell.clone()));
+    for p in [&turbo, &schnell] {
+        assert_eq!(p.stage_steps, [1, 1, 2]);
+        assert_eq!(p.stage_ends, [0.3, 0.45, 1.0]);
         assert_eq!(p.up_ratio, 0.3);
         // Best for their Z, to the digits printed.
-        let best = solve_with(p.stage_steps, p.stage_ends, p.base_time_shift, None, Some(p.z));
-        assert!(distance_of(&p) < best.unwrap().distance + 1e-5, "{p:?}");
+        let best = solve_with(&p.stage_steps, &p.stage_ends, p.base_time_shift, None, Some(p.z));
+        assert!(distance_of(p) < best.unwrap().distance + 1e-5, "{p:?}");
     }
     // The figures beside the rows, printed with four digits. The optimum has hardly anything of
     // the coarse stage left, which is why the rows are not it.
-    for (p, published, least) in [(turbo, 0.0058, 0.0056), (schnell, 0.0267, 0.0217)] {
-        let best = solve(p.stage_steps, p.stage_ends, p.base_time_shift).unwrap();
-        close("distances", &[distance_of(&p), best.distance], &[published, least], 5e-5);
+    for (p, published, least) in [(&turbo, 0.0058, 0.0056), (&schnell, 0.0267, 0.0217)] {
+        let best = solve(&p.stage_steps, &p.stage_ends, p.base_time_shift).unwrap();
+        close("distances", &[distance_of(p), best.distance], &[published, least], 5e-5);
         assert!(best.z > 50.0 && ntdm::stage_start(0.45, best.z) < 0.02, "{best:?}");
     }
     // "stage 3 restarts at about .98"
@@ -630,7 +670,7 @@ fn presets_of_distilled_models_follow_the_base_time_shift() {
 fn rules_have_names() {
     fn check<T>(names: &[(&str, T)], what: &str)
     where
-        T: std::str::FromStr<Err = Error> + std::fmt::Display + std::fmt::Debug + PartialEq,
+        T: std::str::FromStr<Err = UnknownName> + std::fmt::Display + std::fmt::Debug + PartialEq,
     {
         for (name, value) in names {
             assert_eq!(value.to_string(), *name);
@@ -757,7 +797,7 @@ fn a_run_without_a_mixed_stage_has_two_stages() {
         assert_eq!(schedule.jumps.len(), 1, "{label}");
         assert_eq!(schedule.stages[0].steps(), 5, "{label}");
         assert_eq!(schedule.stages[1].steps(), 6 + 7, "{label}");
-        let solved = solve_least_noise([5, 13], [0.3, 1.0], BASE_TIME_SHIFT).unwrap();
+        let solved = solve_least_noise(&[5, 13], &[0.3, 1.0], BASE_TIME_SHIFT).unwrap();
         assert_eq!(schedule.stages[1].time_shift, solved.shifts[1], "{label}");
         assert_eq!(schedule.stages[0].sigmas[5], 0.7, "{label}");
         close(
@@ -1863,7 +1903,7 @@ fn an_oracle_network_gets_its_picture() {
                         continue;
                     }
                     let params =
-                        RaluParams { up_ratio: ratio.unwrap_or(preset.up_ratio), ..preset };
+                        RaluParams { up_ratio: ratio.unwrap_or(preset.up_ratio), ..preset.clone() };
                     run_oracle(&params, grid, seed, rules, &mut checked);
                 }
             }
@@ -1992,6 +2032,6 @@ fn planes_of_tokens_are_the_same_tokens() {
 /// The bounds of the search grow with the base time shift from where the authors' would bind.
 #[test]
 fn steep_schedules_have_room_for_steep_stages() {
-    let found = solve([5, 6, 7], [0.1453, 0.2450, 1.0], 7.564).unwrap();
+    let found = solve(&[5, 6, 7], &[0.1453, 0.2450, 1.0], 7.564).unwrap();
     assert!(found.shifts[0] > 10.0 && found.distance < 0.034, "{found:?}");
 }

@@ -29,15 +29,6 @@ pub struct Engine {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum PrecisionField {
-    #[default]
-    Auto,
-    F32,
-    F16,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
 enum LimitsField {
     #[default]
     Adapter,
@@ -66,7 +57,7 @@ struct AdapterFields {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Settings {
     #[serde(default)]
-    precision: PrecisionField,
+    precision: Precision,
     #[serde(default)]
     adapter: AdapterFields,
 }
@@ -96,11 +87,7 @@ impl Engine {
             ..AdapterChoice::default()
         };
         let remote = Remote::new(name, Box::new(origin));
-        let precision = match settings.precision {
-            PrecisionField::Auto => Precision::Auto,
-            PrecisionField::F32 => Precision::F32,
-            PrecisionField::F16 => Precision::F16,
-        };
+        let precision = settings.precision;
         let options = Options { precision, ..Options::default() };
         let model = Model::open(choice, remote.clone(), options)
             .await

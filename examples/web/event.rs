@@ -1,89 +1,66 @@
-//! Events as plain objects: `RaluEvent` in `package/ralu.d.ts`. The fields are those of the command line's
-//! `--events json`, spelled as JavaScript does.
+//! Events as plain objects: `RaluEvent` in `package/ralu.d.ts`, which is [`Event`]'s JSON in JavaScript's spelling, with
+//! pictures and tensors, and large lists as typed arrays.
 
 use js_sys::{BigInt64Array, Float32Array, Uint8ClampedArray, Uint32Array};
-use ralu::pipeline::{Event, NamedTensor, NamedTensors, Part, Picture, PictureKind};
+use ralu::names;
+use ralu::pipeline::{Event, NamedTensor, NamedTensors, Picture};
+use serde_json::Value;
 use wasm_bindgen::prelude::*;
 
 use crate::about::About;
 use crate::error::shown;
 use crate::object::Object;
 
-/// `None` for what this module does not know yet.
+/// `None` for events that have no JSON.
 pub fn to_js(event: &Event, about: &About) -> Option<JsValue> {
-    let object = |kind: &str| Object::new().with("type", kind);
+    let Ok(Value::Object(fields)) = serde_json::to_value(event) else { return None };
+    let mut object = Object::new();
+    for (name, value) in &fields {
+        object = match (name.as_str(), value) {
+            ("event", Value::String(name)) => object.with("type", names::camel(name)),
+            // Names of ours, and no texts.
+            ("part" | "kind", Value::String(value)) => object.with(name, names::camel(value)),
+            ("message", Value::String(message)) => object.with("message", shown(message)),
+            // A string, as a seed may have 64 bits.
+            ("seed", seed) => object.with("seed", seed.to_string()),
+            // Below.
+            ("selected" | "density", _) => object,
+            (name, value) => object.with(&names::camel(name), plain(value)),
+        };
+    }
     Some(JsValue::from(match event {
-        Event::Warning(message) => object("warning").with("message", shown(message)),
-        Event::Loading { part, bytes, of } => object("loading")
-            .with(
-                "part",
-                match part {
-                    Part::TextEncoders => "textEncoders",
-                    Part::Denoiser => "denoiser",
-                },
-            )
-            .number("bytes", *bytes)
-            .number("totalBytes", *of),
-        Event::Encoded { n_tokens, seconds } => {
-            object("encoded").number("tokens", *n_tokens).number("seconds", *seconds)
-        }
-        Event::Stage(stage) => object("stage")
-            .number("image", stage.image)
-            .number("stage", stage.stage)
-            .number("of", stage.of)
-            .number("tokens", stage.n_tokens)
-            .number("steps", stage.n_steps)
-            .number("bytes", stage.bytes),
-        Event::Step(step) => object("step")
-            .number("image", step.image)
-            .number("stage", step.stage)
-            .number("step", step.step)
-            .number("of", step.of)
-            .number("sigma", step.sigma)
-            .number("seconds", step.seconds)
-            .number("done", step.done)
-            .with("reused", step.reused),
-        Event::StageEnd(end) => object("stageEnd")
-            .number("image", end.image)
-            .number("stage", end.stage)
-            .number("seconds", end.seconds),
-        Event::Regions { image, grid, selected, score, seconds } => object("regions")
-            .number("image", *image)
-            .number("rows", grid.rows)
-            .number("columns", grid.cols)
+        Event::Regions { selected, score, .. } => object
             .with("selected", Uint32Array::from(&selected[..]))
-            .with("score", Float32Array::from(&score[..]))
-            .number("seconds", *seconds),
-        Event::StagePicture { image, stage, kind, picture } => object("stagePicture")
-            .number("image", *image)
-            .number("stage", *stage)
-            .with(
-                "kind",
-                match kind {
-                    PictureKind::Estimate => "estimate",
-                    PictureKind::Edges => "edges",
-                    PictureKind::Regions => "regions",
-                },
-            )
-            .with("picture", image_data(picture)?),
-        Event::Image { image, seed, picture, tensors, seconds, report } => {
-            let object = object("image")
-                .number("image", *image)
-                // A string, as a seed may have 64 bits.
-                .with("seed", seed.to_string())
+            .with("score", Float32Array::from(&score[..])),
+        Event::StagePicture { picture, .. } => object.with("picture", image_data(picture)?),
+        Event::Image { seed, picture, tensors, .. } => {
+            let object = object
                 .with("picture", image_data(picture)?)
-                .number("seconds", *seconds)
-                .number("stepsComputed", report.n_computed())
-                .number("stepsReused", report.n_reused())
-                .number("tflops", report.flops / 1e12)
                 .with("texts", texts_to_js(&about.texts(*seed)));
             match tensors {
                 Some(tensors) => object.with("tensors", tensors_to_js(tensors)),
                 None => object,
             }
         }
-        _ => return None,
+        _ => object,
     }))
+}
+
+fn plain(value: &Value) -> JsValue {
+    match value {
+        Value::Null => JsValue::NULL,
+        Value::Bool(value) => (*value).into(),
+        // JavaScript's numbers hold integers up to 2^53 exactly.
+        Value::Number(number) => number.as_f64().into(),
+        Value::String(text) => text.into(),
+        Value::Array(values) => values.iter().map(plain).collect::<js_sys::Array>().into(),
+        Value::Object(fields) => {
+            let set = |object: Object, (name, value): (&String, &Value)| {
+                object.with(&names::camel(name), plain(value))
+            };
+            fields.iter().fold(Object::new(), set).into()
+        }
+    }
 }
 
 /// `None` only for a picture without pixels.

@@ -5,13 +5,18 @@ use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::checkpoint::dtype::StoredDType;
 use crate::checkpoint::weights::{TensorInfo, WeightPath};
+use crate::names::by_serde;
 use crate::ops::{Activation, Conv2d, Epilogue, LinearLayer, Write, linear, linear_into};
 use crate::tensor::{PackedWeight, Resident, ResidentIds, Storage, Tensor};
 
 /// How weights are kept on the GPU. Sums are always f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// As they are stored in the checkpoint.
     #[default]
@@ -21,6 +26,8 @@ pub enum Precision {
     /// 32-bit weights are rounded to f16: half the memory.
     F16,
 }
+
+by_serde!(Precision, "precision");
 
 impl Precision {
     /// How the weight of a linear layer is kept on the GPU.

@@ -1,13 +1,22 @@
 //! What a run tells while it happens.
+//!
+//! As JSON, an [`Event`] is an object with its name in the field `event`, and what it tells under the names below. Faces
+//! add what they know besides, such as files. Pictures and tensors are not in it, and kernels' times, estimates and kept
+//! stages have no JSON.
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize, Serializer};
+
 use super::{FirstStage, NamedTensors, Picture};
 use crate::gpu::ProgramTimes;
+use crate::names::by_serde;
 use crate::sampling::Grid;
 
 /// A part of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum Part {
     /// The text encoders.
     TextEncoders,
@@ -16,7 +25,9 @@ pub enum Part {
 }
 
 /// What a picture of a stage shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum PictureKind {
     /// The clean estimate at the end of the stage.
     Estimate,
@@ -26,8 +37,12 @@ pub enum PictureKind {
     Regions,
 }
 
+by_serde!(Part, "part of a model");
+by_serde!(PictureKind, "picture of a stage");
+
 /// A stage begins.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct StageStart {
     /// Number of the picture, from 0.
@@ -37,8 +52,10 @@ pub struct StageStart {
     /// Number of stages.
     pub of: usize,
     /// Image tokens.
+    #[serde(rename = "tokens")]
     pub n_tokens: usize,
     /// Evaluations of the network.
+    #[serde(rename = "steps")]
     pub n_steps: usize,
     /// Bytes of temporaries that the stage uses.
     pub bytes: u64,
@@ -49,7 +66,8 @@ pub struct StageStart {
 }
 
 /// A step is done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct StepDone {
     /// Number of the picture, from 0.
@@ -71,7 +89,8 @@ pub struct StepDone {
 }
 
 /// What a picture took.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(into = "ReportJson")]
 #[non_exhaustive]
 pub struct ImageReport {
     /// For each stage and step, whether the network was evaluated. A step that was not reused the temporal cache.
@@ -96,8 +115,37 @@ impl ImageReport {
     }
 }
 
+/// What of [`ImageReport`] is told as JSON.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct ReportJson {
+    /// Steps in which the network was evaluated.
+    steps_computed: usize,
+    /// Steps in which the temporal cache stood in.
+    steps_reused: usize,
+    /// For each stage and step, whether the network was evaluated.
+    computed: Vec<Vec<bool>>,
+    /// Operations of the GPU's programs in units of 10^12, by estimate: steps, jumps and decoding.
+    tflops: f64,
+    /// Blocks that met numbers beyond f16's range, and were done again in f32.
+    in_f32: Vec<String>,
+}
+
+impl From<ImageReport> for ReportJson {
+    fn from(report: ImageReport) -> Self {
+        ReportJson {
+            steps_computed: report.n_computed(),
+            steps_reused: report.n_reused(),
+            tflops: report.flops / 1e12,
+            computed: report.computed,
+            in_f32: report.in_f32,
+        }
+    }
+}
+
 /// A stage is over.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct StageEnd {
     /// Number of the picture, from 0.
@@ -113,23 +161,28 @@ pub struct StageEnd {
 }
 
 /// Something happened in a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
     /// Something odd that does not stop the run.
-    Warning(String),
+    #[serde(serialize_with = "message")]
+    Warning(#[cfg_attr(feature = "schema", schemars(with = "Message<'static>"))] String),
     /// Weights are on their way to the GPU.
     Loading {
-        /// Which.
+        /// Which part of the model.
         part: Part,
         /// Bytes uploaded so far.
         bytes: u64,
         /// Bytes in all.
+        #[serde(rename = "total_bytes")]
         of: u64,
     },
     /// The prompt is encoded, and the text encoders' memory is free again.
     Encoded {
         /// Text tokens, padding included.
+        #[serde(rename = "tokens")]
         n_tokens: usize,
         /// Seconds, loading included.
         seconds: f64,
@@ -138,11 +191,13 @@ pub enum Event {
     Stage(StageStart),
     /// The kernels of a program that has run, if the request asked for their times. Comes before what the program
     /// was run for.
+    #[serde(skip)]
     Profile(ProgramTimes),
     /// A step is done.
     Step(StepDone),
     /// What the run has in mind after a step, if [`super::Request::estimates`] asks for it: the clean estimate in the
     /// colours of [`super::LatentColors`], at an eighth of the size. Comes after the step.
+    #[serde(skip)]
     Estimate {
         /// Number of the picture, from 0.
         image: usize,
@@ -156,16 +211,20 @@ pub enum Event {
     /// A stage is over. Of a kept first stage too, then with no seconds.
     StageEnd(StageEnd),
     /// The end of RALU's first stage, if [`super::Request::keep_first_stage`] asks for it.
+    #[serde(skip)]
     FirstStage(Arc<FirstStage>),
     /// Regions are chosen.
     Regions {
         /// Number of the picture, from 0.
         image: usize,
-        /// The coarse grid.
+        /// The coarse grid: `rows` x `columns` tokens.
+        #[serde(flatten, with = "GridSize")]
+        #[cfg_attr(feature = "schema", schemars(with = "GridSize"))]
         grid: Grid,
         /// Raster indices of the chosen coarse tokens, ascending.
         selected: Vec<u32>,
         /// The score of each coarse token: edge pixels, or what else [`crate::sampling::RegionScore`] says.
+        #[serde(rename = "density")]
         score: Vec<f32>,
         /// Seconds for scores and choice, and decoding if that was needed.
         seconds: f64,
@@ -179,6 +238,7 @@ pub enum Event {
         /// What it shows.
         kind: PictureKind,
         /// The picture.
+        #[serde(flatten)]
         picture: Picture,
     },
     /// A picture is finished.
@@ -188,12 +248,39 @@ pub enum Event {
         /// Its seed.
         seed: u64,
         /// The picture.
+        #[serde(flatten)]
         picture: Picture,
         /// What the run made, if the request asked for it.
+        #[serde(skip)]
         tensors: Option<NamedTensors>,
         /// Seconds for this picture, from the first step to the decoded pixels.
         seconds: f64,
         /// What it took.
+        #[serde(flatten)]
+        #[cfg_attr(feature = "schema", schemars(with = "ReportJson"))]
         report: ImageReport,
     },
+}
+
+/// The text of a warning.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct Message<'a> {
+    message: &'a str,
+}
+
+fn message<S: Serializer>(message: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    Message { message }.serialize(serializer)
+}
+
+/// [`Grid`] as events tell it.
+#[derive(Serialize)]
+#[serde(remote = "Grid")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct GridSize {
+    /// Rows of coarse tokens.
+    rows: usize,
+    /// Columns of coarse tokens.
+    #[serde(rename = "columns")]
+    cols: usize,
 }

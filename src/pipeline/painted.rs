@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(told(&painted(6, 255, MaskMode::Replace)), "");
         assert!(told(&painted(6, 255, MaskMode::Add)).contains("together"));
         assert_eq!(warning(&params, None, grid).unwrap(), None);
-        let few = RaluParams { up_ratio: 0.05, ..params };
+        let few = RaluParams { up_ratio: 0.05, ..params.clone() };
         assert!(warning(&few, None, grid).unwrap().unwrap().contains("up ratio of 0.05"));
         let none = RaluParams { up_ratio: 0.0, ..params };
         assert_eq!(warning(&none, None, grid).unwrap(), None);

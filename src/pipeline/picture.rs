@@ -1,15 +1,19 @@
 //! Pictures as bytes, and the drawings that show what a stage did.
 
+use serde::Serialize;
+
 use crate::sampling::{EdgeMap, Grid};
 
 /// An 8-bit RGB picture.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Picture {
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// `[height, width, 3]`.
+    /// `[height, width, 3]`; not in its JSON.
+    #[serde(skip)]
     pub rgb: Vec<u8>,
 }
 

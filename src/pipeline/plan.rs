@@ -91,6 +91,7 @@ pub struct Baseline {
 
 /// What a run would do.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Plan {
     /// Width of the finished picture in pixels.
     pub width: usize,

@@ -2,19 +2,26 @@
 
 use std::sync::Arc;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
 use super::{Checkpoint, Error, FirstStage, NamedTensors, painted};
 use crate::models::config::ModelConfig;
 use crate::models::config::ranges::{SCALES, SIDES, STEPS, TEXT_LENGTHS};
 use crate::models::family::Guidance;
+use crate::names::by_serde;
 use crate::sampling::cache::CacheSpec;
 use crate::sampling::cache::spec::{MAGCACHE_FLUX, TEACACHE_FLUX};
 use crate::sampling::{
-    Grid, MaskMode, Preset, RaluParams, RegionScore, RopeMode, RuleOverrides, Rules, Variant,
-    ZPolicy,
+    CustomStages, Grid, MaskMode, Preset, RaluParams, RegionScore, RopeMode, RuleOverrides, Rules,
+    Variant, ZPolicy,
 };
 
 /// Where the initial noise comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Rng {
     /// Counter-based and keyed by coordinates: the same for every adapter and picture size.
     #[default]
@@ -26,8 +33,12 @@ pub enum Rng {
     Torch,
 }
 
-/// Which acceleration a run uses.
-#[derive(Clone, Debug, Default, PartialEq)]
+by_serde!(Rng, "source of noise");
+
+/// Which acceleration a run uses. Written as a name (`auto`, `off`, a preset's), or as the numbers of [`CustomStages`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum RaluChoice {
     /// The family's best-tested preset where the picture is large enough for it, else plain sampling.
     #[default]
@@ -35,24 +46,51 @@ pub enum RaluChoice {
     /// Plain sampling.
     Off,
     /// A preset.
+    #[serde(untagged)]
     Preset(Preset),
-    /// Parameters of one's own; what is absent is solved by NT-DM.
-    Custom {
-        /// Evaluations per stage.
-        stage_steps: [usize; 3],
-        /// Paper time at the end of each stage.
-        stage_ends: [f64; 3],
-        /// Share of coarse tokens that are refined early.
-        up_ratio: f64,
-        /// Time shift of each stage.
-        shifts: Option<[f64; 3]>,
-        /// Strength of the noise at the jumps.
-        z: Option<f64>,
-    },
+    /// Numbers that a user chooses; what is absent is solved by NT-DM.
+    #[serde(untagged)]
+    Custom(CustomStages),
+}
+
+impl<'de> Deserialize<'de> for RaluChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameOrNumbers;
+
+        impl<'de> Visitor<'de> for NameOrNumbers {
+            type Value = RaluChoice;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(
+                    "auto, off, the name of a preset, or an object with the numbers of each stage",
+                )
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<RaluChoice, E> {
+                match name {
+                    "auto" => Ok(RaluChoice::Auto),
+                    "off" => Ok(RaluChoice::Off),
+                    _ => name.parse().map(RaluChoice::Preset).map_err(|error| {
+                        let others = "auto, off, or an object with the numbers of each stage";
+                        E::custom(format_args!("{error}; else {others}"))
+                    }),
+                }
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, numbers: M) -> Result<RaluChoice, M::Error> {
+                CustomStages::deserialize(MapAccessDeserializer::new(numbers))
+                    .map(RaluChoice::Custom)
+            }
+        }
+
+        deserializer.deserialize_any(NameOrNumbers)
+    }
 }
 
 /// Regions that a user painted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Mask {
     /// Brightness, `[height, width]`: white is where detail matters.
     pub luma: Vec<u8>,
@@ -60,20 +98,26 @@ pub struct Mask {
     pub width: usize,
     /// Height in pixels, any.
     pub height: usize,
-    /// Instead of the found regions, or beside them.
+    /// Instead of the found regions, or added to them.
+    #[serde(default)]
     pub mode: MaskMode,
 }
 
 /// What to make. Whatever is `None` is the model's own.
-#[derive(Clone, Debug, Default)]
+///
+/// As JSON, a request has these fields without those that only mean something inside of this process: `given`,
+/// `estimates`, `keep_first_stage`, `first_stage`, `resume` and `profile`. Unknown fields are an error.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Request {
     /// The text.
     pub prompt: String,
     /// What true classifier-free guidance steers away from.
     pub negative_prompt: Option<String>,
-    /// Width in pixels, 16 to 8192.
+    /// Width in pixels, 16 to 8192; the model's own by default.
     pub width: Option<usize>,
-    /// Height in pixels, 16 to 8192.
+    /// Height in pixels, 16 to 8192; the model's own by default.
     pub height: Option<usize>,
     /// Steps of plain sampling.
     pub steps: Option<usize>,
@@ -83,41 +127,62 @@ pub struct Request {
     pub true_cfg: Option<f64>,
     /// Tokens of the text encoder whose length can be chosen, padding included.
     pub max_sequence_length: Option<usize>,
-    /// Seed of the first picture; the i-th uses `seed + i`.
+    /// Seed of the first picture; the i-th uses `seed + i`. The same seed is the same picture.
+    #[serde(default)]
     pub seed: u64,
-    /// Number of pictures.
+    /// Number of pictures; 1 by default.
     pub count: Option<usize>,
     /// Where the initial noise comes from.
+    #[serde(default)]
     pub rng: Rng,
     /// Acceleration.
+    #[serde(default)]
     pub ralu: RaluChoice,
     /// Follow RALU's official code, or correct it.
+    #[serde(default)]
     pub variant: Variant,
     /// Single rules that differ from the variant's.
+    #[serde(default)]
     pub rules: RuleOverrides,
-    /// How strong the noise at the jumps is; the preset's if `None`.
+    /// How strong the noise between stages is; the preset's by default.
     pub z_policy: Option<ZPolicy>,
-    /// Temporal cache.
+    /// Temporal cache, with its parameters if they are not the usual ones, as in `teacache:threshold=0.25`; off by
+    /// default.
+    #[serde(default, deserialize_with = "cache_or_off")]
     pub cache: Option<CacheSpec>,
     /// User-painted regions.
     pub mask: Option<Mask>,
     /// Tensors that replace what the run would draw or compute.
+    #[serde(skip)]
     pub given: NamedTensors,
-    /// Emit [`super::Event::StagePicture`]s for all stages, not only those that cost nothing.
+    /// Pictures of all stages, not only those that cost nothing.
+    #[serde(default)]
     pub stage_pictures: bool,
-    /// Emit an [`super::Event::Estimate`] behind every [`super::Event::Step`], of the latents that a run reads back in any
+    /// Emit an [`super::Event::Estimate`] after every [`super::Event::Step`], of the latents that a run reads back in any
     /// case: nothing waits for it.
+    #[serde(skip)]
     pub estimates: bool,
     /// Emit [`super::Event::FirstStage`], for [`Request::first_stage`].
+    #[serde(skip)]
     pub keep_first_stage: bool,
     /// Go on from the end of another run's first stage, which differs in nothing but the regions.
+    #[serde(skip)]
     pub first_stage: Option<Arc<FirstStage>>,
     /// Go on from where another run of the same request was: see [`super::Recovery`].
+    #[serde(skip)]
     pub resume: Option<Arc<Checkpoint>>,
-    /// Collect intermediate tensors into [`super::Event::Image`].
+    /// What the run made (noise, embeddings, latents) with the picture.
+    #[serde(default, rename = "tensors")]
     pub collect_tensors: bool,
     /// Time every kernel and emit [`super::Event::Profile`]s. An error on adapters without timestamps.
+    #[serde(skip)]
     pub profile: bool,
+}
+
+fn cache_or_off<'de, D: Deserializer<'de>>(from: D) -> Result<Option<CacheSpec>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    let cache = text.map(|text| CacheSpec::parse_option(&text)).transpose();
+    Ok(cache.map_err(serde::de::Error::custom)?.flatten())
 }
 
 impl Request {
@@ -146,7 +211,8 @@ impl Request {
 }
 
 /// A request with every choice made and checked for one model.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Settings {
     /// The text.
     pub prompt: String,
@@ -390,10 +456,8 @@ fn resolve_ralu(
             named(preset)
         }
         RaluChoice::Preset(preset) => named(*preset),
-        RaluChoice::Custom { stage_steps, stage_ends, up_ratio, shifts, z } => {
-            let params =
-                RaluParams::custom(*stage_steps, *stage_ends, *up_ratio, *shifts, *z, base)?;
-            Ok(("custom".into(), Some(params)))
+        RaluChoice::Custom(chosen) => {
+            Ok(("custom".into(), Some(RaluParams::custom(chosen, base)?)))
         }
     }
 }

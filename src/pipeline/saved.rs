@@ -2,7 +2,6 @@
 
 use std::fmt::{self, Formatter};
 use std::marker::PhantomData;
-use std::str::FromStr;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,20 +11,19 @@ use crate::escape::Escaped;
 use crate::models::family::FAMILIES;
 use crate::models::layers::Precision;
 use crate::sampling::{
-    self, CacheSpec, Grid, MaskMode, Preset, PresetTable, RaluParams, RuleOverrides, Rules, Variant,
+    self, CacheSpec, CustomStages, Grid, JumpNoise, MaskMode, Preset, PresetTable, RegionScore,
+    RopeMode, RuleOverrides, Rules, Upsample, Variant,
 };
 
-/// Of [`Saved`].
+/// Version of the layout of [`Saved`].
 const FORMAT: u32 = 1;
 /// Longest list of given tensors.
 const MAX_GIVEN: usize = 64;
 /// Most tokens of a picture's regions.
 const MAX_REGION_TOKENS: usize = 1 << 20;
 
-const PRECISIONS: [(&str, Precision); 3] =
-    [("auto", Precision::Auto), ("f32", Precision::F32), ("f16", Precision::F16)];
-
-/// Everything a picture depends on, as its text chunk [`Saved::KEYWORD`] holds it, in JSON of ASCII alone. Names are the command line's.
+/// Everything a picture depends on, as its text chunk [`Saved::KEYWORD`] holds it, in JSON of ASCII alone: what made it,
+/// and the settings under the names that [`Request`] has, RALU's in an object of their own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
     /// Version of this layout.
@@ -50,12 +48,12 @@ pub struct Saved {
     pub max_sequence_length: usize,
     /// Of this picture.
     pub seed: u64,
-    pub rng: String,
+    pub rng: Rng,
     pub ralu: SavedRalu,
     /// The temporal cache with its parameters; absent if off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache: Option<String>,
-    pub precision: String,
+    pub cache: Option<CacheSpec>,
+    pub precision: Precision,
     /// Names of tensors that were given: they are not in here.
     #[serde(default, deserialize_with = "at_most::<_, _, MAX_GIVEN>")]
     pub given: Vec<String>,
@@ -94,58 +92,40 @@ fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
 pub struct SavedRalu {
     /// The preset's name, `custom` or `off`.
     pub name: String,
-    pub variant: String,
+    pub variant: Variant,
     /// The choices that make up the variant, with any that differ from it. Absent if off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<SavedRules>,
-    /// Absent if off.
-    pub parameters: Option<SavedParameters>,
+    /// Numbers of the run, all of them. Absent if off.
+    pub parameters: Option<CustomStages>,
     /// User-painted regions.
     pub regions: Option<SavedRegions>,
 }
 
-/// Choices of a RALU run that are not numbers.
+/// Choices of a RALU run that are not numbers: those of [`RuleOverrides`], each of which is made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedRules {
-    pub upsample: String,
-    pub rope_mode: String,
-    pub region_score: String,
-    pub jump_noise: String,
+    pub upsample: Upsample,
+    pub rope_mode: RopeMode,
+    pub region_score: RegionScore,
+    pub jump_noise: JumpNoise,
 }
 
 impl From<Rules> for SavedRules {
-    fn from(rules: Rules) -> Self {
-        SavedRules {
-            upsample: rules.upsample.to_string(),
-            rope_mode: rules.rope_mode.to_string(),
-            region_score: rules.region_score.to_string(),
-            jump_noise: rules.jump_noise.to_string(),
-        }
+    fn from(Rules { upsample, rope_mode, region_score, jump_noise, .. }: Rules) -> Self {
+        SavedRules { upsample, rope_mode, region_score, jump_noise }
     }
 }
 
-impl SavedRules {
-    fn overrides(&self) -> Result<RuleOverrides, SavedError> {
-        fn read<T: FromStr<Err = sampling::Error>>(name: &str) -> Result<Option<T>, SavedError> {
-            name.parse().map(Some).map_err(unreadable)
+impl From<&SavedRules> for RuleOverrides {
+    fn from(&SavedRules { upsample, rope_mode, region_score, jump_noise }: &SavedRules) -> Self {
+        RuleOverrides {
+            upsample: Some(upsample),
+            rope_mode: Some(rope_mode),
+            region_score: Some(region_score),
+            jump_noise: Some(jump_noise),
         }
-        Ok(RuleOverrides {
-            upsample: read(&self.upsample)?,
-            rope_mode: read(&self.rope_mode)?,
-            region_score: read(&self.region_score)?,
-            jump_noise: read(&self.jump_noise)?,
-        })
     }
-}
-
-/// The numbers of a RALU run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SavedParameters {
-    pub stage_steps: [usize; 3],
-    pub stage_ends: [f64; 3],
-    pub up_ratio: f64,
-    pub stage_shifts: [f64; 3],
-    pub stage_z: f64,
 }
 
 /// Painted regions, as the tokens they cover.
@@ -160,31 +140,17 @@ pub struct SavedRegions {
     pub tokens: Vec<usize>,
 }
 
-impl From<&RaluParams> for SavedParameters {
-    fn from(params: &RaluParams) -> Self {
-        SavedParameters {
-            stage_steps: params.stage_steps,
-            stage_ends: params.stage_ends,
-            up_ratio: params.up_ratio,
-            stage_shifts: params.shifts,
-            stage_z: params.z,
-        }
-    }
+/// Whether these are a preset's numbers for any family of models.
+fn are_those_of(numbers: &CustomStages, preset: Preset) -> bool {
+    // The time shifts that models come with.
+    let params = |table: &PresetTable| [3.0, 1.0].map(|shift| table.params(preset, shift));
+    let mut tables = FAMILIES.iter().flat_map(|family| family.preset_tables());
+    tables.any(|table| {
+        params(table).iter().flatten().any(|params| CustomStages::from(params) == *numbers)
+    })
 }
 
-impl SavedParameters {
-    /// Whether these are a preset's numbers for any family of models.
-    fn are_those_of(&self, preset: Preset) -> bool {
-        // The time shifts that models come with.
-        let params = |table: &PresetTable| [3.0, 1.0].map(|shift| table.params(preset, shift));
-        let mut tables = FAMILIES.iter().flat_map(|family| family.preset_tables());
-        tables.any(|table| {
-            params(table).iter().flatten().any(|params| SavedParameters::from(params) == *self)
-        })
-    }
-}
-
-/// What [`Saved`] knows beside the settings.
+/// What [`Saved`] knows besides the settings.
 pub struct Maker<'a> {
     /// See [`Saved::model`].
     pub model: &'a str,
@@ -221,22 +187,6 @@ pub enum SavedError {
         /// The version that wrote it.
         version: String,
     },
-    /// A name that this version does not know.
-    #[error(
-        "the request in this picture has the {what} \"{}\"; expected one of {expected}",
-        Escaped(.found)
-    )]
-    Name {
-        /// Of what.
-        what: &'static str,
-        /// The name.
-        found: String,
-        /// Those that there are.
-        expected: String,
-    },
-    /// A rule or a cache that this version does not know.
-    #[error("the request in this picture cannot be read: {}", Escaped(.0))]
-    Setting(String),
     /// Painted regions that are none.
     #[error("the regions in this picture's request make no sense")]
     Regions,
@@ -254,10 +204,6 @@ fn ascii_json(value: &impl Serialize) -> Result<String, serde_json::Error> {
         }
     }
     Ok(ascii)
-}
-
-fn unreadable(error: impl ToString) -> SavedError {
-    SavedError::Setting(error.to_string())
 }
 
 impl Saved {
@@ -291,39 +237,32 @@ impl Saved {
             true_cfg: settings.true_cfg,
             max_sequence_length: settings.max_sequence_length,
             seed,
-            rng: match settings.rng {
-                Rng::Philox => "philox",
-                Rng::Torch => "torch",
-            }
-            .to_owned(),
+            rng: settings.rng,
             ralu: SavedRalu {
                 name: settings.ralu_name.clone(),
-                variant: match settings.variant {
-                    Variant::Official => "official",
-                    Variant::Exact => "exact",
-                }
-                .to_owned(),
-                rules: settings.ralu.map(|_| settings.rules.into()),
-                parameters: settings.ralu.as_ref().map(SavedParameters::from),
+                variant: settings.variant,
+                rules: settings.ralu.as_ref().map(|_| settings.rules.into()),
+                parameters: settings.ralu.as_ref().map(CustomStages::from),
                 regions,
             },
-            cache: settings.cache.as_ref().map(CacheSpec::to_string),
-            precision: match maker.precision {
-                Precision::Auto => "auto",
-                Precision::F32 => "f32",
-                Precision::F16 => "f16",
-            }
-            .to_owned(),
+            cache: settings.cache.clone(),
+            precision: maker.precision,
             given: maker.given.clone(),
         })
     }
 
     /// Reads the text chunk.
     pub fn parse(text: &str) -> Result<Saved, SavedError> {
-        let saved: Saved = serde_json::from_str(text)?;
-        match saved.format {
-            FORMAT => Ok(saved),
-            found => Err(SavedError::Format { found, version: saved.version }),
+        // All that another version's is sure to have.
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+            version: String,
+        }
+
+        match serde_json::from_str(text)? {
+            Head { format: FORMAT, .. } => Ok(serde_json::from_str(text)?),
+            Head { format: found, version } => Err(SavedError::Format { found, version }),
         }
     }
 
@@ -339,8 +278,9 @@ impl Saved {
         let schedule = match &self.ralu.parameters {
             None => format!("{} steps", self.steps),
             Some(p) => {
-                let [a, b, c] = p.stage_steps;
-                format!("RALU {} ({}): {a} + {b} + {c} steps", self.ralu.name, self.ralu.variant)
+                let steps: Vec<String> = p.stage_steps.iter().map(usize::to_string).collect();
+                let (name, variant) = (&self.ralu.name, self.ralu.variant);
+                format!("RALU {name} ({variant}): {} steps", steps.join(" + "))
             }
         };
         texts.push(("seed", self.seed.to_string()));
@@ -351,24 +291,13 @@ impl Saved {
         Ok(texts)
     }
 
-    /// How weights were kept.
-    pub fn precision(&self) -> Result<Precision, SavedError> {
-        parse("precision", &self.precision, &PRECISIONS)
-    }
-
     /// The request that makes the picture again.
     pub fn request(&self) -> Result<Request, SavedError> {
         let ralu = match (&self.ralu.parameters, self.ralu.name.parse::<Preset>()) {
             (None, _) => RaluChoice::Off,
-            (Some(saved), Ok(preset)) if saved.are_those_of(preset) => RaluChoice::Preset(preset),
+            (Some(saved), Ok(preset)) if are_those_of(saved, preset) => RaluChoice::Preset(preset),
             // Custom, or a preset that had other numbers when the picture was made.
-            (Some(saved), _) => RaluChoice::Custom {
-                stage_steps: saved.stage_steps,
-                stage_ends: saved.stage_ends,
-                up_ratio: saved.up_ratio,
-                shifts: Some(saved.stage_shifts),
-                z: Some(saved.stage_z),
-            },
+            (Some(saved), _) => RaluChoice::Custom(saved.clone()),
         };
         Ok(Request {
             prompt: self.prompt.clone(),
@@ -380,21 +309,11 @@ impl Saved {
             true_cfg: Some(self.true_cfg),
             max_sequence_length: Some(self.max_sequence_length),
             seed: self.seed,
-            rng: parse("rng", &self.rng, &[("philox", Rng::Philox), ("torch", Rng::Torch)])?,
+            rng: self.rng,
             ralu,
-            variant: parse(
-                "variant",
-                &self.ralu.variant,
-                &[("official", Variant::Official), ("exact", Variant::Exact)],
-            )?,
-            rules: match &self.ralu.rules {
-                Some(rules) => rules.overrides()?,
-                None => RuleOverrides::default(),
-            },
-            cache: match &self.cache {
-                None => None,
-                Some(cache) => CacheSpec::parse_option(cache).map_err(unreadable)?,
-            },
+            variant: self.ralu.variant,
+            rules: self.ralu.rules.as_ref().map(RuleOverrides::from).unwrap_or_default(),
+            cache: self.cache.clone(),
             mask: self.ralu.regions.as_ref().map(SavedRegions::mask).transpose()?,
             ..Default::default()
         })
@@ -428,11 +347,4 @@ impl SavedRegions {
         let mode = if self.add { MaskMode::Add } else { MaskMode::Replace };
         Ok(Mask { luma, width: self.columns, height: self.rows, mode })
     }
-}
-
-fn parse<T: Copy>(what: &'static str, name: &str, known: &[(&str, T)]) -> Result<T, SavedError> {
-    known.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
-        let expected = known.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        SavedError::Name { what, found: name.to_owned(), expected }
-    })
 }

@@ -29,6 +29,20 @@ pub enum Error {
         hint: &'static str,
     },
 
+    /// Another number of stages than a run can have.
+    #[error(
+        "{what} are {found} numbers, expected {expected}, one for each stage: for example 5,6,7 steps that end at \
+         0.3,0.45,1"
+    )]
+    Stages {
+        /// Which list: "the stage ends".
+        what: &'static str,
+        /// How many numbers it has.
+        found: usize,
+        /// How many it should have, in words: "three numbers".
+        expected: &'static str,
+    },
+
     /// Stage ends that do not rise from above 0 to exactly 1.
     #[error(
         "stage ends are {found:?}, expected rising times above 0 with 1 as the last \

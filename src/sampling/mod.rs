@@ -2,7 +2,8 @@
 //!
 //! Everything here is a pure function of its arguments. There is no GPU, no file, no clock, no
 //! thread and no global state, so all of it can be tested on any machine and runs in a browser
-//! unchanged. It knows nothing of the rest of the crate.
+//! unchanged. It knows nothing of the rest of the crate but how
+//! names are spelled ([`crate::names`]).
 //!
 //! RALU (Region-Adaptive Latent Upsampling, arXiv 2507.08422) denoises a picture in three stages:
 //! a half-size grid of *coarse* tokens, then a mixed list in which the *regions* that matter are
@@ -80,7 +81,7 @@ pub use noise::{
     pack_planes, unpack, unpack_planes,
 };
 pub use presets::{DISTILLED_PRESETS, Preset, PresetNoise, PresetRow, PresetTable};
-pub use ralu::{Jump, RaluParams, RaluSchedule, StagePlan};
+pub use ralu::{CustomStages, Jump, RaluParams, RaluSchedule, StagePlan, check_stages};
 pub use regions::{MaskMode, Ranking, latent_gradient, mask_regions, temporal_variance};
 pub use rules::{
     GrayMap, JumpNoise, KeptNoise, RegionScore, RopeMode, RuleOverrides, Rules, TieBreak, Upsample,

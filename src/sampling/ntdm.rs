@@ -6,8 +6,8 @@
 //! all stages together are spread like those of the base model: once over the whole of `[0, 1]`,
 //! and once more over each stretch walked twice.
 //!
-//! [`js_distance`] measures the mismatch, [`solve`] minimises it for three stages and
-//! [`solve_two_stage`] for two. The published presets are *not* recomputed: their numbers stopped
+//! [`js_distance`] measures the mismatch, [`solve`] minimises it, both for any number of stages.
+//! The published presets are *not* recomputed: their numbers stopped
 //! a little before the minimum, and a picture should come out as published.
 //!
 //! ```
@@ -16,7 +16,7 @@
 //!
 //! let p = flux1::PRESETS.params(Preset::X7, 3.0)?;
 //! let published = ntdm::js_distance(&p.stage_steps, &p.stage_ends, &p.shifts, p.z, 3.0);
-//! let solved = ntdm::solve(p.stage_steps, p.stage_ends, 3.0)?;
+//! let solved = ntdm::solve(&p.stage_steps, &p.stage_ends, 3.0)?;
 //! assert!((published - 0.0266).abs() < 1e-4 && solved.distance <= published);
 //! # Ok::<(), ralu::sampling::Error>(())
 //! ```
@@ -47,11 +47,11 @@ pub const Z_BOUNDS: [f64; 2] = [2.0, 100.0];
 /// Below this distance the authors saw no more mismatch artifacts (paper v3, Fig. 3).
 pub const GOOD_DISTANCE: f64 = 0.03;
 
-/// Time shifts and `Z` found for a run of `K` stages.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Solution<const K: usize = 3> {
+/// Time shifts and `Z` found for a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Solution {
     /// Time shift `h` of each stage.
-    pub shifts: [f64; K],
+    pub shifts: Vec<f64>,
     /// `Z = 1 / sqrt(c)`.
     pub z: f64,
     /// The Jensen-Shannon distance reached.
@@ -69,33 +69,22 @@ pub fn stage_start(end: f64, z: f64) -> f64 {
 ///
 /// `stage_steps`: evaluations per stage (not cumulative); `ends`: paper times; `shifts`: time
 /// shift per stage; `h_ori`: the base model's. The square root of the divergence in nats; this is
-/// the figure the paper calls JSD (0.026 for its 7x preset). Nonsense in gives NaN.
+/// the figure the paper calls JSD (0.026 for its 7x preset). Nonsense in gives NaN, and so do lists
+/// of different lengths.
 ///
 /// RALU, section on NT-Matching; grid and clipping as in the authors' code.
-pub fn js_distance<const K: usize>(
-    stage_steps: &[usize; K],
-    ends: &[f64; K],
-    shifts: &[f64; K],
-    z: f64,
-    h_ori: f64,
-) -> f64 {
+pub fn js_distance(stage_steps: &[usize], ends: &[f64], shifts: &[f64], z: f64, h_ori: f64) -> f64 {
+    if ends.len() != stage_steps.len() || shifts.len() != stage_steps.len() {
+        return f64::NAN;
+    }
     Objective::new(stage_steps, ends, h_ori).distance(shifts, z)
 }
 
-/// Time shifts and `Z` of a three-stage run with the smallest distance, under the bounds
-/// [`shift_bounds`] and [`Z_BOUNDS`].
+/// Time shifts and `Z` of a run with the smallest distance, under the bounds [`shift_bounds`] and
+/// [`Z_BOUNDS`]. The lists have a number for each stage.
 ///
-/// Deterministic; some tens of milliseconds.
-pub fn solve(stage_steps: [usize; 3], ends: [f64; 3], h_ori: f64) -> Result<Solution, Error> {
-    solve_with(stage_steps, ends, h_ori, None, None)
-}
-
-/// The same for two stages, coarse and full, without a mixed one in between.
-pub fn solve_two_stage(
-    stage_steps: [usize; 2],
-    ends: [f64; 2],
-    h_ori: f64,
-) -> Result<Solution<2>, Error> {
+/// Deterministic; some tens of milliseconds for three stages.
+pub fn solve(stage_steps: &[usize], ends: &[f64], h_ori: f64) -> Result<Solution, Error> {
     solve_with(stage_steps, ends, h_ori, None, None)
 }
 
@@ -103,11 +92,11 @@ pub fn solve_two_stage(
 /// of the coarse stages' work as possible is kept. Where even the least distance is worse than
 /// that, the smallest `Z` within 5 % of it. `Z` is found to 1 %. Deterministic; some hundreds of
 /// milliseconds.
-pub fn solve_least_noise<const K: usize>(
-    stage_steps: [usize; K],
-    ends: [f64; K],
+pub fn solve_least_noise(
+    stage_steps: &[usize],
+    ends: &[f64],
     h_ori: f64,
-) -> Result<Solution<K>, Error> {
+) -> Result<Solution, Error> {
     let mut best = solve_with(stage_steps, ends, h_ori, None, None)?;
     let good = if best.distance <= GOOD_DISTANCE { GOOD_DISTANCE } else { 1.05 * best.distance };
     let least_noise = solve_with(stage_steps, ends, h_ori, None, Some(Z_BOUNDS[0]))?;
@@ -129,26 +118,33 @@ pub fn solve_least_noise<const K: usize>(
     Ok(best)
 }
 
-/// As [`solve`], for any number of stages, with the time shifts or `Z` held where given.
-pub fn solve_with<const K: usize>(
-    stage_steps: [usize; K],
-    ends: [f64; K],
+/// As [`solve`], with the time shifts or `Z` held where given.
+pub fn solve_with(
+    stage_steps: &[usize],
+    ends: &[f64],
     h_ori: f64,
-    shifts: Option<[f64; K]>,
+    shifts: Option<&[f64]>,
     z: Option<f64>,
-) -> Result<Solution<K>, Error> {
-    check_run(&stage_steps, &ends, h_ori)?;
-    let objective = Objective::new(&stage_steps, &ends, h_ori);
+) -> Result<Solution, Error> {
+    check_run(stage_steps, ends, h_ori)?;
+    let n_stages = stage_steps.len();
+    if let Some(shifts) = shifts {
+        check_length("the stage shifts", shifts.len(), n_stages)?;
+    }
+    let objective = Objective::new(stage_steps, ends, h_ori);
     let shift_bounds = shift_bounds(h_ori);
 
     // The search runs over logarithms: all unknowns are positive scales. Bounds are applied inside
     // the objective, so the simplex may wander outside but never gains by it.
-    let decode = |x: &[f64]| -> ([f64; K], f64) {
+    let decode = |x: &[f64]| -> (Vec<f64>, f64) {
         let mut rest = x.iter();
         let mut next = |bounds: [f64; 2]| {
             libm::exp(rest.next().copied().unwrap_or(0.0)).clamp(bounds[0], bounds[1])
         };
-        let found = shifts.unwrap_or_else(|| std::array::from_fn(|_| next(shift_bounds)));
+        let found = match shifts {
+            Some(shifts) => shifts.to_vec(),
+            None => (0..n_stages).map(|_| next(shift_bounds)).collect(),
+        };
         let found_z = z.unwrap_or_else(|| next(Z_BOUNDS));
         (found, found_z)
     };
@@ -162,9 +158,9 @@ pub fn solve_with<const K: usize>(
     let guess_h = h_ori.clamp(shift_bounds[0], shift_bounds[1]);
     let mut best: Option<(f64, Vec<f64>)> = None;
     for &guess in guesses {
-        let mut start = Vec::with_capacity(K + 1);
+        let mut start = Vec::with_capacity(n_stages + 1);
         if shifts.is_none() {
-            start.resize(K, libm::log(guess_h));
+            start.resize(n_stages, libm::log(guess_h));
         }
         if z.is_none() {
             start.push(libm::log(guess));
@@ -183,6 +179,7 @@ pub fn solve_with<const K: usize>(
 
 /// Rejects step counts, ends or a base time shift no run can have.
 pub(super) fn check_run(stage_steps: &[usize], ends: &[f64], h_ori: f64) -> Result<(), Error> {
+    check_length("the stage ends", ends.len(), stage_steps.len())?;
     const NAMES: [&str; 3] = ["stage 1", "stage 2", "stage 3"];
     for (k, &n) in stage_steps.iter().enumerate() {
         check_steps(NAMES.get(k).copied().unwrap_or("a later stage"), n)?;
@@ -203,32 +200,42 @@ pub(super) fn check_run(stage_steps: &[usize], ends: &[f64], h_ori: f64) -> Resu
     Ok(())
 }
 
+/// Rejects a list that has not a number for each stage.
+fn check_length(what: &'static str, found: usize, n_stages: usize) -> Result<(), Error> {
+    if found == n_stages {
+        return Ok(());
+    }
+    Err(Error::Stages { what, found, expected: "as many as the stage steps" })
+}
+
 /// The distance as a function of shifts and `Z`, with all that does not depend on them computed.
-struct Objective<const K: usize> {
-    steps: [f64; K],
-    ends: [f64; K],
+struct Objective {
+    steps: Vec<f64>,
+    ends: Vec<f64>,
     h_ori: f64,
     /// Paper time and base density at each point.
     points: Vec<(f64, f64)>,
 }
 
-impl<const K: usize> Objective<K> {
-    fn new(stage_steps: &[usize; K], ends: &[f64; K], h_ori: f64) -> Self {
+impl Objective {
+    fn new(stage_steps: &[usize], ends: &[f64], h_ori: f64) -> Self {
         let points = (0..POINTS)
             .map(|i| {
                 let t = i as f64 / (POINTS - 1) as f64;
                 (t, density(h_ori, t))
             })
             .collect();
-        Objective { steps: stage_steps.map(|n| n as f64), ends: *ends, h_ori, points }
+        let steps = stage_steps.iter().map(|n| *n as f64).collect();
+        Objective { steps, ends: ends.to_vec(), h_ori, points }
     }
 
-    fn distance(&self, shifts: &[f64; K], z: f64) -> f64 {
-        let mut starts = [0.0; K];
+    fn distance(&self, shifts: &[f64], z: f64) -> f64 {
+        let n_stages = self.steps.len();
+        let mut starts = vec![0.0; n_stages];
         let mut total = 1.0; // weight of the target: 1 and the length of each stretch walked twice
-        let mut again = [0.0; K]; // weight of stretch k over the base model's mass there
-        let mut used = [0.0; K]; // evaluations of stage k over its own mass
-        for k in 0..K {
+        let mut again = vec![0.0; n_stages]; // weight of stretch k over the base model's mass there
+        let mut used = vec![0.0; n_stages]; // evaluations of stage k over its own mass
+        for k in 0..n_stages {
             if k > 0 {
                 let (s, e) = (stage_start(self.ends[k - 1], z), self.ends[k - 1]);
                 starts[k] = s;
@@ -246,8 +253,8 @@ impl<const K: usize> Objective<K> {
         for (i, &(t, base)) in self.points.iter().enumerate() {
             let mut target = base;
             let mut run = 0.0;
-            for k in 0..K {
-                if k + 1 < K && t >= starts[k + 1] && t <= self.ends[k] {
+            for k in 0..n_stages {
+                if k + 1 < n_stages && t >= starts[k + 1] && t <= self.ends[k] {
                     target += again[k] * base;
                 }
                 if t >= starts[k] && t <= self.ends[k] {

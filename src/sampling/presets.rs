@@ -9,25 +9,32 @@
 //! # Ok::<(), ralu::sampling::Error>(())
 //! ```
 
-use std::fmt;
-use std::str::FromStr;
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::ralu::RaluParams;
+use crate::names::by_serde;
 
 /// A named RALU run. Speed-ups are over a family's full number of plain steps, in linear-layer
 /// FLOPs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Preset {
     /// About twice as fast.
+    #[serde(rename = "2x")]
     X2,
     /// About three times as fast.
+    #[serde(rename = "3x")]
     X3,
     /// About four times as fast.
+    #[serde(rename = "4x")]
     X4,
     /// About five times as fast.
+    #[serde(rename = "5x")]
     X5,
     /// About seven times as fast.
+    #[serde(rename = "7x")]
     X7,
     /// For models that need only four steps: the same number of steps, on fewer tokens.
     Distilled,
@@ -54,13 +61,13 @@ pub struct PresetRow {
     /// The base model's time shift (`h_ori`) that shifts and Z were solved for.
     pub base_time_shift: f64,
     /// Evaluations per stage.
-    pub stage_steps: [usize; 3],
+    pub stage_steps: &'static [usize],
     /// Paper time at the end of each stage.
-    pub stage_ends: [f64; 3],
+    pub stage_ends: &'static [f64],
     /// Share of coarse tokens that are refined early.
     pub up_ratio: f64,
     /// Time shift of each stage.
-    pub shifts: [f64; 3],
+    pub shifts: &'static [f64],
     /// Strength of the noise at the jumps.
     pub noise: PresetNoise,
 }
@@ -75,9 +82,9 @@ pub enum PresetNoise {
 }
 
 /// Stage ends of the fastest presets.
-pub const EARLY: [f64; 3] = [0.2, 0.3, 1.0];
+pub const EARLY: &[f64] = &[0.2, 0.3, 1.0];
 /// Stage ends of the other presets.
-pub const LATE: [f64; 3] = [0.3, 0.45, 1.0];
+pub const LATE: &[f64] = &[0.3, 0.45, 1.0];
 
 /// Of models that are distilled to four steps: FLUX.1-schnell's kind and SD3.5-large-turbo's, by their time shifts.
 ///
@@ -90,16 +97,16 @@ pub static DISTILLED_PRESETS: PresetTable = PresetTable {
     default: Preset::Distilled,
     is_distilled: true,
     rows: &[
-        distilled(3.0, [4.598, 2.283, 2.612], 38.4),
-        distilled(1.0, [1.008, 0.568, 0.864], 2.0),
+        distilled(3.0, &[4.598, 2.283, 2.612], 38.4),
+        distilled(1.0, &[1.008, 0.568, 0.864], 2.0),
     ],
 };
 
-const fn distilled(base_time_shift: f64, shifts: [f64; 3], z: f64) -> PresetRow {
+const fn distilled(base_time_shift: f64, shifts: &'static [f64], z: f64) -> PresetRow {
     PresetRow {
         preset: Preset::Distilled,
         base_time_shift,
-        stage_steps: [1, 1, 2],
+        stage_steps: &[1, 1, 2],
         stage_ends: LATE,
         up_ratio: 0.3,
         shifts,
@@ -111,10 +118,10 @@ impl PresetRow {
     /// The run that it stands for.
     pub fn params(&self) -> RaluParams {
         RaluParams {
-            stage_steps: self.stage_steps,
-            stage_ends: self.stage_ends,
+            stage_steps: self.stage_steps.to_vec(),
+            stage_ends: self.stage_ends.to_vec(),
             up_ratio: self.up_ratio,
-            shifts: self.shifts,
+            shifts: self.shifts.to_vec(),
             z: match self.noise {
                 PresetNoise::Z(z) => z,
                 PresetNoise::C(c) => 1.0 / libm::sqrt(c),
@@ -155,31 +162,4 @@ impl Preset {
         [Preset::X2, Preset::X3, Preset::X4, Preset::X5, Preset::X7, Preset::Distilled];
 }
 
-impl fmt::Display for Preset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Preset::X2 => "2x",
-            Preset::X3 => "3x",
-            Preset::X4 => "4x",
-            Preset::X5 => "5x",
-            Preset::X7 => "7x",
-            Preset::Distilled => "distilled",
-        })
-    }
-}
-
-impl FromStr for Preset {
-    type Err = Error;
-
-    /// Reads `2x`, `3x`, `4x`, `5x`, `7x` or `distilled`.
-    fn from_str(s: &str) -> Result<Self, Error> {
-        Preset::ALL
-            .into_iter()
-            .find(|preset| preset.to_string().eq_ignore_ascii_case(s.trim()))
-            .ok_or_else(|| Error::Unknown {
-                what: "preset",
-                found: s.to_string(),
-                expected: "2x, 3x, 4x, 5x, 7x, distilled",
-            })
-    }
-}
+by_serde!(Preset, "preset");

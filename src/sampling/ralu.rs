@@ -14,6 +14,8 @@
 //! # Ok::<(), ralu::sampling::Error>(())
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use super::Error;
 use super::ntdm::{self, Solution, stage_start};
 use super::rules::{KeptNoise, ZPolicy};
@@ -25,47 +27,99 @@ use super::schedule::stage_sigmas;
 pub const BASE_TIME_SHIFT: f64 = 3.0;
 
 /// What defines a RALU run. Times are paper times, `t = 1 - sigma`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RaluParams {
     /// Evaluations of the network per stage. (The paper prints running totals.)
-    pub stage_steps: [usize; 3],
+    pub stage_steps: Vec<usize>,
     /// Paper time at which each stage ends; rising, the last is 1.
-    pub stage_ends: [f64; 3],
+    pub stage_ends: Vec<f64>,
     /// Share of coarse tokens refined at the first transition, 0 to 1 (`r`).
     pub up_ratio: f64,
     /// Time shift of each stage (`h`).
-    pub shifts: [f64; 3],
+    #[serde(rename = "stage_shifts")]
+    pub shifts: Vec<f64>,
     /// `Z = 1 / sqrt(c)`, at least 2: how strongly the transitions re-noise. Larger is noisier.
+    #[serde(rename = "stage_z")]
     pub z: f64,
     /// The base model's time shift (`h_ori`), needed when a run collapses to two stages.
     pub base_time_shift: f64,
+}
+
+/// Numbers of a RALU run that a user chooses: lists have one number for each stage. What is absent is solved by NT-DM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CustomStages {
+    /// Evaluations of the network in each stage.
+    pub stage_steps: Vec<usize>,
+    /// Paper time (0 is noise, 1 the picture) at the end of each stage; the last is 1.
+    pub stage_ends: Vec<f64>,
+    /// Share of coarse tokens that are refined early, 0 to 1.
+    pub up_ratio: f64,
+    /// Time shift of each stage; solved if absent.
+    #[serde(alias = "shifts", skip_serializing_if = "Option::is_none")]
+    pub stage_shifts: Option<Vec<f64>>,
+    /// Strength of the noise between stages, at least 2; solved if absent.
+    #[serde(alias = "z", skip_serializing_if = "Option::is_none")]
+    pub stage_z: Option<f64>,
+}
+
+impl From<&RaluParams> for CustomStages {
+    /// The same run, with nothing to solve.
+    fn from(params: &RaluParams) -> Self {
+        CustomStages {
+            stage_steps: params.stage_steps.clone(),
+            stage_ends: params.stage_ends.clone(),
+            up_ratio: params.up_ratio,
+            stage_shifts: Some(params.shifts.clone()),
+            stage_z: Some(params.z),
+        }
+    }
+}
+
+/// Stages that RALU is defined for: coarse, mixed, full. (Without a mixed one it is two, which a run falls back to by
+/// itself.)
+const STAGES: usize = 3;
+
+/// Rejects a list, called `what`, that has not one number for each of RALU's stages.
+pub fn check_stages(what: &'static str, found: usize) -> Result<(), Error> {
+    if found == STAGES {
+        return Ok(());
+    }
+    Err(Error::Stages { what, found, expected: "three numbers" })
+}
+
+fn check_lists(steps: &[usize], ends: &[f64], shifts: Option<&[f64]>) -> Result<(), Error> {
+    check_stages("the stage steps", steps.len())?;
+    check_stages("the stage ends", ends.len())?;
+    check_stages("the stage shifts", shifts.map_or(STAGES, <[f64]>::len))
 }
 
 impl RaluParams {
     /// Checks the numbers and fills in what is not given by NT-DM ([`ntdm::solve_with`]).
     ///
     /// `h_ori`: the base model's time shift, [`BASE_TIME_SHIFT`] unless there is a reason.
-    pub fn custom(
-        stage_steps: [usize; 3],
-        stage_ends: [f64; 3],
-        up_ratio: f64,
-        shifts: Option<[f64; 3]>,
-        z: Option<f64>,
-        h_ori: f64,
-    ) -> Result<RaluParams, Error> {
+    pub fn custom(chosen: &CustomStages, h_ori: f64) -> Result<RaluParams, Error> {
+        let CustomStages { stage_steps, stage_ends, up_ratio, stage_shifts, stage_z } = chosen;
         // Everything given is checked before the search, which would otherwise turn one NaN into
         // another.
         let mut params = RaluParams {
-            stage_steps,
-            stage_ends,
-            up_ratio,
-            shifts: shifts.unwrap_or([1.0; 3]),
-            z: z.unwrap_or(2.0),
+            stage_steps: stage_steps.clone(),
+            stage_ends: stage_ends.clone(),
+            up_ratio: *up_ratio,
+            shifts: stage_shifts.clone().unwrap_or_else(|| vec![1.0; stage_steps.len()]),
+            z: stage_z.unwrap_or(2.0),
             base_time_shift: h_ori,
         };
         params.validate()?;
-        if shifts.is_none() || z.is_none() {
-            let found = ntdm::solve_with(stage_steps, stage_ends, h_ori, shifts, z)?;
+        if stage_shifts.is_none() || stage_z.is_none() {
+            let found = ntdm::solve_with(
+                stage_steps,
+                stage_ends,
+                h_ori,
+                stage_shifts.as_deref(),
+                *stage_z,
+            )?;
             params.shifts = found.shifts;
             params.z = found.z;
         }
@@ -75,23 +129,22 @@ impl RaluParams {
     /// The same run with the `Z` that `policy` asks for, and time shifts solved for that `Z`.
     ///
     /// Rejects a fixed `Z` below 2. Below a second.
-    pub fn with_z_policy(self, policy: ZPolicy) -> Result<RaluParams, Error> {
+    pub fn with_z_policy(&self, policy: ZPolicy) -> Result<RaluParams, Error> {
+        let (steps, ends) = (&self.stage_steps, &self.stage_ends);
         let Solution { shifts, z, .. } = match policy {
-            ZPolicy::Published => return Ok(self),
-            ZPolicy::MinNoise => {
-                ntdm::solve_least_noise(self.stage_steps, self.stage_ends, self.base_time_shift)?
-            }
+            ZPolicy::Published => return Ok(self.clone()),
+            ZPolicy::MinNoise => ntdm::solve_least_noise(steps, ends, self.base_time_shift)?,
             ZPolicy::Fixed(z) => {
-                RaluParams { z, ..self }.validate()?;
-                let (steps, ends) = (self.stage_steps, self.stage_ends);
+                RaluParams { z, ..self.clone() }.validate()?;
                 ntdm::solve_with(steps, ends, self.base_time_shift, None, Some(z))?
             }
         };
-        Ok(RaluParams { shifts, z, ..self })
+        Ok(RaluParams { shifts, z, ..self.clone() })
     }
 
     /// Rejects numbers no run can have.
     pub fn validate(&self) -> Result<(), Error> {
+        check_lists(&self.stage_steps, &self.stage_ends, Some(&self.shifts))?;
         ntdm::check_run(&self.stage_steps, &self.stage_ends, self.base_time_shift)?;
         if !(0.0..=1.0).contains(&self.up_ratio) {
             return Err(Error::Value {
@@ -101,7 +154,7 @@ impl RaluParams {
                 hint: "it is the share of coarse tokens refined early; 0.1 to 0.3 is usual",
             });
         }
-        for h in self.shifts {
+        for &h in &self.shifts {
             if !(h.is_finite() && h > 0.0) {
                 return Err(Error::Value {
                     what: "a stage's time shift",
@@ -153,11 +206,10 @@ impl RaluParams {
         if regions > 0 && regions < low_tokens {
             return RaluSchedule::new(self);
         }
-        let [n1, n2, n3] = self.stage_steps;
-        let steps = [n1, n2 + n3];
+        let steps = [self.stage_steps[0], self.stage_steps[1..].iter().sum()];
         let ends = [self.stage_ends[0], 1.0];
         let Solution { shifts, z, .. } =
-            ntdm::solve_least_noise(steps, ends, self.base_time_shift)?;
+            ntdm::solve_least_noise(&steps, &ends, self.base_time_shift)?;
         Ok(RaluSchedule::build(&steps, &ends, &shifts, z))
     }
 }

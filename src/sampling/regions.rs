@@ -16,6 +16,8 @@
 //! assert_eq!(Ranking::by_edges(edge_pixels, vec![]).select(3), [0, 1, 3]);
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use super::Error;
 use super::layout::Grid;
 use super::noise::unpack;
@@ -24,7 +26,9 @@ use super::noise::unpack;
 pub const PAINTED: f32 = 0.5;
 
 /// What a painted mask does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum MaskMode {
     /// The painted tokens are the regions; edges play no part, and the up ratio neither.
     Replace,

@@ -6,36 +6,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::Error;
-
-/// An enum whose values have names, as the command line writes them.
-macro_rules! named {
-    ($type:ty, $what:literal, $expected:literal, $($value:ident = $name:literal),+) => {
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(match self { $(Self::$value => $name),+ })
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = Error;
-
-            fn from_str(s: &str) -> Result<Self, Error> {
-                match s.trim().to_ascii_lowercase().as_str() {
-                    $($name => Ok(Self::$value),)+
-                    _ => Err(Error::Unknown {
-                        what: $what,
-                        found: s.to_string(),
-                        expected: $expected,
-                    }),
-                }
-            }
-        }
-    };
-}
+use crate::names::by_serde;
 
 /// All of the choices in [`Rules`] at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Variant {
     /// What the authors' published code does, for comparing results with it.
     Official,
@@ -45,7 +24,7 @@ pub enum Variant {
     Exact,
 }
 
-named!(Variant, "variant", "official, exact", Official = "official", Exact = "exact");
+by_serde!(Variant, "variant");
 
 impl Variant {
     /// The choices this variant makes.
@@ -74,7 +53,8 @@ impl Variant {
 }
 
 /// The choices of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rules {
     /// Noise of tokens that are not refined in a transition; only with [`JumpNoise::Fresh`].
     pub kept_noise: KeptNoise,
@@ -105,7 +85,9 @@ impl From<Variant> for Rules {
 }
 
 /// Single choices that differ from a variant's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct RuleOverrides {
     /// How a coarse token becomes four fine ones.
     pub upsample: Option<Upsample>,
@@ -131,7 +113,9 @@ impl RuleOverrides {
 }
 
 /// Noise of tokens that are not refined in a transition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum KeptNoise {
     /// Unit variance, as the code has it: these tokens end up `sqrt(1 + c)` too noisy.
     Official,
@@ -140,7 +124,9 @@ pub enum KeptNoise {
 }
 
 /// How a decoder's output, nominally in `[-1, 1]`, becomes grey in `[0, 1]` for the edge search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum GrayMap {
     /// `clip(y)`, as the code has it: the darker half of the picture is black and has no edges.
     Official,
@@ -149,7 +135,9 @@ pub enum GrayMap {
 }
 
 /// How a coarse token becomes four fine ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Upsample {
     /// The packed 2x2 patch is repeated four times (the code, and the paper's figure).
     Token,
@@ -158,10 +146,12 @@ pub enum Upsample {
     Latent,
 }
 
-named!(Upsample, "upsampling", "token, latent", Token = "token", Latent = "latent");
+by_serde!(Upsample, "upsampling");
 
 /// Which of two patches with equally many edge pixels is refined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum TieBreak {
     /// The earlier one in raster order. The code adds unseeded noise of 1e-6 instead, which in f32
     /// decides only between patches without any edge; this is one of its possible outcomes.
@@ -171,7 +161,9 @@ pub enum TieBreak {
 }
 
 /// How rotary positions of coarse and fine tokens meet in the mixed stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum RopeMode {
     /// All in units of the coarse grid, fine tokens at half steps: the code.
     Official,
@@ -181,10 +173,12 @@ pub enum RopeMode {
     Crpa,
 }
 
-named!(RopeMode, "rope mode", "official, crpa", Official = "official", Crpa = "crpa");
+by_serde!(RopeMode, "rope mode");
 
 /// What the tokens to refine early are chosen by, at the end of the first stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum RegionScore {
     /// Canny edges of the decoded clean estimate: the code.
     Edges,
@@ -196,17 +190,12 @@ pub enum RegionScore {
     Variance,
 }
 
-named!(
-    RegionScore,
-    "region score",
-    "edges, latent-gradient, variance",
-    Edges = "edges",
-    LatentGradient = "latent-gradient",
-    Variance = "variance"
-);
+by_serde!(RegionScore, "region score");
 
 /// What noise the jumps put back, and onto what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum JumpNoise {
     /// New noise for each jump, anti-correlated between copies, onto the noisy state: the paper.
     Fresh,
@@ -215,7 +204,7 @@ pub enum JumpNoise {
     Bound,
 }
 
-named!(JumpNoise, "jump noise", "fresh, bound", Fresh = "fresh", Bound = "bound");
+by_serde!(JumpNoise, "jump noise");
 
 /// How strong the noise at the jumps is: RALU's free parameter `Z`, of which its schedule's quality
 /// depends little once it is above about 5.
@@ -261,5 +250,36 @@ impl FromStr for ZPolicy {
                 found: s.to_string(),
                 expected: "published, min-noise, fixed=NUMBER",
             })
+    }
+}
+
+impl Serialize for ZPolicy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ZPolicy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for ZPolicy {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ZPolicy".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "anyOf": [
+            { "const": "published", "description": "The preset's." },
+            { "const": "min-noise", "description": "The smallest that still gives a good schedule." },
+            { "type": "string", "pattern": "^fixed=", "x-typescript": "`fixed=${number}`" },
+        ] })
     }
 }

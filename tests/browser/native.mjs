@@ -3,7 +3,7 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { inflateSync } from "node:zlib";
+import { deflateSync, inflateSync } from "node:zlib";
 
 /** Runs `ralu generate` in `folder`; gives its latents, pixels and events. `program` is the command and its arguments. */
 export function drawNatively(program, folder, name, args, env = {}) {
@@ -99,6 +99,24 @@ export function readPng(file) {
     }
   }
   return { width, height, pixels };
+}
+
+/** A grey PNG of 8 bits: `luma` row by row. */
+export function greyPng({ luma, width, height }) {
+  const chunk = (kind, body) => {
+    const named = Buffer.concat([Buffer.from(kind, "latin1"), body]);
+    const [length, crc] = [Buffer.alloc(4), Buffer.alloc(4)];
+    length.writeUInt32BE(body.length);
+    crc.writeUInt32BE(crc32(named));
+    return Buffer.concat([length, named, crc]);
+  };
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(width, 0);
+  header.writeUInt32BE(height, 4);
+  header[8] = 8;
+  const rows = Array.from({ length: height }, (_, y) => [0, ...luma.slice(y * width, (y + 1) * width)]);
+  const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
+  return Buffer.concat([signature, chunk("IHDR", header), chunk("IDAT", deflateSync(Buffer.from(rows.flat()))), chunk("IEND", Buffer.alloc(0))]);
 }
 
 /** `|a - b| / |b|`, Euclidean. */

@@ -71,6 +71,8 @@ export const options = ({ browser, server, models, check, withPage, compare, sma
       [{ ...small, steps: 2, negativePrompt: "a fox", trueCfg: 2, guidance: 3, maxSequenceLength: 16, rng: "torch", count: 2 }, { seed: small.seed + 1 }],
       // Stages of one's own by the official rules, some steps of which a cache leaves out.
       [{ ...small, steps: undefined, ralu: { stageSteps: [2, 1, 2], stageEnds: [0.4, 0.6, 1], upRatio: 0.3 }, variant: "official", cache: "fora" }, {}],
+      // Single rules, the strength of the noise, and painted regions: the left half of the picture.
+      [{ ...small, steps: undefined, ralu: "7x", rules: { upsample: "latent", regionScore: "latent-gradient", jumpNoise: "fresh", ropeMode: "official" }, zPolicy: "fixed=6", mask: { luma: Array.from({ length: 16 }, (_, i) => (i % 4 < 2 ? 255 : 0)), width: 4, height: 4, mode: "replace" } }, {}],
     ];
     await withPage(async (draw) => {
       for (const [request, last] of requests) {
@@ -81,6 +83,29 @@ export const options = ({ browser, server, models, check, withPage, compare, sma
         check(JSON.stringify(seeds) === JSON.stringify(expected), `pictures with the seeds ${seeds}`);
         const reused = result.events.some((event) => event.type === "step" && event.reused);
         check(reused === Boolean(request.cache), `steps are ${reused ? "" : "not "}reused`);
+      }
+    });
+  },
+
+  async "a wrong field of a request is named as the page spells it"() {
+    const wrong = [
+      [{ negativPrompt: "a fox" }, /negativPrompt.*negativePrompt/],
+      [{ negative_prompt: "a fox" }, /negative_prompt.*negativePrompt/],
+      [{ width: "wide" }, /width.*"wide"/],
+      [{ prompt: undefined }, /prompt/],
+      [{ ralu: "9x" }, /ralu.*9x.*7x/],
+      [{ ralu: { stageSteps: [1, 2, 3], stageEnds: [0.3, 0.6, 1] } }, /ralu.*upRatio/],
+      [{ ralu: { stageSteps: [1, 2], stageEnds: [0.3, 1], upRatio: 0.3 } }, /stage steps are 2 numbers, expected three/],
+      [{ rules: { ropeMode: "other" } }, /rules\.ropeMode.*other.*crpa/],
+      [{ zPolicy: "loud" }, /zPolicy.*loud.*min-noise/],
+      [{ cache: "attic" }, /cache.*attic.*teacache/],
+      [{ mask: { luma: [1, 2], width: 1, height: 1, mode: "instead" } }, /mask\.mode.*instead.*replace/],
+    ];
+    await withPage(async (draw) => {
+      for (const [fields, message] of wrong) {
+        const { error } = await draw({ ...f32, request: { ...small, ...fields } });
+        check(error?.code === "bad-request" && message.test(error.message), `${JSON.stringify(fields)}: ${JSON.stringify(error)}`);
+        console.log(`    ${error?.message}`);
       }
     });
   },

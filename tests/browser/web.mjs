@@ -1,7 +1,7 @@
 // The package and the page in Chromium: `node web.mjs SITE MODELS OUT WORD RALU…`, RALU… being the command of the native
 // program, with whose pictures theirs are compared. Screenshots go to OUT. WORD: only those tests that have it in their name.
 
-import { mkdirSync, readFileSync, statSync } from "node:fs";
+import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual } from "node:util";
@@ -9,7 +9,7 @@ import { brotliCompressSync, gzipSync } from "node:zlib";
 import { failures, openChromium, sameAdapter } from "./chromium.mjs";
 import { watchHolds } from "./holds.mjs";
 import { largeTokenizers } from "./large.mjs";
-import { drawNatively, floats, psnr, readPng, readTexts, relativeL2 } from "./native.mjs";
+import { drawNatively, floats, greyPng, psnr, readPng, readTexts, relativeL2 } from "./native.mjs";
 import { options } from "./options.mjs";
 import { serve } from "./serve.mjs";
 import { together } from "./together.mjs";
@@ -51,10 +51,15 @@ const native = new Map();
 function reference(request) {
   const key = JSON.stringify(request);
   if (!native.has(key)) {
-    const { prompt, ralu, ...rest } = request;
+    const { prompt, ralu, rules, mask, ...rest } = request;
     const args = [prompt, "--model", join(models, "tiny-flux"), "--precision", "f32"];
     const own = typeof ralu === "string" ? { ralu } : { ralu: "custom", ...ralu };
-    for (const [name, value] of Object.entries({ ...own, ...rest })) {
+    if (mask) {
+      const file = join(out, `mask-${native.size}.png`);
+      writeFileSync(file, greyPng(mask));
+      args.push("--regions", file, ...(mask.mode === "add" ? ["--regions-add"] : []));
+    }
+    for (const [name, value] of Object.entries({ ...own, ...rest, ...rules })) {
       // As the command line spells it.
       const option = name === "variant" ? "ralu-variant" : name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
       if (value !== undefined) args.push(`--${option}=${value}`);

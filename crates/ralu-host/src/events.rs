@@ -22,99 +22,33 @@
 use std::path::Path;
 
 use ralu::gpu::Counters;
+use ralu::pipeline::Event;
 use ralu::pipeline::tune::{Measured, TuningEvent, TuningRecord};
-use ralu::pipeline::{Event, Part, PictureKind};
 use serde_json::{Value, json};
 
-/// The line of an event. `files` are those that were written because of it.
+/// The line of an event: its own JSON, and what is only known here. `files` are those that were written because of it.
+/// `None` for events that have no JSON.
 pub fn value(event: &Event, files: &Files<'_>, counters: Counters) -> Option<Value> {
-    Some(match event {
-        Event::Warning(message) => json!({ "event": "warning", "message": message }),
-        Event::Loading { part, bytes, of } => json!({
-            "event": "loading",
-            "part": match part {
-                Part::TextEncoders => "text_encoders",
-                Part::Denoiser => "denoiser",
-            },
-            "bytes": bytes,
-            "total_bytes": of,
-        }),
-        Event::Encoded { n_tokens, seconds } => json!({
-            "event": "encoded",
-            "tokens": n_tokens,
-            "seconds": seconds,
-        }),
-        Event::Stage(stage) => json!({
-            "event": "stage",
-            "image": stage.image,
-            "stage": stage.stage,
-            "of": stage.of,
-            "tokens": stage.n_tokens,
-            "steps": stage.n_steps,
-            "bytes": stage.bytes,
-            "reused_bytes": stage.reused_bytes,
-            "allocated_bytes": stage.allocated_bytes,
-            "buffers": counters.buffers,
-            "bind_groups": counters.bind_groups,
-            "pipelines": counters.pipelines,
-            "gpu_bytes": counters.bytes_alive,
-            "gpu_peak_bytes": counters.bytes_peak,
-        }),
-        Event::Step(step) => json!({
-            "event": "step",
-            "image": step.image,
-            "stage": step.stage,
-            "step": step.step,
-            "of": step.of,
-            "sigma": step.sigma,
-            "seconds": step.seconds,
-            "done": step.done,
-            "reused": step.reused,
-        }),
-        Event::StageEnd(end) => json!({
-            "event": "stage_end",
-            "image": end.image,
-            "stage": end.stage,
-            "seconds": end.seconds,
-            "buffers_created": end.buffers_created,
-            "bind_groups_created": end.bind_groups_created,
-        }),
-        Event::Regions { image, grid, selected, score, seconds } => json!({
-            "event": "regions",
-            "image": image,
-            "rows": grid.rows,
-            "columns": grid.cols,
-            "selected": selected,
-            "density": score,
-            "seconds": seconds,
-        }),
-        Event::StagePicture { image, stage, kind, picture } => json!({
-            "event": "stage_picture",
-            "image": image,
-            "stage": stage,
-            "kind": kind_name(*kind),
-            "width": picture.width,
-            "height": picture.height,
-            "file": files.picture.map(shown),
-        }),
-        Event::Image { image, seed, picture, seconds, report, .. } => json!({
-            "event": "image",
-            "image": image,
-            "seed": seed,
-            "width": picture.width,
-            "height": picture.height,
-            "file": files.picture.map(shown),
-            "tensors": files.tensors.map(shown),
-            "seconds": seconds,
-            "steps_computed": report.n_computed(),
-            "steps_reused": report.n_reused(),
-            "computed": report.computed,
-            "tflops": report.flops / 1e12,
-            "in_f32": report.in_f32,
-        }),
-        // The library may learn to tell more; what is not documented above is not written.
-        _ => return None,
-    })
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else { return None };
+    let mut add = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+    match event {
+        Event::Stage(_) => {
+            add("buffers", counters.buffers.into());
+            add("bind_groups", counters.bind_groups.into());
+            add("pipelines", counters.pipelines.into());
+            add("gpu_bytes", counters.bytes_alive.into());
+            add("gpu_peak_bytes", counters.bytes_peak.into());
+        }
+        Event::StagePicture { .. } => {
+            add("file", files.picture.map(shown).into());
+        }
+        Event::Image { .. } => {
+            add("file", files.picture.map(shown).into());
+            add("tensors", files.tensors.map(shown).into());
+        }
+        _ => {}
+    }
+    Some(Value::Object(fields))
 }
 
 /// The line of an event while kernels are measured.
@@ -168,15 +102,6 @@ pub struct Files<'a> {
     pub picture: Option<&'a Path>,
     /// The file of the tensors.
     pub tensors: Option<&'a Path>,
-}
-
-/// What a picture shows, as events and file names say it.
-pub fn kind_name(kind: PictureKind) -> &'static str {
-    match kind {
-        PictureKind::Estimate => "estimate",
-        PictureKind::Edges => "edges",
-        PictureKind::Regions => "regions",
-    }
 }
 
 fn shown(path: &Path) -> String {

@@ -126,41 +126,132 @@ export interface LoadOptions {
   wasm?: string | URL;
 }
 
+/** A small tensor, row-major. */
+export interface Tensor {
+  shape: number[];
+  data: Float32Array | BigInt64Array;
+}
+
+// ---- made from the library's types by `cargo run -p ralu-web-types` ----
+
+/** What to make. Whatever is left out is the model's own. */
 export interface GenerateRequest {
+  /** The text. */
   prompt: string;
+  /** What true classifier-free guidance steers away from. */
   negativePrompt?: string;
-  /** In pixels; the model's own size by default. */
+  /** Width in pixels, 16 to 8192; the model's own by default. */
   width?: number;
+  /** Height in pixels, 16 to 8192; the model's own by default. */
   height?: number;
   /** Steps of plain sampling. */
   steps?: number;
+  /** FLUX.1: distilled guidance. Other families: scale of classifier-free guidance. */
   guidance?: number;
+  /** Scale of true classifier-free guidance; 1 is off. */
   trueCfg?: number;
+  /** Tokens of the text encoder whose length can be chosen, padding included. */
   maxSequenceLength?: number;
-  /** The same seed is the same picture. */
+  /** Seed of the first picture; the i-th uses `seed + i`. The same seed is the same picture. */
   seed?: number;
-  /** Number of pictures; the i-th has the seed `seed + i`. */
+  /** Number of pictures; 1 by default. */
   count?: number;
+  /**
+   * Where the initial noise comes from.
+   *
+   * - "philox": Counter-based and keyed by coordinates: the same for every adapter and picture size.
+   * - "torch": What `torch.Generator("cpu").manual_seed(seed)` gives diffusers in float32.
+   */
   rng?: "philox" | "torch";
-  ralu?:
-    | "auto"
-    | "off"
-    | "2x"
-    | "3x"
-    | "4x"
-    | "5x"
-    | "7x"
-    | "distilled"
-    | {
-        stageSteps: [number, number, number];
-        stageEnds: [number, number, number];
-        upRatio: number;
-        shifts?: [number, number, number];
-        z?: number;
-      };
-  variant?: "exact" | "official";
-  /** A temporal cache, as the command line's `--cache` has them: "fora", "teacache:threshold=0.25", … */
+  /**
+   * Acceleration.
+   *
+   * - "auto": The family's best-tested preset where the picture is large enough for it, else plain sampling.
+   * - "off": Plain sampling.
+   * - "2x": About twice as fast.
+   * - "3x": About three times as fast.
+   * - "4x": About four times as fast.
+   * - "5x": About five times as fast.
+   * - "7x": About seven times as fast.
+   * - "distilled": For models that need only four steps: the same number of steps, on fewer tokens.
+   */
+  ralu?: "auto" | "off" | "2x" | "3x" | "4x" | "5x" | "7x" | "distilled" | {
+    /** Evaluations of the network in each stage. */
+    stageSteps: number[];
+    /** Paper time (0 is noise, 1 the picture) at the end of each stage; the last is 1. */
+    stageEnds: number[];
+    /** Share of coarse tokens that are refined early, 0 to 1. */
+    upRatio: number;
+    /** Time shift of each stage; solved if absent. */
+    stageShifts?: number[];
+    /** Strength of the noise between stages, at least 2; solved if absent. */
+    stageZ?: number;
+  };
+  /**
+   * Follow RALU's official code, or correct it.
+   *
+   * - "official": What the authors' published code does, for comparing results with it.
+   * - "exact": What the derivation asks for, and what `docs/quality` measured to be clearly better: noise bound to
+   *   coordinates.
+   */
+  variant?: "official" | "exact";
+  /** Single rules that differ from the variant's. */
+  rules?: {
+    /**
+     * How a coarse token becomes four fine ones.
+     *
+     * - "token": The packed 2x2 patch is repeated four times (the code, and the paper's figure).
+     * - "latent": Each latent pixel is repeated four times, so that child `(p, q)` is filled with pixel `(p, q)` of its
+     *   parent: nearest neighbour on the latent itself.
+     */
+    upsample?: "token" | "latent";
+    /**
+     * How rotary positions of two grids meet.
+     *
+     * - "official": All in units of the coarse grid, fine tokens at half steps: the code.
+     * - "crpa": In units of the query's own grid: cross-resolution phase-aligned attention, arXiv 2511.19778.
+     */
+    ropeMode?: "official" | "crpa";
+    /**
+     * What regions are chosen by.
+     *
+     * - "edges": Canny edges of the decoded clean estimate: the code.
+     * - "latent-gradient": Gradients of the clean estimate's latents.
+     * - "variance": How much the clean estimate has changed over the first stage's steps.
+     */
+    regionScore?: "edges" | "latent-gradient" | "variance";
+    /**
+     * What noise the jumps put back.
+     *
+     * - "fresh": New noise for each jump, anti-correlated between copies, onto the noisy state: the paper.
+     * - "bound": One noise field bound to the full grid's coordinates, the run's initial noise, onto the clean
+     *   estimate.
+     */
+    jumpNoise?: "fresh" | "bound";
+  };
+  /** How strong the noise between stages is; the preset's by default. */
+  zPolicy?: "published" | "min-noise" | `fixed=${number}`;
+  /**
+   * Temporal cache, with its parameters if they are not the usual ones, as in `teacache:threshold=0.25`; off by
+   * default.
+   */
   cache?: string;
+  /** User-painted regions. */
+  mask?: {
+    /** Brightness, `[height, width]`: white is where detail matters. */
+    luma: Uint8Array | Uint8ClampedArray | number[];
+    /** Width in pixels, any. */
+    width: number;
+    /** Height in pixels, any. */
+    height: number;
+    /**
+     * Instead of the found regions, or added to them.
+     *
+     * - "replace": The painted tokens are the regions; edges play no part, and the up ratio neither.
+     * - "add": The painted tokens join those found by their edges, so there are more of them than the up ratio says.
+     */
+    mode?: "replace" | "add";
+  };
   /** Pictures of all stages, not only those that cost nothing. */
   stagePictures?: boolean;
   /** What the run made (noise, embeddings, latents) with the picture. */
@@ -169,64 +260,158 @@ export interface GenerateRequest {
   signal?: AbortSignal;
 }
 
-/** A small tensor, row-major. */
-export interface Tensor {
-  shape: number[];
-  data: Float32Array | BigInt64Array;
-}
-
-/** `image` counts pictures from 0, `stage` and `step` from 1. Seconds are wall-clock. */
+/** What happens in a run. `image` counts pictures from 0, `stage` and `step` from 1. Seconds are wall-clock. */
 export type RaluEvent =
-  | { type: "warning"; message: string }
+  /** Something odd that does not stop the run. */
+  | {
+      type: "warning";
+      message: string;
+    }
   /** Weights are on their way to the GPU. */
-  | { type: "loading"; part: "textEncoders" | "denoiser"; bytes: number; totalBytes: number }
-  /** The prompt is encoded. */
-  | { type: "encoded"; tokens: number; seconds: number }
-  /** A stage begins: `tokens` image tokens, `steps` evaluations, `bytes` of temporaries. */
-  | { type: "stage"; image: number; stage: number; of: number; tokens: number; steps: number; bytes: number }
-  /** `done` is the share of the picture's work, from 0 to 1; `reused`: a temporal cache stood in for the network. */
+  | {
+      type: "loading";
+      /**
+       * Which part of the model.
+       *
+       * - "textEncoders": The text encoders.
+       * - "denoiser": The denoiser and the VAE's decoder.
+       */
+      part: "textEncoders" | "denoiser";
+      /** Bytes uploaded so far. */
+      bytes: number;
+      /** Bytes in all. */
+      totalBytes: number;
+    }
+  /** The prompt is encoded, and the text encoders' memory is free again. */
+  | {
+      type: "encoded";
+      /** Text tokens, padding included. */
+      tokens: number;
+      /** Seconds, loading included. */
+      seconds: number;
+    }
+  /** A stage begins. */
+  | {
+      type: "stage";
+      /** Number of the picture, from 0. */
+      image: number;
+      /** Number of the stage, from 1. */
+      stage: number;
+      /** Number of stages. */
+      of: number;
+      /** Image tokens. */
+      tokens: number;
+      /** Evaluations of the network. */
+      steps: number;
+      /** Bytes of temporaries that the stage uses. */
+      bytes: number;
+      /** Of those, bytes in buffers that an earlier stage used too. */
+      reusedBytes: number;
+      /** Bytes that had to be newly allocated for this stage. */
+      allocatedBytes: number;
+    }
+  /** A step is done. */
   | {
       type: "step";
+      /** Number of the picture, from 0. */
       image: number;
+      /** Number of the stage, from 1. */
       stage: number;
+      /** Number of the step in the stage, from 1. */
       step: number;
+      /** Steps in the stage. */
       of: number;
+      /** Noise level at which the network was evaluated: 1 is pure noise, 0 a clean picture. */
       sigma: number;
+      /** Seconds this step took. */
       seconds: number;
+      /** Share of this picture's work that is done, by estimated operations. */
       done: number;
+      /** Whether a temporal cache stood in for the network, or for most of it. */
       reused: boolean;
     }
-  | { type: "stageEnd"; image: number; stage: number; seconds: number }
-  /** `selected` are raster indices into the grid of `rows` x `columns` coarse tokens. */
+  /** A stage is over. Of a kept first stage too, then with no seconds. */
+  | {
+      type: "stageEnd";
+      /** Number of the picture, from 0. */
+      image: number;
+      /** Number of the stage, from 1. */
+      stage: number;
+      /** Seconds of all its steps. */
+      seconds: number;
+      /** Buffers created after its first step. Always 0. */
+      buffersCreated: number;
+      /** Bind groups created after its first step. Always 0. */
+      bindGroupsCreated: number;
+    }
+  /** Regions are chosen. */
   | {
       type: "regions";
+      /** Number of the picture, from 0. */
       image: number;
+      /** Rows of coarse tokens. */
       rows: number;
+      /** Columns of coarse tokens. */
       columns: number;
+      /** Raster indices of the chosen coarse tokens, ascending. */
       selected: Uint32Array;
+      /** The score of each coarse token: edge pixels, or what else `RegionScore` says. */
       score: Float32Array;
+      /** Seconds for scores and choice, and decoding if that was needed. */
       seconds: number;
     }
+  /** A picture of a stage. */
   | {
       type: "stagePicture";
+      /** Number of the picture, from 0. */
       image: number;
+      /** Number of the stage, from 1. */
       stage: number;
+      /**
+       * What it shows.
+       *
+       * - "estimate": The clean estimate at the end of the stage.
+       * - "edges": The edges that regions are chosen by.
+       * - "regions": The chosen regions, drawn over the estimate.
+       */
       kind: "estimate" | "edges" | "regions";
+      /** Width in pixels. */
+      width: number;
+      /** Height in pixels. */
+      height: number;
       picture: ImageData;
     }
+  /** A picture is finished. */
   | {
       type: "image";
+      /** Its number, from 0. */
       image: number;
+      /** Its seed. */
       seed: string;
-      picture: ImageData;
+      /** Width in pixels. */
+      width: number;
+      /** Height in pixels. */
+      height: number;
+      /** Seconds for this picture, from the first step to the decoded pixels. */
       seconds: number;
+      /** Steps in which the network was evaluated. */
       stepsComputed: number;
+      /** Steps in which the temporal cache stood in. */
       stepsReused: number;
+      /** For each stage and step, whether the network was evaluated. */
+      computed: boolean[][];
+      /** Operations of the GPU's programs in units of 10^12, by estimate: steps, jumps and decoding. */
       tflops: number;
+      /** Blocks that met numbers beyond f16's range, and were done again in f32. */
+      inF32: string[];
+      picture: ImageData;
       /** What the picture says about itself, as keywords and texts: see `toPng`. */
       texts: [keyword: string, text: string][];
+      /** If the request asks for them. */
       tensors?: Record<string, Tensor>;
     };
+
+// ---- end of what is made ----
 
 /** A PNG that carries the request in its text chunks: `ralu generate --from FILE.png` draws it again. */
 export function toPng(image: { picture: ImageData; texts?: [keyword: string, text: string][] }): Promise<Blob>;

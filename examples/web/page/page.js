@@ -67,6 +67,19 @@ function quiet() {
 // ---- the request, in the form and in the address ---------------------------------------------
 
 const FIELDS = ["prompt", "seed", "size", "ralu", "precision", "url"];
+/** Fields of a request under "More settings", by what they hold. Empty is the model's own, or the variant's. */
+const MORE = {
+  texts: ["negativePrompt", "rng", "variant", "zPolicy", "cache"],
+  numbers: ["steps", "guidance", "trueCfg", "maxSequenceLength"],
+  rules: ["upsample", "ropeMode", "regionScore", "jumpNoise"],
+};
+const MORE_FIELDS = Object.values(MORE).flat();
+
+/** What of "More settings" is filled in. */
+function moreOf(names, read = String) {
+  const filled = names.filter((name) => form.elements[name].value.trim() !== "");
+  return Object.fromEntries(filled.map((name) => [name, read(form.elements[name].value.trim())]));
+}
 
 function readAddress() {
   const asked = new URLSearchParams(location.hash.slice(1));
@@ -81,13 +94,16 @@ function readAddress() {
     }
     field.value = value;
   }
+  // The same of settings that an address does not name.
+  if (asked.size > 0) for (const name of MORE_FIELDS) form.elements[name].value = asked.get(name) ?? "";
+  $("more").open ||= MORE_FIELDS.some((name) => form.elements[name].value);
   if (!$("prompt").value) $("prompt").value = EXAMPLES[0];
   if (!$("seed").value) newSeed();
 }
 
 /** What the address says of a request: what was asked for, whatever is typed meanwhile. */
 function addressOf({ prompt, seed, width, ralu }) {
-  const asked = new URLSearchParams({ prompt, seed, size: width, ralu, precision: $("precision").value });
+  const asked = new URLSearchParams({ prompt, seed, size: width, ralu, precision: $("precision").value, ...moreOf(MORE_FIELDS) });
   // A picked folder has no address.
   if (typeof model === "string" && model !== DEFAULT_MODEL) asked.set("url", model);
   return `#${asked}`;
@@ -95,6 +111,40 @@ function addressOf({ prompt, seed, width, ralu }) {
 
 function newSeed() {
   $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
+}
+
+// ---- regions that are painted ----------------------------------------------------------------
+
+const mask = $("mask").getContext("2d", { willReadFrequently: true });
+
+function clearMask() {
+  mask.fillStyle = "black";
+  mask.fillRect(0, 0, mask.canvas.width, mask.canvas.height);
+}
+
+/** `mask` of a request; nothing if nothing is painted. */
+function paintedMask() {
+  const { width, height } = mask.canvas;
+  const { data } = mask.getImageData(0, 0, width, height);
+  const luma = new Uint8Array(width * height);
+  for (let i = 0; i < luma.length; i += 1) luma[i] = Math.round(0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]);
+  return luma.some(Boolean) ? { luma, width, height, mode: form.elements.maskMode.value } : undefined;
+}
+
+function paintMask({ buttons, clientX, clientY }) {
+  if (!(buttons & 1)) return;
+  const { left, top, width, height } = mask.canvas.getBoundingClientRect();
+  mask.fillStyle = "white";
+  mask.beginPath();
+  mask.arc(((clientX - left) / width) * mask.canvas.width, ((clientY - top) / height) * mask.canvas.height, 6, 0, 2 * Math.PI);
+  mask.fill();
+}
+
+/** A picture of any size covers all; what is transparent in it stays black. */
+async function readMask(file) {
+  const picture = await createImageBitmap(file);
+  clearMask();
+  mask.drawImage(picture, 0, 0, mask.canvas.width, mask.canvas.height);
 }
 
 // ---- the model -------------------------------------------------------------------------------
@@ -244,6 +294,10 @@ async function draw(signal) {
     width: size,
     height: size,
     ralu: $("ralu").value,
+    ...moreOf(MORE.texts),
+    ...moreOf(MORE.numbers, Number),
+    rules: moreOf(MORE.rules),
+    mask: paintedMask(),
   };
   const asked = { ...typed, address: addressOf(typed) };
   $("timeline").replaceChildren();
@@ -331,6 +385,23 @@ addEventListener("hashchange", () => readAddress());
 $("dice").addEventListener("click", newSeed);
 // Not only with the button: what is drawn is drawn by the model that the form names.
 $("url").addEventListener("change", () => (model = $("url").value || DEFAULT_MODEL));
+$("mask").addEventListener("pointerdown", (event) => {
+  mask.canvas.setPointerCapture(event.pointerId);
+  paintMask(event);
+});
+$("mask").addEventListener("pointermove", paintMask);
+$("clearMask").addEventListener("click", () => {
+  clearMask();
+  $("maskFile").value = "";
+});
+$("maskFile").addEventListener("change", (event) => {
+  const [file] = event.target.files;
+  if (!file) return;
+  readMask(file).catch(() => {
+    event.target.value = "";
+    fail(new Error(`${file.name} is no picture that this browser can read; expected one that is white where detail matters`));
+  });
+});
 $("load").addEventListener("click", () => open($("url").value || DEFAULT_MODEL));
 $("folder").addEventListener("change", (event) => {
   if (event.target.files.length === 0) return;
@@ -363,5 +434,6 @@ for (const text of EXAMPLES) {
   $("examples").append(button);
 }
 
+clearMask();
 readAddress();
 open($("url").value || DEFAULT_MODEL);

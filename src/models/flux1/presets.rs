@@ -15,24 +15,24 @@ pub static PRESETS: PresetTable = PresetTable {
     is_distilled: false,
     rows: &[
         // own
-        row(X2, [12, 12, 14], LATE, 0.3, [4.514, 2.343, 2.226], Z(4.276)),
+        row(X2, &[12, 12, 14], LATE, 0.3, &[4.514, 2.343, 2.226], Z(4.276)),
         // own
-        row(X3, [7, 8, 10], LATE, 0.3, [4.954, 2.598, 2.324], Z(6.415)),
+        row(X3, &[7, 8, 10], LATE, 0.3, &[4.954, 2.598, 2.324], Z(6.415)),
         // code
-        row(X4, [5, 6, 7], LATE, 0.3, [5.019, 2.589, 2.226], Z(6.317)),
+        row(X4, &[5, 6, 7], LATE, 0.3, &[5.019, 2.589, 2.226], Z(6.317)),
         // paper
-        row(X5, [4, 5, 6], LATE, 0.2, [5.12, 2.64, 2.25], C(0.0177)),
+        row(X5, &[4, 5, 6], LATE, 0.2, &[5.12, 2.64, 2.25], C(0.0177)),
         // code and paper; up_ratio is the code's: the paper says 0.2, but its printed cost fits 0.1
-        row(X7, [2, 3, 5], EARLY, 0.1, [8.141, 2.856, 2.193], Z(6.261)),
+        row(X7, &[2, 3, 5], EARLY, 0.1, &[8.141, 2.856, 2.193], Z(6.261)),
     ],
 };
 
 const fn row(
     preset: Preset,
-    stage_steps: [usize; 3],
-    stage_ends: [f64; 3],
+    stage_steps: &'static [usize],
+    stage_ends: &'static [f64],
     up_ratio: f64,
-    shifts: [f64; 3],
+    shifts: &'static [f64],
     noise: PresetNoise,
 ) -> PresetRow {
     PresetRow { preset, base_time_shift: 3.0, stage_steps, stage_ends, up_ratio, shifts, noise }

@@ -20,10 +20,10 @@ pub static DISTILLED: PresetTable = PresetTable {
     rows: &[row(
         Distilled,
         9.887,
-        [2, 1, 1],
-        [0.0919, 0.2328, 1.0],
+        &[2, 1, 1],
+        &[0.0919, 0.2328, 1.0],
         0.3,
-        [9.887, 1.667, 5.402],
+        &[9.887, 1.667, 5.402],
         2.0,
     )],
 };
@@ -34,24 +34,24 @@ pub static BASE: PresetTable = PresetTable {
     default: X4,
     is_distilled: false,
     rows: &[
-        row(X4, 7.564, [5, 6, 7], LATE, 0.3, [17.053, 5.780, 3.804], 8.437),
-        row(X5, 7.564, [4, 5, 6], LATE, 0.2, [17.713, 5.985, 3.917], 9.264),
-        row(X7, 7.564, [2, 3, 5], EARLY, 0.1, [29.249, 5.962, 4.180], 6.976),
+        row(X4, 7.564, &[5, 6, 7], LATE, 0.3, &[17.053, 5.780, 3.804], 8.437),
+        row(X5, 7.564, &[4, 5, 6], LATE, 0.2, &[17.713, 5.985, 3.917], 9.264),
+        row(X7, 7.564, &[2, 3, 5], EARLY, 0.1, &[29.249, 5.962, 4.180], 6.976),
     ],
 };
 
 /// (.3, .45) at a time shift of 7.564.
-const LATE: [f64; 3] = [0.1453, 0.2450, 1.0];
+const LATE: &[f64] = &[0.1453, 0.2450, 1.0];
 /// (.2, .3) at a time shift of 7.564.
-const EARLY: [f64; 3] = [0.0902, 0.1453, 1.0];
+const EARLY: &[f64] = &[0.0902, 0.1453, 1.0];
 
 const fn row(
     preset: Preset,
     base_time_shift: f64,
-    stage_steps: [usize; 3],
-    stage_ends: [f64; 3],
+    stage_steps: &'static [usize],
+    stage_ends: &'static [f64],
     up_ratio: f64,
-    shifts: [f64; 3],
+    shifts: &'static [f64],
     z: f64,
 ) -> PresetRow {
     let noise = PresetNoise::Z(z);

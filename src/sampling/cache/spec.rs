@@ -23,7 +23,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::CacheError;
+use crate::names::by_serde;
 use crate::sampling::schedule::MAX_STEPS;
 
 /// TeaCache's polynomial for FLUX.1-dev, highest power first (authors' code, `TeaCache4FLUX`).
@@ -93,7 +96,8 @@ pub enum CacheSpec {
 }
 
 /// What TaylorSeer extrapolates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum TaylorMode {
     /// The network's output: little memory, nothing computed in a reused step ("TaylorSeer Lite").
     #[default]
@@ -281,7 +285,7 @@ impl CacheSpec {
                 (&WARMUP, read_into(warmup, text.parse().ok()))
             }
             (CacheSpec::TaylorSeer { mode, .. }, "mode") => {
-                (&MODE, read_into(mode, TaylorMode::read(text)))
+                (&MODE, read_into(mode, text.parse().ok()))
             }
             (CacheSpec::MagCache { max_skips, .. }, "max_skips") => {
                 (&MAX_SKIPS, read_into(max_skips, text.parse().ok()))
@@ -362,20 +366,33 @@ impl fmt::Display for CacheSpec {
     }
 }
 
-impl TaylorMode {
-    fn read(text: &str) -> Option<TaylorMode> {
-        [TaylorMode::Output, TaylorMode::Blocks]
-            .into_iter()
-            .find(|mode| mode.to_string().eq_ignore_ascii_case(text))
+by_serde!(TaylorMode, "mode");
+
+/// As its text: see [`FromStr`].
+impl Serialize for CacheSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
-impl fmt::Display for TaylorMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TaylorMode::Output => "output",
-            TaylorMode::Blocks => "blocks",
-        })
+impl<'de> Deserialize<'de> for CacheSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for CacheSpec {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CacheSpec".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string" })
     }
 }
 

@@ -9,12 +9,13 @@ mod request;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ralu::models::layers::Precision;
 
 pub use adapter::{AdapterArgs, CacheDirArgs, TuningArgs};
 #[cfg(feature = "bench")]
 pub use bench::{BenchArg, BenchArgs, QualityArgs};
-use parse::{seconds, whole};
-pub use request::{CacheArg, PrecisionArg, RaluArg, RequestArgs};
+use parse::{named, seconds, whole};
+pub use request::{CacheArg, RaluArg, RequestArgs};
 
 /// Pictures from text with FLUX and Stable Diffusion 3, sped up by Region-Adaptive Latent Upsampling, on any GPU.
 #[derive(Debug, Parser)]
@@ -105,9 +106,9 @@ pub struct TuneArgs {
     /// Text tokens, where the model lets them be chosen. [default: the model's own]
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     pub max_sequence_length: Option<usize>,
-    /// How weights are kept on the GPU. [default: auto]
-    #[arg(long)]
-    pub precision: Option<PrecisionArg>,
+    /// How weights are kept on the GPU (`auto`: as they are stored in the checkpoint). [default: auto]
+    #[arg(long, value_parser = named::<Precision>())]
+    pub precision: Option<Precision>,
     #[command(flatten)]
     pub adapter: AdapterArgs,
     #[command(flatten)]

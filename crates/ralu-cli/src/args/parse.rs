@@ -3,7 +3,10 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use ralu::sampling::CacheSpec;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use ralu::names;
+use ralu::sampling::{CacheSpec, check_stages};
+use serde::Deserialize;
 
 use super::CacheArg;
 
@@ -13,6 +16,14 @@ pub fn cache(text: &str) -> Result<CacheArg, String> {
 
 pub fn choice<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// A choice of which help lists the names.
+pub fn named<T>() -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: Display> + for<'de> Deserialize<'de> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names::of_values::<T>()).try_map(|name| choice(&name))
 }
 
 pub fn whole(text: &str) -> Result<usize, String> {
@@ -43,22 +54,26 @@ pub fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-pub fn three<T>(
+/// One number for each of RALU's stages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PerStage<T>(pub Vec<T>);
+
+fn per_stage<T>(
     text: &str,
     parse: fn(&str) -> Result<T, String>,
     example: &str,
-) -> Result<[T; 3], String> {
-    let parts = text.split(',').map(parse).collect::<Result<Vec<T>, String>>();
-    parts
-        .ok()
-        .and_then(|parts| parts.try_into().ok())
-        .ok_or_else(|| format!("expected three numbers with commas, for example {example}"))
+) -> Result<PerStage<T>, String> {
+    let numbers = text.split(',').map(parse).collect::<Result<Vec<T>, String>>();
+    let numbers = numbers
+        .map_err(|_| format!("expected three numbers with commas, for example {example}"))?;
+    check_stages("these", numbers.len()).map_err(|error| error.to_string())?;
+    Ok(PerStage(numbers))
 }
 
-pub fn three_whole(text: &str) -> Result<[usize; 3], String> {
-    three(text, whole, "5,6,7")
+pub fn steps_per_stage(text: &str) -> Result<PerStage<usize>, String> {
+    per_stage(text, whole, "5,6,7")
 }
 
-pub fn three_numbers(text: &str) -> Result<[f64; 3], String> {
-    three(text, number, "0.3,0.45,1")
+pub fn numbers_per_stage(text: &str) -> Result<PerStage<f64>, String> {
+    per_stage(text, number, "0.3,0.45,1")
 }

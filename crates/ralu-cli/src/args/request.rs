@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use ralu::models::layers::Precision;
+use ralu::names;
 use ralu::pipeline::Rng;
 use ralu::sampling::{
     CacheSpec, JumpNoise, Preset, RegionScore, RopeMode, Upsample, Variant, ZPolicy,
 };
 
-use super::parse::{cache, choice, number, seed, three_numbers, three_whole, whole};
+use super::parse::{
+    PerStage, cache, choice, named, number, numbers_per_stage, seed, steps_per_stage, whole,
+};
 
 /// What the picture depends on.
 #[derive(Clone, Debug, Default, Args)]
@@ -47,29 +51,29 @@ pub struct RequestArgs {
     pub count: Option<usize>,
     /// Where the initial noise comes from; `torch` is what PyTorch's CPU generator draws.
     /// [default: philox]
-    #[arg(long)]
-    pub rng: Option<RngArg>,
+    #[arg(long, value_parser = named::<Rng>())]
+    pub rng: Option<Rng>,
     /// Acceleration. [default: the model's best-tested preset]
     #[arg(long, value_name = "PRESET", help_heading = "RALU")]
     pub ralu: Option<RaluArg>,
     /// With `custom`: steps of each stage, for example 5,6,7.
-    #[arg(long, value_name = "N,N,N", value_parser = three_whole, help_heading = "RALU", allow_hyphen_values = true)]
-    pub stage_steps: Option<[usize; 3]>,
+    #[arg(long, value_name = "N,N,N", value_parser = steps_per_stage, help_heading = "RALU", allow_hyphen_values = true)]
+    pub stage_steps: Option<PerStage<usize>>,
     /// With `custom`: when each stage ends, from 0 (noise) to 1 (picture), for example 0.3,0.45,1.
-    #[arg(long, value_name = "T,T,T", value_parser = three_numbers, help_heading = "RALU", allow_hyphen_values = true)]
-    pub stage_ends: Option<[f64; 3]>,
+    #[arg(long, value_name = "T,T,T", value_parser = numbers_per_stage, help_heading = "RALU", allow_hyphen_values = true)]
+    pub stage_ends: Option<PerStage<f64>>,
     /// With `custom`: share of tokens that are refined early, for example 0.3.
     #[arg(long, value_name = "R", value_parser = number, help_heading = "RALU", allow_negative_numbers = true)]
     pub up_ratio: Option<f64>,
     /// With `custom`: time shift of each stage. [default: solved]
-    #[arg(long, value_name = "H,H,H", value_parser = three_numbers, help_heading = "RALU", allow_hyphen_values = true)]
-    pub stage_shifts: Option<[f64; 3]>,
+    #[arg(long, value_name = "H,H,H", value_parser = numbers_per_stage, help_heading = "RALU", allow_hyphen_values = true)]
+    pub stage_shifts: Option<PerStage<f64>>,
     /// With `custom`: strength of the noise between stages. [default: solved]
     #[arg(long, value_name = "Z", value_parser = number, help_heading = "RALU", allow_negative_numbers = true)]
     pub stage_z: Option<f64>,
     /// `official` reproduces every quirk of the authors' code. [default: exact]
-    #[arg(long, value_name = "VARIANT", help_heading = "RALU")]
-    pub ralu_variant: Option<VariantArg>,
+    #[arg(long, value_name = "VARIANT", value_parser = named::<Variant>(), help_heading = "RALU")]
+    pub ralu_variant: Option<Variant>,
     /// How a coarse token becomes four: `token` repeats it, `latent` repeats its pixels.
     /// [default: the variant's]
     #[arg(long, value_name = "RULE", value_parser = choice::<Upsample>, help_heading = "RALU")]
@@ -101,96 +105,55 @@ pub struct RequestArgs {
     /// Adds the regions of --regions to the found ones.
     #[arg(long, requires = "regions", help_heading = "RALU")]
     pub regions_add: bool,
-    /// How weights are kept on the GPU; sums are always 32 bits wide. [default: auto]
-    #[arg(long, help_heading = "Adapter")]
-    pub precision: Option<PrecisionArg>,
-}
-
-/// `--rng`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RngArg {
-    Torch,
-    Philox,
-}
-
-impl From<RngArg> for Rng {
-    fn from(rng: RngArg) -> Self {
-        match rng {
-            RngArg::Torch => Rng::Torch,
-            RngArg::Philox => Rng::Philox,
-        }
-    }
+    /// How weights are kept on the GPU (`auto`: as they are stored in the checkpoint); sums are always 32 bits wide.
+    /// [default: auto]
+    #[arg(long, value_parser = named::<Precision>(), help_heading = "Adapter")]
+    pub precision: Option<Precision>,
 }
 
 /// `--ralu`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RaluArg {
     Off,
-    #[value(name = "2x")]
-    X2,
-    #[value(name = "3x")]
-    X3,
-    #[value(name = "4x")]
-    X4,
-    #[value(name = "5x")]
-    X5,
-    #[value(name = "7x")]
-    X7,
-    /// For models with about four steps, such as FLUX.1-schnell and SD3.5-large-turbo
-    Distilled,
-    /// Your own --stage-steps, --stage-ends and --up-ratio
+    Preset(Preset),
+    /// The numbers of --stage-steps and its like.
     Custom,
-    /// The model's best-tested preset
     Auto,
 }
 
-impl RaluArg {
-    /// The preset it names, if it does.
-    pub fn preset(self) -> Option<Preset> {
-        match self {
-            RaluArg::X2 => Some(Preset::X2),
-            RaluArg::X3 => Some(Preset::X3),
-            RaluArg::X4 => Some(Preset::X4),
-            RaluArg::X5 => Some(Preset::X5),
-            RaluArg::X7 => Some(Preset::X7),
-            RaluArg::Distilled => Some(Preset::Distilled),
-            RaluArg::Off | RaluArg::Custom | RaluArg::Auto => None,
-        }
+impl ValueEnum for RaluArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        const PRESETS: usize = Preset::ALL.len();
+        const ALL: [RaluArg; PRESETS + 3] = {
+            let mut all = [RaluArg::Off; PRESETS + 3];
+            let mut i = 0;
+            while i < PRESETS {
+                all[1 + i] = RaluArg::Preset(Preset::ALL[i]);
+                i += 1;
+            }
+            all[PRESETS + 1] = RaluArg::Custom;
+            all[PRESETS + 2] = RaluArg::Auto;
+            all
+        };
+        &ALL
     }
-}
 
-/// `--ralu-variant`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum VariantArg {
-    Official,
-    Exact,
-}
-
-impl From<VariantArg> for Variant {
-    fn from(variant: VariantArg) -> Self {
-        match variant {
-            VariantArg::Official => Variant::Official,
-            VariantArg::Exact => Variant::Exact,
-        }
-    }
-}
-
-/// `--precision`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PrecisionArg {
-    /// As they are stored in the checkpoint
-    Auto,
-    F32,
-    F16,
-}
-
-impl From<PrecisionArg> for Precision {
-    fn from(precision: PrecisionArg) -> Self {
-        match precision {
-            PrecisionArg::Auto => Precision::Auto,
-            PrecisionArg::F32 => Precision::F32,
-            PrecisionArg::F16 => Precision::F16,
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            RaluArg::Off => PossibleValue::new("off"),
+            RaluArg::Preset(preset) => {
+                let value = PossibleValue::new(names::of_values::<Preset>()[*preset as usize]);
+                match preset {
+                    Preset::Distilled => value.help(
+                        "For models with about four steps, such as FLUX.1-schnell and SD3.5-large-turbo",
+                    ),
+                    _ => value,
+                }
+            }
+            RaluArg::Custom => PossibleValue::new("custom")
+                .help("Your own --stage-steps, --stage-ends and --up-ratio"),
+            RaluArg::Auto => PossibleValue::new("auto").help("The model's best-tested preset"),
+        })
     }
 }
 

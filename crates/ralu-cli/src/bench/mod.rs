@@ -19,7 +19,7 @@ use ralu::models::config::ModelConfig;
 use ralu::pipeline::{
     Event, Options, Pipeline, RaluChoice, Request, RunSchedule, Settings, plan::baseline_steps,
 };
-use ralu::sampling::RaluParams;
+use ralu::sampling::{CustomStages, RaluParams};
 
 use super::args::{BenchArg, BenchArgs, QualityArgs};
 use super::environment::Environment;
@@ -225,11 +225,6 @@ impl Bench {
 
 /// The same stages with one step each.
 fn one_step_each(params: &RaluParams) -> RaluChoice {
-    RaluChoice::Custom {
-        stage_steps: [1, 1, 1],
-        stage_ends: params.stage_ends,
-        up_ratio: params.up_ratio,
-        shifts: Some(params.shifts),
-        z: Some(params.z),
-    }
+    let stage_steps = vec![1; params.stage_steps.len()];
+    RaluChoice::Custom(CustomStages { stage_steps, ..params.into() })
 }

@@ -30,10 +30,7 @@ pub fn without_effect(args: &GenerateArgs, request: &Request, settings: &Setting
         }
     }
     if settings.ralu.is_none()
-        && args
-            .request
-            .ralu_variant
-            .is_some_and(|variant| Variant::from(variant) != Variant::default())
+        && args.request.ralu_variant.is_some_and(|variant| variant != Variant::default())
     {
         warnings.push("--ralu-variant has no effect without RALU".into());
     }

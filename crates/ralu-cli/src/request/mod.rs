@@ -7,8 +7,8 @@ use std::path::Path;
 use ralu::checkpoint::source::open_file;
 use ralu::escape::Escaped;
 use ralu::models::layers::Precision;
-use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, Rng, png_file};
-use ralu::sampling::{MaskMode, Variant, ZPolicy};
+use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, png_file};
+use ralu::sampling::{CustomStages, MaskMode, ZPolicy};
 use ralu_host::pictures;
 
 use super::args::{CacheArg, GenerateArgs, RaluArg, RequestArgs};
@@ -56,7 +56,7 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
                 Escaped(&saved.model)
             )));
         }
-        precision = Some(saved.precision().map_err(Error::failed)?);
+        precision = Some(saved.precision);
         if args.given.is_none() && !saved.given.is_empty() {
             warnings.push(format!(
                 "this picture was made with given tensors ({}), which it does not carry; without --given the \
@@ -83,7 +83,7 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
     request.stage_pictures = args.stages.is_some();
     request.collect_tensors = args.save_tensors.is_some();
     request.profile = args.profile.is_some();
-    let precision = args.request.precision.map(Precision::from).or(precision).unwrap_or_default();
+    let precision = args.request.precision.or(precision).unwrap_or_default();
     Ok(ParsedRequest { request, model: model_path, precision, warnings })
 }
 
@@ -95,7 +95,7 @@ pub fn plain(args: &RequestArgs) -> Result<ParsedRequest> {
     Ok(ParsedRequest {
         request,
         model: args.model.clone(),
-        precision: args.precision.map(Precision::from).unwrap_or_default(),
+        precision: args.precision.unwrap_or_default(),
         warnings: vec![],
     })
 }
@@ -118,8 +118,8 @@ fn apply(base: Request, args: &RequestArgs, repeats: bool) -> Result<Request> {
     request.true_cfg = args.true_cfg.or(request.true_cfg);
     request.max_sequence_length = args.max_sequence_length.or(request.max_sequence_length);
     request.count = args.count.or(request.count);
-    request.rng = args.rng.map(Rng::from).unwrap_or(request.rng);
-    request.variant = args.ralu_variant.map(Variant::from).unwrap_or(request.variant);
+    request.rng = args.rng.unwrap_or(request.rng);
+    request.variant = args.ralu_variant.unwrap_or(request.variant);
     let rules = &mut request.rules;
     rules.upsample = args.upsample.or(rules.upsample);
     rules.rope_mode = args.rope_mode.or(rules.rope_mode);
@@ -157,22 +157,22 @@ fn apply(base: Request, args: &RequestArgs, repeats: bool) -> Result<Request> {
 }
 
 fn ralu_choice(ralu: RaluArg, args: &RequestArgs) -> Result<RaluChoice> {
-    if let Some(preset) = ralu.preset() {
-        return Ok(RaluChoice::Preset(preset));
-    }
     match ralu {
         RaluArg::Off => Ok(RaluChoice::Off),
-        RaluArg::Custom => match (args.stage_steps, args.stage_ends, args.up_ratio) {
-            (Some(stage_steps), Some(stage_ends), Some(up_ratio)) => Ok(RaluChoice::Custom {
-                stage_steps,
-                stage_ends,
-                up_ratio,
-                shifts: args.stage_shifts,
-                z: args.stage_z,
-            }),
+        RaluArg::Auto => Ok(RaluChoice::Auto),
+        RaluArg::Preset(preset) => Ok(RaluChoice::Preset(preset)),
+        RaluArg::Custom => match (&args.stage_steps, &args.stage_ends, args.up_ratio) {
+            (Some(stage_steps), Some(stage_ends), Some(up_ratio)) => {
+                Ok(RaluChoice::Custom(CustomStages {
+                    stage_steps: stage_steps.0.clone(),
+                    stage_ends: stage_ends.0.clone(),
+                    up_ratio,
+                    stage_shifts: args.stage_shifts.as_ref().map(|shifts| shifts.0.clone()),
+                    stage_z: args.stage_z,
+                }))
+            }
             _ => Err(Error::usage("--ralu custom is incomplete")),
         },
-        _ => Ok(RaluChoice::Auto),
     }
 }
 
