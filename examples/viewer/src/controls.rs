@@ -1,9 +1,17 @@
 //! What to draw, at the left.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
 use eframe::egui::{
-    self, Align2, Button, ComboBox, DragValue, RichText, ScrollArea, Sense, Slider, TextEdit,
-    TextStyle, Ui, vec2,
+    self, Align2, Button, CollapsingHeader, ComboBox, DragValue, RichText, ScrollArea, Sense,
+    Slider, TextEdit, TextStyle, Ui, vec2,
 };
+
+use ralu::names;
+use ralu::sampling::ZPolicy;
+use serde::Deserialize;
 
 use crate::app::App;
 use crate::form::{CACHES, RALU};
@@ -11,9 +19,9 @@ use crate::keys::{Action, tip};
 use crate::theme;
 use crate::view::Paint;
 
-/// Of the panel.
+/// Width of the panel.
 pub const WIDTH: f32 = 268.0;
-/// Of the column in which values are named.
+/// Width of the column in which values are named.
 const NAMES: f32 = 76.0;
 
 /// Shows the controls.
@@ -119,6 +127,98 @@ fn sampling(ui: &mut Ui, app: &mut App) {
         ui.add_sized([width, 24.0], steps).on_hover_text(tip(Action::MoreSteps));
     });
     row(ui, "guidance", |ui| guidance(ui, app));
+    CollapsingHeader::new("more").show(ui, |ui| more(ui, app));
+}
+
+/// What is rarely changed.
+fn more(ui: &mut Ui, app: &mut App) {
+    let form = &mut app.form;
+    row(ui, "text tokens", |ui| {
+        let mut tokens = form.max_sequence_length.unwrap_or(0);
+        let own = |tokens: f64, _: RangeInclusive<usize>| {
+            if tokens == 0.0 { "the model's".into() } else { format!("{tokens}") }
+        };
+        let drag = DragValue::new(&mut tokens).range(0..=4096).custom_formatter(own);
+        let size = [share(ui, 1), 24.0];
+        let tip = "tokens of the text, where the model lets them be chosen";
+        if ui.add_sized(size, drag).on_hover_text(tip).changed() {
+            form.max_sequence_length = (tokens > 0).then_some(tokens);
+        }
+    });
+    row(ui, "noise", |ui| {
+        let tip = "where the first noise comes from; torch is what PyTorch's generator draws";
+        named(ui, "rng", &mut form.rng, tip);
+    });
+    row(ui, "variant", |ui| {
+        let tip = "official reproduces every quirk of the authors' code";
+        named(ui, "variant", &mut form.variant, tip);
+    });
+    let rules = &mut form.rules;
+    row(ui, "upsampling", |ui| {
+        named_or_own(ui, "upsample", &mut rules.upsample, "how a coarse token becomes four");
+    });
+    row(ui, "positions", |ui| {
+        let tip = "how positions of two grids meet in stage 2";
+        named_or_own(ui, "rope_mode", &mut rules.rope_mode, tip);
+    });
+    row(ui, "regions by", |ui| {
+        let tip = "what regions are chosen by";
+        named_or_own(ui, "region_score", &mut rules.region_score, tip);
+    });
+    row(ui, "jump noise", |ui| {
+        named_or_own(ui, "jump_noise", &mut rules.jump_noise, "noise between stages");
+    });
+    row(ui, "strength", |ui| z_policy(ui, &mut form.z_policy));
+}
+
+/// How strong the noise between stages is.
+fn z_policy(ui: &mut Ui, policy: &mut Option<ZPolicy>) {
+    let fixed = match policy {
+        Some(ZPolicy::Fixed(z)) => *z,
+        _ => 6.0,
+    };
+    let width = share(ui, 2);
+    let known = [None, Some(ZPolicy::MinNoise), Some(ZPolicy::Fixed(fixed))];
+    let name = |policy: Option<ZPolicy>| match policy {
+        None | Some(ZPolicy::Published) => "published",
+        Some(ZPolicy::MinNoise) => "min-noise",
+        Some(ZPolicy::Fixed(_)) => "fixed",
+    };
+    let shown = name(*policy);
+    let response =
+        ComboBox::from_id_salt("z_policy").width(width).selected_text(shown).show_ui(ui, |ui| {
+            for one in known {
+                ui.selectable_value(policy, one, name(one));
+            }
+        });
+    response.response.on_hover_text("strength of the noise between stages");
+    if let Some(ZPolicy::Fixed(z)) = policy {
+        ui.add_sized([width, 24.0], DragValue::new(z).range(2.0..=100.0).speed(0.05).prefix("Z "));
+    }
+}
+
+/// A list of the names that a choice has.
+fn named<T>(ui: &mut Ui, id: &str, value: &mut T, tip: &str)
+where
+    T: Display + FromStr + for<'de> Deserialize<'de>,
+{
+    let mut name = value.to_string();
+    combo(ui, id, &mut name, names::of_values::<T>(), tip.to_owned());
+    if let Ok(chosen) = name.parse() {
+        *value = chosen;
+    }
+}
+
+/// The same for a choice that need not be made.
+fn named_or_own<T>(ui: &mut Ui, id: &str, value: &mut Option<T>, tip: &str)
+where
+    T: Display + FromStr + for<'de> Deserialize<'de>,
+{
+    const OWN: &str = "the variant's";
+    let mut name = value.as_ref().map_or_else(|| OWN.to_owned(), T::to_string);
+    let known = [&[OWN][..], names::of_values::<T>()].concat();
+    combo(ui, id, &mut name, &known, tip.to_owned());
+    *value = name.parse().ok();
 }
 
 fn guidance(ui: &mut Ui, app: &mut App) {

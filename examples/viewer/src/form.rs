@@ -1,7 +1,7 @@
 //! What the user asks for, as the controls have it.
 
-use ralu::pipeline::{Mask, RaluChoice, Request};
-use ralu::sampling::{CacheSpec, MaskMode, Preset};
+use ralu::pipeline::{Mask, RaluChoice, Request, Rng};
+use ralu::sampling::{CacheSpec, MaskMode, Preset, RuleOverrides, Variant, ZPolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Model;
@@ -26,8 +26,13 @@ pub struct Form {
     pub steps: usize,
     pub guidance: Option<f64>,
     pub true_cfg: Option<f64>,
+    pub max_sequence_length: Option<usize>,
+    pub rng: Rng,
+    pub variant: Variant,
+    pub rules: RuleOverrides,
+    pub z_policy: Option<ZPolicy>,
     pub cache: String,
-    /// Painted regions instead of the found ones, rather than beside them.
+    /// Painted regions instead of the found ones, rather than added to them.
     pub replace_regions: bool,
     /// The request of a picture that was opened: what the controls do not show of it.
     #[serde(skip)]
@@ -57,6 +62,11 @@ impl Default for Form {
             steps: 50,
             guidance: None,
             true_cfg: None,
+            max_sequence_length: None,
+            rng: Rng::default(),
+            variant: Variant::default(),
+            rules: RuleOverrides::default(),
+            z_policy: None,
             cache: "off".into(),
             replace_regions: true,
             loaded: None,
@@ -119,6 +129,9 @@ impl Form {
         (request.width, request.height) = (Some(self.width), Some(self.height));
         request.guidance = self.guidance;
         request.true_cfg = self.true_cfg;
+        request.max_sequence_length = self.max_sequence_length;
+        request.rng = self.rng;
+        request.variant = self.variant;
         match self.ralu.as_str() {
             "auto" => request.ralu = RaluChoice::Auto,
             "off" => request.ralu = RaluChoice::Off,
@@ -129,6 +142,10 @@ impl Form {
                 request.ralu = RaluChoice::Preset(preset);
             }
         }
+        // Without RALU they mean nothing, and would be warned of.
+        let is_plain = request.ralu == RaluChoice::Off;
+        request.rules = if is_plain { RuleOverrides::default() } else { self.rules };
+        request.z_policy = self.z_policy.filter(|_| !is_plain);
         request.steps = (request.ralu == RaluChoice::Off).then_some(self.steps);
         request.cache =
             CacheSpec::parse_option(&self.cache).map_err(|error| format!("the cache: {error}"))?;
@@ -157,6 +174,11 @@ impl Form {
         self.steps = request.steps.unwrap_or(self.steps);
         self.guidance = request.guidance;
         self.true_cfg = request.true_cfg;
+        self.max_sequence_length = request.max_sequence_length;
+        self.rng = request.rng;
+        self.variant = request.variant;
+        self.rules = request.rules;
+        self.z_policy = request.z_policy;
         self.ralu = match &request.ralu {
             RaluChoice::Auto => "auto".into(),
             RaluChoice::Off => "off".into(),
@@ -178,7 +200,7 @@ impl Form {
 
     /// What a newly opened model likes best, for what the last one's values would not suit.
     pub fn suit(&mut self, model: &Model) {
-        (self.guidance, self.true_cfg) = (None, None);
+        (self.guidance, self.true_cfg, self.max_sequence_length) = (None, None, None);
         (self.width, self.height) = (model.width, model.height);
         self.negative_prompt.clear();
         self.loaded = None;
