@@ -88,15 +88,7 @@ fn main() -> Result<(), Failure> {
 
 /// The noop backend, taken for a discrete GPU.
 fn noop() -> Result<Gpu, Failure> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: wgpu::Backends::NOOP,
-        backend_options: wgpu::BackendOptions {
-            noop: wgpu::NoopBackendOptions::enabled(),
-            ..Default::default()
-        },
-        flags: wgpu::InstanceFlags::empty(),
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    });
+    let instance = ralu_testkit::noop_instance();
     let (device, queue, report) = pollster::block_on(async {
         let adapter = instance.request_adapter(&Default::default()).await?;
         let allowed = adapter.limits();

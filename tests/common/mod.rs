@@ -99,10 +99,25 @@ fn masked(word: &str) -> wgpu::Features {
     }
 }
 
+/// A page's console. Not web-sys's, which is a feature: the library would be compiled once with it, and once without it
+/// for the package.
+#[cfg(target_arch = "wasm32")]
+pub mod console {
+    use wasm_bindgen::prelude::*;
+
+    #[wasm_bindgen]
+    extern "C" {
+        #[wasm_bindgen(js_namespace = console)]
+        pub fn log(line: &str);
+        #[wasm_bindgen(js_namespace = console)]
+        pub fn error(line: &str);
+    }
+}
+
 /// Tells the person who watches.
 pub fn say(line: &str) {
     #[cfg(not(target_arch = "wasm32"))]
     println!("{line}");
     #[cfg(target_arch = "wasm32")]
-    web_sys::console::log_1(&line.into());
+    console::log(line);
 }

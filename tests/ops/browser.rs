@@ -20,7 +20,7 @@ macro_rules! by_name {
         #[wasm_bindgen]
         pub async fn run(name: String) -> Result<(), JsError> {
             std::panic::set_hook(Box::new(|panic| {
-                web_sys::console::error_1(&panic.to_string().into());
+                common::console::error(&panic.to_string());
             }));
             match name.as_str() {
                 $(stringify!($test) => tables::$op::$test().await,)*

@@ -4,14 +4,11 @@
 
 #![cfg(feature = "bench")]
 
-#[path = "common/command.rs"]
-mod command;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use command::{MODEL, fails, json, on_adapter, ralu, stderr, stdout, succeeds};
+use crate::command::{MODEL, fails, json, on_adapter, ralu, stderr, stdout, succeeds};
 use serde_json::{Value, json};
 
 /// The smallest picture that RALU and plain sampling both take, and few tokens.

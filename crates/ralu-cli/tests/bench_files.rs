@@ -2,17 +2,12 @@
 
 #![cfg(feature = "bench")]
 
-#[path = "common/command.rs"]
-mod command;
-#[path = "common/picture.rs"]
-mod picture;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use command::{fails, on_adapter, stderr, succeeds};
-use picture::{MODEL, SMALL, bytes, copied_model, folder, names, pixel_with};
+use crate::command::{fails, on_adapter, stderr, succeeds};
+use crate::picture::{MODEL, SMALL, bytes, copied_model, folder, names, pixel_with};
 
 fn bench(folder: &Path, what: &str) -> Command {
     let mut command = on_adapter("bench");
@@ -129,7 +124,7 @@ fn options_without_effect_are_named() {
 fn the_noise_between_stages_is_said_once() {
     let custom = ["--stage-steps", "1,1,1", "--stage-ends", "0.3,0.45,1", "--up-ratio", "0.3"];
     let plan = || {
-        let mut command = command::ralu();
+        let mut command = crate::command::ralu();
         command.args(["plan", "a fox", "--model", MODEL, "--ralu", "custom"]).args(custom);
         command
     };
@@ -153,7 +148,7 @@ fn a_folder_that_is_a_lost_link_is_called_one() {
     fs::write(path("prompts"), "a fox").expect("a file");
     let expected = ["dl", "is a link to gone/away, which is not there"];
     fails(quality(folder.path(), "dl").arg("prompts"), 1, &expected);
-    let mut stages = picture::plain("a fox", &path("a.png"));
+    let mut stages = crate::picture::plain("a fox", &path("a.png"));
     fails(stages.arg("--stages").arg(path("dl")), 1, &expected);
     assert!(fs::symlink_metadata(path("dl")).expect("it").is_symlink());
     fs::create_dir(path("bo")).expect("a folder");

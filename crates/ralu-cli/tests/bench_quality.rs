@@ -5,14 +5,11 @@
 
 #![cfg(feature = "bench")]
 
-#[path = "common/command.rs"]
-mod command;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use command::{MODEL, fails, on_adapter, stderr, succeeds};
+use crate::command::{MODEL, fails, on_adapter, stderr, succeeds};
 use serde_json::Value;
 
 #[path = "../src/bench/quality/metrics.rs"]
@@ -154,7 +151,7 @@ fn quality(folder: &Path, settings: &[&str]) -> Command {
 
 #[track_caller]
 fn json(bench: &mut Command) -> Value {
-    command::json(bench.arg("--json"))
+    crate::command::json(bench.arg("--json"))
 }
 
 /// The entries of a list with that setting.

@@ -1,14 +1,9 @@
 //! The lines of `--events json` are those that the host kit's table says.
 
-#[path = "common/command.rs"]
-mod command;
-#[path = "common/picture.rs"]
-mod picture;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use command::{root, run, stderr};
-use picture::{RALU, folder, small};
+use crate::command::{root, run, stderr};
+use crate::picture::{RALU, folder, small};
 use serde_json::Value;
 
 /// The rows of the table: an event and its fields.

@@ -3,12 +3,9 @@
 //! The fields are those that serde knows of [`Request`]; a new one fails here until each face has it, or a row below says
 //! why not.
 
-#[path = "common/command.rs"]
-mod command;
-
 use std::collections::BTreeSet;
 
-use command::{ralu, root, stdout, succeeds};
+use crate::command::{ralu, root, stdout, succeeds};
 use ralu::Request;
 use ralu::names;
 use ralu::sampling::{CustomStages, RuleOverrides};

@@ -1,14 +1,9 @@
 //! `--from`: pictures that other programs have rewritten, those of older versions, and those of strangers.
 
-#[path = "common/command.rs"]
-mod command;
-#[path = "common/picture.rs"]
-mod picture;
-
 use std::fs;
 
-use command::{fails, on_adapter, ralu, root, succeeds};
-use picture::{bytes, chunk, chunks, folder, pixel_with, plain, png, request};
+use crate::command::{fails, on_adapter, ralu, root, succeeds};
+use crate::picture::{bytes, chunk, chunks, folder, pixel_with, plain, png, request};
 use serde_json::json;
 
 #[test]

@@ -1,15 +1,10 @@
 //! `--regions`: what of a mask is painted, and what is said of one that has no effect.
 
-#[path = "common/command.rs"]
-mod command;
-#[path = "common/picture.rs"]
-mod picture;
-
 use std::fs;
 use std::path::Path;
 
-use command::{fails, ralu, succeeds};
-use picture::{MODEL, RALU, chunk, folder, png};
+use crate::command::{fails, ralu, succeeds};
+use crate::picture::{MODEL, RALU, chunk, folder, png};
 use serde_json::Value;
 
 /// A PNG of 8 bits of that colour type: 32 x 32 pixels for 4 x 4 tokens.
@@ -27,12 +22,12 @@ fn mask(path: &Path, color: u8, more: &[Vec<u8>], pixel: impl Fn(usize, usize) -
 
 /// The tokens that become regions with a mask, if any do, and the warnings.
 fn regions(mask: &Path, options: &[&str]) -> (Vec<u64>, Vec<String>) {
-    let mut command = command::on_adapter("generate");
+    let mut command = crate::command::on_adapter("generate");
     command.args(["a fox", "--model", MODEL, "--seed", "1", "--max-sequence-length", "16"]);
     command.args(["--width", "128", "--height", "128", "--events", "json"]).args(RALU);
     command.arg("-o").arg(mask.with_file_name("out.png")).arg("--regions").arg(mask);
     let output = succeeds(command.args(options));
-    let lines = command::stdout(&output);
+    let lines = crate::command::stdout(&output);
     let events: Vec<Value> =
         lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let of = |name: &'static str| events.iter().filter(move |event| event["event"] == name);

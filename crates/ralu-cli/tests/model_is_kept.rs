@@ -1,16 +1,11 @@
 //! No result replaces a file of the model that is run, or becomes one, whichever links are in between.
 
-#[path = "common/command.rs"]
-mod command;
-#[path = "common/picture.rs"]
-mod picture;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use command::{fails, json, on_adapter, ralu, succeeds};
-use picture::{SMALL, bytes, copied_model, folder};
+use crate::command::{fails, json, on_adapter, ralu, succeeds};
+use crate::picture::{SMALL, bytes, copied_model, folder};
 
 const WEIGHTS: &str = "vae/diffusion_pytorch_model.safetensors";
 

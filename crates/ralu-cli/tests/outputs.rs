@@ -1,16 +1,11 @@
 //! Where results go: devices and pipes, links, names that cannot be written, results that would replace each other.
 
-#[path = "common/command.rs"]
-mod command;
-#[path = "common/picture.rs"]
-mod picture;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use command::{fails, on_adapter, stderr, succeeds};
-use picture::{SMALL, bytes, copied_model, folder, names, plain};
+use crate::command::{fails, on_adapter, stderr, succeeds};
+use crate::picture::{SMALL, bytes, copied_model, folder, names, plain};
 
 /// A run that fails before anything is loaded, and leaves nothing.
 #[track_caller]

@@ -3,18 +3,13 @@
 
 #![cfg(unix)]
 
-#[path = "common/command.rs"]
-mod command;
-#[path = "common/picture.rs"]
-mod picture;
-
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use command::{ralu, root, start_with, stderr};
-use picture::{MODEL, folder, names, plain, small};
+use crate::command::{ralu, root, start_with, stderr};
+use crate::picture::{MODEL, folder, names, plain, small};
 
 fn started(command: &mut Command) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

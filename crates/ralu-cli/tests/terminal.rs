@@ -1,17 +1,14 @@
 //! Text from outside that a terminal would obey: names of files, what models and pictures say about themselves, arguments.
 //! It is shown escaped, wherever the command line shows it.
 
-#[path = "common/command.rs"]
-mod command;
-#[path = "common/picture.rs"]
-mod picture;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use command::{on_adapter, ralu, run, stderr, stdout, succeeds};
-use picture::{MODEL, RALU, SMALL, chunk, chunks, folder, pixel_with, plain, png, request, small};
+use crate::command::{on_adapter, ralu, run, stderr, stdout, succeeds};
+use crate::picture::{
+    MODEL, RALU, SMALL, chunk, chunks, folder, pixel_with, plain, png, request, small,
+};
 use serde_json::{Value, json};
 
 /// Sets the window's title, clears the line, forges another, and turns the direction of text, in all ways that there are.

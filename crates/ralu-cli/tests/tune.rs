@@ -2,14 +2,11 @@
 //!
 //! Needs an adapter, software will do. The variables of the library's tests choose it.
 
-#[path = "common/command.rs"]
-mod command;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use command::{MODEL, json, succeeds, tuned_on_adapter};
+use crate::command::{MODEL, json, succeeds, tuned_on_adapter};
 use ralu::pipeline::tune::TuningRecord;
 use serde_json::Value;
 
@@ -95,7 +92,7 @@ fn no_tune_neither_measures_nor_reads() {
     let log = |no_tune: bool| {
         let mut command = generate(&cache, &picture);
         command.arg("-vv").args(no_tune.then_some("--no-tune"));
-        command::stderr(&succeeds(&mut command))
+        crate::command::stderr(&succeeds(&mut command))
     };
     let name = kept(&cache)[0].file_name().unwrap().to_string_lossy().into_owned();
     assert!(log(false).contains(&name), "the log tells of what is read");
@@ -194,7 +191,7 @@ fn ralu_tune_measures_anew_and_shows_a_table() {
     assert_eq!(record, report["record"]);
 
     fs::write(&file, "damaged").unwrap();
-    let table = command::stdout(&succeeds(tune().args(["--seconds", "5"])));
+    let table = crate::command::stdout(&succeeds(tune().args(["--seconds", "5"])));
     assert!(table.contains("matmul") && table.contains("chosen"), "{table}");
     assert!(table.contains(file.to_str().unwrap()), "{table}");
     let record: TuningRecord = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
@@ -206,6 +203,6 @@ fn ralu_tune_measures_anew_and_shows_a_table() {
     assert!(named(&events, "tuned").is_empty(), "{events:?}");
 
     for seconds in ["-1", "3601", "soon", "nan"] {
-        command::fails(tune().args(["--seconds", seconds]), 2, &["--seconds"]);
+        crate::command::fails(tune().args(["--seconds", seconds]), 2, &["--seconds"]);
     }
 }

@@ -42,7 +42,7 @@ impl Names {
     /// The file of a stage's picture. Stages count from 1.
     pub fn stage_picture(&self, image: usize, stage: usize, kind: PictureKind) -> Option<PathBuf> {
         let prefix = if self.count > 1 { format!("{image}-") } else { String::new() };
-        let name = format!("{prefix}stage{stage}-{}.png", events::kind_name(kind));
+        let name = format!("{prefix}stage{stage}-{kind}.png");
         self.stages.as_ref().map(|folder| folder.join(name))
     }
 

@@ -153,7 +153,7 @@ pub fn variants<Case>(caps: &Caps) -> Vec<&'static Variant> {
 /// Cases whose largest matrix would fall into more pieces than this are left to the other variants.
 const MANY_PIECES: u64 = 100;
 
-/// Runs `check` for every case in every variant.
+/// Runs `check` for every case in every variant, or for those that `RALU_TEST_CASE` names ([`Chosen`]).
 pub async fn check_all<Case>(
     cases: &[Case],
     bytes_and_flops: impl Fn(&Case) -> (u64, f64),
@@ -161,8 +161,11 @@ pub async fn check_all<Case>(
 ) where
     Case: std::fmt::Debug,
 {
+    let chosen = Chosen::from_environment();
+    let table = std::any::type_name::<Case>().rsplit("::").next().unwrap_or_default();
     let mut lab = Lab::new().await;
     let base = lab.caps();
+    let mut total = 0;
     for variant in variants::<Case>(&base) {
         lab = lab.with_caps(|caps| {
             *caps = base;
@@ -172,18 +175,59 @@ pub async fn check_all<Case>(
         for case in cases {
             let (bytes, flops) = bytes_and_flops(case);
             let caps = lab.caps();
+            let name = format!("{case:?} with {}", variant.name);
             if bytes / caps.max_binding_bytes > MANY_PIECES
                 || flops / caps.max_dispatch_flops > 20.0 * MANY_PIECES as f64
+                || !chosen.has(&name)
             {
                 continue;
             }
-            check(&lab, &format!("{case:?} with {}", variant.name), case).await;
+            check(&lab, &name, case).await;
             lab.clear();
             ran += 1;
         }
-        assert!(ran * 2 > cases.len(), "{}: {ran} of {} cases ran", variant.name, cases.len());
-        let table = std::any::type_name::<Case>().rsplit("::").next().unwrap_or_default();
-        say(&format!("{table} with {}: {ran} of {} cases", variant.name, cases.len()));
+        let all = chosen.words.is_empty();
+        assert!(!all || ran * 2 > cases.len(), "{}: {ran} of {} cases", variant.name, cases.len());
+        if all || ran > 0 {
+            say(&format!("{table} with {}: {ran} of {} cases", variant.name, cases.len()));
+        }
+        total += ran;
+    }
+    assert!(
+        total > 0,
+        "RALU_TEST_CASE={:?} names no case of {table}. A case is called for example `{:?} with {}`",
+        chosen.words.join(","),
+        cases[0],
+        VARIANTS[0].name
+    );
+}
+
+/// The cases that a person wants to see: `RALU_TEST_CASE="m=16,n=64,processor"` are those whose name has all of these
+/// words in it. The name is a case as Debug writes it, with its variant; `=` stands for `: `. Without the variable,
+/// which no script sets, it is all of them.
+struct Chosen {
+    words: Vec<String>,
+}
+
+impl Chosen {
+    fn from_environment() -> Chosen {
+        // In a browser there are none.
+        let text = std::env::var("RALU_TEST_CASE").unwrap_or_default();
+        let words = text.split(',').map(|word| word.trim().to_owned());
+        Chosen { words: words.filter(|word| !word.is_empty()).collect() }
+    }
+
+    /// Whether all words are in it, whole ones: `m=1` is not in `m: 16`.
+    fn has(&self, name: &str) -> bool {
+        let inner =
+            |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '.');
+        self.words.iter().all(|word| {
+            let word = word.replace('=', ": ");
+            name.match_indices(word.as_str()).any(|(at, _)| {
+                !inner(name[..at].chars().next_back())
+                    && !inner(name[at + word.len()..].chars().next())
+            })
+        })
     }
 }
 

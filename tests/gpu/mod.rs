@@ -1,0 +1,3 @@
+//! Kernels without a GPU: translated, and compared with what ops bind.
+
+mod shaders;

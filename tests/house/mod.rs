@@ -1,0 +1,4 @@
+//! Rules about the sources themselves.
+
+mod layering;
+mod suite;

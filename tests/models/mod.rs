@@ -1,0 +1,11 @@
+//! Families of models: configurations, weights, costs, encoders, schedulers.
+
+mod config_errors;
+mod config_ranges;
+mod costs;
+mod foreign_folders;
+mod klein;
+mod language_models;
+mod published_configs;
+mod schedulers;
+mod sd3;

@@ -1,0 +1,16 @@
+//! Whole runs: against their references, with lost devices and full memory, several at once, and planned.
+
+mod caches;
+mod checkpoint;
+mod concurrent_runs;
+mod descriptions;
+mod executors;
+mod f16_range;
+mod faults;
+mod plan;
+mod plan_run;
+mod profile;
+mod references;
+mod reuse;
+mod tune;
+mod watching;

@@ -1,0 +1,6 @@
+//! Tokenizers.
+
+mod added_tokens;
+mod byte_level;
+mod token_limits;
+mod tokenizers;
