@@ -13,7 +13,7 @@ backend=vulkan
 # As scripts/lanes/report wants it: an adapter's number, or a backend.
 which=
 fixtures=all
-# The tests that compare a model with its reference, by parts of their names.
+# The tests that compare a model with its reference, by parts of their names; all of them, if there are none.
 models=(equals is_right)
 
 # Latents of two drivers differ by rounding alone: relative L2, f32.
@@ -85,7 +85,7 @@ draw_all() {
     skip fixtures "left out by --quick"
   elif [ "$fixtures" = all ]; then
     step f16-range f16_range
-    step fixtures run_test pipeline "${models[@]}"
+    step fixtures run_module pipeline::references "${models[@]}"
   else
     skip f16-range "$fixtures"
     skip fixtures "$fixtures"
@@ -101,6 +101,24 @@ run_test() {
   "${runner[@]}" "$program" "$@"
 }
 
+# run_module MODULE PART...: the tests of a module of the suite that have one of these parts in their names. None is a
+# failure.
+run_module() {
+  local module=$1 name part names=()
+  shift
+  [ $# -gt 0 ] || set -- ''
+  while read -r name; do
+    for part in "$@"; do
+      if [[ ${name#"$module::"} == *"$part"* ]]; then
+        names+=("$name")
+        break
+      fi
+    done
+  done < <(run_test suite --list --format terse "$module::" | sed -n "s/^\($module::.*\): test\r\?$/\1/p")
+  [ ${#names[@]} -gt 0 ] || { echo "no test of $module is called $*" && return 1; }
+  run_test suite --exact "${names[@]}"
+}
+
 op_table() {
   run_test ops "${ops[@]}"
   [ ${#ops[@]} -eq 0 ] || echo "part: ${ops[*]}"
@@ -108,6 +126,6 @@ op_table() {
 
 # Weights in f16 against f32; products in f16 too, with blocks that leave its range, where the adapter has such products.
 f16_range() {
-  run_test f16_range --nocapture | tee "$OUT/f16-range.txt"
+  run_test suite --nocapture pipeline::f16_range:: | tee "$OUT/f16-range.txt"
   sed -n -E 's/^(weights|products) [^:]*: ([^,]*).*/\1 \2/p' "$OUT/f16-range.txt" | paste -sd, | sed 's/^/note: /; s/,/, /'
 }

@@ -18,7 +18,7 @@ Every lane that runs draws the bundled model's picture twice, from one seed in f
 of the picture, and the regions that RALU chose, which must be the same. f16 is the plain picture with weights in 16 bits
 (at least 45 dB to that in f32; the bundled model's file has 16 bits, so this is about the kernels that unpack them). Then
 come the tables of ops against their references (`cargo test --test ops`) and the model fixtures against diffusers
-(those of `cargo test --test pipeline` that compare; all of them under forced limits). Seconds are those of a shared
+(those of `cargo test --test suite pipeline::references` that compare; all of them under forced limits). Seconds are those of a shared
 machine: they say how long to wait, not how fast anything is.
 ";
 
