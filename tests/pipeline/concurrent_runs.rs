@@ -366,7 +366,7 @@ fn runs_of_a_lost_device_end_beside_the_revived_pipeline() {
     while !matches!(block_on(begun.next()).unwrap(), Some(Event::Step(_))) {}
     let mut waiting = pipeline.start(plain(1)).unwrap();
     pipeline.gpu().destroy();
-    let revived = block_on(pipeline.revive(common::gpu())).unwrap();
+    let revived = block_on(pipeline.revive(crate::common::gpu())).unwrap();
     let mut new = revived.start(plain(1)).unwrap();
     let (new, old) = block_on(join(finish(&mut new), async {
         (finish(&mut begun).await, finish(&mut waiting).await)

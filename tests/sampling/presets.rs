@@ -5,7 +5,7 @@ use ralu::models::{flux1, sd3 as sd3_family};
 use ralu::names::UnknownName;
 use ralu::sampling::ntdm::{self, solve, solve_with};
 use ralu::sampling::{
-    DISTILLED_PRESETS, Error, GrayMap, JumpNoise, KeptNoise, Preset, PresetTable, RaluSchedule,
+    DISTILLED_PRESETS, GrayMap, JumpNoise, KeptNoise, Preset, PresetTable, RaluSchedule,
     RegionScore, RopeMode, RuleOverrides, Rules, TieBreak, Upsample, Variant, ZPolicy,
 };
 

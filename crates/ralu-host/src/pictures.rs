@@ -8,7 +8,7 @@ use ralu::pipeline::saved::Maker;
 use ralu::pipeline::{Event, Picture, PictureKind, Saved, Settings, png_file};
 
 use crate::error::Error;
-use crate::{events, files};
+use crate::files;
 
 /// What the files of a run are called.
 #[derive(Clone, Debug, Default)]
