@@ -1,4 +1,4 @@
-//! The configurations of published FLUX.2 [klein] models.
+//! The configurations of published FLUX.2 \[klein\] models.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! FLUX.2 [klein]: two-stream and one-stream blocks with shared modulations, rotary positions on four axes, Qwen3.
+//! FLUX.2 \[klein\]: two-stream and one-stream blocks with shared modulations, rotary positions on four axes, Qwen3.
 
 pub mod config;
 mod known;
@@ -20,7 +20,7 @@ use super::family::{
 use crate::checkpoint::source::Source;
 use crate::sampling::{FlowMatch, PresetTable};
 
-/// The family of FLUX.2 [klein] and its base models.
+/// The family of FLUX.2 \[klein\] and its base models.
 pub struct Flux2;
 
 /// [`Family::name`].

@@ -1,4 +1,4 @@
-//! RALU's presets for FLUX.2 [klein].
+//! RALU's presets for FLUX.2 \[klein\].
 //!
 //! No paper has any. Shifts and Z were found for this engine with the authors' measure (NT-DM), for pictures of 1024 x 1024.
 //! These models' schedules are steeper than those that the paper's stage ends belong to, so the ends keep the share of the
