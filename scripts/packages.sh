@@ -4,4 +4,4 @@
 # of what it would compile.
 # shellcheck disable=SC2034 # for those that source this
 packages=(--package ralu --package ralu-cli --package ralu-host --package ralu-testkit --package ralu-viewer
-  --package ralu-fuzz --no-default-features --features ralu/png)
+  --package ralu-web-types --package ralu-fuzz --no-default-features --features ralu/png,ralu-cli/bench)
