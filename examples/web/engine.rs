@@ -88,7 +88,7 @@ impl Engine {
         };
         let remote = Remote::new(name, Box::new(origin));
         let precision = settings.precision;
-        let options = Options { precision, ..Options::default() };
+        let options = Options::default().with(|options| options.precision = precision);
         let model = Model::open(choice, remote.clone(), options)
             .await
             .map_err(|error| from_error(&error))?;

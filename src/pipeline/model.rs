@@ -18,6 +18,7 @@ use crate::turns::{Turns, complete_at_once};
 
 /// How a model is opened.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// How weights are kept on the GPU.
     pub precision: Precision,
@@ -30,6 +31,12 @@ pub struct Options {
 const ASSUMED_MEMORY_BYTES: u64 = 4 << 30;
 
 impl Options {
+    /// Changes any fields: `Options::default().with(|options| options.precision = Precision::F16)`.
+    pub fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {
+        change(&mut self);
+        self
+    }
+
     /// Whether text encoders may stay on the GPU with the other weights: if all of them take no more than half of the
     /// memory. The other half is for temporaries, latents, and other programs that draw on the screen.
     pub(super) fn keeps_text_encoders(&self, parts: &Parts) -> bool {

@@ -110,6 +110,7 @@ pub struct Mask {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Request {
     /// The text.
     pub prompt: String,
@@ -189,6 +190,12 @@ impl Request {
     /// A request for `prompt` with the model's own settings.
     pub fn new(prompt: impl Into<String>) -> Self {
         Request { prompt: prompt.into(), ..Default::default() }
+    }
+
+    /// Changes any fields: `Request::new("a fox").with(|request| request.steps = Some(20))`.
+    pub fn with(mut self, change: impl FnOnce(&mut Request)) -> Self {
+        change(&mut self);
+        self
     }
 
     /// Sets the size in pixels.

@@ -176,12 +176,11 @@ fn draw(source: Memory, mut request: Request) -> Result<ralu::pipeline::NamedTen
 }
 
 fn small() -> Request {
-    Request {
-        ralu: RaluChoice::Off,
-        steps: Some(1),
-        max_sequence_length: Some(32),
-        ..Request::new("a").size(32, 48)
-    }
+    Request::new("a").size(32, 48).with(|request| {
+        request.ralu = RaluChoice::Off;
+        request.steps = Some(1);
+        request.max_sequence_length = Some(32);
+    })
 }
 
 #[test]
@@ -200,14 +199,17 @@ fn a_negative_variance_is_an_error() {
 /// Noise like torch's is drawn as diffusers draws it: tokens' numbers at a pixel. What is saved can be given.
 #[test]
 fn noise_is_drawn_given_and_saved_in_the_form_of_diffusers() {
-    let request = Request { rng: Rng::Torch, seed: 7, ..small() };
+    let request = small().with(|request| {
+        request.rng = Rng::Torch;
+        request.seed = 7;
+    });
     let made = draw(files("klein-a"), request.clone()).unwrap();
     let Some(NamedTensor::F32 { shape, data }) = made.0.get("initial_noise") else {
         panic!("no noise")
     };
     assert_eq!(shape, &[1, 128, 3, 2]);
     assert_eq!(*data, torch_randn(7, 128 * 3 * 2));
-    let mut given = Request { seed: 8, ..small() };
+    let mut given = small().with(|request| request.seed = 8);
     given.given.0.insert("initial_noise".into(), made.0["initial_noise"].clone());
     let again = draw(files("klein-a"), given.clone()).unwrap();
     for name in ["initial_noise", "latents", "image"] {
@@ -361,12 +363,12 @@ fn guidance_is_for_base_models() {
     let resolve = |name: &str, request: Request| {
         Settings::resolve(&request, &builtin::get(name).unwrap()).unwrap()
     };
-    let guided = Request { guidance: Some(3.0), ..Request::new("") };
+    let guided = Request::new("").with(|request| request.guidance = Some(3.0));
     let distilled = resolve("flux.2-klein-4b", guided.clone());
     assert_eq!((distilled.true_cfg, distilled.evaluations_per_step()), (1.0, 1));
     let warned = distilled.warnings.iter().any(|warning| warning.contains("no effect"));
     assert!(warned, "{:?}", distilled.warnings);
-    let asked = Request { true_cfg: Some(2.0), ..Request::new("") };
+    let asked = Request::new("").with(|request| request.true_cfg = Some(2.0));
     assert_eq!(resolve("flux.2-klein-4b", asked).evaluations_per_step(), 2);
     let base = resolve("flux.2-klein-base-4b", guided);
     assert_eq!((base.true_cfg, base.evaluations_per_step()), (3.0, 2));

@@ -45,13 +45,13 @@ fn latents(train_timesteps: usize) -> Vec<f32> {
     model.insert(path, config.to_string());
     let pipeline =
         Pipeline::open(crate::common::gpu(), Box::new(model), Options::default()).unwrap();
-    let request = Request {
-        steps: Some(4),
-        max_sequence_length: Some(16),
-        rng: Rng::Torch,
-        collect_tensors: true,
-        ..Request::new("a red cat").size(64, 64).seed(7).ralu(RaluChoice::Off)
-    };
+    let request =
+        Request::new("a red cat").size(64, 64).seed(7).ralu(RaluChoice::Off).with(|request| {
+            request.steps = Some(4);
+            request.max_sequence_length = Some(16);
+            request.rng = Rng::Torch;
+            request.collect_tensors = true;
+        });
     let mut run = pipeline.start(request).unwrap();
     loop {
         match block_on(pipeline.gpu(), run.next()).unwrap() {

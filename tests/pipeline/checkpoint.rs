@@ -66,7 +66,7 @@ fn another_process_goes_on_to_the_same_picture() {
             let (settings, bytes) = stopped(&request, after);
             let at = Checkpoint::read(&bytes.unwrap(), &settings, pipeline.config()).unwrap();
             assert!((at.stage(), at.steps()) >= after, "{:?}", (at.stage(), at.steps()));
-            let resumed = Request { resume: Some(Arc::new(at)), ..request.clone() };
+            let resumed = request.clone().with(|request| request.resume = Some(Arc::new(at)));
             let mut run = pipeline.start(resumed).unwrap();
             let (picture, made) = watch(&mut run, &pipeline, (0, 0));
             assert!(picture == whole, "after {after:?}: another picture");
@@ -78,8 +78,8 @@ fn another_process_goes_on_to_the_same_picture() {
 #[test]
 fn what_cannot_leave_the_process_says_so() {
     let cache = CacheSpec::parse_option("taylorseer").unwrap();
-    assert!(stopped(&Request { cache, ..request() }, (2, 1)).1.is_none());
-    assert!(stopped(&Request { collect_tensors: true, ..request() }, (2, 1)).1.is_none());
+    assert!(stopped(&request().with(|request| request.cache = cache), (2, 1)).1.is_none());
+    assert!(stopped(&request().with(|request| request.collect_tensors = true), (2, 1)).1.is_none());
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn damaged_ones_and_those_of_other_settings_are_errors() {
             changed[at] = byte;
             if let Ok(checkpoint) = read(&changed, &settings) {
                 let resume = Some(Arc::new(checkpoint));
-                pipeline.start(Request { resume, ..request() }).unwrap();
+                pipeline.start(request().with(|request| request.resume = resume)).unwrap();
             }
         }
     }

@@ -12,8 +12,9 @@ use ralu::sampling::Preset;
 use ralu::{Gpu, Run};
 
 /// Too little memory for the text encoders to stay.
-const LITTLE: Options =
-    Options { memory_bytes: Some(0), precision: ralu::models::layers::Precision::Auto };
+fn little() -> Options {
+    Options::default().with(|options| options.memory_bytes = Some(0))
+}
 
 /// A step is several submissions, as a large model's is.
 fn open(options: Options) -> Pipeline {
@@ -108,7 +109,7 @@ async fn join<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
 #[test]
 fn runs_that_are_polled_together_draw_what_they_draw_alone() {
     let expected = alone();
-    for options in [Options::default(), LITTLE] {
+    for options in [Options::default(), little()] {
         let pipeline = open(options);
         let mut runs = [pipeline.start(plain(1)).unwrap(), pipeline.start(staged(2)).unwrap()];
         let [a, b] = &mut runs;
@@ -125,7 +126,7 @@ fn runs_that_are_polled_together_draw_what_they_draw_alone() {
 #[test]
 fn runs_that_are_pulled_in_turn_draw_what_they_draw_alone() {
     let expected = alone();
-    for options in [Options::default(), LITTLE] {
+    for options in [Options::default(), little()] {
         let pipeline = open(options);
         let mut runs = [plain(1), staged(2)].map(|r| Some(pipeline.start(r).unwrap()));
         let mut outcomes = [Outcome::default(), Outcome::default()];
@@ -147,10 +148,10 @@ fn runs_that_are_pulled_in_turn_draw_what_they_draw_alone() {
 /// Together they upload the weights once.
 #[test]
 fn runs_load_a_part_together() {
-    let pipeline = open(LITTLE);
+    let pipeline = open(little());
     block_on(finish(&mut pipeline.start(plain(1)).unwrap())).unwrap();
     let once = pipeline.gpu().counters().uploaded_bytes;
-    let pipeline = open(LITTLE);
+    let pipeline = open(little());
     let mut runs = [pipeline.start(plain(1)).unwrap(), pipeline.start(staged(2)).unwrap()];
     // Until both know that they need the text encoders.
     while !matches!(block_on(runs[0].next()).unwrap(), Some(Event::Loading { .. })) {}
@@ -167,7 +168,7 @@ fn runs_load_a_part_together() {
 #[test]
 fn full_memory_in_one_run_spoils_no_other() {
     let expected = alone();
-    let pipeline = open(LITTLE);
+    let pipeline = open(little());
     pipeline.gpu().faults().allocated.replace(Some(vec![]));
     let mut runs = [pipeline.start(plain(1)).unwrap(), pipeline.start(staged(2)).unwrap()];
     let [a, b] = &mut runs;
@@ -176,7 +177,7 @@ fn full_memory_in_one_run_spoils_no_other() {
     b.unwrap();
     let allocations = pipeline.gpu().faults().allocated.take().unwrap().len() as u64;
     for at in (0..allocations).step_by((allocations / 5).max(1) as usize) {
-        let pipeline = open(LITTLE);
+        let pipeline = open(little());
         pipeline.gpu().faults().fails_once.set(true);
         pipeline.gpu().faults().allocations_left.set(Some(at));
         let mut runs = [pipeline.start(plain(1)).unwrap(), pipeline.start(staged(2)).unwrap()];
@@ -195,7 +196,7 @@ fn full_memory_in_one_run_spoils_no_other() {
 #[test]
 fn a_dropped_call_is_made_good() {
     let expected = &alone()[1];
-    let pipeline = open(LITTLE);
+    let pipeline = open(little());
     let mut run = pipeline.start(staged(2)).unwrap();
     let mut outcome = Outcome::default();
     let mut dropped = 0;
@@ -227,7 +228,7 @@ fn a_dropped_call_is_made_good() {
 fn a_dropped_run_spoils_no_other() {
     let expected = &alone()[1];
     for polls in [1, 5, 20, 100] {
-        let pipeline = open(LITTLE);
+        let pipeline = open(little());
         let mut other = pipeline.start(staged(2)).unwrap();
         let mut other = pin!(finish(&mut other));
         {
@@ -299,7 +300,7 @@ fn pipelines_and_runs_may_change_threads() {
 #[test]
 fn two_threads_draw_with_one_pipeline() {
     let expected = alone();
-    for options in [Options::default(), LITTLE] {
+    for options in [Options::default(), little()] {
         let pipeline = open(options);
         let [first, second] = [plain(1), staged(2)].map(|r| pipeline.start(r).unwrap());
         let own = {
@@ -321,7 +322,7 @@ fn two_threads_draw_with_one_pipeline() {
 fn tasks_of_a_multi_threaded_executor_draw_with_one_pipeline() {
     let expected = alone();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-    let pipeline = open(LITTLE);
+    let pipeline = open(little());
     let tasks = [plain(1), staged(2), plain(1)].map(|request| {
         let mut run = pipeline.start(request).unwrap();
         runtime.spawn(async move { finish(&mut run).await.unwrap() })

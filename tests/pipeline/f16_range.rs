@@ -108,7 +108,7 @@ struct Told {
 
 fn draw(model: &Path, gpu: Gpu, precision: Precision) -> Result<Told, Error> {
     let source = Box::new(Folder::open(model).unwrap());
-    let options = Options { precision, ..Default::default() };
+    let options = Options::default().with(|options| options.precision = precision);
     let pipeline = Pipeline::open(gpu, source, options)?;
     run(&pipeline)
 }
@@ -176,7 +176,7 @@ fn numbers_beyond_f16_are_done_again_in_f32() {
     assert!(error.to_string().contains("not finite"), "{error}");
 
     let source = Box::new(Folder::open(model.path()).unwrap());
-    let options = Options { precision: Precision::F16, ..Default::default() };
+    let options = Options::default().with(|options| options.precision = Precision::F16);
     let pipeline = Pipeline::open(rounding().unwrap(), source, options).unwrap();
     let told = run(&pipeline).unwrap();
     let close = psnr(&told.picture, &expected.picture);

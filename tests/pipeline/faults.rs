@@ -167,7 +167,10 @@ fn a_device_may_be_lost_after_any_kind_of_event() {
 #[test]
 fn a_run_with_a_cache_goes_on_from_its_last_stage() {
     let cache = CacheSpec::parse_option("taylorseer").unwrap();
-    let request = Request { cache, collect_tensors: true, ..request() };
+    let request = request().with(|request| {
+        request.cache = cache;
+        request.collect_tensors = true;
+    });
     let whole = undisturbed(&request);
     for after in [(1, 1), (2, 1), (3, 2)] {
         let lose = move |told: &Told| told.steps.last() == Some(&after);
@@ -183,7 +186,7 @@ fn a_run_with_a_cache_goes_on_from_its_last_stage() {
 
 #[test]
 fn a_second_picture_and_a_second_loss_change_nothing() {
-    let request = Request { count: Some(2), ..request() };
+    let request = request().with(|request| request.count = Some(2));
     let whole = undisturbed(&request);
     let early = |told: &Told| told.pictures.len() == 1 && told.steps.len() == 12;
     let late = |told: &Told| told.pictures.len() == 1 && told.steps.len() == 16;
@@ -218,7 +221,7 @@ fn other_errors_and_other_requests_do_not_go_on() {
     assert!(!Recovery::default().should_resume(&error, &run));
     let resume = run.checkpoint();
     assert!(resume.is_some());
-    let other = Request { resume, ..request().seed(4) };
+    let other = request().seed(4).with(|request| request.resume = resume);
     let message = pipeline.start(other).err().unwrap().to_string();
     assert!(message.contains("the checkpoint is of other settings"), "{message}");
 }

@@ -15,8 +15,9 @@ fn planned(model: &str, request: Request) -> Plan {
 #[test]
 fn plans_have_the_papers_operations_and_speed_ups() {
     let preset = |preset| Request::new("").ralu(RaluChoice::Preset(preset));
-    let plain = |steps| Request { steps: Some(steps), ..Request::new("").ralu(RaluChoice::Off) };
-    let text = |n, request| Request { max_sequence_length: Some(n), ..request };
+    let plain =
+        |steps| Request::new("").ralu(RaluChoice::Off).with(|request| request.steps = Some(steps));
+    let text = |n, request: Request| request.with(|request| request.max_sequence_length = Some(n));
     let four = RaluChoice::Custom(CustomStages {
         stage_steps: vec![1, 1, 2],
         stage_ends: vec![0.3, 0.45, 1.0],
@@ -48,7 +49,8 @@ fn plans_have_the_papers_operations_and_speed_ups() {
 #[test]
 fn plans_have_the_papers_operations_for_sd3() {
     let preset = |preset| Request::new("").ralu(RaluChoice::Preset(preset));
-    let plain = |steps| Request { steps: Some(steps), ..Request::new("").ralu(RaluChoice::Off) };
+    let plain =
+        |steps| Request::new("").ralu(RaluChoice::Off).with(|request| request.steps = Some(steps));
     let [medium, medium_3_5, large, turbo] =
         ["sd3-medium", "sd3.5-medium", "sd3.5-large", "sd3.5-large-turbo"];
     let cases = [

@@ -27,11 +27,10 @@ fn request() -> Request {
         stage_shifts: Some(vec![5.019, 2.589, 2.226]),
         stage_z: Some(6.317),
     });
-    Request {
-        max_sequence_length: Some(16),
-        collect_tensors: true,
-        ..Request::new("a fox").size(64, 64).ralu(ralu)
-    }
+    Request::new("a fox").size(64, 64).ralu(ralu).with(|request| {
+        request.max_sequence_length = Some(16);
+        request.collect_tensors = true;
+    })
 }
 
 fn pipeline(gpu: Gpu) -> Pipeline {
@@ -84,7 +83,7 @@ fn check_order(times: &ProgramTimes, mut now: f64) -> f64 {
 fn check_profile(gpu: Gpu) {
     let pipeline = pipeline(gpu);
     // The first one, as later runs find the prompt encoded.
-    let profiled = events(&pipeline, Request { profile: true, ..request() });
+    let profiled = events(&pipeline, request().with(|request| request.profile = true));
     let plain = events(&pipeline, request());
     assert!(!plain.iter().any(|event| matches!(event, Event::Profile(_))), "nobody asked");
     assert_eq!(made(&plain), made(&profiled));
@@ -220,7 +219,10 @@ fn a_device_without_timestamps_says_so() {
     assert!(matches!(error, Some(Error::NoTimestamps { .. })), "{error:?}");
     let pipeline = pipeline(gpu);
     // Plain, as RALU would warn first that the picture is small.
-    let request = Request { profile: true, ralu: RaluChoice::Off, ..request() };
+    let request = request().with(|request| {
+        request.profile = true;
+        request.ralu = RaluChoice::Off;
+    });
     let mut run = pipeline.start(request).unwrap();
     let error = block_on(pipeline.gpu(), run.next()).unwrap_err();
     assert!(error.to_string().contains("timestamp"), "{error}");

@@ -146,22 +146,18 @@ impl Case {
     /// The case's request with the fixture's noises.
     fn request(&self) -> Request {
         let given = |name: &&str| Some(((*name).to_owned(), self.expected.0.get(*name)?.clone()));
-        Request {
-            prompt: self.json["prompt"].as_str().unwrap().to_owned(),
-            width: Some(self.count("width")),
-            height: Some(self.count("height")),
-            steps: Some(self.count("steps")),
-            guidance: self.json["guidance"].as_f64(),
-            true_cfg: self.json.get("true_cfg").and_then(Value::as_f64),
-            negative_prompt: self
-                .json
-                .get("negative_prompt")
-                .and_then(Value::as_str)
-                .map(Into::into),
-            max_sequence_length: Some(self.count("max_sequence_length")),
-            given: NamedTensors(NamedTensors::NOISES.iter().filter_map(given).collect()),
-            ..Default::default()
-        }
+        Request::default().with(|request| {
+            request.prompt = self.json["prompt"].as_str().unwrap().to_owned();
+            request.width = Some(self.count("width"));
+            request.height = Some(self.count("height"));
+            request.steps = Some(self.count("steps"));
+            request.guidance = self.json["guidance"].as_f64();
+            request.true_cfg = self.json.get("true_cfg").and_then(Value::as_f64);
+            request.negative_prompt =
+                self.json.get("negative_prompt").and_then(Value::as_str).map(Into::into);
+            request.max_sequence_length = Some(self.count("max_sequence_length"));
+            request.given = NamedTensors(NamedTensors::NOISES.iter().filter_map(given).collect());
+        })
     }
 
     fn ralu(&self) -> RaluChoice {
@@ -179,7 +175,8 @@ impl Case {
 
     /// Plain sampling: what diffusers' pipeline makes.
     fn check_plain(&self, limits: Limits) {
-        let outcome = run(&self.pipeline, Request { ralu: RaluChoice::Off, ..self.request() });
+        let outcome =
+            run(&self.pipeline, self.request().with(|request| request.ralu = RaluChoice::Off));
         let (made, expected) = (&outcome.tensors, &self.expected);
         self.check_prompt(made, limits);
         near("sigmas", numbers(made, "sigmas"), numbers(expected, "base_sigmas"), 1e-6);
@@ -216,7 +213,10 @@ impl Case {
 
     /// RALU with every quirk of the official code.
     fn check_ralu(&self, limits: Limits) {
-        let request = Request { ralu: self.ralu(), variant: Variant::Official, ..self.request() };
+        let request = self.request().with(|request| {
+            request.ralu = self.ralu();
+            request.variant = Variant::Official;
+        });
         let outcome = run(&self.pipeline, request.clone());
         let (made, expected) = (&outcome.tensors, &self.expected);
         let latents = |name: &str| (numbers(made, name), format!("ralu_{name}"));
@@ -337,7 +337,7 @@ fn sd35_medium_equals_diffusers() {
 #[test]
 fn sd3_with_huge_scores_is_right_for_one_evaluation() {
     let case = Case::open(&fixture("sd3-a"));
-    let request = Request { ralu: RaluChoice::Off, ..case.request() };
+    let request = case.request().with(|request| request.ralu = RaluChoice::Off);
     let outcome = run(&case.pipeline, request.clone());
     case.check_prompt(&outcome.tensors, Limits { embeddings: 1e-4, ..SD3 });
 
@@ -371,18 +371,17 @@ fn tiny_flux_equals_diffusers() {
         given.insert("initial_noise", &[1, 16, height / 8, width / 8], noise);
         let outcome = run(
             &pipeline,
-            Request {
-                prompt: case["prompt"].as_str().unwrap().to_owned(),
-                width: Some(width),
-                height: Some(height),
-                steps: Some(size("steps")),
-                guidance: case["guidance_scale"].as_f64(),
-                true_cfg: Some(1.0),
-                max_sequence_length: Some(size("max_sequence_length")),
-                ralu: RaluChoice::Off,
-                given,
-                ..Default::default()
-            },
+            Request::default().with(|request| {
+                request.prompt = case["prompt"].as_str().unwrap().to_owned();
+                request.width = Some(width);
+                request.height = Some(height);
+                request.steps = Some(size("steps"));
+                request.guidance = case["guidance_scale"].as_f64();
+                request.true_cfg = Some(1.0);
+                request.max_sequence_length = Some(size("max_sequence_length"));
+                request.ralu = RaluChoice::Off;
+                request.given = given;
+            }),
         );
         let made = &outcome.tensors;
         assert_eq!(indices(made, "clip_ids"), indices(&expected, "clip_ids"));
@@ -615,16 +614,16 @@ fn ralu_with_a_constant_velocity_ends_where_it_must() {
         let rules = [(Token, Fresh), (Latent, Bound), (Latent, Fresh), (Token, Bound)];
         for (i, (ralu, (upsample, jump_noise))) in choices.zip(rules.iter().cycle()).enumerate() {
             println!("-- {name}, {ralu:?}, {upsample}, {jump_noise}");
-            let request = Request {
-                ralu,
-                rules: RuleOverrides {
-                    upsample: Some(*upsample),
-                    jump_noise: Some(*jump_noise),
-                    ..Default::default()
-                },
-                max_sequence_length: Some(16),
-                ..Request::new("a house").size(160, 96).seed(40 + i as u64)
-            };
+            let request =
+                Request::new("a house").size(160, 96).seed(40 + i as u64).with(|request| {
+                    request.ralu = ralu;
+                    request.rules = RuleOverrides {
+                        upsample: Some(*upsample),
+                        jump_noise: Some(*jump_noise),
+                        ..Default::default()
+                    };
+                    request.max_sequence_length = Some(16);
+                });
             check_by_hand(&pipeline, &bias, request, *upsample, *jump_noise);
         }
     }
@@ -728,9 +727,17 @@ fn stages_are_plain_runs_in_the_limit() {
     for (name, steps) in [("flux-b", 4), ("sd3-calm", 1)] {
         let case = Case::open(&fixture(name));
         let (pipeline, config) = (&case.pipeline, case.pipeline.config());
-        let base = Request { width: Some(width), height: Some(height), ..case.request() };
+        let base = case.request().with(|request| {
+            request.width = Some(width);
+            request.height = Some(height);
+        });
         let rules = RuleOverrides { jump_noise: Some(JumpNoise::Fresh), ..Default::default() };
-        let base = Request { given: NamedTensors::default(), rules, steps: None, seed: 5, ..base };
+        let base = base.with(|request| {
+            request.given = NamedTensors::default();
+            request.rules = rules;
+            request.steps = None;
+            request.seed = 5;
+        });
         let ralu = |stage_steps: [usize; 3], stage_ends: [f64; 3], n_tokens| {
             let shift = config.flow_match(steps, n_tokens).time_shift(n_tokens);
             let shifts = Some(vec![shift; 3]);
@@ -741,17 +748,16 @@ fn stages_are_plain_runs_in_the_limit() {
                 stage_shifts: shifts,
                 stage_z: Some(2.0),
             });
-            run(pipeline, Request { ralu, ..base.clone() }).tensors
+            run(pipeline, base.clone().with(|request| request.ralu = ralu)).tensors
         };
         let plain = |width: usize, height: usize, noise: Vec<f32>| {
             let mut given = NamedTensors::default();
             given.insert("initial_noise", &[1, 16, height / 8, width / 8], noise);
-            let request = Request {
-                given,
-                steps: Some(steps),
-                ralu: RaluChoice::Off,
-                ..base.clone().size(width, height)
-            };
+            let request = base.clone().size(width, height).with(|request| {
+                request.given = given;
+                request.steps = Some(steps);
+                request.ralu = RaluChoice::Off;
+            });
             let tensors = run(pipeline, request).tensors;
             packed(config.family(), &tensors, width, height)
         };

@@ -18,8 +18,9 @@ fn folder(model: &str) -> Folder {
 }
 
 /// Too little memory for anything to stay.
-const LITTLE: Options =
-    Options { memory_bytes: Some(0), precision: ralu::models::layers::Precision::Auto };
+fn little() -> Options {
+    Options::default().with(|options| options.memory_bytes = Some(0))
+}
 
 fn open(model: &str, options: Options) -> Pipeline {
     Pipeline::open(crate::common::gpu(), Box::new(folder(model)), options).unwrap()
@@ -108,14 +109,14 @@ fn a_text_is_encoded_once() {
 
 #[test]
 fn text_encoders_leave_where_memory_is_short() {
-    let pipeline = open(TINY_FLUX, LITTLE);
+    let pipeline = open(TINY_FLUX, little());
     run(&pipeline, request("a fox", 2));
     let before = pipeline.gpu().counters();
     let second = request("a panda on a pink background", 2);
     let again = run(&pipeline, second.clone());
     let [_, _, pipelines, uploaded] = made(before, pipeline.gpu().counters());
     assert_eq!(pipelines, 0);
-    let weights = plan_of(TINY_FLUX, &second, LITTLE).text_encoder_weights_bytes;
+    let weights = plan_of(TINY_FLUX, &second, little()).text_encoder_weights_bytes;
     assert_eq!(uploaded, weights, "the text encoders and nothing else");
     assert_eq!(before.bytes_alive, pipeline.gpu().counters().bytes_alive);
     assert!(again.latents == fresh(TINY_FLUX, Options::default(), second));
@@ -140,7 +141,7 @@ fn plan_of(
 #[test]
 fn memory_is_what_was_planned() {
     for model in [TINY_FLUX, SD35_MEDIUM, KLEIN] {
-        for options in [Options::default(), LITTLE] {
+        for options in [Options::default(), little()] {
             let request = request("a fox", 1);
             let planned = plan_of(model, &request, options);
             assert_eq!(planned.keeps_text_encoders, options.memory_bytes.is_none());

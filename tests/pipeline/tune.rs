@@ -25,7 +25,10 @@ fn folder() -> Folder {
 
 fn request() -> Request {
     let request = Request::new("a fox").size(128, 128).ralu(RaluChoice::Off);
-    Request { steps: Some(1), max_sequence_length: Some(16), ..request }
+    request.with(|request| {
+        request.steps = Some(1);
+        request.max_sequence_length = Some(16);
+    })
 }
 
 fn with_tuner<T>(gpu: &Gpu, seconds: f64, action: impl FnOnce(Tuner<'_>) -> T) -> T {
@@ -146,7 +149,8 @@ fn a_tuned_device_draws_the_same_picture() {
     let draw = |tuning: Tuning| -> Vec<f32> {
         let gpu = crate::common::gpu().with_caps(|caps| caps.tuning = tuning);
         let pipeline = Pipeline::open(gpu, Box::new(folder()), Options::default()).unwrap();
-        let mut run = pipeline.start(Request { collect_tensors: true, ..request() }).unwrap();
+        let mut run =
+            pipeline.start(request().with(|request| request.collect_tensors = true)).unwrap();
         while let Some(event) = block_on(pipeline.gpu(), run.next()).unwrap() {
             if let Event::Image { tensors: Some(tensors), .. } = event {
                 match &tensors.0["latents"] {

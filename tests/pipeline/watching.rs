@@ -85,7 +85,7 @@ fn estimates_come_after_every_step_and_look_like_the_picture() {
     let pipeline = open();
     let plain = run(&pipeline, request());
     assert!(plain.estimates.is_empty() && plain.first.is_none());
-    let watched = run(&pipeline, Request { estimates: true, ..request() });
+    let watched = run(&pipeline, request().with(|request| request.estimates = true));
     let shown: Vec<_> = watched.estimates.iter().map(|(stage, step, _)| (*stage, *step)).collect();
     assert_eq!(shown, watched.steps);
     assert_eq!(watched.picture, plain.picture, "watching changes the picture");
@@ -95,7 +95,7 @@ fn estimates_come_after_every_step_and_look_like_the_picture() {
         assert_eq!((picture.width, picture.height), (side, side), "stage {stage}");
     }
     // A first run's colours are guessed from noise and one half-size picture; a second one's are learnt.
-    let learnt = run(&pipeline, Request { estimates: true, ..request() });
+    let learnt = run(&pipeline, request().with(|request| request.estimates = true));
     let (_, _, last) = learnt.estimates.last().unwrap();
     let far = distance(last, &learnt.picture.unwrap());
     assert!(far < 16.0, "the last estimate is {far:.1} levels of 255 from the picture");
@@ -108,7 +108,7 @@ fn estimates_come_after_every_step_and_look_like_the_picture() {
 fn learnt_colours_can_be_kept() {
     let pipeline = open();
     assert!(!pipeline.latent_colors().is_fitted());
-    run(&pipeline, Request { estimates: true, ..request() });
+    run(&pipeline, request().with(|request| request.estimates = true));
     let colors = pipeline.latent_colors();
     assert!(colors.is_fitted());
     let text = serde_json::to_string(&colors).unwrap();
@@ -153,13 +153,15 @@ fn colours_of_a_linear_decoder_are_found() {
 #[test]
 fn a_run_goes_on_from_a_kept_first_stage() {
     let pipeline = open();
-    let kept = run(&pipeline, Request { keep_first_stage: true, ..request() });
+    let kept = run(&pipeline, request().with(|request| request.keep_first_stage = true));
     let first = kept.first.expect("the first stage was not kept");
     for painted in [None, Some(mask(MaskMode::Replace)), Some(mask(MaskMode::Add))] {
-        let wanted = Request { mask: painted.clone(), ..request() };
+        let wanted = request().with(|request| request.mask = painted.clone());
         let whole = run(&pipeline, wanted.clone());
-        let resumed =
-            run(&pipeline, Request { first_stage: Some(first.clone()), ..wanted.clone() });
+        let resumed = run(
+            &pipeline,
+            wanted.clone().with(|request| request.first_stage = Some(first.clone())),
+        );
         assert!(resumed.steps.iter().all(|(stage, _)| *stage > 1), "{:?}", resumed.steps);
         assert_eq!(resumed.selected, whole.selected, "{painted:?}");
         assert_eq!(resumed.picture, whole.picture, "{painted:?}");
@@ -174,8 +176,8 @@ fn a_kept_first_stage_keeps_what_regions_are_scored_by() {
     let pipeline = open();
     let mut wanted = request();
     wanted.rules.region_score = Some(RegionScore::Variance);
-    let whole = run(&pipeline, Request { keep_first_stage: true, ..wanted.clone() });
-    let resumed = run(&pipeline, Request { first_stage: whole.first.clone(), ..wanted });
+    let whole = run(&pipeline, wanted.clone().with(|request| request.keep_first_stage = true));
+    let resumed = run(&pipeline, wanted.with(|request| request.first_stage = whole.first.clone()));
     assert_eq!(resumed.selected, whole.selected);
     assert_eq!(resumed.picture, whole.picture);
 }
@@ -183,9 +185,9 @@ fn a_kept_first_stage_keeps_what_regions_are_scored_by() {
 #[test]
 fn a_first_stage_of_another_run_is_refused() {
     let pipeline = open();
-    let kept = run(&pipeline, Request { keep_first_stage: true, ..request() });
+    let kept = run(&pipeline, request().with(|request| request.keep_first_stage = true));
     let refused = |change: &dyn Fn(&mut Request)| {
-        let mut wanted = Request { first_stage: kept.first.clone(), ..request() };
+        let mut wanted = request().with(|request| request.first_stage = kept.first.clone());
         change(&mut wanted);
         match pipeline.start(wanted) {
             Ok(_) => panic!("it was taken"),

@@ -91,7 +91,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         precision,
         given: request.given.0.keys().cloned().collect(),
     };
-    let options = Options { precision, ..Default::default() };
+    let options = Options::default().with(|options| options.precision = precision);
     check_memory(&gpu, &config, &model.folder, &settings, options)?;
     let source: &dyn Source = &model.folder;
     let target =

@@ -15,7 +15,7 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let planned = model::planned(asked.model.as_deref())?;
     let settings = Settings::resolve(&asked.request, &planned.config)?;
     let source = planned.folder.as_ref().map(|folder| folder as &dyn Source);
-    let options = Options { precision: asked.precision, ..Default::default() };
+    let options = Options::default().with(|options| options.precision = asked.precision);
     let plan = plan(&planned.config, source, &settings, Caps::default(), options)?;
     let unused = request::without_effect(&args.generate, &asked.request, &settings);
     for warning in asked.warnings.iter().chain(&unused).chain(&settings.warnings) {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ralu::pipeline::png_file;
 use ralu::pipeline::saved::Maker;
-use ralu::{Event, Picture, Precision, Request};
+use ralu::{Event, Picture, Precision};
 use ralu_host::pictures::{Names, ResultKind, Results, read_request, write_new};
 use ralu_host::{Device, End, Error, Session};
 
@@ -74,8 +74,11 @@ fn what_is_no_picture_of_ours_is_said_to_be_none() {
 /// What a run writes is what its events hold, and its request makes it again.
 #[test]
 fn files_of_a_run_hold_its_events() {
-    let request =
-        Request { count: Some(2), stage_pictures: true, collect_tensors: true, ..request() };
+    let request = request().with(|request| {
+        request.count = Some(2);
+        request.stage_pictures = true;
+        request.collect_tensors = true;
+    });
     let mut session = Session::new(pipeline(gpu()));
     let pipeline = session.pipeline().expect("open");
     let settings = pipeline.settings(&request).expect("a sensible request");

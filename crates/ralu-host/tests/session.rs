@@ -102,7 +102,7 @@ fn a_loss_anywhere_gives_the_same_picture() {
 
 #[test]
 fn a_second_picture_and_a_second_loss_change_nothing() {
-    let request = Request { count: Some(2), ..request() };
+    let request = request().with(|request| request.count = Some(2));
     let whole = undisturbed(&request);
     assert_eq!(whole.len(), 2);
     let (mut device, opened) = healthy();
@@ -198,7 +198,7 @@ fn a_shared_device_ends_the_run_and_its_checkpoint_resumes_it() {
     assert!(error.is_lost() && outcome.losses == 1, "{error}");
     assert!(told.warnings.is_empty(), "{:?}", told.warnings);
     let checkpoint = outcome.checkpoint.expect("six steps were made");
-    let resume = Request { resume: Some(checkpoint), ..request() };
+    let resume = request().with(|request| request.resume = Some(checkpoint));
 
     let (mut device, _) = healthy();
     let mut session = self::session(&mut device);

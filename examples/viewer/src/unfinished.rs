@@ -76,7 +76,11 @@ impl Unfinished {
             return None;
         }
         let request = self.saved.request().ok()?;
-        Some(Request { count: Some(1), estimates: true, keep_first_stage: true, ..request })
+        Some(request.with(|request| {
+            request.count = Some(1);
+            request.estimates = true;
+            request.keep_first_stage = true;
+        }))
     }
 }
 

@@ -95,7 +95,7 @@ fn cache(text: &str) {
     }
     let Some(model) = fixtures().last() else { return };
     let config = ModelConfig::load(model).expect("the fixtures are right");
-    let request = Request { cache: Some(cache), ..Request::new("").size(64, 64) };
+    let request = Request::new("").size(64, 64).with(|request| request.cache = Some(cache));
     let Some(settings) = clean(Settings::resolve(&request, &config)) else { return };
     settings.warnings.iter().for_each(|warning| message(warning));
     clean(plan(&config, Some(model), &settings, Caps::default(), Options::default()));

@@ -76,7 +76,7 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         })?;
         let model = model::open(given.as_deref())?;
         let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
-        let options = Options { precision, ..Default::default() };
+        let options = Options::default().with(|options| options.precision = precision);
         let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
         let gpu = pipeline.gpu();
         let load = timed(|| {

@@ -175,7 +175,7 @@ impl Bench {
             precision,
         };
         let gpu = device::open(&args.adapter.choice(), &args.tuning, &target, quiet)?;
-        let options = Options { precision, ..Default::default() };
+        let options = Options::default().with(|options| options.precision = precision);
         let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
         let runs = args.runs.unwrap_or(RUNS);
         Ok(Bench { pipeline, config, plain, ralu, options, name: model.name, runs, quiet })
@@ -184,12 +184,12 @@ impl Bench {
     /// Runs each program once, so that no measured run compiles or loads anything.
     fn warm_up(&self, ralu: &Settings) -> Result<()> {
         self.say("warming up");
-        self.events(&Request { steps: Some(1), ..self.plain.clone() }, |_, _| {})?;
+        self.events(&self.plain.clone().with(|request| request.steps = Some(1)), |_, _| {})?;
         let choice = match &ralu.ralu {
             Some(params) => one_step_each(params),
             None => RaluChoice::Off,
         };
-        self.events(&Request { ralu: choice, ..self.ralu.clone() }, |_, _| {})
+        self.events(&self.ralu.clone().with(|request| request.ralu = choice), |_, _| {})
     }
 
     /// Runs a request. Each event comes with what was spent since the one before it.

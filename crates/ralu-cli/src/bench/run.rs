@@ -80,7 +80,7 @@ pub fn measure(bench: &Bench, profile: bool) -> Result<RunReport> {
     if profile {
         for (name, request) in [("off", &bench.plain), (ralu.ralu_name.as_str(), &bench.ralu)] {
             bench.say("timing kernels");
-            let request = Request { profile: true, ..request.clone() };
+            let request = request.clone().with(|request| request.profile = true);
             let mut profile = Profile::default();
             bench.events(&request, |event, _| profile.event(event))?;
             profiles.add(name, profile);

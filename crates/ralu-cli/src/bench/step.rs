@@ -45,14 +45,17 @@ pub fn measure(bench: &Bench, profile: bool) -> Result<StepReport> {
     let ralu = bench.settings(&bench.ralu)?;
     bench.warm_up(&ralu)?;
     // A plain step costs the same at every noise level.
-    let few = Request { steps: Some(bench.runs), ..bench.plain.clone() };
-    let repeated = Request { count: Some(bench.runs), ..bench.ralu.clone() };
+    let few = bench.plain.clone().with(|request| request.steps = Some(bench.runs));
+    let repeated = bench.ralu.clone().with(|request| request.count = Some(bench.runs));
     let (mut stages, mut profiles) = (Vec::new(), Profiles::default());
     for request in [few, repeated] {
         stages.extend(measure_stages(bench, &request)?);
         if profile {
             let name = bench.settings(&request)?.ralu_name;
-            let request = Request { count: Some(1), profile: true, ..request };
+            let request = request.with(|request| {
+                request.count = Some(1);
+                request.profile = true;
+            });
             let mut profile = Profile::default();
             bench.events(&request, |event, _| profile.event(event))?;
             profiles.add(&name, profile.of_steps());

@@ -39,7 +39,11 @@ impl Case {
         request: Request,
         config: &ModelConfig,
     ) -> Result<Self> {
-        let request = Request { collect_tensors: true, count: Some(1), seed: 0, ..request };
+        let request = request.with(|request| {
+            request.collect_tensors = true;
+            request.count = Some(1);
+            request.seed = 0;
+        });
         let settings = Settings::resolve(&request, config)?;
         // Operations do not depend on the adapter, and nothing else is asked here.
         let tflops = plan(config, None, &settings, Caps::default(), Default::default())?.tflops;
@@ -62,18 +66,17 @@ impl Case {
 
 /// The plain picture that all settings are compared with: what it shows is the bench's own, how it is made is not.
 pub fn reference(shared: &Request, steps: usize, config: &ModelConfig) -> Result<Case> {
-    let request = Request {
-        width: shared.width,
-        height: shared.height,
-        guidance: shared.guidance,
-        negative_prompt: shared.negative_prompt.clone(),
-        true_cfg: shared.true_cfg,
-        max_sequence_length: shared.max_sequence_length,
-        rng: shared.rng,
-        steps: Some(steps),
-        ralu: RaluChoice::Off,
-        ..Request::default()
-    };
+    let request = Request::default().with(|request| {
+        request.width = shared.width;
+        request.height = shared.height;
+        request.guidance = shared.guidance;
+        request.negative_prompt = shared.negative_prompt.clone();
+        request.true_cfg = shared.true_cfg;
+        request.max_sequence_length = shared.max_sequence_length;
+        request.rng = shared.rng;
+        request.steps = Some(steps);
+        request.ralu = RaluChoice::Off;
+    });
     let name = "reference".to_owned();
     let asked = NamedOptions { name: name.clone(), options: format!("--ralu off --steps {steps}") };
     Case::new(asked, name, request, config)

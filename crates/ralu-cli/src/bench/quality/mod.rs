@@ -130,7 +130,7 @@ impl Bench {
         if let Some(store) = &store {
             results.resume(store.folder())?;
         }
-        let options = Options { precision, ..Default::default() };
+        let options = Options::default().with(|options| options.precision = precision);
         for case in std::iter::once(&reference).chain(&settings) {
             generate::check_memory(&gpu, &config, &model.folder, &case.settings, options)
                 .map_err(|error| case.named(error))?;
@@ -160,7 +160,10 @@ impl Bench {
     fn warm_up(&self) -> Result<()> {
         self.progress.say("warming up");
         let prompt = self.results.subject.prompts[0].clone();
-        let request = Request { prompt, steps: Some(1), ..self.reference.request.clone() };
+        let request = self.reference.request.clone().with(|request| {
+            request.prompt = prompt;
+            request.steps = Some(1);
+        });
         events(&self.pipeline, request, |_| {})
     }
 
@@ -215,7 +218,10 @@ impl Bench {
         let case = setting.map_or(&self.reference, |i| &self.settings[i]);
         let name = &case.setting.name;
         let text = self.results.subject.prompts[prompt].clone();
-        let request = Request { prompt: text, seed, ..case.request.clone() };
+        let request = case.request.clone().with(|request| {
+            request.prompt = text;
+            request.seed = seed;
+        });
         self.progress.begin(number, of, name, case.tflops.with_attention);
         let mut done = None;
         events(&self.pipeline, request, |event| match event {
