@@ -1,7 +1,7 @@
 //! Names of choices and fields: those that serde spells, and no other.
 //!
 //! An enum whose values have names derives `Serialize` and `Deserialize` with one `rename_all`. Texts that people type
-//! and read take the names from there ([`by_serde`]), and so do faces that list them ([`of_values`], [`of_fields`]).
+//! and read take the names from there through a macro (`by_serde`), and so do faces that list them ([`of_values`], [`of_fields`]).
 //! JavaScript spells fields in its own way: [`camel`] and [`snake`] convert.
 //!
 //! ```
