@@ -7,7 +7,7 @@
 //! use ralu::models::flux1;
 //! use ralu::sampling::Preset;
 //!
-//! let params = flux1::PRESETS.params("4x".parse()?, 3.0)?;
+//! let params = flux1::PRESETS.params(Preset::X4, 3.0)?;
 //! let schedule = params.resolve(1024)?;
 //! assert_eq!(schedule.steps(), 5 + 6 + 7);
 //! assert!(schedule.stages[1].sigmas[0] > schedule.stages[0].sigmas[5]); // back toward noise
