@@ -33,7 +33,7 @@ fn build<M>(load: impl FnOnce(&Loader<'_>) -> M) -> (M, u64) {
     let weights = Weights::empty(String::new());
     let ids = ResidentIds::default();
     let context = LoadContext::new(&ids, Precision::Auto, u64::MAX);
-    let manifest = Manifest::new(&weights);
+    let manifest = Manifest::counting(&weights);
     let model = load(&Loader::new(manifest.root(), &context));
     (model, manifest.n_parameters())
 }

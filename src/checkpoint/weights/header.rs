@@ -66,6 +66,8 @@ pub(super) fn parse_header(
         match Entries.deserialize(&mut json).and_then(|entries| json.end().map(|()| entries)) {
             Ok(entries) => entries,
             Err(error) => {
+                // It may quote what it found, whatever its length.
+                let error: String = error.to_string().chars().take(300).collect();
                 return Err(invalid(format!("the header is not the JSON it should be: {error}")));
             }
         };
@@ -212,6 +214,7 @@ impl<'de> Visitor<'de> for Entries {
                 continue;
             }
             if !seen.insert(name.clone()) {
+                let name: String = name.chars().take(200).collect();
                 return Err(A::Error::custom(format_args!(
                     "the name {} occurs twice",
                     Escaped(&name)

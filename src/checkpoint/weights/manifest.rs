@@ -19,14 +19,21 @@ struct Report {
     problems: Vec<WeightError>,
     used: BTreeSet<Arc<str>>,
     order: Vec<TensorInfo>,
-    /// Numbers of each parameter that was asked for, found or not.
-    parameters: BTreeMap<String, u64>,
+    /// Numbers of each parameter that was asked for, found or not, if they are to be counted.
+    parameters: Option<BTreeMap<String, u64>>,
 }
 
 impl<'w> Manifest<'w> {
     /// Nothing asked for yet.
     pub fn new(weights: &'w Weights) -> Self {
         Self { weights, report: RefCell::default() }
+    }
+
+    /// Like [`Manifest::new`], for [`Manifest::n_parameters`], which takes the memory of all names.
+    pub fn counting(weights: &'w Weights) -> Self {
+        let manifest = Manifest::new(weights);
+        manifest.report.borrow_mut().parameters = Some(BTreeMap::new());
+        manifest
     }
 
     /// The cursor at the top of the names.
@@ -49,9 +56,9 @@ impl<'w> Manifest<'w> {
         self.report.borrow().order.iter().map(TensorInfo::n_bytes).sum()
     }
 
-    /// Numbers of all parameters that were asked for, found or not, each counted once.
+    /// Numbers of all parameters that were asked for, found or not, each counted once; 0 if they are not counted.
     pub fn n_parameters(&self) -> u64 {
-        self.report.borrow().parameters.values().sum()
+        self.report.borrow().parameters.iter().flat_map(BTreeMap::values).sum()
     }
 
     /// Ends the collection: an error that lists everything missing, misshapen or of an unsupported type; or the
@@ -136,8 +143,10 @@ impl WeightPath<'_> {
     /// Like [`require`](Self::require), for a tensor that may be stored under several names; takes the first that is
     /// there, and counts all as asked for. (T5: `shared.weight` is `encoder.embed_tokens.weight`.)
     pub fn require_any(&self, names: &[&str], shape: &[usize]) -> TensorInfo {
-        let numbers = shape.iter().map(|side| *side as u64).product();
-        self.manifest.report.borrow_mut().parameters.insert(self.full(names[0]), numbers);
+        if let Some(parameters) = &mut self.manifest.report.borrow_mut().parameters {
+            let numbers = shape.iter().map(|side| *side as u64).product();
+            parameters.insert(self.full(names[0]), numbers);
+        }
         self.find(names, shape)
     }
 
