@@ -55,7 +55,6 @@ pub use event::{Event, ImageReport, Part, PictureKind, StageEnd, StageStart, Ste
 pub use model::{Model, Options, check_model};
 pub use picture::{Picture, draw_edges, draw_regions};
 pub use pipeline::{MemoryUse, Pipeline};
-
 pub use plan::Plan;
 pub use preview::LatentColors;
 pub use recovery::Recovery;

@@ -28,7 +28,7 @@ impl Tolerance {
     }
 
     /// A sum of `n` products in f32. Roundings are random, so their sum grows as `sqrt(n)`; four times the
-    /// expected size covers the worst of many thousand sums, and a few roundings stand beside the sum.
+    /// expected size covers the worst of many thousand sums, and a few roundings are added to the sum.
     pub fn sum(n: usize) -> Tolerance {
         Tolerance::scale(EPSILON * (4.0 * (n as f64).sqrt() + 8.0))
     }

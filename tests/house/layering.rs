@@ -14,7 +14,7 @@ struct Layer {
     name: &'static str,
     /// Folders of ours that it may name.
     may_use: &'static [&'static str],
-    /// Outside crates that it may name, beside [`ANYWHERE`].
+    /// Outside crates that it may name, in addition to [`ANYWHERE`].
     crates: &'static [&'static str],
 }
 
@@ -200,7 +200,7 @@ struct Ban {
     why: &'static str,
     /// Faces may.
     faces: bool,
-    /// Files that may, with a reason beside the line.
+    /// Files that may, with a reason in the line.
     except: &'static [&'static str],
 }
 

@@ -47,10 +47,10 @@ fn modules(file: &Path, found: &mut BTreeSet<PathBuf>) {
             .strip_prefix("mod ")
             .and_then(|rest| rest.strip_suffix(';'))
         {
-            let beside = inner.join(format!("{name}.rs"));
+            let file = inner.join(format!("{name}.rs"));
             let path = match given.take() {
                 Some(path) => normal(&folder.join(path)),
-                None if beside.exists() => beside,
+                None if file.exists() => file,
                 None => inner.join(name).join("mod.rs"),
             };
             modules(&path, found);

@@ -180,7 +180,7 @@ fn sd3_positions_are_diffusers_and_lie_between_its_entries() {
         // Three children of each selected token.
         assert_eq!(fractions, 6);
     };
-    // Grids that lie in the table's middle, and half an entry beside it.
+    // Grids that lie in the table's middle, and half an entry off it.
     for (rows, cols) in [(2, 4), (3, 5), (24, 24)] {
         check(&fixture("sd3-calm"), Grid { rows, cols }, Interpolation::Formula);
         check(&fixture("sd35m-b"), Grid { rows, cols }, Interpolation::Formula);

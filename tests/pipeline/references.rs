@@ -1,6 +1,6 @@
 //! Whole runs against what diffusers and RALU's official code make of the same weights, prompt and noise.
 //!
-//! `tests/fixtures/flux-a` and `flux-b`: random weights, plain and under RALU (see `case.json` beside them).
+//! `tests/fixtures/flux-a` and `flux-b`: random weights, plain and under RALU (see `case.json` next to them).
 //! `klein-a` and `klein-base-b`: FLUX.2 [klein], distilled and base, and RALU on it by a torch program.
 //! `sd3-calm` and `sd35m-b`: the same for SD3 and SD3.5-medium. There is no official RALU for SD3: what is under
 //! `ralu_` in `sd3-calm` comes from a torch program of the paper's algorithm around diffusers' network. `sd3-a`: SD3

@@ -82,7 +82,7 @@ fn presets_of_distilled_models_follow_the_base_time_shift() {
         let best = solve_with(&p.stage_steps, &p.stage_ends, p.base_time_shift, None, Some(p.z));
         assert!(distance_of(p) < best.unwrap().distance + 1e-5, "{p:?}");
     }
-    // The figures beside the rows, printed with four digits. The optimum has hardly anything of
+    // The figures next to the rows, printed with four digits. The optimum has hardly anything of
     // the coarse stage left, which is why the rows are not it.
     for (p, published, least) in [(&turbo, 0.0058, 0.0056), (&schnell, 0.0267, 0.0217)] {
         let best = solve(&p.stage_steps, &p.stage_ends, p.base_time_shift).unwrap();

@@ -183,7 +183,7 @@ fn latent_gradients_by_definition() {
         let found = latent_gradient(&tokens, Grid { rows, cols }).unwrap();
         assert_eq!(found.len(), want.len());
         for (token, (found, want)) in found.iter().zip(&want).enumerate() {
-            // Rounded to f32 once, half a unit in 24 bits; f64's own rounding is nothing beside it.
+            // Rounded to f32 once, half a unit in 24 bits; f64's own rounding is nothing next to it.
             let off = (f64::from(*found) - want).abs();
             assert!(off <= 6e-8 * want, "{rows} x {cols}, token {token}: {found}, {want}");
         }

@@ -277,7 +277,7 @@ async fn check_attention_over(lab: &Lab, label: &str, case: &RangesCase) {
 pub async fn softmax_is_good_to_some_roundings() {
     const ROWS: usize = 4096;
     let lab = Lab::new().await;
-    // From 0 to -87, in multiples of 2^-11: these are exact beside 4096, too.
+    // From 0 to -87, in multiples of 2^-11: these are exact next to 4096, too.
     let steps: Vec<f32> = (0..ROWS).map(|i| -(((i + 1) * 87 / 2) as f32) / 2048.0).collect();
     for base in [0.0, 4096.0] {
         let q: Vec<f32> = steps.iter().flat_map(|step| [*step, base, 0.0, 0.0]).collect();
