@@ -15,8 +15,9 @@ pub struct Faults {
     pub allocated: Locked<Option<Vec<String>>>,
     /// Whether nobody looks at the flags of numbers beyond f16.
     pub f16_flags_unseen: Locked<bool>,
-    /// How many times longer than they do submissions seem to take.
-    pub slowness: Locked<Option<f64>>,
+    /// Estimated FLOPs per second that submissions seem to run at, whatever a clock says: what follows from it is then the
+    /// same on any machine, however busy.
+    pub flops_per_second: Locked<Option<f64>>,
 }
 
 /// No kernel in any language.
@@ -46,10 +47,5 @@ impl Faults {
                 false
             }
         }
-    }
-
-    /// How long something seems to have taken.
-    pub(super) fn seconds(&self, seconds: f64) -> f64 {
-        seconds * self.slowness.get().unwrap_or(1.0)
     }
 }

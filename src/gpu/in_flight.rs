@@ -10,7 +10,7 @@ use std::sync::Arc;
 use web_time::Instant;
 
 use super::signal::Signal;
-use super::{Error, Faults, Gpu};
+use super::{Error, Gpu};
 use crate::sync::{BoxFuture, Locked};
 use crate::turns::yield_now;
 
@@ -180,7 +180,11 @@ impl Gpu {
             if is_first { slices.pop_front() } else { None }
         };
         let Some(slice) = slice else { return Ok(()) };
-        let (pace, seconds) = self.in_flight.pace.get().after(&slice, watched, &self.faults);
+        let pace = self.in_flight.pace.get();
+        let (pace, seconds) = match self.faults.flops_per_second.get() {
+            Some(speed) => pace.at_speed(&slice, speed),
+            None => pace.after(&slice, watched),
+        };
         self.in_flight.pace.set(pace);
         // Of many dispatches, the next slice has fewer: no reason to do more about it.
         if let Some(seconds) = seconds.filter(|seconds| *seconds > OVERLONG_SECONDS)
@@ -240,7 +244,7 @@ impl InFlight {
 impl Pace {
     /// A slice has just been seen to end, or, if not `watched`, had ended some time ago.
     /// Gives also the seconds that it took, if that is known.
-    fn after(self, slice: &Slice, watched: bool, faults: &Faults) -> (Pace, Option<f64>) {
+    fn after(self, slice: &Slice, watched: bool) -> (Pace, Option<f64>) {
         if !watched {
             return (Pace { last_end: None, ..self }, None);
         }
@@ -248,10 +252,16 @@ impl Pace {
         let Some(last_end) = self.last_end else {
             return (Pace { last_end: Some(now), ..self }, None);
         };
-        let seconds = faults.seconds((now - last_end.max(slice.submitted)).as_secs_f64());
+        let seconds = (now - last_end.max(slice.submitted)).as_secs_f64();
         let rate = slice.flops / seconds.max(1e-4);
         // Slices differ in how their estimate fits: no single one may lengthen the next ones by much.
         let blended = self.flops_per_second.map_or(rate, |old| (old + rate.min(2.0 * old)) / 2.0);
         (Pace { flops_per_second: Some(blended), last_end: Some(now) }, Some(seconds))
+    }
+
+    /// A slice has ended on a device whose speed a test has set.
+    fn at_speed(self, slice: &Slice, flops_per_second: f64) -> (Pace, Option<f64>) {
+        let pace = Pace { flops_per_second: Some(flops_per_second), last_end: None };
+        (pace, Some(slice.flops / flops_per_second))
     }
 }

@@ -92,8 +92,8 @@ fn a_second_prompt_uploads_and_creates_nothing() {
 #[test]
 fn a_text_is_encoded_once() {
     let pipeline = open(SD35_MEDIUM, Options::default());
-    // So fast that each program is one submission, however busy the machine is that tests it.
-    pipeline.gpu().faults().slowness.set(Some(1e-3));
+    // So fast that each program is one submission.
+    pipeline.gpu().faults().flops_per_second.set(Some(1e15));
     let submissions = |request: Request| {
         let before = pipeline.gpu().counters().submissions;
         run(&pipeline, request);

@@ -125,12 +125,12 @@ fn the_next_device_may_have_faults_of_its_own() {
             gpu.faults().allocations_left.set(Some(20));
             gpu.faults().fails_once.set(true);
         }),
-        ("shorter ones from now on", |gpu| gpu.faults().slowness.set(Some(1e5))),
+        ("shorter ones from now on", |gpu| gpu.faults().flops_per_second.set(Some(1e5))),
     ];
     // Work of a processor is never cut for being slow; and none is cut here because the machine that tests is busy.
     let prepared = |gpu: Gpu| {
         let gpu = gpu.with_caps(|caps| caps.is_cpu = false);
-        gpu.faults().slowness.set(Some(1e-3));
+        gpu.faults().flops_per_second.set(Some(1e15));
         gpu
     };
     let (mut device, _) = counted(move |_, gpu| Ok(prepared(gpu)));
