@@ -48,19 +48,23 @@ fn main() -> Result<(), Failure> {
     );
     for (i, step) in rehearsal.steps.iter().enumerate() {
         let store = Store::default();
-        stand_ins(&gpu, &store, step, &rehearsal.inputs)?;
+        let Rehearsal { modulations, scalars, .. } = &rehearsal;
+        stand_ins(&gpu, &store, step, &[modulations, scalars])?;
         let pool = SlotPool::default();
         // Not timed: the noop backend clears what it allocates.
         block_on(&gpu, pool.reserve(&gpu, &[&plan_memory(step)]))?;
         let started = cpu_time();
         let program = block_on(&gpu, Program::compile(&gpu, &store, &pool, step))?;
         let compiled = cpu_time() - started;
-        let values = rehearsal.inputs.each_ref().map(|input| vec![0.5; input.rows * input.cols]);
+        let id = ResidentId(u32::MAX);
+        let table =
+            Resident { id, label: "modulations of all steps".into(), ..modulations.clone() };
+        block_on(&gpu, store.create(&gpu, &table))?;
+        let values = vec![0.5; scalars.rows * scalars.cols];
         let once = || -> Result<Duration, Failure> {
             let started = cpu_time();
-            for (input, values) in rehearsal.inputs.iter().zip(&values) {
-                block_on(&gpu, store.write(&gpu, input, values))?;
-            }
+            block_on(&gpu, store.copy_rows(&gpu, &table, 0, modulations))?;
+            block_on(&gpu, store.write(&gpu, scalars, &values))?;
             block_on(&gpu, program.run(&gpu))?;
             Ok(cpu_time() - started)
         };
@@ -113,7 +117,7 @@ fn stand_ins(
     gpu: &Gpu,
     store: &Store,
     recording: &Recording,
-    real: &[Resident],
+    real: &[&Resident],
 ) -> Result<(), Failure> {
     let mut buffers: BTreeMap<ResidentId, usize> = BTreeMap::new();
     for command in &recording.commands {
@@ -128,7 +132,7 @@ fn stand_ins(
     for (id, n) in buffers {
         let bands = (0..n).map(|row0| Band { row0, rows: 1 }).collect();
         let stand_in = Resident { id, label: "stand-in".into(), rows: n, cols: 4, bands };
-        let resident = real.iter().find(|resident| resident.id == id).unwrap_or(&stand_in);
+        let resident = real.iter().find(|resident| resident.id == id).copied().unwrap_or(&stand_in);
         block_on(gpu, store.create(gpu, resident))?;
     }
     Ok(())

@@ -27,8 +27,8 @@ const QUEUED: usize = 2;
 const SLICE_SECONDS: f64 = 0.2;
 /// Seconds of a dispatch that are too many: half of those after which Windows takes a device away.
 const OVERLONG_SECONDS: f64 = 1.0;
-/// How many times the cautious first slice a slice may become.
-const MAX_GROWTH: f64 = 64.0;
+/// FLOPs of the largest slice, whatever the GPU's speed was taken for.
+const MOST_SLICE_FLOPS: f64 = 25e12;
 
 /// The submissions of one start of a program, or of several; see [`Gpu::finish`]. What goes wrong in them is told to the
 /// holder of the ticket, even if another run waits for the same queue.
@@ -93,8 +93,8 @@ impl Gpu {
         match (self.in_flight.pace.get().flops_per_second, self.in_flight.slice_seconds.get()) {
             (None, None) => first,
             (Some(rate), seconds) => {
-                let most = (MAX_GROWTH * first).max(LEAST_SLICE_FLOPS);
-                (rate * seconds.unwrap_or(SLICE_SECONDS)).clamp(LEAST_SLICE_FLOPS, most)
+                let flops = rate * seconds.unwrap_or(SLICE_SECONDS) * self.work_share;
+                flops.clamp(LEAST_SLICE_FLOPS, MOST_SLICE_FLOPS)
             }
             (None, Some(seconds)) => (first * seconds).max(LEAST_SLICE_FLOPS),
         }

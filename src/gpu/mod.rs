@@ -48,7 +48,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::sync::Locked;
-use crate::tensor::{Access, Caps, PipelineKey};
+use crate::tensor::{Access, Caps, PipelineKey, dispatch_flops};
 
 /// How many GPU objects were created so far. A stage must not create any after its first step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +90,10 @@ pub struct Gpu {
     report: AdapterReport,
     caps: Locked<Caps>,
     first_slice_flops: f64,
+    /// [`Caps::max_dispatch_flops`] while the speed is not known.
+    first_dispatch_flops: f64,
+    /// How long work may be, of what it would be: see [`Gpu::with_shorter_work`].
+    work_share: f64,
     in_flight: in_flight::InFlight,
     #[cfg(not(target_arch = "wasm32"))]
     poller: poller::Poller,
@@ -181,15 +185,15 @@ impl Gpu {
             }
         }));
         let is_cpu = report.kind == AdapterKind::Cpu;
-        let discrete = report.kind == AdapterKind::DiscreteGpu;
+        // What kind of GPU it is says nothing about its speed; a browser does not even say what kind it is.
+        let first_dispatch_flops = if is_cpu { 10e9 } else { 40e9 };
         let limits = device.limits();
         report.max_buffer_bytes = limits.max_buffer_size;
         report.max_binding_bytes = limits.max_storage_buffer_binding_size;
         let features = device.features();
         let caps = Caps {
             max_binding_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
-            // A tenth of a second on a processor, a fiftieth on a small GPU.
-            max_dispatch_flops: if discrete { 200e9 } else { 10e9 },
+            max_dispatch_flops: first_dispatch_flops,
             is_cpu,
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
             max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
@@ -207,7 +211,9 @@ impl Gpu {
             queue,
             report,
             caps: Locked::new(caps),
-            first_slice_flops: if discrete { 400e9 } else { 20e9 },
+            first_slice_flops: if is_cpu { 20e9 } else { 40e9 },
+            first_dispatch_flops,
+            work_share: 1.0,
             in_flight: Default::default(),
             #[cfg(not(target_arch = "wasm32"))]
             poller: Default::default(),
@@ -262,13 +268,27 @@ impl Gpu {
     pub fn with_shorter_work(mut self, share: f64) -> Gpu {
         self.change_caps(|caps| caps.max_dispatch_flops *= share);
         self.first_slice_flops *= share;
+        self.first_dispatch_flops *= share;
+        self.work_share *= share;
         self
     }
 
-    /// Says how fast this device is, where that is known from an earlier run: its first steps are then already cut
-    /// into submissions of the right length.
+    /// Whether dispatches are still as long as is safe on any GPU, as nobody has said how fast this one is. Processors have
+    /// about one speed.
+    pub(crate) fn needs_speed(&self) -> bool {
+        let caps = self.caps();
+        !caps.is_cpu && caps.max_dispatch_flops == self.first_dispatch_flops
+    }
+
+    /// Says how fast this device is: recordings from now on are cut into dispatches, and programs into submissions, of the
+    /// right length for that. A run measures it first where nobody has said it. What was set with [`Gpu::with_caps`]
+    /// stays.
     pub fn assume_speed(&self, flops_per_second: f64) {
         self.in_flight.assume_speed(flops_per_second);
+        if self.needs_speed() {
+            let flops = dispatch_flops(flops_per_second) * self.work_share;
+            self.change_caps(|caps| caps.max_dispatch_flops = flops);
+        }
     }
 
     /// Makes submissions no longer than about `seconds`, so that others who use this device (the frames of a window)

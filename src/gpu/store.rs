@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::read_back::{numbers, read_buffer};
 use super::{Buffer, Error, Gpu};
 use crate::sync::Locked;
-use crate::tensor::{PackedWeight, Resident, ResidentId};
+use crate::tensor::{Band, PackedWeight, Resident, ResidentId};
 
 /// Buffers of weights, inputs and states.
 #[derive(Default)]
@@ -80,6 +80,44 @@ impl Store {
             }
             Ok(())
         }
+    }
+
+    /// Copies the rows of `from` that begin with `first` over the whole of `to`, before whatever is submitted next.
+    #[track_caller]
+    pub fn copy_rows<'a>(
+        &'a self,
+        gpu: &'a Gpu,
+        from: &'a Resident,
+        first: usize,
+        to: &'a Resident,
+    ) -> impl Future<Output = Result<(), Error>> + 'a {
+        assert_eq!(from.cols, to.cols, "{}: rows of another width", to.label);
+        assert!(first + to.rows <= from.rows, "{}: rows past the end", from.label);
+        async move {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            for row in 0..to.rows {
+                let (source, source_at) = self.row(from, first + row);
+                let (target, target_at) = self.row(to, row);
+                let bytes = to.cols as u64 * 4;
+                encoder.copy_buffer_to_buffer(
+                    &source.raw,
+                    source_at,
+                    &target.raw,
+                    target_at,
+                    bytes,
+                );
+            }
+            let submit = || gpu.queue.submit([encoder.finish()]);
+            gpu.scoped("a copy", submit).await.map(|_| ())
+        }
+    }
+
+    /// The buffer that a row of a matrix lies in, and where.
+    fn row(&self, matrix: &Resident, row: usize) -> (Arc<Buffer>, u64) {
+        let is_after = |band: &Band| band.row0 > row;
+        let i = matrix.bands.iter().position(is_after).unwrap_or(matrix.bands.len()) - 1;
+        let at = (row - matrix.bands[i].row0) * matrix.cols * 4;
+        (self.buffer(matrix.id, i), at as u64)
     }
 
     /// Reads a whole matrix back, row-major `[rows, cols]`.

@@ -23,6 +23,7 @@ use super::config::{ModelConfig, TransformerConfig, VaeConfig};
 use super::denoiser::{Denoiser, Direct, Inputs, Positions, State};
 use super::encoders::{TextEncoderConfig, TokenisedText};
 use super::layers::{LoadContext, Loader, Precision, TIME_CHANNELS};
+use super::modulation::Conditions;
 use super::vae::{IMAGE_CHANNELS, VaeDecoder};
 use crate::checkpoint::weights::{Manifest, Weights};
 pub use crate::tensor::Flops;
@@ -55,20 +56,11 @@ impl dyn TransformerConfig + '_ {
         products(self.step_works(img, txt))
     }
 
-    /// What the ops of an evaluation compute, in order.
+    /// What the ops of an evaluation compute, in order, its modulations first.
     pub fn step_works(&self, img: usize, txt: usize) -> Vec<Work> {
         self.evaluation(img, txt, |network, state| {
             (0..network.n_blocks()).for_each(|i| network.block(i, state, &mut Direct));
         })
-    }
-
-    /// What is left of an evaluation when a temporal cache stands in for all blocks: embeddings and the last layer. With
-    /// `modulated`, the blocks' modulations too, for caches that keep outputs from before the gates.
-    pub fn reused_flops(&self, img: usize, txt: usize, modulated: bool) -> Flops {
-        products(self.evaluation(img, txt, |network, state| {
-            let replayed = if modulated { network.n_blocks() } else { 0 };
-            (0..replayed).for_each(|i| network.replay(i, state, &mut |_, _| {}));
-        }))
     }
 
     /// Number of parameters.
@@ -86,21 +78,25 @@ impl dyn TransformerConfig + '_ {
         let network = build(|loader| self.load(loader)).0;
         works(|recorder| {
             let n = txt + img;
+            let conditions = Conditions {
+                time: recorder.temp("time", 1, TIME_CHANNELS),
+                guidance: recorder.temp("guidance", 1, TIME_CHANNELS),
+                pooled: self.pooled_dim().map(|dim| recorder.temp("pooled", 1, dim)),
+            };
+            let modulations = recorder.temp("modulations", 1, network.modulations().width());
+            network.modulations().record(conditions, modulations);
             let inputs = Inputs {
                 branches: 1,
                 txt: recorder.temp("txt", txt, self.text_dim()),
-                pooled: self.pooled_dim().map(|dim| recorder.temp("pooled", 1, dim)),
-                time: recorder.temp("time", 1, TIME_CHANNELS),
-                guidance: recorder.temp("guidance", 1, TIME_CHANNELS),
+                modulations,
                 positions: match self.rope() {
                     Some(_) => Positions::Rotations(recorder.temp("pe", n, self.head_dim())),
                     None => Positions::Added(recorder.temp("pe", img, self.hidden())),
                 },
             };
             let x = recorder.temp("x", n, self.hidden());
-            let vec = recorder.temp("vec", 1, self.vec_dim());
             let img = recorder.temp("img", img, self.token_channels());
-            let state = network.begin(img, inputs, x, vec);
+            let state = network.begin(img, inputs, x);
             blocks(&*network, &state);
             network.velocity(&state);
         })

@@ -7,6 +7,7 @@
 //! own text, image tokens and modulation, and go through a block together, before the next block.
 
 use super::config::TransformerConfig;
+use super::modulation::{Columns, Modulations};
 use super::position_table::PositionTable;
 use crate::ops::{Epilogue, LinearLayer, Write, linear_into};
 use crate::sync::{MaybeSend, MaybeSync};
@@ -14,8 +15,10 @@ use crate::tensor::{Recorder, Tensor};
 
 /// The network of a family.
 pub trait Denoiser: MaybeSend + MaybeSync {
-    /// Embeds the image tokens `img` `[N, token_channels]`, once for each branch, and the texts, and fills `state.x` and
-    /// `state.vec`.
+    /// The layers that make the modulations.
+    fn modulations(&self) -> &Modulations;
+
+    /// Embeds the image tokens `img` `[N, token_channels]`, once for each branch, and the texts, and fills `state.x`.
     fn embed<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, state: State<'r>);
 
     /// Number of blocks.
@@ -24,7 +27,7 @@ pub trait Denoiser: MaybeSend + MaybeSync {
     /// Runs block `i`, which changes `state.x` in place.
     fn block<'r>(&self, i: usize, state: &State<'r>, residual: &mut dyn Residual<'r>);
 
-    /// Does of block `i` only the modulation, and calls `module` for each [`Residual::add`] of [`Denoiser::block`],
+    /// Of block `i`, only calls `module` for each [`Residual::add`] of [`Denoiser::block`],
     /// in the same order.
     fn replay<'r>(&self, i: usize, state: &State<'r>, module: Replay<'_, 'r>);
 
@@ -48,12 +51,8 @@ pub struct Inputs<'r> {
     pub branches: usize,
     /// Text tokens, `[B * T, text_dim]`.
     pub txt: Tensor<'r>,
-    /// Pooled text vectors, `[B, pooled_dim]`, for networks with that input.
-    pub pooled: Option<Tensor<'r>>,
-    /// Sinusoid of `1000 * sigma`, the same in each of B rows, `[B, 256]`.
-    pub time: Tensor<'r>,
-    /// Sinusoid of `1000 * guidance`, `[B, 256]`; not read by models without a guidance input.
-    pub guidance: Tensor<'r>,
+    /// All modulations of this step, `[B, width]`: see [`Modulations`].
+    pub modulations: Tensor<'r>,
     /// Where the tokens are.
     pub positions: Positions<'r>,
 }
@@ -89,8 +88,8 @@ pub struct PerGrid<'r> {
 pub struct State<'r> {
     /// `[B * (T + N), hidden]`: the branches one after the other, each with text first.
     pub x: Tensor<'r>,
-    /// What modulations are made from, `[B, vec_dim]`: the embedding of time and text after SiLU.
-    pub vec: Tensor<'r>,
+    /// All modulations, `[B, width]`.
+    pub modulations: Tensor<'r>,
     /// Where the tokens are.
     pub positions: Positions<'r>,
     /// T, text tokens of a branch.
@@ -111,7 +110,7 @@ pub struct Streams<'r> {
 impl<'r> State<'r> {
     /// Number of branches.
     pub fn n_branches(&self) -> usize {
-        self.vec.rows()
+        self.modulations.rows()
     }
 
     /// The sequence of branch `b`.
@@ -130,9 +129,9 @@ impl<'r> State<'r> {
         (0..self.n_branches()).map(|b| self.streams(b))
     }
 
-    /// Row `b` of a matrix with one row for each branch.
-    pub fn row(&self, matrix: Tensor<'r>, b: usize) -> Tensor<'r> {
-        matrix.row_range(b..b + 1)
+    /// The modulations of branch `b` that one layer made, `[1, columns]`.
+    pub(super) fn modulation(&self, columns: &Columns, b: usize) -> Tensor<'r> {
+        self.modulations.row_range(b..b + 1).col_range(columns.clone())
     }
 }
 
@@ -158,16 +157,11 @@ impl<'r> Residual<'r> for Direct {
 pub type Replay<'a, 'r> = &'a mut dyn FnMut(Tensor<'r>, Tensor<'r>);
 
 impl dyn Denoiser + '_ {
-    /// The sequence before the first block. `x` `[B * (T + N), hidden]` and `vec` `[B, vec_dim]` are memory for it.
-    pub fn begin<'r>(
-        &self,
-        img: Tensor<'r>,
-        inputs: Inputs<'r>,
-        x: Tensor<'r>,
-        vec: Tensor<'r>,
-    ) -> State<'r> {
+    /// The sequence before the first block. `x` `[B * (T + N), hidden]` is memory for it.
+    pub fn begin<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, x: Tensor<'r>) -> State<'r> {
         let n_text = inputs.txt.rows() / inputs.branches;
-        let state = State { x, vec, positions: inputs.positions, n_text };
+        let Inputs { modulations, positions, .. } = inputs;
+        let state = State { x, modulations, positions, n_text };
         self.embed(img, inputs, state);
         state
     }
@@ -179,11 +173,9 @@ impl dyn Denoiser + '_ {
         inputs: Inputs<'r>,
         config: &dyn TransformerConfig,
     ) -> Vec<Tensor<'r>> {
-        let recorder = img.recorder();
-        let branches = inputs.branches;
-        let x = recorder.temp("x", inputs.txt.rows() + branches * img.rows(), config.hidden());
-        let vec = recorder.temp("vec", branches, config.vec_dim());
-        let state = self.begin(img, inputs, x, vec);
+        let rows = inputs.txt.rows() + inputs.branches * img.rows();
+        let x = img.recorder().temp("x", rows, config.hidden());
+        let state = self.begin(img, inputs, x);
         for i in 0..self.n_blocks() {
             self.block(i, &state, &mut Direct);
         }
@@ -202,9 +194,8 @@ impl dyn Denoiser + '_ {
         // Replayed into a recorder that is thrown away: shapes then cannot differ from what is recorded.
         let recorder = Recorder::new(Default::default());
         let x = recorder.temp("x", branches * (n_text + n_image), config.hidden());
-        let vec = recorder.temp("vec", branches, config.vec_dim());
-        let positions = Positions::Added(x);
-        let state = State { x, vec, positions, n_text };
+        let modulations = recorder.temp("modulations", branches, self.modulations().width());
+        let state = State { x, modulations, positions: Positions::Added(x), n_text };
         let mut rows = Vec::new();
         for i in 0..self.n_blocks() {
             self.replay(i, &state, &mut |x, _| rows.push(x.rows()));

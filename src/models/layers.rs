@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::dtype::StoredDType;
 use crate::checkpoint::weights::{TensorInfo, WeightPath};
 use crate::names::by_serde;
-use crate::ops::{Activation, Conv2d, Epilogue, LinearLayer, Write, linear, linear_into};
-use crate::tensor::{PackedWeight, Resident, ResidentIds, Storage, Tensor};
+use crate::ops::{Conv2d, LinearLayer};
+use crate::tensor::{PackedWeight, Resident, ResidentIds, Storage};
 
 /// How weights are kept on the GPU. Sums are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,14 +103,22 @@ pub struct LoadContext<'c> {
     pub precision: Precision,
     /// Bytes that one storage binding may cover.
     pub max_binding_bytes: u64,
-    /// What has to be uploaded.
+    /// What has to be uploaded, but for what [`Loader::modulation`] asks for.
     pub uploads: RefCell<Vec<Upload>>,
+    /// What that asks for.
+    pub modulation_uploads: RefCell<Vec<Upload>>,
 }
 
 impl<'c> LoadContext<'c> {
     /// Nothing to upload yet.
     pub fn new(ids: &'c ResidentIds, precision: Precision, max_binding_bytes: u64) -> Self {
-        LoadContext { ids, precision, max_binding_bytes, uploads: RefCell::default() }
+        LoadContext {
+            ids,
+            precision,
+            max_binding_bytes,
+            uploads: RefCell::default(),
+            modulation_uploads: RefCell::default(),
+        }
     }
 }
 
@@ -119,22 +127,28 @@ impl<'c> LoadContext<'c> {
 pub struct Loader<'m> {
     path: WeightPath<'m>,
     context: &'m LoadContext<'m>,
+    uploads: &'m RefCell<Vec<Upload>>,
 }
 
 impl<'m> Loader<'m> {
     /// A cursor at `path`.
     pub fn new(path: WeightPath<'m>, context: &'m LoadContext<'m>) -> Self {
-        Loader { path, context }
+        Loader { path, context, uploads: &context.uploads }
     }
 
     /// One level down.
     pub fn pp(&self, part: impl Display) -> Self {
-        Loader { path: self.path.pp(part), context: self.context }
+        Loader { path: self.path.pp(part), ..self.clone() }
     }
 
     /// One level down if anything is there.
     pub fn pp_if_present(&self, part: &str) -> Self {
-        Loader { path: self.path.pp_if_present(part), context: self.context }
+        Loader { path: self.path.pp_if_present(part), ..self.clone() }
+    }
+
+    /// The same place, for weights that only modulations need: they are not on the GPU while it draws.
+    pub fn modulation(&self) -> Self {
+        Loader { uploads: &self.context.modulation_uploads, ..self.clone() }
     }
 
     /// The cursor over the names alone.
@@ -201,7 +215,7 @@ impl<'m> Loader<'m> {
 
     /// Has the last `count` weights that were asked for read in another order.
     fn reorder(&self, count: usize, order: Arc<[usize]>) {
-        for upload in self.context.uploads.borrow_mut().iter_mut().rev().take(count) {
+        for upload in self.uploads.borrow_mut().iter_mut().rev().take(count) {
             if let Upload::Packed { rows, .. } | Upload::Vector { rows, .. } = upload {
                 *rows = Some(order.clone());
             }
@@ -236,7 +250,7 @@ impl<'m> Loader<'m> {
         let label = tensor.name.to_string();
         let resident = self.context.ids.matrix(&label, 1, n.next_multiple_of(4), u64::MAX);
         let upload = Upload::Vector { resident: resident.clone(), tensor, rows: None };
-        self.context.uploads.borrow_mut().push(upload);
+        self.uploads.borrow_mut().push(upload);
         resident
     }
 
@@ -247,7 +261,7 @@ impl<'m> Loader<'m> {
             .map(|part| self.path.require_buffer(&format!("{name}.{part}"), &[n]));
         let resident = self.context.ids.matrix(&variance.name, 2, n, u64::MAX);
         let upload = Upload::BatchNorm { resident: resident.clone(), mean, variance, eps };
-        self.context.uploads.borrow_mut().push(upload);
+        self.uploads.borrow_mut().push(upload);
         resident
     }
 
@@ -264,38 +278,8 @@ impl<'m> Loader<'m> {
         let weight =
             PackedWeight::new(context.ids, &tensor.name, n, k, storage, context.max_binding_bytes);
         let upload = Upload::Packed { weight: weight.clone(), tensor, rows: None };
-        context.uploads.borrow_mut().push(upload);
+        self.uploads.borrow_mut().push(upload);
         weight
-    }
-}
-
-/// Two linear layers with SiLU between them: FLUX's `MLPEmbedder`, diffusers' `TimestepEmbedding`.
-pub struct MlpEmbedder {
-    linear_1: LinearLayer,
-    linear_2: LinearLayer,
-}
-
-impl MlpEmbedder {
-    /// `linear_1` `[hidden, input]`, `linear_2` `[hidden, hidden]`.
-    pub fn load(loader: &Loader<'_>, input: usize, hidden: usize) -> Self {
-        MlpEmbedder {
-            linear_1: loader.linear("linear_1", hidden, input),
-            linear_2: loader.linear("linear_2", hidden, hidden),
-        }
-    }
-
-    /// [`MlpEmbedder::load`] of layers without biases.
-    pub fn load_no_bias(loader: &Loader<'_>, input: usize, hidden: usize) -> Self {
-        MlpEmbedder {
-            linear_1: loader.linear_no_bias("linear_1", hidden, input),
-            linear_2: loader.linear_no_bias("linear_2", hidden, hidden),
-        }
-    }
-
-    /// Writes or adds the embedding of `x` `[1, input]` to `y` `[1, hidden]`.
-    pub fn forward_into<'r>(&self, x: Tensor<'r>, y: Tensor<'r>, write: Write) {
-        let h = linear("linear_1", x, &self.linear_1, Activation::Silu);
-        linear_into("linear_2", h, &self.linear_2, y, Epilogue { write, ..Default::default() });
     }
 }
 

@@ -15,6 +15,7 @@ pub mod family;
 pub mod flux1;
 pub mod flux2;
 pub mod layers;
+pub mod modulation;
 pub mod position_table;
 pub mod rope;
 mod rotary_attention;

@@ -1,6 +1,6 @@
 //! Multi-head attention.
 
-use super::{choice, quads, read, read_write, whole};
+use super::{choice, even_share, quads, read, read_write, whole};
 use crate::tensor::{AttentionKernel, Caps, Dispatch, PipelineKey, Tensor, Work, row_pieces};
 
 /// What attention does besides `softmax(q kᵀ) v`.
@@ -202,12 +202,11 @@ pub fn attention_over<'r>(
 
     let flops_per_row = 4.0 * n as f64 * d as f64;
     let rows = (caps.max_dispatch_flops / flops_per_row) as usize;
-    let max_rows = (rows / geometry.rows * geometry.rows).max(geometry.rows);
+    let max_rows = even_share(q.rows(), rows, geometry.rows);
     for piece in row_pieces(&[q, y], max_rows) {
         let [(q_buffer, q_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
-        let heads_at_once = ((caps.max_dispatch_flops / (flops_per_row * piece.rows as f64))
-            as usize)
-            .clamp(1, heads);
+        let budget = (caps.max_dispatch_flops / (flops_per_row * piece.rows as f64)) as usize;
+        let heads_at_once = even_share(heads, budget, 1);
         for first_head in (0..heads).step_by(heads_at_once) {
             let count = heads_at_once.min(heads - first_head);
             let column = first_head * d;

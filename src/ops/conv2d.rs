@@ -1,6 +1,6 @@
 //! 3x3 convolution of a picture, optionally after nearest-neighbour enlargement.
 
-use super::{choice, fold_taps, group_affine_apply, quads, read, read_write, whole};
+use super::{choice, even_share, fold_taps, group_affine_apply, quads, read, read_write, whole};
 use crate::tensor::{
     Band, BufferRef, Caps, Conv2dKernel, Dispatch, MAX_WORKGROUPS, PackedWeight, PipelineKey,
     Resident, Storage, Tensor, Work,
@@ -184,8 +184,9 @@ pub fn conv2d<'r>(
                     phase: usize| {
         let products = (x.cols() * geometry.taps * shard.rows * y_width) as f64;
         let flops_per_row = 2.0 * products / geometry.phases as f64;
-        let blocks = (caps.max_dispatch_flops / flops_per_row) as usize / geometry.pixels[1];
-        let max_rows = geometry.pixels[1] * blocks.clamp(1, MAX_WORKGROUPS as usize);
+        let most_rows = (caps.max_dispatch_flops / flops_per_row) as usize;
+        let most_rows = most_rows.min(geometry.pixels[1] * MAX_WORKGROUPS as usize);
+        let max_rows = even_share(y_height, most_rows, geometry.pixels[1]);
         let mut row = 0;
         while row < y_height {
             // The rows that lie in one band of y and whose sources lie in one band of x (or its halo).

@@ -1,6 +1,6 @@
 //! Linear layers: `y = epilogue(x Wᵀ + b)`.
 
-use super::{Activation, choice, quads, read, read_write};
+use super::{Activation, choice, even_share, quads, read, read_write};
 use crate::tensor::{
     Caps, Dispatch, MAX_WORKGROUPS, MatmulKernel, PackedWeight, PipelineKey, Resident, Tensor,
     Work, row_pieces,
@@ -199,10 +199,11 @@ pub fn linear_into<'r>(
         }
         let flops_per_row = 2.0 * weight.k as f64 * shard_n as f64;
         let budget = (caps.max_dispatch_flops / flops_per_row) as usize;
-        let max_rows = (budget / ROWS * ROWS).max(ROWS);
+        let max_rows = even_share(x.rows(), budget, ROWS);
+        // By all rows: where the work is cut must not change a result, and kernels differ in their roundings.
+        let kernel = choice::matmul(&caps, x.rows(), weight.storage);
         for piece in row_pieces(&[x, y], max_rows) {
             let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
-            let kernel = choice::matmul(&caps, piece.rows, weight.storage);
             let tiles = shard_n.div_ceil(weight.tile);
             let lanes = weight.tile / 4;
             let Geometry { shader, roles: other_roles, rows, overrides: own, groups } =

@@ -77,6 +77,14 @@ fn quads(elements: usize) -> u32 {
     (elements / 4) as u32
 }
 
+/// Items of each piece where `total` of them are cut into pieces of at most `most`: as few pieces as possible, and all of
+/// about the same size, so that none is too small to fill a chip. A multiple of `unit`, and at least that.
+fn even_share(total: usize, most: usize, unit: usize) -> usize {
+    let units = total.div_ceil(unit);
+    let pieces = units.div_ceil((most / unit).max(1)).max(1);
+    units.div_ceil(pieces).max(1) * unit
+}
+
 /// Invocations in a workgroup of the kernels with one item an invocation.
 const LANES: usize = 64;
 /// Items of a workgroup of the elementwise kernels.

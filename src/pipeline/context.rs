@@ -45,21 +45,30 @@ impl RunContext {
 
     /// Frees the text encoders' memory, unless there is enough for them to stay, or another run needs them next.
     pub fn release_text_encoders(&self) {
-        if !self.residency.keeps_text_encoders() && !self.residency.text_encoders_are_wanted() {
+        if !self.residency.keeps_all_parts() && !self.residency.text_encoders_are_wanted() {
             self.free_text_encoders();
         }
     }
 
     fn free_text_encoders(&self) {
         self.cache.encoders.clear(&self.device.store);
-        self.residency.free_text_encoders(&self.model, &self.device);
+        self.residency.free(&self.model, &self.device, Part::TextEncoders);
+    }
+
+    /// Frees the layers that make modulations, unless there is enough memory for them to stay.
+    pub fn release_modulation(&self) {
+        if !self.residency.keeps_all_parts() {
+            self.residency.free(&self.model, &self.device, Part::Modulation);
+        }
     }
 
     /// Frees everything that a run can do without, after memory was short.
     pub fn make_room(&self) {
-        self.residency.stop_keeping_text_encoders();
+        self.residency.stop_keeping_all_parts();
         // A run that needs them loads them again.
         self.free_text_encoders();
+        self.release_modulation();
+        self.cache.modulations.take();
         self.cache.forget_programs(&self.device.store);
         self.device.pool.clear();
     }

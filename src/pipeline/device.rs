@@ -1,5 +1,7 @@
 //! A device, and the memory that a pipeline has on it.
 
+use std::sync::Arc;
+
 use super::Error;
 use crate::gpu::{Gpu, SlotPool, Store};
 use crate::tensor::{F16Range, Resident, ResidentId, ResidentIds};
@@ -10,7 +12,7 @@ pub(super) struct Device {
     /// Names for the memory of runs; the model's weights have theirs.
     pub ids: ResidentIds,
     /// Weights, and what outlives the steps of a run.
-    pub store: Store,
+    pub store: Arc<Store>,
     /// Temporaries, which the programs of all runs share.
     pub pool: SlotPool,
 }
@@ -19,7 +21,16 @@ impl Device {
     /// Nothing is on it. Ids from `first_free_id` on are free.
     pub fn new(gpu: Gpu, first_free_id: ResidentId) -> Self {
         let ids = ResidentIds::starting_at(first_free_id);
-        Device { gpu, ids, store: Store::default(), pool: SlotPool::default() }
+        Device { gpu, ids, store: Arc::default(), pool: SlotPool::default() }
+    }
+
+    /// Frees `residents` when what it gives is dropped: also where an error or a dropped future is the end.
+    pub fn free_when_dropped<'r>(
+        &self,
+        residents: impl IntoIterator<Item = &'r Resident>,
+    ) -> FreeWhenDropped {
+        let ids = residents.into_iter().map(|resident| resident.id).collect();
+        FreeWhenDropped { store: self.store.clone(), ids }
     }
 
     /// Writes a whole matrix, row-major.
@@ -39,5 +50,24 @@ impl Device {
             return Ok(());
         }
         Err(Error::BeyondF16 { blocks })
+    }
+}
+
+/// Memory that is freed when this is dropped, unless it is kept.
+pub(super) struct FreeWhenDropped {
+    store: Arc<Store>,
+    ids: Vec<ResidentId>,
+}
+
+impl FreeWhenDropped {
+    /// Nothing is freed: what the memory was made for is complete.
+    pub fn keep(mut self) {
+        self.ids.clear();
+    }
+}
+
+impl Drop for FreeWhenDropped {
+    fn drop(&mut self) {
+        self.ids.iter().for_each(|id| self.store.free(*id));
     }
 }

@@ -20,8 +20,15 @@ use crate::sampling::Grid;
 pub enum Part {
     /// The text encoders.
     TextEncoders,
-    /// The denoiser and the VAE's decoder.
+    /// The layers of the denoiser that make its modulations, which depend on no token: needed before the first step alone.
+    Modulation,
+    /// The rest of the denoiser, and the VAE's decoder.
     Denoiser,
+}
+
+impl Part {
+    /// All parts, in the order in which a run needs them.
+    pub const ALL: [Part; 3] = [Part::TextEncoders, Part::Modulation, Part::Denoiser];
 }
 
 /// What a picture of a stage shows.

@@ -28,6 +28,7 @@ mod encoders;
 mod error;
 mod event;
 mod model;
+mod modulation;
 mod painted;
 mod picture;
 #[allow(clippy::module_inception, reason = "the front of all that is here")]
@@ -46,6 +47,7 @@ mod run_cache;
 #[allow(missing_docs, reason = "fields that have no line of their own are those of `Settings`")]
 pub mod saved;
 mod schedule;
+mod speed;
 mod tensors;
 mod text_cache;
 pub mod tune;

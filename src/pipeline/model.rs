@@ -37,10 +37,11 @@ impl Options {
         self
     }
 
-    /// Whether text encoders may stay on the GPU with the other weights: if all of them take no more than half of the
-    /// memory. The other half is for temporaries, latents, and other programs that draw on the screen.
-    pub(super) fn keeps_text_encoders(&self, parts: &Parts) -> bool {
-        let weights = parts.text_encoder_bytes() + parts.denoiser_bytes();
+    /// Whether what only the time before the first step needs, text encoders and modulations, may stay on the GPU with the
+    /// other weights: if all of them take no more than half of the memory. The other half is for temporaries, latents, and
+    /// other programs that draw on the screen.
+    pub(super) fn keeps_all_parts(&self, parts: &Parts) -> bool {
+        let weights: u64 = Part::ALL.into_iter().map(|part| parts.bytes_of(part)).sum();
         weights <= self.memory_bytes.unwrap_or(ASSUMED_MEMORY_BYTES) / 2
     }
 }
@@ -50,6 +51,8 @@ pub(super) struct ModelPart<M: ?Sized> {
     pub model: Box<M>,
     pub weights: Weights,
     pub uploads: Vec<Upload>,
+    /// Those of [`Part::Modulation`].
+    pub modulation_uploads: Vec<Upload>,
     /// Names in the checkpoint that nothing asks for.
     pub extra: Vec<String>,
 }
@@ -68,24 +71,12 @@ impl<M: ?Sized> ModelPart<M> {
         let report = manifest.finish(&ignored);
         drop(manifest);
         let uploads = context.uploads.take();
+        let modulation_uploads = context.modulation_uploads.take();
         let (extra, report) = match report {
             Ok(extra) => (extra, Ok(())),
             Err(error) => (vec![], Err(error.into())),
         };
-        (ModelPart { model, weights, uploads, extra }, report)
-    }
-
-    /// Bytes on the GPU.
-    pub fn bytes(&self) -> u64 {
-        self.uploads.iter().map(Upload::bytes).sum()
-    }
-
-    /// The memory that the uploads fill.
-    pub fn residents(&self) -> impl Iterator<Item = ResidentId> + '_ {
-        self.uploads.iter().map(|upload| match upload {
-            Upload::Packed { weight, .. } => weight.id,
-            Upload::Vector { resident, .. } | Upload::BatchNorm { resident, .. } => resident.id,
-        })
+        (ModelPart { model, weights, uploads, modulation_uploads, extra }, report)
     }
 }
 
@@ -208,22 +199,17 @@ impl Parts {
         Ok(Parts { text_encoders, denoiser, vae })
     }
 
-    /// Bytes of the text encoders on the GPU.
-    pub fn text_encoder_bytes(&self) -> u64 {
-        self.text_encoders.iter().map(ModelPart::bytes).sum()
-    }
-
-    /// Bytes of the denoiser and the decoder on the GPU.
-    pub fn denoiser_bytes(&self) -> u64 {
-        self.denoiser.bytes() + self.vae.bytes()
-    }
-
     /// Bytes of a part on the GPU.
     pub fn bytes_of(&self, part: Part) -> u64 {
-        match part {
-            Part::TextEncoders => self.text_encoder_bytes(),
-            Part::Denoiser => self.denoiser_bytes(),
-        }
+        self.uploads_of(part).into_iter().map(|(_, upload)| upload.bytes()).sum()
+    }
+
+    /// The memory that the uploads of a part fill.
+    pub fn residents_of(&self, part: Part) -> impl Iterator<Item = ResidentId> + '_ {
+        self.uploads_of(part).into_iter().map(|(_, upload)| match upload {
+            Upload::Packed { weight, .. } => weight.id,
+            Upload::Vector { resident, .. } | Upload::BatchNorm { resident, .. } => resident.id,
+        })
     }
 
     /// The weights of a part, in the order in which they are uploaded, each with the checkpoint that it is in.
@@ -233,6 +219,10 @@ impl Parts {
         }
         match part {
             Part::TextEncoders => self.text_encoders.iter().flat_map(with).collect(),
+            Part::Modulation => {
+                let ModelPart { weights, modulation_uploads, .. } = &self.denoiser;
+                modulation_uploads.iter().map(|upload| (weights, upload)).collect()
+            }
             Part::Denoiser => with(&self.denoiser).chain(with(&self.vae)).collect(),
         }
     }

@@ -81,8 +81,7 @@ impl Pipeline {
     /// What the bytes that are on the GPU now are for.
     pub fn memory_use(&self) -> MemoryUse {
         let RunContext { model, device, residency, .. } = &*self.0;
-        let parts = [Part::TextEncoders, Part::Denoiser].into_iter();
-        let loaded = parts.filter(|part| residency.is_loaded(*part));
+        let loaded = Part::ALL.into_iter().filter(|part| residency.is_loaded(*part));
         let weights_bytes = loaded.map(|part| model.parts.bytes_of(part)).sum();
         let pool_bytes = device.pool.bytes();
         let alive = device.gpu.counters().bytes_alive;

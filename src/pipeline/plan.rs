@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use super::model::{Parts, check_widths};
 use super::programs::{
-    CacheMemory, Models, ResidentPlanner, RunMemory, RunRecordings, StepRecordings, record_encoder,
+    CacheMemory, Models, ModulationMemory, ResidentPlanner, RunMemory, RunRecordings,
+    StepRecordings, record_encoder, record_modulations,
 };
-use super::{Error, Options, RunSchedule, Settings, StageKind};
+use super::{Error, Options, Part, RunSchedule, Settings, StageKind};
 use crate::checkpoint::source::Source;
 use crate::gpu::human_bytes;
 use crate::models::config::ModelConfig;
@@ -53,7 +54,7 @@ pub struct PlannedStage {
     pub time_shift: f64,
     /// Noise levels, one more than steps.
     pub sigmas: Vec<f64>,
-    /// Operations of one step.
+    /// Operations of one step, its modulations included.
     pub tflops_per_step: Tflops,
     /// With a temporal cache whose rule does not look at values: for each step, whether the network is evaluated.
     pub computed: Option<Vec<bool>>,
@@ -64,15 +65,17 @@ pub struct PlannedStage {
 pub struct PlannedMemory {
     /// Weights of the text encoders.
     pub text_encoder_weights_bytes: u64,
-    /// Whether they stay on the GPU; else they are freed before denoising.
+    /// Whether they stay on the GPU, as the weights that make modulations then do; else they are freed before denoising.
     pub keeps_text_encoders: bool,
-    /// Weights of the transformer and the VAE's decoder.
+    /// Weights of the transformer that make its modulations, once, before the first step.
+    pub modulation_weights_bytes: u64,
+    /// The other weights of the transformer, and those of the VAE's decoder.
     pub denoiser_weights_bytes: u64,
     /// The most that is needed while the prompt is encoded.
     pub encoding_bytes: u64,
     /// Temporaries of the largest phase after that.
     pub temporaries_bytes: u64,
-    /// Latents, embeddings, positions, noise and pixels; with a temporal cache also what it keeps.
+    /// Modulations of all steps, latents, embeddings, positions, noise and pixels; with a temporal cache also what it keeps.
     pub states_bytes: u64,
     /// Of those, what the temporal cache keeps.
     pub cache_bytes: u64,
@@ -269,13 +272,14 @@ struct StepFlops {
 }
 
 impl StepFlops {
-    fn new(step: &StepRecordings) -> Self {
+    /// `modulations` are those of one step.
+    fn new(step: &StepRecordings, modulations: Flops) -> Self {
         let products =
             |recording: Option<&Recording>| recording.map_or(Flops::default(), Recording::products);
-        let probe = products(step.probe.as_ref());
+        let always = modulations + products(step.probe.as_ref());
         StepFlops {
-            computed: probe + step.full.products(),
-            reused: probe + products(step.reuse.as_ref()),
+            computed: always + step.full.products(),
+            reused: always + products(step.reuse.as_ref()),
         }
     }
 
@@ -335,36 +339,51 @@ impl Recorded {
             scratch.extend(inputs.into_iter().chain(outputs));
         }
         let scratch: u64 = scratch.iter().flat_map(|resident| resident.band_bytes()).sum();
-        let text_encoder_weights_bytes = parts.text_encoder_bytes();
+        let text_encoder_weights_bytes = parts.bytes_of(Part::TextEncoders);
         let encoding_bytes = text_encoder_weights_bytes + scratch + grown_pool_bytes(&encoding);
 
         let in_f32 = Blocks::default();
         let planner = ResidentPlanner { ids: &ids, caps, config, settings, in_f32: &in_f32 };
         let models = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
+        let (steps, branches) = (schedule.steps(), planner.branches());
+        let rows = steps * branches;
+        let table = ModulationMemory::new(&ids, caps, config, models.denoiser, rows);
+        let modulations = record_modulations(caps, models.denoiser, &table);
         let states = RunMemory::new(&planner, schedule, models.denoiser, false);
         let recordings = RunRecordings::new(caps, models, settings, schedule, &states);
+        let keeps_text_encoders = options.keeps_all_parts(&parts);
+        let modulation_weights_bytes = parts.bytes_of(Part::Modulation);
+        let table_bytes = table.residents().flat_map(Resident::band_bytes).sum::<u64>();
+        let modulation_pool_bytes = pool_bytes(&[plan_memory(&modulations)]);
+        let modulating_bytes = modulation_weights_bytes + table_bytes + modulation_pool_bytes;
         let plans: Vec<MemoryPlan> = recordings.all().map(plan_memory).collect();
         let temporaries_bytes = pool_bytes(&plans);
-        let denoiser_weights_bytes = parts.denoiser_bytes();
-        let states_bytes = states.bytes();
-        let keeps_text_encoders = options.keeps_text_encoders(&parts);
+        let denoiser_weights_bytes = parts.bytes_of(Part::Denoiser);
+        let mut states_bytes = states.bytes() + table_bytes;
+        if keeps_text_encoders {
+            // For the next run.
+            states_bytes += modulation_pool_bytes;
+        }
         let denoising_bytes = denoiser_weights_bytes + temporaries_bytes + states_bytes;
         let memory = PlannedMemory {
             text_encoder_weights_bytes,
             keeps_text_encoders,
+            modulation_weights_bytes,
             denoiser_weights_bytes,
             encoding_bytes,
             temporaries_bytes,
             states_bytes,
             cache_bytes: states.cache.as_ref().map_or(0, CacheMemory::bytes),
             peak_bytes: match keeps_text_encoders {
-                true => encoding_bytes + denoising_bytes,
-                false => encoding_bytes.max(denoising_bytes),
+                true => encoding_bytes + modulation_weights_bytes + denoising_bytes,
+                false => encoding_bytes.max(modulating_bytes).max(denoising_bytes),
             },
         };
         Ok(Recorded {
             text_encoders,
-            steps: recordings.steps.iter().map(StepFlops::new).collect(),
+            steps: (recordings.steps.iter())
+                .map(|step| StepFlops::new(step, modulations.products() * (1.0 / steps as f64)))
+                .collect(),
             decode: recordings.decode.products(),
             decode_low: recordings
                 .decode_low
@@ -442,6 +461,7 @@ impl fmt::Display for Plan {
         let memory = &self.memory;
         writeln!(f, "\nGPU memory  {:>10} at most", human_bytes(memory.peak_bytes))?;
         writeln!(f, "  encoding the prompt {:>12}", human_bytes(memory.encoding_bytes))?;
+        writeln!(f, "  modulation weights  {:>12}", human_bytes(memory.modulation_weights_bytes))?;
         writeln!(f, "  denoiser weights    {:>12}", human_bytes(memory.denoiser_weights_bytes))?;
         writeln!(f, "  temporaries         {:>12}", human_bytes(memory.temporaries_bytes))?;
         write!(f, "  states              {:>12}", human_bytes(memory.states_bytes))?;

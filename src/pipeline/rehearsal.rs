@@ -12,8 +12,10 @@ use crate::tensor::{Blocks, Caps, Recording, Resident, ResidentIds};
 pub struct Rehearsal {
     /// A whole evaluation of the network and an Euler step, for each stage.
     pub steps: Vec<Recording>,
-    /// What the host writes before each step: the timestep's sinusoid and the step's scalars.
-    pub inputs: [Resident; 2],
+    /// The modulations of the step at hand, which are copied on the GPU before each step.
+    pub modulations: Resident,
+    /// What the host writes before each step: its scalars.
+    pub scalars: Resident,
 }
 
 impl Rehearsal {
@@ -31,7 +33,8 @@ impl Rehearsal {
         let recordings = RunRecordings::new(caps, models, settings, &schedule, &memory);
         Ok(Rehearsal {
             steps: recordings.steps.into_iter().map(|step| step.full).collect(),
-            inputs: [memory.shared.time, memory.shared.step],
+            modulations: memory.shared.modulations,
+            scalars: memory.shared.step,
         })
     }
 }

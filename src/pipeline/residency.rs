@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::device::Device;
-use super::model::{Model, ModelPart};
+use super::model::Model;
 use super::{Error, Event, Part};
 use crate::checkpoint::pack::Packer;
 use crate::checkpoint::source::read;
@@ -23,8 +23,9 @@ const BYTES_PER_EVENT: u64 = 64 << 20;
 pub(super) struct Residency {
     /// Denoiser and decoder.
     denoiser: Locked<PartState>,
+    modulation: Locked<PartState>,
     text_encoders: Locked<PartState>,
-    keeps_text_encoders: AtomicBool,
+    keeps_all_parts: AtomicBool,
     /// How many runs have texts that are not encoded yet.
     waiting_for_encoders: AtomicUsize,
 }
@@ -71,8 +72,9 @@ impl Residency {
     pub fn new(model: &Model) -> Self {
         Residency {
             denoiser: Locked::default(),
+            modulation: Locked::default(),
             text_encoders: Locked::default(),
-            keeps_text_encoders: model.options.keeps_text_encoders(&model.parts).into(),
+            keeps_all_parts: model.options.keeps_all_parts(&model.parts).into(),
             waiting_for_encoders: AtomicUsize::new(0),
         }
     }
@@ -80,6 +82,7 @@ impl Residency {
     fn state(&self, part: Part) -> &Locked<PartState> {
         match part {
             Part::TextEncoders => &self.text_encoders,
+            Part::Modulation => &self.modulation,
             Part::Denoiser => &self.denoiser,
         }
     }
@@ -89,14 +92,14 @@ impl Residency {
         matches!(*self.state(part).lock(), PartState::Loaded)
     }
 
-    /// Whether text encoders stay on the GPU after a prompt is encoded.
-    pub fn keeps_text_encoders(&self) -> bool {
-        self.keeps_text_encoders.load(Ordering::Relaxed)
+    /// Whether text encoders and modulations stay on the GPU after their work is done.
+    pub fn keeps_all_parts(&self) -> bool {
+        self.keeps_all_parts.load(Ordering::Relaxed)
     }
 
-    /// From now on text encoders leave the GPU after a prompt is encoded: there is too little memory.
-    pub fn stop_keeping_text_encoders(&self) {
-        self.keeps_text_encoders.store(false, Ordering::Relaxed);
+    /// From now on they leave the GPU after their work: there is too little memory.
+    pub fn stop_keeping_all_parts(&self) {
+        self.keeps_all_parts.store(false, Ordering::Relaxed);
     }
 
     /// Whether a run needs the text encoders next.
@@ -104,11 +107,10 @@ impl Residency {
         self.waiting_for_encoders.load(Ordering::Relaxed) > 0
     }
 
-    /// Frees the text encoders' weights.
-    pub fn free_text_encoders(&self, model: &Model, device: &Device) {
-        drop(self.text_encoders.take());
-        let encoders = model.parts.text_encoders.iter();
-        encoders.flat_map(ModelPart::residents).for_each(|id| device.store.free(id));
+    /// Frees a part's weights.
+    pub fn free(&self, model: &Model, device: &Device, part: Part) {
+        drop(self.state(part).take());
+        model.parts.residents_of(part).for_each(|id| device.store.free(id));
     }
 
     /// Uploads the next weights of a part; `None` when all are on the GPU.

@@ -1,6 +1,9 @@
 //! What the runs of a pipeline leave to each other, so that a second prompt starts with its first step.
 
+use std::sync::Arc;
+
 use super::encoders::EncoderMemory;
+use super::modulation::ModulationTable;
 use super::preview::LatentColors;
 use super::programs::Programs;
 use super::text_cache::TextCache;
@@ -17,6 +20,8 @@ pub(super) struct RunCache {
     pub encoders: EncoderMemory,
     /// Encoded texts.
     pub texts: TextCache,
+    /// The modulations that were made last.
+    pub modulations: Locked<Option<Arc<ModulationTable>>>,
     /// How to find positions between two entries of a table of positions; `None` until that was checked.
     pub interpolation: Locked<Option<Interpolation>>,
     /// The colours of the VAE's latents, for estimates.

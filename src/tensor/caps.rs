@@ -8,8 +8,8 @@ use strum::{Display, VariantArray};
 pub struct Caps {
     /// Bytes that one storage binding may cover. WebGPU guarantees 128 MiB.
     pub max_binding_bytes: u64,
-    /// Estimated floating-point operations after which a single dispatch is cut in two, so that no
-    /// driver time-out can hit a slow GPU.
+    /// Estimated floating-point operations after which a single dispatch is cut in two, so that no driver time-out can
+    /// hit a slow GPU: [`dispatch_flops`] of its speed.
     pub max_dispatch_flops: f64,
     /// The adapter is a processor: its lanes are SIMD vectors, its cores few and their caches large.
     pub is_cpu: bool,
@@ -28,6 +28,19 @@ pub struct Caps {
     pub tuning: Tuning,
 }
 
+/// Seconds that a dispatch should take at most: far below the two after which Windows takes a device away, and far above
+/// what the start of a dispatch costs.
+const DISPATCH_SECONDS: f64 = 0.05;
+/// FLOPs of a dispatch that any GPU does in time.
+const LEAST_DISPATCH_FLOPS: f64 = 10e9;
+/// FLOPs of a dispatch that no GPU needs to be kept busy.
+const MOST_DISPATCH_FLOPS: f64 = 2e12;
+
+/// FLOPs after which a dispatch is cut in two on an adapter that does `flops_per_second`.
+pub fn dispatch_flops(flops_per_second: f64) -> f64 {
+    (flops_per_second * DISPATCH_SECONDS).clamp(LEAST_DISPATCH_FLOPS, MOST_DISPATCH_FLOPS)
+}
+
 impl Caps {
     /// Whether there are products that round both factors to f16.
     pub fn rounds_to_f16(&self) -> bool {
@@ -36,11 +49,11 @@ impl Caps {
 }
 
 impl Default for Caps {
-    /// What WebGPU guarantees everywhere.
+    /// What WebGPU guarantees everywhere, on a GPU of 4 TFLOP/s.
     fn default() -> Self {
         Caps {
             max_binding_bytes: 128 << 20,
-            max_dispatch_flops: 20e9,
+            max_dispatch_flops: dispatch_flops(4e12),
             is_cpu: false,
             max_workgroup_bytes: 16 << 10,
             max_workgroup_invocations: 256,

@@ -19,7 +19,9 @@ mod resident;
 mod storage;
 mod work;
 
-pub use caps::{AttentionKernel, Caps, Conv2dKernel, MatmulKernel, RowClass, Tuning};
+pub use caps::{
+    AttentionKernel, Caps, Conv2dKernel, MatmulKernel, RowClass, Tuning, dispatch_flops,
+};
 pub use f16_range::{Blocks, F16Range};
 pub use plan::{MemoryPlan, plan_memory};
 pub use recording::{

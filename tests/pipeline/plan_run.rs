@@ -116,7 +116,11 @@ fn memory_of_sd3_is_planned_without_weights() {
     let plan = planned("sd3-medium", Request::new("").ralu(RaluChoice::Preset(Preset::X2)));
     let memory = plan.memory;
     let gb = |bytes: u64| bytes as f64 / 1e9;
-    assert!((4.15..4.30).contains(&gb(memory.denoiser_weights_bytes)), "{memory:?}");
+    let [denoiser, modulations] =
+        [memory.denoiser_weights_bytes, memory.modulation_weights_bytes].map(gb);
+    assert!((4.15..4.30).contains(&(denoiser + modulations)), "{memory:?}");
+    // 24 blocks of 12 vectors of 1536, and the embeddings of time and text.
+    assert!((1.35..1.45).contains(&modulations), "{memory:?}");
     assert!((10.6..10.9).contains(&gb(memory.text_encoder_weights_bytes)), "{memory:?}");
     assert_eq!(
         memory.peak_bytes,
@@ -133,7 +137,11 @@ fn memory_of_flux_1_dev_is_planned_without_weights() {
     let plan = planned("flux.1-dev", Request::new("").ralu(RaluChoice::Preset(Preset::X7)));
     let memory = plan.memory;
     let gb = |bytes: u64| bytes as f64 / 1e9;
-    assert!((23.8..24.2).contains(&gb(memory.denoiser_weights_bytes)), "{memory:?}");
+    let [denoiser, modulations] =
+        [memory.denoiser_weights_bytes, memory.modulation_weights_bytes].map(gb);
+    assert!((23.8..24.2).contains(&(denoiser + modulations)), "{memory:?}");
+    // 3.23 billion weights make modulations, and are not there while it draws.
+    assert!((6.4..6.6).contains(&modulations), "{memory:?}");
     assert!((9.0..10.0).contains(&gb(memory.text_encoder_weights_bytes)), "{memory:?}");
     assert!((1.0..4.5).contains(&gb(memory.temporaries_bytes)), "{memory:?}");
     assert_eq!(

@@ -116,14 +116,19 @@ fn text_encoders_leave_where_memory_is_short() {
     let again = run(&pipeline, second.clone());
     let [_, _, pipelines, uploaded] = made(before, pipeline.gpu().counters());
     assert_eq!(pipelines, 0);
-    let weights = plan_of(TINY_FLUX, &second, little()).text_encoder_weights_bytes;
-    assert_eq!(uploaded, weights, "the text encoders and nothing else");
+    let planned = plan_of(TINY_FLUX, &second, little());
+    let modulations = planned.modulation_weights_bytes;
+    let weights = planned.text_encoder_weights_bytes + modulations;
+    assert_eq!(uploaded, weights, "the text encoders, what makes modulations, and nothing else");
     assert_eq!(before.bytes_alive, pipeline.gpu().counters().bytes_alive);
     assert!(again.latents == fresh(TINY_FLUX, Options::default(), second));
-    // A known text needs no encoder.
-    let before = pipeline.gpu().counters();
-    run(&pipeline, request("a fox", 2));
-    assert_eq!(made(before, pipeline.gpu().counters()), [0; 4]);
+    // A known text needs no encoder, and after the same text the modulations are there, too.
+    for expected in [modulations, 0] {
+        let before = pipeline.gpu().counters();
+        run(&pipeline, request("a fox", 2).seed(expected));
+        let [_, _, pipelines, uploaded] = made(before, pipeline.gpu().counters());
+        assert_eq!((pipelines, uploaded), (0, expected));
+    }
 }
 
 fn plan_of(
@@ -202,7 +207,7 @@ fn steps_are_reported_in_order_and_once() {
 #[test]
 fn parts_can_be_loaded_before_a_run() {
     let pipeline = open(TINY_FLUX, Options::default());
-    for part in [Part::TextEncoders, Part::Denoiser] {
+    for part in Part::ALL {
         let mut told = 0;
         block_on(pipeline.gpu(), pipeline.load(part, |_| told += 1)).unwrap();
         assert!(told > 0);

@@ -133,6 +133,7 @@ impl Progress {
     fn loading(&mut self, part: Part, bytes: u64, of: u64) {
         let name = match part {
             Part::TextEncoders => "text encoders",
+            Part::Modulation => "modulations",
             Part::Denoiser => "denoiser",
         };
         let begins = self.loading != Some(part);

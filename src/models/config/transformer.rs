@@ -35,11 +35,6 @@ pub trait TransformerConfig: Any + fmt::Debug + Send + Sync {
     /// Numbers of the pooled text vector; `None` for a network without that input.
     fn pooled_dim(&self) -> Option<usize>;
 
-    /// Numbers of [`State::vec`](crate::models::denoiser::State::vec).
-    fn vec_dim(&self) -> usize {
-        self.hidden()
-    }
-
     /// Whether distilled guidance is an input.
     fn has_guidance_input(&self) -> bool {
         false

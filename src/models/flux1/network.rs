@@ -5,23 +5,20 @@
 //! text first, so that joint attention and the one-stream blocks need no concatenation.
 
 use super::config::FluxConfig;
-use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_by};
+use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_images};
 use crate::models::config::TransformerConfig;
 use crate::models::denoiser::{Denoiser, Inputs, Replay, Residual, State, Streams};
-use crate::models::layers::{Loader, MlpEmbedder, TIME_CHANNELS};
+use crate::models::layers::{Loader, TIME_CHANNELS};
+use crate::models::modulation::{Columns, MlpEmbedder, Modulations};
 use crate::models::rotary_attention::{QkvProjection, joint_attention};
-use crate::ops::{
-    Activation, Affine, Epilogue, LinearLayer, Write, activate_into, linear, linear_into, norm,
-};
+use crate::ops::{Activation, Affine, Epilogue, LinearLayer, linear, linear_into, norm};
 use crate::tensor::Tensor;
 
 /// The whole network.
 pub struct Flux {
     x_embedder: LinearLayer,
     context_embedder: LinearLayer,
-    time_in: MlpEmbedder,
-    guidance_in: Option<MlpEmbedder>,
-    vector_in: MlpEmbedder,
+    modulations: Modulations,
     double_blocks: Vec<DoubleStreamBlock>,
     single_blocks: Vec<SingleStreamBlock>,
     last: LastLayer,
@@ -31,37 +28,46 @@ impl Flux {
     /// Asks for all weights.
     pub fn load(loader: &Loader<'_>, config: &FluxConfig) -> Self {
         let d = config.hidden();
-        let embed = loader.pp("time_text_embed");
+        let embedder =
+            |name: &str, width| MlpEmbedder::load(&loader.pp("time_text_embed").pp(name), width, d);
+        let mut modulations = Modulations::new(embedder("timestep_embedder", TIME_CHANNELS));
+        if config.guidance_embeds {
+            modulations.guidance_in = Some(embedder("guidance_embedder", TIME_CHANNELS));
+        }
+        modulations.pooled_in = Some(embedder("text_embedder", config.pooled_projection_dim));
+        let double_blocks = (0..config.num_layers).map(|i| {
+            let loader = loader.pp("transformer_blocks").pp(i);
+            DoubleStreamBlock::load(&loader, config, &mut modulations)
+        });
+        let double_blocks = double_blocks.collect();
+        let single_blocks = (0..config.num_single_layers).map(|i| {
+            let loader = loader.pp("single_transformer_blocks").pp(i);
+            SingleStreamBlock::load(&loader, config, &mut modulations)
+        });
+        let single_blocks = single_blocks.collect();
         Flux {
             x_embedder: loader.linear("x_embedder", d, config.in_channels),
             context_embedder: loader.linear("context_embedder", d, config.joint_attention_dim),
-            time_in: MlpEmbedder::load(&embed.pp("timestep_embedder"), TIME_CHANNELS, d),
-            guidance_in: config.guidance_embeds.then(|| {
-                let loader = embed.pp("guidance_embedder");
-                MlpEmbedder::load(&loader, TIME_CHANNELS, d)
-            }),
-            vector_in: MlpEmbedder::load(
-                &embed.pp("text_embedder"),
-                config.pooled_projection_dim,
-                d,
-            ),
-            double_blocks: (0..config.num_layers)
-                .map(|i| DoubleStreamBlock::load(&loader.pp("transformer_blocks").pp(i), config))
-                .collect(),
-            single_blocks: (0..config.num_single_layers)
-                .map(|i| {
-                    SingleStreamBlock::load(&loader.pp("single_transformer_blocks").pp(i), config)
-                })
-                .collect(),
+            double_blocks,
+            single_blocks,
             last: LastLayer {
-                modulation: loader.linear("norm_out.linear", 2 * d, d),
+                modulation: modulations.add(loader.modulation().linear(
+                    "norm_out.linear",
+                    2 * d,
+                    d,
+                )),
                 proj: loader.linear("proj_out", config.out_channels, d),
             },
+            modulations,
         }
     }
 }
 
 impl Denoiser for Flux {
+    fn modulations(&self) -> &Modulations {
+        &self.modulations
+    }
+
     fn embed<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, state: State<'r>) {
         let t = state.n_text;
         for (b, streams) in state.branches().enumerate() {
@@ -69,19 +75,6 @@ impl Denoiser for Flux {
             linear_into("txt_in", txt, &self.context_embedder, streams.txt, Epilogue::default());
             linear_into("img_in", img, &self.x_embedder, streams.img, Epilogue::default());
         }
-        let recorder = img.recorder();
-        let vec = recorder.temp("vec.sum", state.vec.rows(), state.vec.cols());
-        recorder.scope("vec", || {
-            self.time_in.forward_into(inputs.time, vec, Write::Store);
-            if let Some(guidance_in) = &self.guidance_in {
-                guidance_in.forward_into(inputs.guidance, vec, Write::Add);
-            }
-            if let Some(pooled) = inputs.pooled {
-                self.vector_in.forward_into(pooled, vec, Write::Add);
-            }
-        });
-        // Every modulation begins with SiLU.
-        activate_into("vec.silu", vec, Activation::Silu, state.vec);
     }
 
     fn n_blocks(&self) -> usize {
@@ -99,25 +92,22 @@ impl Denoiser for Flux {
     }
 
     fn replay<'r>(&self, i: usize, state: &State<'r>, module: Replay<'_, 'r>) {
-        let recorder = state.x.recorder();
         match i.checked_sub(self.double_blocks.len()) {
-            None => recorder
-                .scope(format!("double.{i}"), || self.double_blocks[i].replay(state, module)),
-            Some(i) => recorder
-                .scope(format!("single.{i}"), || self.single_blocks[i].replay(state, module)),
+            None => self.double_blocks[i].replay(state, module),
+            Some(i) => self.single_blocks[i].replay(state, module),
         }
     }
 
     fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
         match (self.double_blocks.first(), self.single_blocks.first()) {
-            (Some(block), _) => modulated_by(state, &block.img.modulation),
-            (None, Some(block)) => modulated_by(state, &block.modulation),
+            (Some(block), _) => modulated_images(state, &block.img.modulation),
+            (None, Some(block)) => modulated_images(state, &block.modulation),
             (None, None) => state.branches().map(|streams| streams.img).collect(),
         }
     }
 
     fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
-        self.last.forward(state, state.vec)
+        self.last.forward(state)
     }
 }
 
@@ -142,7 +132,8 @@ struct DoubleStreamBlock {
 }
 
 struct StreamWeights {
-    modulation: LinearLayer,
+    /// Shift, scale and gate of attention, then of the MLP.
+    modulation: Columns,
     qkv: QkvProjection,
     proj: LinearLayer,
     mlp_in: LinearLayer,
@@ -153,14 +144,14 @@ impl StreamWeights {
     fn load(
         loader: &Loader<'_>,
         config: &FluxConfig,
-        modulation: &str,
+        modulation: Columns,
         qkv: [&str; 5],
         proj: &str,
         mlp: &str,
     ) -> Self {
         let d = config.hidden();
         StreamWeights {
-            modulation: loader.linear(modulation, 6 * d, d),
+            modulation,
             qkv: load_qkv(loader, config, qkv),
             proj: loader.linear(proj, d, d),
             mlp_in: loader.linear(&format!("{mlp}.net.0.proj"), config.mlp(), d),
@@ -183,14 +174,13 @@ impl StreamWeights {
         let h = linear("mlp.in", h, &self.mlp_in, Activation::GeluTanh);
         residual.add(x, gate_mlp, h, &self.mlp_out);
     }
-
-    fn modulate<'r>(&self, vec: Tensor<'r>) -> Tensor<'r> {
-        linear("mod", vec, &self.modulation, Activation::Identity)
-    }
 }
 
 impl DoubleStreamBlock {
-    fn load(loader: &Loader<'_>, config: &FluxConfig) -> Self {
+    fn load(loader: &Loader<'_>, config: &FluxConfig, modulations: &mut Modulations) -> Self {
+        let d = config.hidden();
+        let [img, txt] = ["norm1.linear", "norm1_context.linear"]
+            .map(|name| modulations.add(loader.modulation().linear(name, 6 * d, d)));
         let names =
             ["attn.to_q", "attn.to_k", "attn.to_v", "attn.norm_q.weight", "attn.norm_k.weight"];
         let added = [
@@ -202,31 +192,16 @@ impl DoubleStreamBlock {
         ];
         DoubleStreamBlock {
             head_dim: config.attention_head_dim,
-            img: StreamWeights::load(loader, config, "norm1.linear", names, "attn.to_out.0", "ff"),
-            txt: StreamWeights::load(
-                loader,
-                config,
-                "norm1_context.linear",
-                added,
-                "attn.to_add_out",
-                "ff_context",
-            ),
+            img: StreamWeights::load(loader, config, img, names, "attn.to_out.0", "ff"),
+            txt: StreamWeights::load(loader, config, txt, added, "attn.to_add_out", "ff_context"),
         }
     }
 
-    /// Shifts, scales and gates of both streams, one row for each branch.
-    fn modulate<'r>(&self, state: &State<'r>) -> [Tensor<'r>; 2] {
-        let recorder = state.vec.recorder();
-        [("img", &self.img), ("txt", &self.txt)]
-            .map(|(name, stream)| recorder.scope(name, || stream.modulate(state.vec)))
-    }
-
     fn forward<'r>(&self, state: &State<'r>, residual: &mut dyn Residual<'r>) {
-        let recorder = state.vec.recorder();
-        let modulations = self.modulate(state);
+        let recorder = state.x.recorder();
         for (b, Streams { txt, img, all }) in state.branches().enumerate() {
-            let [img_mod, txt_mod]: [[Tensor<'r>; 6]; 2] =
-                modulations.map(|rows| state.row(rows, b).chunk_cols());
+            let [img_mod, txt_mod]: [[Tensor<'r>; 6]; 2] = [&self.img, &self.txt]
+                .map(|stream| state.modulation(&stream.modulation, b).chunk_cols());
             let norm1 = |name: &str, x: Tensor<'r>, [shift, scale, ..]: [Tensor<'r>; 6]| {
                 recorder
                     .scope(name, || norm("norm1", x, LAYER_NORM, Affine::Modulate { scale, shift }))
@@ -248,10 +223,10 @@ impl DoubleStreamBlock {
     }
 
     fn replay<'r>(&self, state: &State<'r>, module: Replay<'_, 'r>) {
-        let modulations = self.modulate(state);
         for (b, Streams { txt, img, .. }) in state.branches().enumerate() {
-            for (x, rows) in [img, txt].into_iter().zip(modulations) {
-                let [_, _, gate_msa, _, _, gate_mlp] = state.row(rows, b).chunk_cols();
+            for (x, stream) in [(img, &self.img), (txt, &self.txt)] {
+                let [_, _, gate_msa, _, _, gate_mlp] =
+                    state.modulation(&stream.modulation, b).chunk_cols();
                 module(x, gate_msa);
                 module(x, gate_mlp);
             }
@@ -263,21 +238,22 @@ impl DoubleStreamBlock {
 struct SingleStreamBlock {
     head_dim: usize,
     mlp: usize,
-    modulation: LinearLayer,
+    /// Shift, scale and gate.
+    modulation: Columns,
     qkv: QkvProjection,
     mlp_in: LinearLayer,
     proj_out: LinearLayer,
 }
 
 impl SingleStreamBlock {
-    fn load(loader: &Loader<'_>, config: &FluxConfig) -> Self {
+    fn load(loader: &Loader<'_>, config: &FluxConfig, modulations: &mut Modulations) -> Self {
         let (d, mlp) = (config.hidden(), config.mlp());
         let names =
             ["attn.to_q", "attn.to_k", "attn.to_v", "attn.norm_q.weight", "attn.norm_k.weight"];
         SingleStreamBlock {
             head_dim: config.attention_head_dim,
             mlp,
-            modulation: loader.linear("norm.linear", 3 * d, d),
+            modulation: modulations.add(loader.modulation().linear("norm.linear", 3 * d, d)),
             qkv: load_qkv(loader, config, names),
             mlp_in: loader.linear("proj_mlp", mlp, d),
             proj_out: loader.linear("proj_out", d, d + mlp),
@@ -285,10 +261,9 @@ impl SingleStreamBlock {
     }
 
     fn forward<'r>(&self, state: &State<'r>, residual: &mut dyn Residual<'r>) {
-        let modulation = linear("mod", state.vec, &self.modulation, Activation::Identity);
         for (b, Streams { all: x, .. }) in state.branches().enumerate() {
             let (d, rows) = (x.cols(), x.rows());
-            let [shift, scale, gate] = state.row(modulation, b).chunk_cols();
+            let [shift, scale, gate] = state.modulation(&self.modulation, b).chunk_cols();
             let h = norm("norm", x, LAYER_NORM, Affine::Modulate { scale, shift });
 
             // Attention and MLP write side by side what proj_out reads as one row.
@@ -303,9 +278,8 @@ impl SingleStreamBlock {
     }
 
     fn replay<'r>(&self, state: &State<'r>, module: Replay<'_, 'r>) {
-        let modulation = linear("mod", state.vec, &self.modulation, Activation::Identity);
         for (b, streams) in state.branches().enumerate() {
-            let [_, _, gate] = state.row(modulation, b).chunk_cols();
+            let [_, _, gate] = state.modulation(&self.modulation, b).chunk_cols();
             module(streams.all, gate);
         }
     }

@@ -153,11 +153,6 @@ impl TransformerConfig for Flux2Config {
         None
     }
 
-    /// The embedding of time after SiLU, then the modulations that all blocks share: see `network.rs`.
-    fn vec_dim(&self) -> usize {
-        16 * self.hidden()
-    }
-
     fn rope(&self) -> Option<Rope> {
         let (axes, theta) = (self.axes_dims_rope.clone(), self.rope_theta);
         Some(Rope { axes, theta, text: TextPositions::Counted { axis: TEXT_AXIS } })

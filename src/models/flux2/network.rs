@@ -1,60 +1,32 @@
 //! The FLUX.2 transformer: two-stream blocks, then one-stream blocks, with modulations that all blocks of a kind share.
 //!
 //! Weights carry diffusers' names (`Flux2Transformer2DModel`); no layer has a bias. Text and image tokens live in one matrix
-//! `[T + N, hidden]` from the start, text first. Each branch's row of [`State::vec`], `[16 d]` for a width of d, is:
-//!
-//! | numbers | what |
-//! | --- | --- |
-//! | `d` | the embedding of time after SiLU, from which the last layer makes its own modulation |
-//! | `6 d` | image streams of the two-stream blocks: shift, scale and gate of attention, then of the MLP |
-//! | `6 d` | text streams, likewise |
-//! | `3 d` | one-stream blocks: shift, scale, gate |
+//! `[T + N, hidden]` from the start, text first.
 
 use super::config::Flux2Config;
 use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_images};
 use crate::models::config::TransformerConfig;
 use crate::models::denoiser::{Denoiser, Inputs, Replay, Residual, State, Streams};
-use crate::models::layers::{Loader, MlpEmbedder, TIME_CHANNELS};
+use crate::models::layers::{Loader, TIME_CHANNELS};
+use crate::models::modulation::{Columns, MlpEmbedder, Modulations};
 use crate::models::rotary_attention::{QkvProjection, joint_attention};
-use crate::ops::{
-    Activation, Affine, Epilogue, LinearLayer, Weights, Write, activate, combine, linear_into, norm,
-};
+use crate::ops::{Activation, Affine, Epilogue, LinearLayer, Write, linear_into, norm};
 use crate::tensor::Tensor;
 
 /// The whole network.
 pub struct Flux2 {
     x_embedder: LinearLayer,
     context_embedder: LinearLayer,
-    time_in: MlpEmbedder,
-    /// Of image streams, text streams and one-stream blocks.
-    modulations: [LinearLayer; 3],
+    modulations: Modulations,
+    /// Of the image streams of the two-stream blocks: shift, scale and gate of attention, then of the MLP.
+    img_modulation: Columns,
+    /// Of their text streams, likewise.
+    txt_modulation: Columns,
+    /// Of the one-stream blocks: shift, scale and gate.
+    single_modulation: Columns,
     double_blocks: Vec<DoubleStreamBlock>,
     single_blocks: Vec<SingleStreamBlock>,
     last: LastLayer,
-}
-
-/// The numbers of [`State::vec`], for each branch.
-struct Vectors<'r> {
-    /// The embedding of time after SiLU, `[B, d]`.
-    time: Tensor<'r>,
-    /// `[B, 6 d]`
-    img: Tensor<'r>,
-    /// `[B, 6 d]`
-    txt: Tensor<'r>,
-    /// `[B, 3 d]`
-    single: Tensor<'r>,
-}
-
-impl<'r> Vectors<'r> {
-    fn of(state: &State<'r>) -> Self {
-        let (vec, d) = (state.vec, state.x.cols());
-        Vectors {
-            time: vec.col_range(0..d),
-            img: vec.col_range(d..7 * d),
-            txt: vec.col_range(7 * d..13 * d),
-            single: vec.col_range(13 * d..16 * d),
-        }
-    }
 }
 
 impl Flux2 {
@@ -63,15 +35,17 @@ impl Flux2 {
         let d = config.hidden();
         let linear = |name, n, k| loader.linear_no_bias(name, n, k);
         let time = loader.pp("time_guidance_embed.timestep_embedder");
+        let time_in = MlpEmbedder::load_no_bias(&time, TIME_CHANNELS, d);
+        let mut modulations = Modulations::new(time_in);
+        let mut modulation = |name, vectors| {
+            modulations.add(loader.modulation().linear_no_bias(name, vectors * d, d))
+        };
         Flux2 {
+            img_modulation: modulation("double_stream_modulation_img.linear", 6),
+            txt_modulation: modulation("double_stream_modulation_txt.linear", 6),
+            single_modulation: modulation("single_stream_modulation.linear", 3),
             x_embedder: linear("x_embedder", d, config.in_channels),
             context_embedder: linear("context_embedder", d, config.joint_attention_dim),
-            time_in: MlpEmbedder::load_no_bias(&time, TIME_CHANNELS, d),
-            modulations: [
-                linear("double_stream_modulation_img.linear", 6 * d, d),
-                linear("double_stream_modulation_txt.linear", 6 * d, d),
-                linear("single_stream_modulation.linear", 3 * d, d),
-            ],
             double_blocks: (0..config.num_layers)
                 .map(|i| DoubleStreamBlock::load(&loader.pp("transformer_blocks").pp(i), config))
                 .collect(),
@@ -81,14 +55,19 @@ impl Flux2 {
                 })
                 .collect(),
             last: LastLayer {
-                modulation: linear("norm_out.linear", 2 * d, d),
+                modulation: modulation("norm_out.linear", 2),
                 proj: linear("proj_out", config.out_channels, d),
             },
+            modulations,
         }
     }
 }
 
 impl Denoiser for Flux2 {
+    fn modulations(&self) -> &Modulations {
+        &self.modulations
+    }
+
     fn embed<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, state: State<'r>) {
         let t = state.n_text;
         for (b, streams) in state.branches().enumerate() {
@@ -96,22 +75,6 @@ impl Denoiser for Flux2 {
             linear_into("txt_in", txt, &self.context_embedder, streams.txt, Epilogue::default());
             linear_into("img_in", img, &self.x_embedder, streams.img, Epilogue::default());
         }
-        let recorder = img.recorder();
-        let vectors = Vectors::of(&state);
-        recorder.scope("vec", || {
-            let time = recorder.temp("time", state.vec.rows(), state.x.cols());
-            self.time_in.forward_into(inputs.time, time, Write::Store);
-            // Every modulation begins with SiLU. In memory of its own, as a dispatch does not read what it writes.
-            let time = activate("silu", time, Activation::Silu);
-            let once = Weights::Constant([1.0, 0.0, 0.0]);
-            combine("time.silu", &[time], once, None, Write::Store, vectors.time);
-            let parts = [vectors.img, vectors.txt, vectors.single];
-            for ((name, layer), part) in
-                ["mod.img", "mod.txt", "mod.single"].iter().zip(&self.modulations).zip(parts)
-            {
-                linear_into(name, time, layer, part, Epilogue::default());
-            }
-        });
     }
 
     fn n_blocks(&self) -> usize {
@@ -121,36 +84,40 @@ impl Denoiser for Flux2 {
     fn block<'r>(&self, i: usize, state: &State<'r>, residual: &mut dyn Residual<'r>) {
         let recorder = state.x.recorder();
         match i.checked_sub(self.double_blocks.len()) {
-            None => recorder
-                .scope(format!("double.{i}"), || self.double_blocks[i].forward(state, residual)),
-            Some(i) => recorder
-                .scope(format!("single.{i}"), || self.single_blocks[i].forward(state, residual)),
+            None => recorder.scope(format!("double.{i}"), || {
+                let modulations = [&self.img_modulation, &self.txt_modulation];
+                self.double_blocks[i].forward(state, modulations, residual);
+            }),
+            Some(i) => recorder.scope(format!("single.{i}"), || {
+                self.single_blocks[i].forward(state, &self.single_modulation, residual);
+            }),
         }
     }
 
     fn replay<'r>(&self, i: usize, state: &State<'r>, module: Replay<'_, 'r>) {
-        let Vectors { img: img_rows, txt: txt_rows, single, .. } = Vectors::of(state);
         for (b, Streams { txt, img, all }) in state.branches().enumerate() {
             if i < self.double_blocks.len() {
-                for (x, rows) in [(img, img_rows), (txt, txt_rows)] {
-                    let [_, _, gate_msa, _, _, gate_mlp] = state.row(rows, b).chunk_cols();
+                for (x, columns) in [(img, &self.img_modulation), (txt, &self.txt_modulation)] {
+                    let [_, _, gate_msa, _, _, gate_mlp] =
+                        state.modulation(columns, b).chunk_cols();
                     module(x, gate_msa);
                     module(x, gate_mlp);
                 }
             } else {
-                let [_, _, gate] = state.row(single, b).chunk_cols();
+                let [_, _, gate] = state.modulation(&self.single_modulation, b).chunk_cols();
                 module(all, gate);
             }
         }
     }
 
     fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
-        let Vectors { img, single, .. } = Vectors::of(state);
-        modulated_images(state, if self.double_blocks.is_empty() { single } else { img })
+        let is_single = self.double_blocks.is_empty();
+        let first = if is_single { &self.single_modulation } else { &self.img_modulation };
+        modulated_images(state, first)
     }
 
     fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
-        self.last.forward(state, Vectors::of(state).time)
+        self.last.forward(state)
     }
 }
 
@@ -252,12 +219,17 @@ impl DoubleStreamBlock {
         }
     }
 
-    fn forward<'r>(&self, state: &State<'r>, residual: &mut dyn Residual<'r>) {
+    /// `modulations` are the image stream's and the text stream's.
+    fn forward<'r>(
+        &self,
+        state: &State<'r>,
+        modulations: [&Columns; 2],
+        residual: &mut dyn Residual<'r>,
+    ) {
         let recorder = state.x.recorder();
-        let vectors = Vectors::of(state);
         for (b, Streams { txt, img, all }) in state.branches().enumerate() {
             let [img_mod, txt_mod]: [[Tensor<'r>; 6]; 2] =
-                [vectors.img, vectors.txt].map(|rows| state.row(rows, b).chunk_cols());
+                modulations.map(|columns| state.modulation(columns, b).chunk_cols());
             let norm1 = |name: &str, x: Tensor<'r>, [shift, scale, ..]: [Tensor<'r>; 6]| {
                 recorder
                     .scope(name, || norm("norm1", x, LAYER_NORM, Affine::Modulate { scale, shift }))
@@ -309,11 +281,15 @@ impl SingleStreamBlock {
         }
     }
 
-    fn forward<'r>(&self, state: &State<'r>, residual: &mut dyn Residual<'r>) {
-        let modulation = Vectors::of(state).single;
+    fn forward<'r>(
+        &self,
+        state: &State<'r>,
+        modulation: &Columns,
+        residual: &mut dyn Residual<'r>,
+    ) {
         for (b, Streams { all: x, .. }) in state.branches().enumerate() {
             let (d, rows) = (x.cols(), x.rows());
-            let [shift, scale, gate] = state.row(modulation, b).chunk_cols();
+            let [shift, scale, gate] = state.modulation(modulation, b).chunk_cols();
             let h = norm("norm", x, LAYER_NORM, Affine::Modulate { scale, shift });
 
             // Attention and MLP write side by side what proj_out reads as one row.

@@ -8,14 +8,15 @@
 //! that stages may hold any list of tokens.
 
 use super::config::Sd3Config;
-use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_by};
+use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_images};
 use crate::models::config::TransformerConfig;
 use crate::models::denoiser::{Denoiser, Inputs, Positions, Replay, Residual, State, Streams};
-use crate::models::layers::{Loader, MlpEmbedder, TIME_CHANNELS};
+use crate::models::layers::{Loader, TIME_CHANNELS};
+use crate::models::modulation::{Columns, MlpEmbedder, Modulations};
 use crate::models::position_table::PositionTable;
 use crate::ops::{
-    Activation, Affine, Attention, Epilogue, LinearLayer, Weights, Write, activate_into,
-    attention_over, combine, linear, linear_into, norm, qk_norm,
+    Activation, Affine, Attention, Epilogue, LinearLayer, Weights, Write, attention_over, combine,
+    linear, linear_into, norm, qk_norm,
 };
 use crate::tensor::{Resident, Tensor};
 
@@ -27,8 +28,7 @@ pub struct Sd3 {
     patch_embed: LinearLayer,
     positions: PositionTable,
     context_embedder: LinearLayer,
-    time_in: MlpEmbedder,
-    text_in: MlpEmbedder,
+    modulations: Modulations,
     blocks: Vec<Block>,
     last: LastLayer,
 }
@@ -37,7 +37,14 @@ impl Sd3 {
     /// Asks for all weights.
     pub fn load(loader: &Loader<'_>, config: &Sd3Config) -> Self {
         let d = config.hidden();
-        let embed = loader.pp("time_text_embed");
+        let embedder =
+            |name: &str, width| MlpEmbedder::load(&loader.pp("time_text_embed").pp(name), width, d);
+        let mut modulations = Modulations::new(embedder("timestep_embedder", TIME_CHANNELS));
+        modulations.pooled_in = Some(embedder("text_embedder", config.pooled_projection_dim));
+        let blocks = (0..config.num_layers).map(|i| {
+            Block::load(&loader.pp("transformer_blocks").pp(i), config, i, &mut modulations)
+        });
+        let blocks = blocks.collect();
         let token = 4 * config.out_channels;
         Sd3 {
             patch_embed: loader.patch_embed("pos_embed.proj", d, config.in_channels),
@@ -48,18 +55,19 @@ impl Sd3 {
                 config.sample_size / Sd3Config::PATCH,
             ),
             context_embedder: loader.linear("context_embedder", d, config.joint_attention_dim),
-            time_in: MlpEmbedder::load(&embed.pp("timestep_embedder"), TIME_CHANNELS, d),
-            text_in: MlpEmbedder::load(&embed.pp("text_embedder"), config.pooled_projection_dim, d),
-            blocks: (0..config.num_layers)
-                .map(|i| Block::load(&loader.pp("transformer_blocks").pp(i), config, i))
-                .collect(),
+            blocks,
             // The checkpoint has (row, column, channel), tokens have (channel, row, column).
             last: LastLayer {
-                modulation: loader.linear("norm_out.linear", 2 * d, d),
+                modulation: modulations.add(loader.modulation().linear(
+                    "norm_out.linear",
+                    2 * d,
+                    d,
+                )),
                 proj: loader.linear_with_rows("proj_out", token, d, |i| {
                     i % 4 * config.out_channels + i / 4
                 }),
             },
+            modulations,
         }
     }
 }
@@ -67,6 +75,10 @@ impl Sd3 {
 impl Denoiser for Sd3 {
     fn position_table(&self) -> Option<&PositionTable> {
         Some(&self.positions)
+    }
+
+    fn modulations(&self) -> &Modulations {
+        &self.modulations
     }
 
     fn embed<'r>(&self, img: Tensor<'r>, inputs: Inputs<'r>, state: State<'r>) {
@@ -81,16 +93,6 @@ impl Denoiser for Sd3 {
             let once = Weights::Constant([1.0, 0.0, 0.0]);
             combine("positions", &[positions], once, None, Write::Add, streams.img);
         }
-        let recorder = img.recorder();
-        let vec = recorder.temp("vec.sum", state.vec.rows(), state.vec.cols());
-        recorder.scope("vec", || {
-            self.time_in.forward_into(inputs.time, vec, Write::Store);
-            if let Some(pooled) = inputs.pooled {
-                self.text_in.forward_into(pooled, vec, Write::Add);
-            }
-        });
-        // Every modulation begins with SiLU.
-        activate_into("vec.silu", vec, Activation::Silu, state.vec);
     }
 
     fn n_blocks(&self) -> usize {
@@ -103,19 +105,18 @@ impl Denoiser for Sd3 {
     }
 
     fn replay<'r>(&self, i: usize, state: &State<'r>, module: Replay<'_, 'r>) {
-        let recorder = state.x.recorder();
-        recorder.scope(format!("block.{i}"), || self.blocks[i].replay(state, module));
+        self.blocks[i].replay(state, module);
     }
 
     fn modulated_input<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
         match self.blocks.first() {
-            Some(block) => modulated_by(state, &block.img_modulation),
+            Some(block) => modulated_images(state, &block.img_modulation),
             None => state.branches().map(|streams| streams.img).collect(),
         }
     }
 
     fn velocity<'r>(&self, state: &State<'r>) -> Vec<Tensor<'r>> {
-        self.last.forward(state, state.vec)
+        self.last.forward(state)
     }
 }
 
@@ -186,13 +187,13 @@ impl Mlp {
 /// A block with separate weights for text and image, which meet in attention.
 struct Block {
     head_dim: usize,
-    img_modulation: LinearLayer,
+    img_modulation: Columns,
     img_qkv: QkvProjection,
     img_proj: LinearLayer,
     img_mlp: Mlp,
     /// The image-only attention of SD3.5-medium: its projection, and its output layer.
     dual: Option<(QkvProjection, LinearLayer)>,
-    txt_modulation: LinearLayer,
+    txt_modulation: Columns,
     txt_qkv: QkvProjection,
     /// What the text does after attention. The last block drops it: nobody would read it.
     txt_out: Option<(LinearLayer, Mlp)>,
@@ -209,10 +210,17 @@ struct Modulation<'r> {
 }
 
 impl Block {
-    fn load(loader: &Loader<'_>, config: &Sd3Config, i: usize) -> Self {
+    fn load(
+        loader: &Loader<'_>,
+        config: &Sd3Config,
+        i: usize,
+        modulations: &mut Modulations,
+    ) -> Self {
         let d = config.hidden();
         let is_last = i + 1 == config.num_layers;
         let has_dual = config.dual_attention_layers.contains(&i);
+        let mut modulation =
+            |name, vectors| modulations.add(loader.modulation().linear(name, vectors * d, d));
         let attn = loader.pp("attn");
         let names = ["to_q", "to_k", "to_v"];
         let norms = ["norm_q.weight", "norm_k.weight"];
@@ -220,7 +228,7 @@ impl Block {
         let added_norms = ["norm_added_q.weight", "norm_added_k.weight"];
         Block {
             head_dim: config.attention_head_dim,
-            img_modulation: loader.linear("norm1.linear", if has_dual { 9 * d } else { 6 * d }, d),
+            img_modulation: modulation("norm1.linear", if has_dual { 9 } else { 6 }),
             img_qkv: QkvProjection::load(&attn, config, names, norms),
             img_proj: attn.linear("to_out.0", d, d),
             img_mlp: Mlp::load(&loader.pp("ff"), config),
@@ -228,11 +236,7 @@ impl Block {
                 let attn = loader.pp("attn2");
                 (QkvProjection::load(&attn, config, names, norms), attn.linear("to_out.0", d, d))
             }),
-            txt_modulation: loader.linear(
-                "norm1_context.linear",
-                if is_last { 2 * d } else { 6 * d },
-                d,
-            ),
+            txt_modulation: modulation("norm1_context.linear", if is_last { 2 } else { 6 }),
             txt_qkv: QkvProjection::load(&attn, config, added, added_norms),
             txt_out: (!is_last).then(|| {
                 (attn.linear("to_add_out", d, d), Mlp::load(&loader.pp("ff_context"), config))
@@ -242,15 +246,11 @@ impl Block {
 
     /// Modulations of all branches.
     fn modulate<'r>(&self, state: &State<'r>) -> Vec<Modulation<'r>> {
-        let recorder = state.vec.recorder();
-        let [img, txt] =
-            [("img", &self.img_modulation), ("txt", &self.txt_modulation)].map(|(name, layer)| {
-                recorder.scope(name, || linear("mod", state.vec, layer, Activation::Identity))
-            });
         let d = state.x.cols();
         (0..state.n_branches())
             .map(|b| {
-                let (img, txt) = (state.row(img, b), state.row(txt, b));
+                let [img, txt] = [&self.img_modulation, &self.txt_modulation]
+                    .map(|columns| state.modulation(columns, b));
                 Modulation {
                     img: img.col_range(0..6 * d).chunk_cols(),
                     dual: self.dual.as_ref().map(|_| img.col_range(6 * d..9 * d).chunk_cols()),

@@ -6,7 +6,7 @@ use super::{RunMemory, RunRecordings, StepRecordings};
 use crate::gpu::{Program, ReadBack, Store};
 use crate::pipeline::Error;
 use crate::pipeline::device::Device;
-use crate::tensor::{ResidentId, plan_memory};
+use crate::tensor::plan_memory;
 use crate::turns::Turns;
 
 /// The compiled programs of a run and the memory they work on.
@@ -38,8 +38,7 @@ impl Programs {
         memory: RunMemory,
     ) -> Result<Self, Error> {
         let Device { gpu, store, pool, .. } = device;
-        let ids = memory.residents().iter().map(|resident| resident.id).collect();
-        let mut unfinished = Unfinished { store, ids };
+        let unfinished = device.free_when_dropped(memory.residents());
         let turns = Turns::new();
         for resident in memory.residents() {
             store.create(gpu, resident).await?;
@@ -82,7 +81,7 @@ impl Programs {
         let flags = memory.shared.f16_range.iter().flat_map(|range| range.flags().band_bytes());
         let bytes = latents.max().unwrap_or(0) + flags.sum::<u64>();
         let read_backs = [ReadBack::new(gpu, bytes).await?, ReadBack::new(gpu, bytes).await?];
-        unfinished.ids.clear();
+        unfinished.keep();
         Ok(Programs {
             memory,
             steps,
@@ -93,17 +92,5 @@ impl Programs {
             read_backs,
             allocated_bytes,
         })
-    }
-}
-
-/// Frees the memory of programs whose compilation failed or was dropped.
-struct Unfinished<'p> {
-    store: &'p Store,
-    ids: Vec<ResidentId>,
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        self.ids.iter().for_each(|id| self.store.free(*id));
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::models::config::ModelConfig;
 use crate::models::denoiser::{Denoiser, PerGrid, Positions};
-use crate::models::layers::TIME_CHANNELS;
 use crate::models::vae::IMAGE_CHANNELS;
 use crate::ops::change_rows;
 use crate::pipeline::{RunSchedule, Settings, StageKind};
@@ -40,12 +39,8 @@ pub(in crate::pipeline) mod taylor {
 pub(in crate::pipeline) struct SharedInputs {
     /// Text tokens, `[B * T, text_dim]`.
     pub txt: Resident,
-    /// Pooled text vectors, `[B, pooled_dim]`, if the network reads them.
-    pub pooled: Option<Resident>,
-    /// Sinusoid of the timestep, `[B, 256]`.
-    pub time: Resident,
-    /// Sinusoid of the guidance scale, `[B, 256]`.
-    pub guidance: Resident,
+    /// The modulations of the step at hand, `[B, width]`.
+    pub modulations: Resident,
     /// See [`step`].
     pub step: Resident,
     /// On adapters where products may round to f16.
@@ -142,8 +137,6 @@ pub(in crate::pipeline) struct ProbeMemory {
     pub kind: Probe,
     /// The sequence, `[B * (T + N), hidden]`.
     pub x: Resident,
-    /// `[B, vec_dim]`.
-    pub vec: Resident,
     /// What is compared, of this step, `[B * N, hidden]`.
     pub new: Resident,
     /// What is compared, of an earlier step.
@@ -174,7 +167,7 @@ impl CacheMemory {
     fn residents(&self) -> Vec<&Resident> {
         match self {
             CacheMemory::Residual { added, probe, .. } => {
-                let probed = probe.iter().flat_map(|p| [&p.x, &p.vec, &p.new, &p.old, &p.partials]);
+                let probed = probe.iter().flat_map(|p| [&p.x, &p.new, &p.old, &p.partials]);
                 [added].into_iter().chain(probed).collect()
             }
             CacheMemory::Output { factors, weights } => factors.iter().chain([weights]).collect(),
@@ -215,13 +208,11 @@ impl ResidentPlanner<'_> {
         self.settings.evaluations_per_step()
     }
 
-    fn shared(&self) -> SharedInputs {
+    fn shared(&self, denoiser: &dyn Denoiser) -> SharedInputs {
         let (b, network) = (self.branches(), &self.config.transformer);
         SharedInputs {
             txt: self.matrix("txt", b * self.n_text(), network.text_dim()),
-            pooled: network.pooled_dim().map(|dim| self.matrix("pooled", b, dim)),
-            time: self.matrix("time", b, TIME_CHANNELS),
-            guidance: self.matrix("guidance", b, TIME_CHANNELS),
+            modulations: self.matrix("modulations", b, denoiser.modulations().width()),
             step: self.matrix("step", 1, step::LEN),
             f16_range: self.caps.rounds_to_f16().then(|| {
                 let flags = self.matrix("f16 flags", 1, F16Range::FLAGS);
@@ -283,7 +274,6 @@ impl ResidentPlanner<'_> {
                 Box::new(ProbeMemory {
                     kind,
                     x: self.matrix("cache.x", b * (t + most_tokens), d),
-                    vec: self.matrix("cache.vec", b, network.vec_dim()),
                     new: images("cache.probe"),
                     old: images("cache.probe.old"),
                     partials: self.matrix("cache.change", change_rows(b * most_tokens), 4),
@@ -356,7 +346,7 @@ impl RunMemory {
         let decodes_low =
             schedule.is_ralu() && (stage_pictures || planner.settings.decodes_low_estimate());
         RunMemory {
-            shared: planner.shared(),
+            shared: planner.shared(denoiser),
             stages: stages.collect(),
             jumps: jumps.collect(),
             low_pixels: decodes_low.then(|| planner.pixels("low", low_rows, low_cols)),
@@ -372,9 +362,8 @@ impl RunMemory {
 
     /// All residents of the run.
     pub fn residents(&self) -> Vec<&Resident> {
-        let SharedInputs { txt, pooled, time, guidance, step, f16_range } = &self.shared;
-        let mut all = vec![txt, time, guidance, step, &self.pixels];
-        all.extend(pooled);
+        let SharedInputs { txt, modulations, step, f16_range } = &self.shared;
+        let mut all = vec![txt, modulations, step, &self.pixels];
         all.extend(f16_range.as_ref().map(|range| range.flags()));
         for stage in &self.stages {
             all.extend([&stage.x, &stage.velocity]);

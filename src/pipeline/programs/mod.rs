@@ -4,6 +4,7 @@ mod compiled;
 mod decode;
 mod encode;
 mod memory;
+mod modulation;
 mod steps;
 
 pub(super) use compiled::Programs;
@@ -11,6 +12,7 @@ pub(super) use encode::record_encoder;
 pub(super) use memory::{
     CacheMemory, JumpMemory, PositionMemory, ResidentPlanner, RunMemory, step, taylor,
 };
+pub(super) use modulation::{ModulationMemory, record_modulations};
 pub(super) use steps::StepRecordings;
 
 use crate::models::config::ModelConfig;

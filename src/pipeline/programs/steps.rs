@@ -86,18 +86,11 @@ impl StepRecorder<'_> {
     }
 
     /// The sequence's memory: the probe's, or for this recording alone.
-    fn state_memory<'r>(
-        &self,
-        recorder: &'r Recorder,
-        probe: Option<&ProbeMemory>,
-    ) -> [Tensor<'r>; 2] {
+    fn state_memory<'r>(&self, recorder: &'r Recorder, probe: Option<&ProbeMemory>) -> Tensor<'r> {
         let rows = self.branches * (self.n_text() + self.stage.x.rows);
         match probe {
-            Some(probe) => [self.part(recorder, &probe.x, rows), recorder.resident(&probe.vec)],
-            None => [
-                recorder.temp("x", rows, self.network.hidden()),
-                recorder.temp("vec", self.branches, self.network.vec_dim()),
-            ],
+            Some(probe) => self.part(recorder, &probe.x, rows),
+            None => recorder.temp("x", rows, self.network.hidden()),
         }
     }
 
@@ -106,13 +99,11 @@ impl StepRecorder<'_> {
         let inputs = Inputs {
             branches: self.branches,
             txt: recorder.resident(&self.shared.txt),
-            pooled: self.shared.pooled.as_ref().map(|pooled| recorder.resident(pooled)),
-            time: recorder.resident(&self.shared.time),
-            guidance: recorder.resident(&self.shared.guidance),
+            modulations: recorder.resident(&self.shared.modulations),
             positions: self.stage.positions.on(recorder),
         };
-        let [x, vec] = self.state_memory(recorder, probe);
-        self.denoiser.begin(recorder.resident(&self.stage.x), inputs, x, vec)
+        let x = self.state_memory(recorder, probe);
+        self.denoiser.begin(recorder.resident(&self.stage.x), inputs, x)
     }
 
     /// The sequence as a probe left it; without a probe, embedded here.
@@ -120,8 +111,12 @@ impl StepRecorder<'_> {
         if probe.is_none() {
             return self.begin(recorder, None);
         }
-        let [x, vec] = self.state_memory(recorder, probe);
-        State { x, vec, positions: self.stage.positions.on(recorder), n_text: self.n_text() }
+        State {
+            x: self.state_memory(recorder, probe),
+            modulations: recorder.resident(&self.shared.modulations),
+            positions: self.stage.positions.on(recorder),
+            n_text: self.n_text(),
+        }
     }
 
     fn blocks<'r>(&self, state: &State<'r>, from: usize, residual: &mut dyn Residual<'r>) {

@@ -26,7 +26,9 @@ use web_time::Instant;
 use super::conditioning::{Encoded, Prompts};
 use super::context::RunContext;
 use super::event::{Event, ImageReport, Part, StepDone};
+use super::modulation::{ModulationKey, ModulationTable};
 use super::programs::{Programs, RunMemory};
+use super::speed::measure_speed;
 use super::{Error, NamedTensors, Request, RunSchedule, Settings};
 use crate::escape::Escaped;
 use crate::gpu::{Counters, RunProfiler, Ticket};
@@ -69,6 +71,7 @@ pub struct Run {
 /// What the pictures of a run are drawn with.
 struct Prepared {
     encoded: Encoded,
+    modulations: Arc<ModulationTable>,
     programs: Programs,
 }
 
@@ -77,8 +80,9 @@ enum Phase {
     Start,
     LoadEncoders(Prompts, Instant),
     Encode(Prompts, Instant),
-    Load(Encoded),
-    Prepare(Encoded),
+    Modulate(Encoded),
+    Load(Encoded, Arc<ModulationTable>),
+    Prepare(Encoded, Arc<ModulationTable>),
     BeginImage(usize),
     BeginStage(usize),
     Step(usize, usize),
@@ -228,6 +232,7 @@ impl Run {
     async fn advance(&mut self, phase: Phase) -> Result<Phase, Error> {
         Ok(match phase {
             Phase::Start => {
+                measure_speed(&self.context.device.gpu).await?;
                 if self.profile {
                     let profiler = RunProfiler::new(&self.context.device.gpu).await?;
                     self.profiler = Some(Arc::new(profiler));
@@ -272,17 +277,21 @@ impl Run {
                     n_tokens: self.settings.max_sequence_length,
                     seconds: started.elapsed().as_secs_f64(),
                 });
-                Phase::Load(encoded)
+                Phase::Modulate(encoded)
             }
-            Phase::Load(encoded) => match self.context.upload_next(Part::Denoiser).await? {
-                Some(event) => {
-                    self.events.push_back(event);
-                    Phase::Load(encoded)
+            Phase::Modulate(encoded) => self.modulate(encoded).await?,
+            Phase::Load(encoded, modulations) => {
+                match self.context.upload_next(Part::Denoiser).await? {
+                    Some(event) => {
+                        self.events.push_back(event);
+                        Phase::Load(encoded, modulations)
+                    }
+                    None => Phase::Prepare(encoded, modulations),
                 }
-                None => Phase::Prepare(encoded),
-            },
-            Phase::Prepare(encoded) => {
-                self.prepared = Some(Prepared { encoded, programs: self.prepare().await? });
+            }
+            Phase::Prepare(encoded, modulations) => {
+                let programs = self.prepare().await?;
+                self.prepared = Some(Prepared { encoded, modulations, programs });
                 self.write_conditioning().await?;
                 self.probe_colors().await?;
                 Phase::BeginImage(0)
@@ -340,7 +349,7 @@ impl Run {
     /// Encodes the prompts. Where the text encoders stay on the GPU anyway, the denoiser is loaded while they work.
     async fn encode(&mut self, prompts: Prompts) -> Result<Encoded, Error> {
         let context = &*self.context;
-        if context.residency.keeps_text_encoders() {
+        if context.residency.keeps_all_parts() {
             let mut encoding = pin!(prompts.encode(context.encoders()));
             loop {
                 if let Poll::Ready(encoded) = poll_once(encoding.as_mut()).await {
@@ -356,6 +365,20 @@ impl Run {
         drop(prompts);
         context.release_text_encoders();
         encoded
+    }
+
+    /// Makes the modulations of all steps, or loads more of the layers that make them.
+    async fn modulate(&mut self, encoded: Encoded) -> Result<Phase, Error> {
+        let context = &*self.context;
+        let key = ModulationKey::new(context, &self.settings, &self.schedule, &encoded);
+        if let Some(table) = ModulationTable::find(context, &key) {
+            return Ok(Phase::Load(encoded, table));
+        }
+        match context.upload_next(Part::Modulation).await? {
+            Some(event) => self.events.push_back(event),
+            None => ModulationTable::make(context, key).await?,
+        }
+        Ok(Phase::Modulate(encoded))
     }
 
     #[track_caller]

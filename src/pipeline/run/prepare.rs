@@ -1,12 +1,10 @@
 //! Before the first step: the programs and their memory, the embeddings.
 
 use super::{Prepared, Run};
-use crate::models::layers::{TIME_CHANNELS, timestep_embedding};
 use crate::pipeline::Error;
 use crate::pipeline::context::RunContext;
 use crate::pipeline::programs::{Models, Programs, ResidentPlanner, RunMemory, RunRecordings};
 use crate::pipeline::run_cache::ProgramsKey;
-use crate::tensor::Resident;
 use crate::turns::Turns;
 
 impl Run {
@@ -42,33 +40,21 @@ impl Run {
     }
 
     pub(super) async fn write_conditioning(&self) -> Result<(), Error> {
-        let Prepared { programs, encoded } = self.prepared();
+        let Prepared { programs, encoded, .. } = self.prepared();
         let shared = &programs.memory.shared;
         let branches = || [&encoded.positive].into_iter().chain(&encoded.negative);
         let txt: Vec<f32> = branches().flat_map(|branch| &branch.txt).copied().collect();
-        self.write(&shared.txt, &txt).await?;
-        if let Some(memory) = &shared.pooled {
-            let pooled: Vec<f32> = branches().flat_map(|branch| &branch.pooled).copied().collect();
-            self.write(memory, &pooled).await?;
-        }
-        // The reference computes 1000 * guidance in f32.
-        let guidance = f64::from(self.settings.guidance as f32 * 1000.0);
-        self.write_sinusoid(&shared.guidance, guidance).await
-    }
-
-    /// Writes the sinusoid of `value` once for every branch of guidance.
-    pub(super) async fn write_sinusoid(&self, to: &Resident, value: f64) -> Result<(), Error> {
-        let sinusoid: [f32; TIME_CHANNELS] = timestep_embedding(value);
-        self.write(to, &sinusoid.repeat(to.rows)).await
+        self.write(&shared.txt, &txt).await
     }
 
     /// Compiles the programs again for a changed number of regions; the latents of stage 1 carry over.
     pub(super) async fn replan(&mut self) -> Result<(), Error> {
         let x = self.read(&self.memory().stages[0].x).await?;
         let velocity = self.read(&self.memory().stages[0].velocity).await?;
-        if let Some(Prepared { programs, encoded }) = self.prepared.take() {
+        if let Some(Prepared { programs, encoded, modulations }) = self.prepared.take() {
             programs.free(&self.context.device.store);
-            self.prepared = Some(Prepared { programs: self.prepare().await?, encoded });
+            let programs = self.prepare().await?;
+            self.prepared = Some(Prepared { programs, encoded, modulations });
         }
         self.write_conditioning().await?;
         self.write(&self.memory().stages[0].x, &x).await?;

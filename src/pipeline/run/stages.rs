@@ -157,8 +157,9 @@ impl Run {
         let (sigma, next, steps) = (sigmas[i], sigmas[i + 1], sigmas.len() - 1);
         let programs = self.programs();
         let shared = &programs.memory.shared;
-        let timestep = self.context.model.config.timestep(sigma);
-        self.write_sinusoid(&shared.time, timestep).await?;
+        let before: usize = self.schedule.stages[..stage].iter().map(|stage| stage.steps()).sum();
+        let modulations = &self.prepared().modulations;
+        modulations.copy_step(&self.context.device, before + i, &shared.modulations).await?;
         let mut scalars = [0.0; step::LEN];
         scalars[step::DELTA] = next as f32 - sigma as f32;
         scalars[step::CFG] = self.settings.true_cfg as f32;

@@ -90,15 +90,22 @@ pub(super) struct Sample {
     repeats: usize,
 }
 
-/// Operations of a sample's recording: milliseconds on any adapter.
+/// Operations of a sample's recording, at most where that is possible: tens of milliseconds.
 fn enough(caps: &Caps) -> f64 {
-    caps.max_dispatch_flops / if caps.is_cpu { 20.0 } else { 2.0 }
+    if caps.is_cpu { 0.5e9 } else { 40e9 }
 }
 
-/// Rows of the smallest sample of a picture's matrix products, still of that class.
-const MANY_ROWS: usize = 128;
-/// Query rows of the smallest sample of attention.
-const QUERIES: usize = 64;
+/// Rows of the smallest sample of a picture's matrix products: on a graphics chip, enough to fill one with workgroups, as
+/// those of a picture do.
+fn many_rows(caps: &Caps) -> usize {
+    if caps.is_cpu { 128 } else { 1024 }
+}
+
+/// Query rows of the smallest sample of attention, likewise.
+fn least_queries(caps: &Caps) -> usize {
+    if caps.is_cpu { 64 } else { 1024 }
+}
+
 /// Image rows of the smallest sample of a convolution.
 const IMAGE_ROWS: usize = 4;
 /// Pixels in an image row of a sample; more change nothing.
@@ -149,8 +156,9 @@ impl Sampler<'_> {
         let enough = enough(self.caps);
         let score = 4.0 * (heads * head_dim) as f64;
         let most_keys = tokens.next_power_of_two() as f64;
-        let keys = power_below((enough / (score * QUERIES as f64)).min(most_keys), QUERIES);
-        let rows = power_below((enough / (score * keys as f64)).min(keys as f64), QUERIES);
+        let least = least_queries(self.caps);
+        let keys = power_below((enough / (score * least as f64)).min(most_keys), least);
+        let rows = power_below((enough / (score * keys as f64)).min(keys as f64), least);
         self.sample(Op::Attention, vec![Piece::Attention { rows, keys, heads, head_dim }])
     }
 
@@ -237,7 +245,7 @@ pub(super) fn samples(
         }
         // The last are left out where all would be too much.
         layers.sort_by_key(|[k, n]| k * n);
-        let rows = if class == RowClass::Many { MANY_ROWS } else { most_rows };
+        let rows = if class == RowClass::Many { many_rows(caps) } else { most_rows };
         Some(sampler.linear(rows, most_rows, layers))
     };
 

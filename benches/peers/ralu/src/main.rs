@@ -11,6 +11,7 @@ use ralu::checkpoint::source::{Folder, Memory, Source};
 use ralu::checkpoint::weights::{Manifest, Weights};
 use ralu::models::config::TransformerConfig;
 use ralu::models::denoiser::{Inputs, Positions};
+use ralu::models::modulation::Conditions;
 use ralu::models::flux1::FluxConfig;
 use ralu::models::layers::{
     LoadContext, Loader, Precision, TIME_CHANNELS, Upload, timestep_embedding,
@@ -163,7 +164,7 @@ impl Operands<'_> {
         let manifest = Manifest::new(weights);
         let layers = build(&Loader::new(manifest.root(), &context));
         manifest.finish(&[]).map_err(text)?;
-        for upload in context.uploads.borrow().iter() {
+        for upload in context.uploads.borrow().iter().chain(&*context.modulation_uploads.borrow()) {
             self.upload(weights, upload)?;
         }
         Ok(layers)
@@ -341,12 +342,17 @@ impl Ralu {
         let pe = matrix(n_text + n_image, config.attention_head_dim, &pe)?;
         let y = operands.matrix(n_image, config.out_channels, None)?;
         let record: Record = Box::new(move |recorder, y| {
+            let conditions = Conditions {
+                time: recorder.resident(&time),
+                guidance: recorder.resident(&guidance),
+                pooled: Some(recorder.resident(&pooled)),
+            };
+            let modulations = recorder.temp("modulations", 1, network.modulations().width());
+            network.modulations().record(conditions, modulations);
             let inputs = Inputs {
                 branches: 1,
                 txt: recorder.resident(&txt),
-                pooled: Some(recorder.resident(&pooled)),
-                time: recorder.resident(&time),
-                guidance: recorder.resident(&guidance),
+                modulations,
                 positions: Positions::Rotations(recorder.resident(&pe)),
             };
             let velocity = network.forward(recorder.resident(&img), inputs, &config);

@@ -80,7 +80,7 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
         let gpu = pipeline.gpu();
         let load = timed(|| {
-            for part in [Part::TextEncoders, Part::Denoiser] {
+            for part in Part::ALL {
                 block_on(gpu, pipeline.load(part, |_| {}))?;
             }
             Ok(())
