@@ -112,6 +112,29 @@ impl Store {
         }
     }
 
+    /// Fills the first `bytes` bytes of a buffer of a resident with copies of `from`, which lies in one buffer, before
+    /// whatever is submitted next. `bytes` is a multiple of 4.
+    pub async fn copy_over(
+        &self,
+        gpu: &Gpu,
+        from: &Resident,
+        id: ResidentId,
+        buffer: usize,
+        bytes: u64,
+    ) -> Result<(), Error> {
+        let (source, target) = (self.buffer(from.id, 0), self.buffer(id, buffer));
+        let length = from.band_bytes().sum::<u64>().max(4);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let mut at = 0;
+        while at < bytes {
+            let part = length.min(bytes - at);
+            encoder.copy_buffer_to_buffer(&source.raw, 0, &target.raw, at, part);
+            at += part;
+        }
+        let submit = || gpu.queue.submit([encoder.finish()]);
+        gpu.scoped("a copy", submit).await.map(|_| ())
+    }
+
     /// The buffer that a row of a matrix lies in, and where.
     fn row(&self, matrix: &Resident, row: usize) -> (Arc<Buffer>, u64) {
         let is_after = |band: &Band| band.row0 > row;

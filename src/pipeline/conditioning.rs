@@ -6,9 +6,9 @@ use super::device::Device;
 use super::encoders::EncoderMemory;
 use super::model::{Model, ModelPart};
 use super::programs::record_encoder;
-use super::residency::{NeedsEncoders, Residency};
+use super::residency::{NeedsPart, Residency};
 use super::text_cache::{Embedding, TextCache, TextKey};
-use super::{Error, NamedTensors, Settings};
+use super::{Error, NamedTensors, Settings, random_weights};
 use crate::checkpoint::source::read;
 use crate::models::encoders::{Output, TokenisedText};
 use crate::models::family::TextLength;
@@ -43,7 +43,7 @@ pub(super) struct Prompts {
     positive: Text,
     negative: Option<Text>,
     /// If any text has yet to be encoded.
-    needs_encoders: Option<NeedsEncoders>,
+    needs_encoders: Option<NeedsPart>,
     /// Blocks of the encoders whose products do not round to f16.
     in_f32: Blocks,
 }
@@ -86,7 +86,7 @@ impl Prompts {
         };
         let needs = |text: &Text| text.known.is_none() && !text.is_given();
         let needs_encoders = (needs(&positive) || negative.as_ref().is_some_and(needs))
-            .then(|| NeedsEncoders::new(residency));
+            .then(|| NeedsPart::text_encoders(residency));
         Ok(Prompts { positive, negative, needs_encoders, in_f32: in_f32.clone() })
     }
 
@@ -137,13 +137,20 @@ impl Prompts {
         };
         let nothing_given =
             given_txt.is_none() && (given_pooled.is_none() || network.pooled_dim().is_none());
-        Ok(Text {
+        let mut text = Text {
             known: if nothing_given { known.get(&key) } else { None },
             is_whole: nothing_given,
             key,
             given_txt: given_txt.map(<[f32]>::to_vec),
             given_pooled: given_pooled.map(<[f32]>::to_vec),
-        })
+        };
+        if model.is_random {
+            // It has nothing that would encode a text.
+            let random = |shape: [usize; 2]| random_weights::embedding(shape[0] * shape[1]);
+            text.given_txt.get_or_insert_with(|| random([text.key.n_text, network.text_dim()]));
+            text.given_pooled.get_or_insert_with(|| random([1, network.pooled_dim().unwrap_or(0)]));
+        }
+        Ok(text)
     }
 
     /// Whether any text has yet to be encoded.
@@ -172,7 +179,7 @@ impl Encoders<'_> {
         let config = &*self.model.config;
         let (family, network) = (config.family(), &config.transformer);
         let mut encodings = Vec::new();
-        for (i, encoder) in config.text_encoders.iter().enumerate() {
+        for (i, encoder) in config.text_encoders.iter().take(key.texts.len()).enumerate() {
             let wants_tokens = encoder.gives_tokens && given_txt.is_none();
             let wants_pooled = encoder.gives_pooled && given_pooled.is_none();
             encodings.push(match wants_tokens || wants_pooled {

@@ -55,9 +55,10 @@ impl RunContext {
         self.residency.free(&self.model, &self.device, Part::TextEncoders);
     }
 
-    /// Frees the layers that make modulations, unless there is enough memory for them to stay.
+    /// Frees the layers that make modulations, unless there is enough memory for them to stay, or another run needs them
+    /// next.
     pub fn release_modulation(&self) {
-        if !self.residency.keeps_all_parts() {
+        if !self.residency.keeps_all_parts() && !self.residency.modulation_is_wanted() {
             self.residency.free(&self.model, &self.device, Part::Modulation);
         }
     }
@@ -67,8 +68,8 @@ impl RunContext {
         self.residency.stop_keeping_all_parts();
         // A run that needs them loads them again.
         self.free_text_encoders();
-        self.release_modulation();
         self.cache.modulations.take();
+        self.residency.free(&self.model, &self.device, Part::Modulation);
         self.cache.forget_programs(&self.device.store);
         self.device.pool.clear();
     }

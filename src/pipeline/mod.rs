@@ -38,6 +38,7 @@ pub mod plan;
 pub mod png_file;
 mod preview;
 mod programs;
+mod random_weights;
 mod recovery;
 pub mod rehearsal;
 mod request;

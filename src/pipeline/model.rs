@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Error, Part};
-use crate::checkpoint::source::{Source, read};
+use crate::checkpoint::source::{Memory, Source, read};
 use crate::checkpoint::weights::{Manifest, Weights};
 use crate::models::config::{ModelConfig, TextEncoderPart, folder, stem};
 use crate::models::denoiser::Denoiser;
@@ -280,6 +280,8 @@ pub struct Model {
     pub(super) config: Arc<ModelConfig>,
     pub(super) tokenizers: Tokenizers,
     pub(super) parts: Parts,
+    /// Weights are random numbers; there are no files.
+    pub(super) is_random: bool,
     /// Ids from here on belong to no weight.
     pub(super) first_free_id: ResidentId,
     /// The bytes that such a device binds at once.
@@ -297,8 +299,16 @@ impl Model {
         let tokenizers = open_tokenizers(&*source, &config)?;
         let (first_free_id, parts) =
             Parts::open_for(&*source, &config, options, max_binding_bytes)?;
-        let (source, config) = (source.into(), Arc::new(config));
-        Ok(Model { source, options, config, tokenizers, parts, first_free_id, max_binding_bytes })
+        Ok(Model {
+            source: source.into(),
+            options,
+            config: Arc::new(config),
+            tokenizers,
+            parts,
+            is_random: false,
+            first_free_id,
+            max_binding_bytes,
+        })
     }
 
     /// Like [`Model::open`], for a source whose bytes have to be fetched. One thing after the other, so that no more
@@ -317,8 +327,43 @@ impl Model {
         turns.yield_if_due().await;
         let open = || Parts::open_for(from, &config, options, max_binding_bytes);
         let (first_free_id, parts) = read(from, open).await?;
-        let (source, config) = (source.into(), Arc::new(config));
-        Ok(Model { source, options, config, tokenizers, parts, first_free_id, max_binding_bytes })
+        Ok(Model {
+            source: source.into(),
+            options,
+            config: Arc::new(config),
+            tokenizers,
+            parts,
+            is_random: false,
+            first_free_id,
+            max_binding_bytes,
+        })
+    }
+
+    /// A model of random weights, without text encoders. Weights that would be kept as they are stored are kept as f16.
+    pub(super) fn random(
+        config: ModelConfig,
+        name: &str,
+        options: Options,
+        max_binding_bytes: u64,
+    ) -> Result<Self, Error> {
+        check_widths(&config)?;
+        let precision = match options.precision {
+            Precision::Auto => Precision::F16,
+            asked => asked,
+        };
+        let ids = ResidentIds::default();
+        let parts =
+            Parts::plan(None, &config, &LoadContext::new(&ids, precision, max_binding_bytes))?;
+        Ok(Model {
+            source: Arc::new(Memory::new(name)),
+            options,
+            config: Arc::new(config),
+            tokenizers: Arc::new([]),
+            parts: Parts { text_encoders: vec![], ..parts },
+            is_random: true,
+            first_free_id: ids.next(),
+            max_binding_bytes,
+        })
     }
 
     /// This model for a device that binds `max_binding_bytes` at once: itself, if its weights are cut for that.
@@ -330,13 +375,24 @@ impl Model {
             return Ok(self.clone());
         }
         let Model { source, options, config, tokenizers, .. } = &**self;
+        if self.is_random {
+            let config = ModelConfig::clone(config);
+            let model = Model::random(config, &self.name(), *options, max_binding_bytes)?;
+            return Ok(Arc::new(model));
+        }
         let open = || Parts::open_for(&**source, config, *options, max_binding_bytes);
         let (first_free_id, parts) = read(&**source, open).await?;
         let (source, config) = (source.clone(), config.clone());
-        let (options, tokenizers) = (*options, tokenizers.clone());
-        let model =
-            Model { source, options, config, tokenizers, parts, first_free_id, max_binding_bytes };
-        Ok(Arc::new(model))
+        Ok(Arc::new(Model {
+            source,
+            options: *options,
+            config,
+            tokenizers: tokenizers.clone(),
+            parts,
+            is_random: false,
+            first_free_id,
+            max_binding_bytes,
+        }))
     }
 
     /// The configuration.

@@ -66,7 +66,7 @@ impl ModulationTable {
     }
 
     /// Makes the table for `key`, and keeps it for later runs. The weights of [`Part::Modulation`](super::Part) are on the
-    /// GPU; they leave if memory is short.
+    /// GPU.
     pub async fn make(context: &RunContext, key: ModulationKey) -> Result<(), Error> {
         let device = &context.device;
         // Unless another run still reads it, its memory serves again.
@@ -86,7 +86,6 @@ impl ModulationTable {
             table.program = Some((program, pool));
         }
         context.cache.modulations.set(Some(table.into()));
-        context.release_modulation();
         Ok(())
     }
 

@@ -43,6 +43,24 @@ impl Pipeline {
         Ok(Pipeline::from_parts(gpu, Arc::new(model), RunCache::default()))
     }
 
+    /// A model of `config` with random weights, which are made on the GPU: it draws noise as fast as the real one draws
+    /// pictures, and takes as much memory. It has no text encoders and reads no prompt. `name` is what it is called.
+    ///
+    /// Weights are kept in 16 bits, or in 32 if [`Options::precision`] says so.
+    ///
+    /// # Errors
+    ///
+    /// If the kernels cannot do the model's widths.
+    pub fn random(
+        gpu: Gpu,
+        config: ModelConfig,
+        name: &str,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let model = Model::random(config, name, options, gpu.caps().max_binding_bytes)?;
+        Ok(Pipeline::from_parts(gpu, Arc::new(model), RunCache::default()))
+    }
+
     fn from_parts(gpu: Gpu, model: Arc<Model>, cache: RunCache) -> Self {
         Pipeline(Arc::new(RunContext::new(gpu, model, cache)))
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::device::Device;
 use super::model::Model;
+use super::random_weights::RandomWeights;
 use super::{Error, Event, Part};
 use crate::checkpoint::pack::Packer;
 use crate::checkpoint::source::read;
@@ -26,8 +27,8 @@ pub(super) struct Residency {
     modulation: Locked<PartState>,
     text_encoders: Locked<PartState>,
     keeps_all_parts: AtomicBool,
-    /// How many runs have texts that are not encoded yet.
-    waiting_for_encoders: AtomicUsize,
+    /// How many runs have texts that are not encoded yet, and how many have no modulations yet.
+    waiting: [AtomicUsize; 2],
 }
 
 /// How much of a part is on the GPU. Runs of one pipeline load it together: each goes on where another has stopped.
@@ -48,22 +49,36 @@ struct Progress {
     bytes: u64,
     uploads: Uploads,
     packer: Packer,
+    random: RandomWeights,
 }
 
-/// A run has texts that are not encoded yet: until this is dropped, no other run frees the text encoders for lack of use.
-pub(super) struct NeedsEncoders(Arc<Residency>);
+/// A run has yet to use a part that others free after use: until this is dropped, they do not.
+pub(super) struct NeedsPart(Arc<Residency>, usize);
 
-impl NeedsEncoders {
-    /// Notes that one more run needs them.
-    pub fn new(residency: &Arc<Residency>) -> Self {
-        residency.waiting_for_encoders.fetch_add(1, Ordering::Relaxed);
-        NeedsEncoders(residency.clone())
+impl NeedsPart {
+    /// Notes that one more run needs the text encoders.
+    pub fn text_encoders(residency: &Arc<Residency>) -> Self {
+        NeedsPart::new(residency, ENCODERS)
+    }
+
+    /// Notes that one more run needs the layers that make modulations.
+    pub fn modulation(residency: &Arc<Residency>) -> Self {
+        NeedsPart::new(residency, MODULATION)
+    }
+
+    fn new(residency: &Arc<Residency>, part: usize) -> Self {
+        residency.waiting[part].fetch_add(1, Ordering::Relaxed);
+        NeedsPart(residency.clone(), part)
     }
 }
 
-impl Drop for NeedsEncoders {
+/// Places in [`Residency::waiting`].
+const ENCODERS: usize = 0;
+const MODULATION: usize = 1;
+
+impl Drop for NeedsPart {
     fn drop(&mut self) {
-        self.0.waiting_for_encoders.fetch_sub(1, Ordering::Relaxed);
+        self.0.waiting[self.1].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -75,7 +90,7 @@ impl Residency {
             modulation: Locked::default(),
             text_encoders: Locked::default(),
             keeps_all_parts: model.options.keeps_all_parts(&model.parts).into(),
-            waiting_for_encoders: AtomicUsize::new(0),
+            waiting: Default::default(),
         }
     }
 
@@ -104,7 +119,12 @@ impl Residency {
 
     /// Whether a run needs the text encoders next.
     pub fn text_encoders_are_wanted(&self) -> bool {
-        self.waiting_for_encoders.load(Ordering::Relaxed) > 0
+        self.waiting[ENCODERS].load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether a run needs the layers that make modulations next.
+    pub fn modulation_is_wanted(&self) -> bool {
+        self.waiting[MODULATION].load(Ordering::Relaxed) > 0
     }
 
     /// Frees a part's weights.
@@ -161,6 +181,9 @@ impl Progress {
         upload: &Upload,
         turns: &Turns,
     ) -> Result<(), Error> {
+        if model.is_random {
+            return self.random.fill(device, upload).await;
+        }
         let (source, Device { gpu, store, .. }) = (&*model.source, device);
         let Progress { uploads, packer, .. } = self;
         match upload {

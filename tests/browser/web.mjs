@@ -83,7 +83,8 @@ function compare(result, request, note = "") {
 }
 
 const f32 = { load: { precision: "f32" } };
-const small = { prompt: "a red apple on a blue background", width: 128, height: 128, seed: 7, ralu: "off", steps: 3 };
+const small = { prompt: "a red apple on a blue background", width: 64, height: 64, seed: 7, ralu: "off", steps: 2 };
+const medium = { ...small, width: 128, height: 128 };
 
 // ---- tests -----------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ const tests = {
   },
 
   async "a plain picture is the native one"() {
-    const request = { ...small, steps: 8 };
+    const request = { ...medium, steps: 8 };
     await withPage(async (draw) => {
       const result = await draw({ ...f32, request });
       compare(result, request);
@@ -156,7 +157,7 @@ const tests = {
   async "the speed of steps beside the native program's on the same adapter"() {
     // The least time of a step: the machine may be busy now and then.
     const least = (events) => Math.min(...events.map(({ seconds }) => seconds));
-    const request = { ...small, steps: 6 };
+    const request = { ...medium, steps: 6 };
     await withPage(async (draw) => {
       let [here, there] = [Infinity, Infinity];
       for (let round = 0; round < 2; round += 1) {

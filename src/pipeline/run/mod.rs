@@ -28,6 +28,7 @@ use super::context::RunContext;
 use super::event::{Event, ImageReport, Part, StepDone};
 use super::modulation::{ModulationKey, ModulationTable};
 use super::programs::{Programs, RunMemory};
+use super::residency::NeedsPart;
 use super::speed::measure_speed;
 use super::{Error, NamedTensors, Request, RunSchedule, Settings};
 use crate::escape::Escaped;
@@ -63,6 +64,8 @@ pub struct Run {
     profiler: Option<Arc<RunProfiler>>,
     events: VecDeque<Event>,
     phase: Phase,
+    /// Until its modulations are made.
+    needs_modulation: Option<NeedsPart>,
     /// From [`Phase::Prepare`] on.
     prepared: Option<Prepared>,
     image: ImageState,
@@ -164,6 +167,7 @@ impl Run {
             profiler: None,
             events,
             phase: Phase::Start,
+            needs_modulation: None,
             prepared: None,
             image: ImageState::default(),
         };
@@ -240,6 +244,7 @@ impl Run {
                 let started = Instant::now();
                 let mut warnings = Vec::new();
                 let RunContext { model, cache, residency, .. } = &*self.context;
+                self.needs_modulation = Some(NeedsPart::modulation(residency));
                 let prompts = Prompts::new(
                     model,
                     &cache.texts,
@@ -372,6 +377,8 @@ impl Run {
         let context = &*self.context;
         let key = ModulationKey::new(context, &self.settings, &self.schedule, &encoded);
         if let Some(table) = ModulationTable::find(context, &key) {
+            self.needs_modulation = None;
+            context.release_modulation();
             return Ok(Phase::Load(encoded, table));
         }
         match context.upload_next(Part::Modulation).await? {

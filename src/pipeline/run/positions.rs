@@ -75,7 +75,7 @@ impl Run {
         let found = match interpolation.get() {
             Some(found) => found,
             // Nothing lies between two entries: the formula is not asked.
-            None if !has_fractions => Interpolation::Formula,
+            None if !has_fractions || model.is_random => Interpolation::Formula,
             None => {
                 let found = read(&**source, || table.check(weights)).await?;
                 interpolation.set(Some(found));
@@ -89,7 +89,10 @@ impl Run {
                 found
             }
         };
-        let rows = read(&**source, || table.rows(weights, &positions, found)).await?;
+        let rows = match model.is_random {
+            true => vec![0.0; positions.len() * model.config.transformer.hidden()],
+            false => read(&**source, || table.rows(weights, &positions, found)).await?,
+        };
         match &self.memory().stages[stage].positions {
             PositionMemory::Added(memory) => self.write(memory, &rows).await,
             PositionMemory::Rotations(_) | PositionMemory::PerGrid { .. } => {

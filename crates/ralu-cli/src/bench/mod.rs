@@ -14,6 +14,7 @@ mod step;
 mod stopwatch;
 
 use ralu::checkpoint::source::Source;
+use ralu::escape::Escaped;
 use ralu::gpu::block_on;
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::{
@@ -25,6 +26,7 @@ use super::args::{BenchArg, BenchArgs, QualityArgs};
 use super::environment::Environment;
 use super::error::{Error, Result};
 use super::files::Checks;
+use super::model::Planned;
 use super::profile::{Profiles, TraceFile};
 use super::request::{self, ParsedRequest};
 use super::tune::TuneTarget;
@@ -135,8 +137,7 @@ struct Bench {
 impl Bench {
     fn open(args: &BenchArgs, quiet: bool) -> Result<Self> {
         let ParsedRequest { mut request, model, precision, .. } = request::plain(&args.request)?;
-        let model = model::open(model.as_deref())?;
-        let config = ModelConfig::load(&model.folder as &dyn Source)?;
+        let Planned { config, folder, name } = model::planned(model.as_deref())?;
         request.prompt = PROMPT.to_owned();
         let steps = request.steps.take().unwrap_or_else(|| baseline_steps(&config));
         let mut plain = request.clone();
@@ -170,15 +171,27 @@ impl Bench {
         effects::warn_of(&[&settings, &Settings::resolve(&ralu, &config)?]);
         let target = TuneTarget {
             config: &config,
-            source: Some(&model.folder as &dyn Source),
+            source: folder.as_ref().map(|folder| folder as &dyn Source),
             settings: &settings,
             precision,
         };
         let gpu = device::open(&args.adapter.choice(), &args.tuning, &target, quiet)?;
         let options = Options::default().with(|options| options.precision = precision);
-        let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
+        let pipeline = match folder {
+            Some(folder) => Pipeline::open(gpu, Box::new(folder), options)?,
+            // A model that is not on this machine.
+            None => {
+                if !quiet {
+                    output::diagnostic(&format!(
+                        "{}: with random weights, which are made on the GPU, and without text encoders",
+                        Escaped(&name)
+                    ));
+                }
+                Pipeline::random(gpu, config.clone(), &name, options)?
+            }
+        };
         let runs = args.runs.unwrap_or(RUNS);
-        Ok(Bench { pipeline, config, plain, ralu, options, name: model.name, runs, quiet })
+        Ok(Bench { pipeline, config, plain, ralu, options, name, runs, quiet })
     }
 
     /// Runs each program once, so that no measured run compiles or loads anything.
