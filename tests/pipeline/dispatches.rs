@@ -1,7 +1,5 @@
 //! How a step is cut into dispatches on GPUs that this machine does not have.
 
-use std::collections::BTreeMap;
-
 use ralu::models::builtin;
 use ralu::pipeline::rehearsal::Rehearsal;
 use ralu::pipeline::{RaluChoice, Request, Settings};
@@ -36,13 +34,18 @@ fn a_step_is_few_dispatches_and_each_fills_the_chip() {
     for (name, caps) in adapters() {
         let rehearsal = Rehearsal::new(&config, &settings, caps).unwrap();
         let step = &rehearsal.steps[0];
-        let mut pieces: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
         let mut dispatches = 0;
+        // Of one op, which follow each other.
+        let mut pieces: Vec<(&str, Vec<u32>)> = vec![];
         for command in &step.commands {
             let Command::Dispatch(dispatch) = command else { continue };
             dispatches += 1;
             assert!(dispatch.flops <= caps.max_dispatch_flops, "{name}: {}", dispatch.label);
-            pieces.entry(&dispatch.label).or_default().push(dispatch.groups.iter().product());
+            let groups = dispatch.groups.iter().product();
+            match pieces.last_mut() {
+                Some((label, op)) if *label == dispatch.label => op.push(groups),
+                _ => pieces.push((&dispatch.label, vec![groups])),
+            }
         }
         assert!(dispatches <= 1000, "{name}: {dispatches} dispatches");
         for (label, groups) in pieces {

@@ -14,7 +14,7 @@ use ralu::sampling::Preset;
 use ralu::sampling::cache::CacheSpec;
 
 fn open(gpu: Gpu) -> Pipeline {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny-flux");
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/flux-b/model");
     Pipeline::open(gpu, Box::new(Folder::open(folder).unwrap()), Options::default()).unwrap()
 }
 
