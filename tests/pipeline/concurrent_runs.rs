@@ -18,7 +18,7 @@ fn little() -> Options {
 
 /// A step is several submissions, as a large model's is.
 fn open(options: Options) -> Pipeline {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny-flux");
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/flux-b/model");
     let gpu = crate::common::gpu().with_shorter_work(3e-3);
     Pipeline::open(gpu, Box::new(Folder::open(folder).unwrap()), options).unwrap()
 }

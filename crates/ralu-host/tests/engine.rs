@@ -40,7 +40,7 @@ fn start_on(device: Device, options: EngineOptions) -> Heard {
     Heard { engine: engine.expect("a thread"), events }
 }
 
-/// An engine with the bundled model.
+/// An engine with the small model.
 fn start() -> Heard {
     let heard = start_on(Device::adapter(choice(), None), EngineOptions::default());
     heard.open();
@@ -55,7 +55,7 @@ impl Heard {
     fn open(&self) {
         self.engine.open(OpenModel::new(model()));
         match self.next() {
-            EngineEvent::Opened(info) => assert_eq!(info.name, "tiny-flux"),
+            EngineEvent::Opened(info) => assert_eq!(info.name, "model"),
             other => panic!("{other:?}"),
         }
     }

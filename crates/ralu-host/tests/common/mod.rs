@@ -1,4 +1,4 @@
-//! What the tests of the host kit share: the adapter under test, the bundled model, a small request.
+//! What the tests of the host kit share: the adapter under test, a small model, a small request.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,17 +30,17 @@ pub fn gpu() -> Gpu {
 }
 
 pub fn model() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-flux")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/flux-b/model")
 }
 
 pub fn pipeline(gpu: Gpu) -> Pipeline {
-    let folder = Folder::open(model()).expect("the bundled model");
-    Pipeline::open(gpu, Box::new(folder), Options::default()).expect("the bundled model")
+    let folder = Folder::open(model()).expect("the fixture's model");
+    Pipeline::open(gpu, Box::new(folder), Options::default()).expect("the fixture's model")
 }
 
-/// Three stages of 4 x 4 to 8 x 8 tokens, ten steps.
+/// Three stages of 3 x 3 to 6 x 6 tokens, ten steps.
 pub fn request() -> Request {
-    Request::new("a red apple").size(128, 128).ralu(RaluChoice::Preset(Preset::X7)).seed(3)
+    Request::new("a red apple").size(96, 96).ralu(RaluChoice::Preset(Preset::X7)).seed(3)
 }
 
 /// A device, and how often it was opened. `prepare` gets the number of each, from 0.
