@@ -18,9 +18,9 @@ fn open(gpu: Gpu) -> Pipeline {
     Pipeline::open(gpu, Box::new(Folder::open(folder).unwrap()), Options::default()).unwrap()
 }
 
-/// Three stages of 3 x 3 to 6 x 6 tokens, ten steps.
+/// Three stages of 4 x 4 to 8 x 8 tokens, ten steps.
 fn request() -> Request {
-    Request::new("a red apple").size(96, 96).ralu(RaluChoice::Preset(Preset::X7)).seed(3)
+    Request::new("a red apple").size(128, 128).ralu(RaluChoice::Preset(Preset::X7)).seed(3)
 }
 
 /// What a run told.
@@ -76,7 +76,7 @@ fn watch(run: &mut Run, gpu: &Gpu, told: &mut Told, loss: Loss<'_>) -> Result<()
         told.kinds.extend(event.as_ref().map(discriminant));
         match event {
             None => return Ok(()),
-            // That 96 x 96 is small for RALU is no news.
+            // That 128 x 128 is small for RALU is no news.
             Some(Event::Warning(warning)) if warning.contains("is small for RALU") => {}
             Some(Event::Warning(warning)) => told.warnings.push(warning),
             Some(Event::Step(step)) => told.steps.push((step.stage, step.step)),

@@ -22,7 +22,7 @@ struct Told {
 impl Told {
     fn hear(&mut self, event: Event) {
         match &event {
-            // That 96 x 96 is small for RALU is no news.
+            // That 128 x 128 is small for RALU is no news.
             Event::Warning(warning) if warning.contains("is small for RALU") => {}
             Event::Warning(warning) => self.warnings.push(warning.clone()),
             Event::Step(_) => self.steps += 1,

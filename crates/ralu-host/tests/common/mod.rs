@@ -38,9 +38,9 @@ pub fn pipeline(gpu: Gpu) -> Pipeline {
     Pipeline::open(gpu, Box::new(folder), Options::default()).expect("the fixture's model")
 }
 
-/// Three stages of 3 x 3 to 6 x 6 tokens, ten steps.
+/// Three stages of 4 x 4 to 8 x 8 tokens, ten steps.
 pub fn request() -> Request {
-    Request::new("a red apple").size(96, 96).ralu(RaluChoice::Preset(Preset::X7)).seed(3)
+    Request::new("a red apple").size(128, 128).ralu(RaluChoice::Preset(Preset::X7)).seed(3)
 }
 
 /// A device, and how often it was opened. `prepare` gets the number of each, from 0.
