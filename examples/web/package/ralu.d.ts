@@ -274,9 +274,11 @@ export type RaluEvent =
        * Which part of the model.
        *
        * - "textEncoders": The text encoders.
-       * - "denoiser": The denoiser and the VAE's decoder.
+       * - "modulation": The layers of the denoiser that make its modulations, which depend on no token: needed before the
+       *   first step alone.
+       * - "denoiser": The rest of the denoiser, and the VAE's decoder.
        */
-      part: "textEncoders" | "denoiser";
+      part: "textEncoders" | "modulation" | "denoiser";
       /** Bytes uploaded so far. */
       bytes: number;
       /** Bytes in all. */
