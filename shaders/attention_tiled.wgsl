@@ -1,201 +1,337 @@
-// Multi-head attention by tiles: the operands and options of attention.wgsl.
+// Multi-head attention on graphics chips: the operands and options of attention.wgsl.
 //
-// A workgroup does BLOCKS blocks of ROWS queries of one head and walks over the keys, 64 at a time. The 16 lanes of a block
-// take four keys each for the scores, then four columns each (COLUMNS times) for the sum over values; queries and
-// weights pass through workgroup memory in between. So each number of k and v that a lane loads serves ROWS queries.
+// A workgroup does BLOCKS blocks of four queries of one head and walks over the keys, 4 * LANES at a time. The LANES
+// lanes of a block take four keys each for the scores, then four columns each (COLUMNS times) for the sum over values.
+// Everything passes through workgroup memory, a chunk at a time, as in matmul_tiled.wgsl: queries and keys in chunks of
+// BLOCKS groups of columns, values in chunks of VALUES keys; both are 4 loads a lane. Rows are spelt out, as WGSL cannot
+// index registers.
 //
 // After FlashAttention (arXiv 2205.14135), with one difference: the reference that scores are taken relative to
 // is not a row's maximum so far, but one that is renewed only when a score exceeds it by LEEWAY. That spares nearly
 // all maxima over lanes; weights up to exp(LEEWAY) cost no accuracy, as rounding is relative.
 //
-// Arrays of registers are indexed by loops over constants, which drivers unroll.
 // Offsets and strides count groups of four numbers, but `bias` is scalar.
 
 #import exp
+#import block
 #import attention_interface
 
-override ROWS: u32 = 16u;       // queries of a block, at most 32
-override BLOCKS: u32 = 1u;
-override COLUMNS: u32 = 1u;     // ceil(D4 / 16); ROWS * COLUMNS is at most 48
+override COLUMNS: u32 = 1u;     // 1, 2 or 4; LANES * COLUMNS is at least D4
 
-const LANES: u32 = 16u;
-const KEYS: u32 = 64u;
+const ROWS: u32 = 4u;           // queries of a block
 const LEEWAY: f32 = 8.0;
+const INVOCATIONS: u32 = LANES * BLOCKS;
+const QUERIES: u32 = ROWS * BLOCKS;
+const KEYS: u32 = 4u * LANES;
 
-override QUERIES: u32 = BLOCKS * ROWS;
-override QUERY_QUADS: u32 = QUERIES * D4;
-override WEIGHT_QUADS: u32 = QUERIES * LANES;
+override WIDTH: u32 = LANES * COLUMNS;
+override VALUES: u32 = 4u * BLOCKS / COLUMNS;
 
-var<workgroup> queries: array<vec4<f32>, QUERY_QUADS>;
-// Of four keys each; between blocks of keys, partial results of the lanes of a row.
-var<workgroup> weights: array<vec4<f32>, WEIGHT_QUADS>;
-var<workgroup> reference: array<f32, QUERIES>;
-var<workgroup> decay: array<f32, QUERIES>;
+// For each block and each of its rows a chunk of a query, or the weights of a block of keys, four each; in between, in a
+// block's first row, what its lanes tell each other, a number for each row.
+var<workgroup> front: array<array<array<vec4<f32>, LANES>, ROWS>, BLOCKS>;
+// A chunk of keys, lane l's four being [l], [LANES + l] and so on; or of values: [j * LANES + l] are those of BLOCKS keys in
+// column l. One more, so that neighbours lie in different banks.
+var<workgroup> tile: array<array<vec4<f32>, BLOCKS + 1u>, KEYS>;
+var<workgroup> vote: atomic<u32>;
 var<workgroup> must_renew: u32;
+
+// One vector for each row of a block.
+struct Rows {
+    r0: vec4<f32>,
+    r1: vec4<f32>,
+    r2: vec4<f32>,
+    r3: vec4<f32>,
+}
+
+// What a lane loads of a chunk.
+struct Loads {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+
+fn add_product(sum: vec4<f32>, a: vec4<f32>, b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>) -> vec4<f32> {
+    return sum + a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+}
+
+// Adds to each row's sum its four factors times four vectors.
+fn multiply(sums: ptr<function, Rows>, a: Rows, b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>) {
+    (*sums).r0 = add_product((*sums).r0, a.r0, b0, b1, b2, b3);
+    (*sums).r1 = add_product((*sums).r1, a.r1, b0, b1, b2, b3);
+    (*sums).r2 = add_product((*sums).r2, a.r2, b0, b1, b2, b3);
+    (*sums).r3 = add_product((*sums).r3, a.r3, b0, b1, b2, b3);
+}
+
+// Multiplies each row by its number of `factors`.
+fn scale_rows(rows: ptr<function, Rows>, factors: vec4<f32>) {
+    (*rows).r0 *= factors.x;
+    (*rows).r1 *= factors.y;
+    (*rows).r2 *= factors.z;
+    (*rows).r3 *= factors.w;
+}
+
+// What `front` has at place `i` for each row of a block.
+fn front_rows(block: u32, i: u32) -> Rows {
+    return Rows(front[block][0][i], front[block][1][i], front[block][2][i], front[block][3][i]);
+}
+
+// Adds the products of group `c` of columns of a block's queries and a lane's keys.
+fn multiply_keys(sums: ptr<function, Rows>, block: u32, lane: u32, c: u32) {
+    let a = transpose(mat4x4<f32>(
+        tile[lane][c], tile[lane + LANES][c], tile[lane + 2u * LANES][c], tile[lane + 3u * LANES][c]));
+    multiply(sums, front_rows(block, c), a[0], a[1], a[2], a[3]);
+}
+
+// Adds four keys' values, from `i` on, of a row of `tile`.
+fn multiply_values(sums: ptr<function, Rows>, weights: Rows, row: u32, i: u32) {
+    multiply(sums, weights, tile[row][i], tile[row][i + 1u], tile[row][i + 2u], tile[row][i + 3u]);
+}
 
 fn largest(v: vec4<f32>) -> f32 {
     return max(max(v.x, v.y), max(v.z, v.w));
 }
 
-@compute @workgroup_size(LANES, BLOCKS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
+fn row_sums(rows: Rows) -> vec4<f32> {
+    let one = vec4<f32>(1.0);
+    return vec4<f32>(dot(rows.r0, one), dot(rows.r1, one), dot(rows.r2, one), dot(rows.r3, one));
+}
+
+// exp of scores relative to their row's reference. A masked score is MASKED, whatever the reference: its weight is zero.
+fn weights_of(score: vec4<f32>, reference: f32) -> vec4<f32> {
+    return select(exp4(score - reference), vec4<f32>(), score == vec4<f32>(MASKED));
+}
+
+// Where the four keys that a lane fills begin, for the block of keys from `key` on.
+fn key_rows(k_head: u32, key: u32, fill_row: u32) -> vec4<u32> {
+    let keys = key + 4u * fill_row + vec4<u32>(0u, 1u, 2u, 3u);
+    return k_head + min(keys, vec4<u32>(params.n - 1u)) * params.k_stride;
+}
+
+// A group of columns of four keys.
+fn load_keys(rows: vec4<u32>, column: u32) -> Loads {
+    let at = rows + column;
+    return Loads(k[at.x], k[at.y], k[at.z], k[at.w]);
+}
+
+// A group of columns of four values of the chunk from `key` on. Past the end of the keys it is the last one again, whose
+// weight is zero.
+fn load_values(v_at: u32, key: u32) -> Loads {
+    let keys = key + vec4<u32>(0u, 1u, 2u, 3u) * (BLOCKS / COLUMNS);
+    let at = v_at + min(keys, vec4<u32>(params.n - 1u)) * params.v_stride;
+    return Loads(v[at.x], v[at.y], v[at.z], v[at.w]);
+}
+
+// Four rows of y, at a lane's group of columns.
+fn y_rows(head: u32, row: u32, column: u32) -> Rows {
+    let c = min(column, D4 - 1u);
+    return Rows(
+        y[y_row(head, row) + c], y[y_row(head, row + 1u) + c],
+        y[y_row(head, row + 2u) + c], y[y_row(head, row + 3u) + c]);
+}
+
+fn put_row(head: u32, row: u32, column: u32, v: vec4<f32>) {
+    if (row < params.m && column < D4) {
+        y[y_row(head, row) + column] = v;
+    }
+}
+
+fn put_rows(head: u32, row: u32, column: u32, rows: Rows) {
+    put_row(head, row, column, rows.r0);
+    put_row(head, row + 1u, column, rows.r1);
+    put_row(head, row + 2u, column, rows.r2);
+    put_row(head, row + 3u, column, rows.r3);
+}
+
+fn put_state(head: u32, row: u32, reference: f32, sum: f32) {
+    if (row < params.m) {
+        state[state_at(head, row)] = vec2<f32>(reference, sum);
+    }
+}
+
+fn store_value(i: u32, v: vec4<f32>) {
+    let key = i / WIDTH;
+    tile[key / BLOCKS * WIDTH + i % WIDTH][key % BLOCKS] = v;
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     let head = group.y;
     let first_row = group.x * QUERIES;
-    let lane = local.x;
-    // The first query of this lane's block, in the workgroup.
-    let block = local.y * ROWS;
-
+    let lane = index % LANES;
+    let block = index / LANES;
+    let own_row = first_row + block * ROWS;
+    // What this lane fills: of queries and keys, and of values.
+    let fill_column = index % BLOCKS;
+    let fill_row = index / BLOCKS;
+    let k_head = params.k_offset + key_head(head);
+    let v_at = params.v_offset + key_head(head) + min(index % WIDTH, D4 - 1u);
+    let fill_value = index / WIDTH;
     // Rows past the end repeat the last one and are not written.
-    for (var i = index; i < QUERIES * D4; i += LANES * BLOCKS) {
-        let row = min(first_row + i / D4, params.m - 1u);
-        queries[i] = q[params.q_offset + row * params.q_stride + head * D4 + i % D4] * params.scale;
-    }
-    for (var i = index; i < QUERIES; i += LANES * BLOCKS) {
-        var start = MASKED;
-        if (!is_first()) {
-            start = state[state_at(head, first_row + i)].x;
+    let q_head = params.q_offset + head * D4;
+    let q0 = q_head + min(first_row + fill_row, params.m - 1u) * params.q_stride;
+    let q1 = q_head + min(first_row + fill_row + LANES, params.m - 1u) * params.q_stride;
+
+    // D4, as rows of k are no narrower than a head, but no constant: compilers unroll loops up to a constant, and spill with
+    // so many loads in one block.
+    let width = min(D4, params.k_stride);
+
+    // A row's reference, and the sum of the weights of this lane's keys; of its output, COLUMNS groups of four columns.
+    var reference = vec4<f32>(MASKED);
+    var total = vec4<f32>();
+    var o0 = Rows();
+    var o1 = Rows();
+    var o2 = Rows();
+    var o3 = Rows();
+    if (!is_first()) {
+        let a = state[state_at(head, own_row)];
+        let b = state[state_at(head, own_row + 1u)];
+        let c = state[state_at(head, own_row + 2u)];
+        let d = state[state_at(head, own_row + 3u)];
+        reference = vec4<f32>(a.x, b.x, c.x, d.x);
+        total = select(vec4<f32>(), vec4<f32>(a.y, b.y, c.y, d.y), lane == 0u);
+        o0 = y_rows(head, own_row, lane);
+        if (COLUMNS > 1u) {
+            o1 = y_rows(head, own_row, lane + LANES);
         }
-        reference[i] = start;
-        decay[i] = 1.0;
+        if (COLUMNS > 2u) {
+            o2 = y_rows(head, own_row, lane + 2u * LANES);
+            o3 = y_rows(head, own_row, lane + 3u * LANES);
+        }
     }
     if (index == 0u) {
-        must_renew = 0u;
+        atomicStore(&vote, 0u);
     }
-    var output: array<vec4<f32>, 48>;   // [COLUMNS][ROWS]
-    var total: array<f32, 32>;          // of this lane's keys
-    for (var r = 0u; r < ROWS; r++) {
-        total[r] = 0.0;
-        for (var c = 0u; c < COLUMNS; c++) {
-            output[c * ROWS + r] = vec4<f32>();
-        }
-        if (!is_first()) {
-            let row = first_row + block + r;
-            if (lane == 0u) {
-                total[r] = state[state_at(head, row)].y;
-            }
-            for (var c = 0u; c < COLUMNS; c++) {
-                output[c * ROWS + r] = y[y_row(head, row) + min(c * LANES + lane, D4 - 1u)];
-            }
-        }
-    }
-    workgroupBarrier();
 
-    let last_key = params.n - 1u;
-    let k_head = params.k_offset + key_head(head);
-    let v_head = params.v_offset + key_head(head);
     for (var j = 0u; j < params.n; j += KEYS) {
         // Scores of four keys a lane.
-        let key = j + 4u * lane;
-        let k0 = k_head + min(key, last_key) * params.k_stride;
-        let k1 = k_head + min(key + 1u, last_key) * params.k_stride;
-        let k2 = k_head + min(key + 2u, last_key) * params.k_stride;
-        let k3 = k_head + min(key + 3u, last_key) * params.k_stride;
-        var score: array<vec4<f32>, 32>;
-        for (var r = 0u; r < ROWS; r++) {
-            score[r] = vec4<f32>();
-        }
-        for (var i = 0u; i < D4; i++) {
-            let a = transpose(mat4x4<f32>(k[k0 + i], k[k1 + i], k[k2 + i], k[k3 + i]));
-            for (var r = 0u; r < ROWS; r++) {
-                let b = queries[(block + r) * D4 + i];
-                score[r] += b.x * a[0] + b.y * a[1] + b.z * a[2] + b.w * a[3];
+        var score = Rows();
+        let rows = key_rows(k_head, j, fill_row);
+        for (var c0 = 0u; c0 < width; c0 += BLOCKS) {
+            // Columns past the end of a head are not read.
+            let column = min(c0 + fill_column, D4 - 1u);
+            let loads = load_keys(rows, column);
+            let query0 = q[q0 + column];
+            let query1 = q[q1 + column];
+            workgroupBarrier();
+            tile[fill_row][fill_column] = loads.a;
+            tile[fill_row + LANES][fill_column] = loads.b;
+            tile[fill_row + 2u * LANES][fill_column] = loads.c;
+            tile[fill_row + 3u * LANES][fill_column] = loads.d;
+            if (fill_row < QUERIES) {
+                front[fill_row / ROWS][fill_row % ROWS][fill_column] = query0;
             }
-        }
-        let keys = key + vec4<u32>(0u, 1u, 2u, 3u);
-        var renew = false;
-        for (var r = 0u; r < ROWS; r++) {
-            score[r] = masked_score(score[r], head, first_row + block + r, keys);
-            renew = renew || largest(score[r]) > reference[block + r] + LEEWAY;
-        }
-        if (renew) {
-            must_renew = 1u;
-        }
-        // Also the end of everybody's reading the last weights.
-        if (workgroupUniformLoad(&must_renew) != 0u) {
-            for (var r = 0u; r < ROWS; r++) {
-                weights[(block + r) * LANES + lane].x = largest(score[r]);
+            if (LANES < QUERIES) {
+                front[(fill_row + LANES) / ROWS][fill_row % ROWS][fill_column] = query1;
             }
             workgroupBarrier();
-            for (var i = index; i < QUERIES; i += LANES * BLOCKS) {
-                let old = reference[i];
-                var new_ = old;
-                for (var l = 0u; l < LANES; l++) {
-                    new_ = max(new_, weights[i * LANES + l].x);
-                }
-                reference[i] = new_;
-                decay[i] = exp4(vec4<f32>(old - new_)).x;
-            }
-            if (index == 0u) {
-                must_renew = 0u;
-            }
-            workgroupBarrier();
-            for (var r = 0u; r < ROWS; r++) {
-                let factor = decay[block + r];
-                total[r] *= factor;
-                for (var c = 0u; c < COLUMNS; c++) {
-                    output[c * ROWS + r] *= factor;
-                }
+            let columns = min(BLOCKS, width - c0);
+            for (var c = 0u; c < columns; c++) {
+                multiply_keys(&score, block, lane, c);
             }
         }
-        for (var r = 0u; r < ROWS; r++) {
-            // A masked score is MASKED, whatever the reference: its weight is zero.
-            let p = select(exp4(score[r] - reference[block + r]), vec4<f32>(), score[r] == vec4<f32>(MASKED));
-            total[r] += dot(p, vec4<f32>(1.0));
-            weights[(block + r) * LANES + lane] = p;
+        let keys = j + 4u * lane + vec4<u32>(0u, 1u, 2u, 3u);
+        score.r0 = masked_score(score.r0 * params.scale, head, own_row, keys);
+        score.r1 = masked_score(score.r1 * params.scale, head, own_row + 1u, keys);
+        score.r2 = masked_score(score.r2 * params.scale, head, own_row + 2u, keys);
+        score.r3 = masked_score(score.r3 * params.scale, head, own_row + 3u, keys);
+        let top = vec4<f32>(largest(score.r0), largest(score.r1), largest(score.r2), largest(score.r3));
+        if (any(top > reference + LEEWAY)) {
+            atomicStore(&vote, 1u);
         }
         workgroupBarrier();
+        if (index == 0u) {
+            must_renew = atomicLoad(&vote);
+            atomicStore(&vote, 0u);
+        }
+        // Also the end of everybody's reading the chunk of queries.
+        if (workgroupUniformLoad(&must_renew) != 0u) {
+            front[block][0][lane] = top;
+            workgroupBarrier();
+            var renewed = reference;
+            for (var l = 0u; l < LANES; l++) {
+                renewed = max(renewed, front[block][0][l]);
+            }
+            let decay = exp4(reference - renewed);
+            reference = renewed;
+            total *= decay;
+            scale_rows(&o0, decay);
+            scale_rows(&o1, decay);
+            scale_rows(&o2, decay);
+            scale_rows(&o3, decay);
+            workgroupBarrier();
+        }
+        let p = Rows(
+            weights_of(score.r0, reference.x), weights_of(score.r1, reference.y),
+            weights_of(score.r2, reference.z), weights_of(score.r3, reference.w));
+        total += row_sums(p);
+        front[block][0][lane] = p.r0;
+        front[block][1][lane] = p.r1;
+        front[block][2][lane] = p.r2;
+        front[block][3][lane] = p.r3;
 
-        // The sum over values, four keys at a time.
-        let quads = (min(KEYS, params.n - j) + 3u) / 4u;
-        for (var i = 0u; i < quads; i++) {
-            let at = j + 4u * i;
-            let v0 = v_head + min(at, last_key) * params.v_stride;
-            let v1 = v_head + min(at + 1u, last_key) * params.v_stride;
-            let v2 = v_head + min(at + 2u, last_key) * params.v_stride;
-            let v3 = v_head + min(at + 3u, last_key) * params.v_stride;
-            for (var c = 0u; c < COLUMNS; c++) {
-                let column = min(c * LANES + lane, D4 - 1u);
-                let a0 = v[v0 + column];
-                let a1 = v[v1 + column];
-                let a2 = v[v2 + column];
-                let a3 = v[v3 + column];
-                for (var r = 0u; r < ROWS; r++) {
-                    let p = weights[(block + r) * LANES + i];
-                    output[c * ROWS + r] += p.x * a0 + p.y * a1 + p.z * a2 + p.w * a3;
+        // The sum over values.
+        let end = min(KEYS, params.n - j);
+        for (var i0 = 0u; i0 < end; i0 += VALUES) {
+            let loads = load_values(v_at, j + i0 + fill_value);
+            workgroupBarrier();
+            store_value(index, loads.a);
+            store_value(index + INVOCATIONS, loads.b);
+            store_value(index + 2u * INVOCATIONS, loads.c);
+            store_value(index + 3u * INVOCATIONS, loads.d);
+            workgroupBarrier();
+            // Past the end of the keys weights are zero.
+            let quads = (min(VALUES, end - i0) + 3u) / 4u;
+            for (var i = 0u; i < quads; i++) {
+                let p = front_rows(block, i0 / 4u + i);
+                let row = 4u * i / BLOCKS * WIDTH + lane;
+                let key = 4u * i % BLOCKS;
+                multiply_values(&o0, p, row, key);
+                if (COLUMNS > 1u) {
+                    multiply_values(&o1, p, row + LANES, key);
                 }
+            }
+            // In a loop of their own, for the same reason.
+            for (var i = 0u; COLUMNS > 2u && i < quads; i++) {
+                let p = front_rows(block, i0 / 4u + i);
+                let row = 4u * i / BLOCKS * WIDTH + lane;
+                let key = 4u * i % BLOCKS;
+                multiply_values(&o2, p, row + 2u * LANES, key);
+                multiply_values(&o3, p, row + 3u * LANES, key);
             }
         }
     }
 
     // Totals of all lanes.
     workgroupBarrier();
-    for (var r = 0u; r < ROWS; r++) {
-        weights[(block + r) * LANES + lane].x = total[r];
-    }
+    front[block][0][lane] = total;
     workgroupBarrier();
-    for (var i = index; i < QUERIES; i += LANES * BLOCKS) {
-        var sum = 0.0;
-        for (var l = 0u; l < LANES; l++) {
-            sum += weights[i * LANES + l].x;
-        }
-        if (!is_last() && first_row + i < params.m) {
-            state[state_at(head, first_row + i)] = vec2<f32>(reference[i], sum);
-        }
-        // A row that attends to nothing gives zeros.
-        decay[i] = select(select(0.0, 1.0 / sum, sum > 0.0), 1.0, !is_last());
+    var sum = vec4<f32>();
+    for (var l = 0u; l < LANES; l++) {
+        sum += front[block][0][l];
     }
-    workgroupBarrier();
-    for (var r = 0u; r < ROWS; r++) {
-        let row = first_row + block + r;
-        for (var c = 0u; c < COLUMNS; c++) {
-            let column = c * LANES + lane;
-            if (row < params.m && column < D4) {
-                y[y_row(head, row) + column] = output[c * ROWS + r] * decay[block + r];
-            }
+    // A row that attends to nothing gives zeros.
+    var factor = select(vec4<f32>(), 1.0 / sum, sum > vec4<f32>());
+    if (!is_last()) {
+        factor = vec4<f32>(1.0);
+        if (lane == 0u) {
+            put_state(head, own_row, reference.x, sum.x);
+            put_state(head, own_row + 1u, reference.y, sum.y);
+            put_state(head, own_row + 2u, reference.z, sum.z);
+            put_state(head, own_row + 3u, reference.w, sum.w);
         }
+    }
+    scale_rows(&o0, factor);
+    put_rows(head, own_row, lane, o0);
+    if (COLUMNS > 1u) {
+        scale_rows(&o1, factor);
+        put_rows(head, own_row, lane + LANES, o1);
+    }
+    if (COLUMNS > 2u) {
+        scale_rows(&o2, factor);
+        scale_rows(&o3, factor);
+        put_rows(head, own_row, lane + 2u * LANES, o2);
+        put_rows(head, own_row, lane + 3u * LANES, o3);
     }
 }

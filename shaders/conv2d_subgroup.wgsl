@@ -12,33 +12,31 @@ enable subgroups;
 #import conv2d_interface
 #import held
 #import held_rows
+#import pixels_32
 #import conv2d_patch
 
-// Adds `count` groups of four channels of one tap, of the patch from `from_` and of the weight from `w_first`.
-fn multiply_tap(
-    sums: ptr<function, array<vec4<f32>, PIXELS>>,
-    from_: u32,
-    w_first: u32,
-    count: u32,
-    lane: u32,
-) {
-    var at: array<u32, PIXELS / HELD>;
-    for (var i = 0u; i < PIXELS / HELD; i++) {
-        let p = i * HELD + lane % HELD;
-        at[i] = from_ + (p / COLUMNS * PATCH_COLUMNS + p % COLUMNS) * C4;
-    }
-    var w = w_first;
-    for (var c = 0u; c < count; c++) {
-        let w0 = weight4(w);
-        let w1 = weight4(w + LANES_X);
-        let w2 = weight4(w + 2u * LANES_X);
-        let w3 = weight4(w + 3u * LANES_X);
-        w += 4u * LANES_X;
-        var held: array<vec4<f32>, PIXELS / HELD>;
+// Adds `count` groups of four channels of every tap, of which the first begins at `place` in the patch and at `w_first` in
+// the weight, the next there `w_tap` on.
+fn multiply_taps(sums: ptr<function, Sums>, place: vec2<u32>, w_first: u32, w_tap: u32, count: u32, lane: u32) {
+    for (var t = 0u; t < TAPS; t++) {
+        var at: array<u32, PIXELS / HELD>;
         for (var i = 0u; i < PIXELS / HELD; i++) {
-            held[i] = pixels[at[i] + c];
+            let p = i * HELD + lane % HELD;
+            at[i] = tap_at(place, t) + (p / COLUMNS * PATCH_COLUMNS + p % COLUMNS) * C4;
         }
-        multiply_held(sums, held, w0, w1, w2, w3);
+        var w = w_first + t * w_tap;
+        for (var c = 0u; c < count; c++) {
+            let w0 = weight4(w);
+            let w1 = weight4(w + LANES_X);
+            let w2 = weight4(w + 2u * LANES_X);
+            let w3 = weight4(w + 3u * LANES_X);
+            w += 4u * LANES_X;
+            var held: array<vec4<f32>, PIXELS / HELD>;
+            for (var i = 0u; i < PIXELS / HELD; i++) {
+                held[i] = pixels[at[i] + c];
+            }
+            multiply_held(sums, held, w0, w1, w2, w3);
+        }
     }
 }
 

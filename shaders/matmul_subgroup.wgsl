@@ -20,6 +20,8 @@ override TILES: u32 = 4u;       // tiles of the weight in a workgroup
 
 const ROWS: u32 = 32u;
 
+alias Sums = array<vec4<f32>, ROWS>;
+
 // One dimension, as naga demands for `subgroup_invocation_id`.
 @compute @workgroup_size(LANES * TILES)
 fn main(
@@ -37,7 +39,7 @@ fn main(
     for (var i = 0u; i < ROWS / HELD; i++) {
         at[i] = x_row(row + i * HELD + lane % HELD);
     }
-    var sums: array<vec4<f32>, ROWS>;
+    var sums: Sums;
     for (var r = 0u; r < ROWS; r++) {
         sums[r] = vec4<f32>();
     }

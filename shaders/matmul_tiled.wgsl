@@ -1,132 +1,179 @@
 // y = epilogue(x Wᵀ + bias) on graphics chips: the operands of matmul.wgsl.
 //
-// A workgroup computes 8 * GROUP_ROWS rows x one tile of the weight. Both factors pass through workgroup memory, 16
-// numbers of K at a time, so that each is read from a buffer once per workgroup rather than once per invocation.
-// An invocation computes 8 rows x 4 * QUADS columns in registers: rows GROUP_ROWS apart and groups of columns
-// LANES / QUADS apart, so that neighbours read and write neighbouring memory. WGSL cannot index registers, so the
-// rows are spelt out.
+// A workgroup computes ROWS * GROUP_ROWS rows x one tile of the weight. Both factors pass through workgroup memory, 4 * K4
+// numbers of K at a time, so that each is read from a buffer once per workgroup rather than once per invocation. The
+// next tiles are loaded while these are multiplied; the loads of an invocation are spelt out, up to four of each factor, so
+// that all are under way at once.
+//
+// An invocation computes ROWS rows x 4 * QUADS columns in registers: rows GROUP_ROWS apart and groups of columns
+// LANES / QUADS apart, so that neighbours read and write neighbouring memory.
+//
+// What changes in the loop of products are inner indices of arrays whose lengths are known: a browser's checks of indices
+// then stay outside.
 
 #import exp
 #import activation
 #import weight
 #import linear_layer
+#import rows
 
-override GROUP_ROWS: u32 = 8u;  // invocations of a workgroup along the rows
+override GROUP_ROWS: u32 = 16u; // invocations of a workgroup along the rows
 override QUADS: u32 = 2u;       // groups of four columns an invocation computes: 1 or 2
+override K4: u32 = 4u;          // groups of four numbers of K in workgroup memory: 1, 2 or 4
+override RAGGED: bool = false;  // K4 does not divide the weight's
 
-const ROWS: u32 = 8u;           // rows an invocation computes
-const K4: u32 = 4u;             // groups of four numbers of K in workgroup memory
-const X_STRIDE: u32 = 5u;       // odd, so that neighbouring rows lie in different banks
+override INVOCATIONS: u32 = LANES / QUADS * GROUP_ROWS;
+override X_STEP: u32 = INVOCATIONS / K4;        // rows between an invocation's loads of x
+override X_LOADS: u32 = ROWS * GROUP_ROWS / X_STEP;
+override W_QUADS: u32 = 4u * K4 * LANES;
 
-var<workgroup> x_tile: array<vec4<f32>, ROWS * GROUP_ROWS * X_STRIDE>;  // [ROWS * GROUP_ROWS][K4], padded
-var<workgroup> w_tile: array<vec4<f32>, 4u * K4 * LANES>;               // [4 * K4][LANES]
+// Row r * GROUP_ROWS + g is [g][r], of up to four groups of K; one more, so that rows lie in different banks.
+var<workgroup> x_tile: array<array<array<vec4<f32>, 5>, ROWS>, GROUP_ROWS>;
+// Row 4 * c + i of W is [c][i].
+var<workgroup> w_tile: array<array<array<vec4<f32>, 16>, 4>, K4>;
 
-@compute @workgroup_size(LANES / QUADS, GROUP_ROWS)
+// Group `k` of K of the row of x that begins at `row`. Past the end of K it is the last one again, which is stored as zero.
+fn load_x(row: u32, k: u32) -> vec4<f32> {
+    if (!RAGGED) {
+        return x[row + k];
+    }
+    return x[row + min(k, params.k4 - 1u)];
+}
+
+// Group `at` of the tile of W that begins at `tile` and has `end` of them; likewise.
+fn load_w(tile: u32, at: u32, end: u32) -> Bits {
+    if (!RAGGED) {
+        return weight[tile + at];
+    }
+    return weight[tile + min(at, end - 1u)];
+}
+
+// What is stored for products, of something in K or past its end.
+fn stored(v: vec4<f32>, is_inside: bool) -> vec4<f32> {
+    if (!RAGGED) {
+        return v;
+    }
+    return select(vec4<f32>(), v, is_inside);
+}
+
+fn store_x(row: u32, k: u32, v: vec4<f32>) {
+    x_tile[row % GROUP_ROWS][row / GROUP_ROWS][k] = v;
+}
+
+fn store_w(i: u32, v: vec4<f32>) {
+    w_tile[i / (4u * LANES)][i / LANES % 4u][i % LANES] = v;
+}
+
+@compute @workgroup_size(INVOCATIONS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
     // Blocks of rows run fastest over the workgroups: a tile of W stays in the cache while all rows pass by.
-    let invocations = LANES / QUADS * GROUP_ROWS;
     let tile = group.y;
     let first_row = (group.x + group.z * groups.x) * ROWS * GROUP_ROWS;
-    let w_at = tile * params.k4 * 4u * LANES;
     let w_end = params.k4 * 4u * LANES;
+    let w_at = tile * w_end;
     // Of the first row and the first column of this invocation in the tiles.
-    let own_x = local.y * X_STRIDE;
-    let own_w = local.x;
-    var s0 = vec4<f32>();
-    var s1 = vec4<f32>();
-    var s2 = vec4<f32>();
-    var s3 = vec4<f32>();
-    var s4 = vec4<f32>();
-    var s5 = vec4<f32>();
-    var s6 = vec4<f32>();
-    var s7 = vec4<f32>();
+    let own_row = index / (LANES / QUADS);
+    let own_column = index % (LANES / QUADS);
+    let own_second = own_column + LANES / 2u;
+    // What it fills.
+    let fill_k = index % K4;
+    let fill_row = index / K4;
+    let x0 = x_row(first_row + fill_row);
+    let x1 = x_row(first_row + fill_row + X_STEP);
+    let x2 = x_row(first_row + fill_row + 2u * X_STEP);
+    let x3 = x_row(first_row + fill_row + 3u * X_STEP);
+    // Where a tile of W is smaller than the workgroup, the rest of it fills nothing.
+    let fill_w = min(index, W_QUADS - 1u);
+
+    var sums = Rows();
     // The second group of columns.
-    var t0 = vec4<f32>();
-    var t1 = vec4<f32>();
-    var t2 = vec4<f32>();
-    var t3 = vec4<f32>();
-    var t4 = vec4<f32>();
-    var t5 = vec4<f32>();
-    var t6 = vec4<f32>();
-    var t7 = vec4<f32>();
+    var seconds = Rows();
+    var a0 = load_x(x0, fill_k);
+    var a1 = vec4<f32>();
+    var a2 = vec4<f32>();
+    var a3 = vec4<f32>();
+    var b0 = load_w(w_at, fill_w, w_end);
+    var b1 = Bits();
+    var b2 = Bits();
+    var b3 = Bits();
+    if (X_LOADS > 1u) {
+        a1 = load_x(x1, fill_k);
+    }
+    if (X_LOADS > 2u) {
+        a2 = load_x(x2, fill_k);
+        a3 = load_x(x3, fill_k);
+    }
+    if (W_QUADS > INVOCATIONS) {
+        b1 = load_w(w_at, fill_w + INVOCATIONS, w_end);
+    }
+    if (W_QUADS > 2u * INVOCATIONS) {
+        b2 = load_w(w_at, fill_w + 2u * INVOCATIONS, w_end);
+        b3 = load_w(w_at, fill_w + 3u * INVOCATIONS, w_end);
+    }
     for (var k = 0u; k < params.k4; k += K4) {
         workgroupBarrier();
-        // Zeros past the end of K.
-        for (var i = index; i < ROWS * GROUP_ROWS * K4; i += invocations) {
-            let c = k + i % K4;
-            let at = x_row(first_row + i / K4) + min(c, params.k4 - 1u);
-            x_tile[i / K4 * X_STRIDE + i % K4] = select(vec4<f32>(), x[at], c < params.k4);
+        let x_inside = k + fill_k < params.k4;
+        store_x(fill_row, fill_k, stored(a0, x_inside));
+        if (X_LOADS > 1u) {
+            store_x(fill_row + X_STEP, fill_k, stored(a1, x_inside));
         }
-        for (var i = index; i < 4u * K4 * LANES; i += invocations) {
-            let at = k * 4u * LANES + i;
-            w_tile[i] = select(vec4<f32>(), weight4(w_at + min(at, w_end - 1u)), at < w_end);
+        if (X_LOADS > 2u) {
+            store_x(fill_row + 2u * X_STEP, fill_k, stored(a2, x_inside));
+            store_x(fill_row + 3u * X_STEP, fill_k, stored(a3, x_inside));
+        }
+        let w = k * 4u * LANES + fill_w;
+        if (W_QUADS >= INVOCATIONS || index < W_QUADS) {
+            store_w(fill_w, stored(widen(b0), w < w_end));
+        }
+        if (W_QUADS > INVOCATIONS) {
+            store_w(fill_w + INVOCATIONS, stored(widen(b1), w + INVOCATIONS < w_end));
+        }
+        if (W_QUADS > 2u * INVOCATIONS) {
+            store_w(fill_w + 2u * INVOCATIONS, stored(widen(b2), w + 2u * INVOCATIONS < w_end));
+            store_w(fill_w + 3u * INVOCATIONS, stored(widen(b3), w + 3u * INVOCATIONS < w_end));
         }
         workgroupBarrier();
+        // Past the last tiles the first ones again, which are not used.
+        let next = select(0u, k + K4, k + K4 < params.k4);
+        let w_next = next * 4u * LANES + fill_w;
+        a0 = load_x(x0, next + fill_k);
+        if (X_LOADS > 1u) {
+            a1 = load_x(x1, next + fill_k);
+        }
+        if (X_LOADS > 2u) {
+            a2 = load_x(x2, next + fill_k);
+            a3 = load_x(x3, next + fill_k);
+        }
+        b0 = load_w(w_at, w_next, w_end);
+        if (W_QUADS > INVOCATIONS) {
+            b1 = load_w(w_at, w_next + INVOCATIONS, w_end);
+        }
+        if (W_QUADS > 2u * INVOCATIONS) {
+            b2 = load_w(w_at, w_next + 2u * INVOCATIONS, w_end);
+            b3 = load_w(w_at, w_next + 3u * INVOCATIONS, w_end);
+        }
         for (var c = 0u; c < K4; c++) {
-            let a0 = x_tile[own_x + c];
-            let a1 = x_tile[own_x + 1u * GROUP_ROWS * X_STRIDE + c];
-            let a2 = x_tile[own_x + 2u * GROUP_ROWS * X_STRIDE + c];
-            let a3 = x_tile[own_x + 3u * GROUP_ROWS * X_STRIDE + c];
-            let a4 = x_tile[own_x + 4u * GROUP_ROWS * X_STRIDE + c];
-            let a5 = x_tile[own_x + 5u * GROUP_ROWS * X_STRIDE + c];
-            let a6 = x_tile[own_x + 6u * GROUP_ROWS * X_STRIDE + c];
-            let a7 = x_tile[own_x + 7u * GROUP_ROWS * X_STRIDE + c];
-            let w = own_w + 4u * c * LANES;
-            let w0 = w_tile[w];
-            let w1 = w_tile[w + LANES];
-            let w2 = w_tile[w + 2u * LANES];
-            let w3 = w_tile[w + 3u * LANES];
-            s0 = dot_columns(s0, a0, w0, w1, w2, w3);
-            s1 = dot_columns(s1, a1, w0, w1, w2, w3);
-            s2 = dot_columns(s2, a2, w0, w1, w2, w3);
-            s3 = dot_columns(s3, a3, w0, w1, w2, w3);
-            s4 = dot_columns(s4, a4, w0, w1, w2, w3);
-            s5 = dot_columns(s5, a5, w0, w1, w2, w3);
-            s6 = dot_columns(s6, a6, w0, w1, w2, w3);
-            s7 = dot_columns(s7, a7, w0, w1, w2, w3);
+            let a = x_tile_rows(own_row, c);
+            multiply(
+                &sums, a, w_tile[c][0][own_column], w_tile[c][1][own_column],
+                w_tile[c][2][own_column], w_tile[c][3][own_column]);
             if (QUADS == 2u) {
-                let v = w + LANES / 2u;
-                let v0 = w_tile[v];
-                let v1 = w_tile[v + LANES];
-                let v2 = w_tile[v + 2u * LANES];
-                let v3 = w_tile[v + 3u * LANES];
-                t0 = dot_columns(t0, a0, v0, v1, v2, v3);
-                t1 = dot_columns(t1, a1, v0, v1, v2, v3);
-                t2 = dot_columns(t2, a2, v0, v1, v2, v3);
-                t3 = dot_columns(t3, a3, v0, v1, v2, v3);
-                t4 = dot_columns(t4, a4, v0, v1, v2, v3);
-                t5 = dot_columns(t5, a5, v0, v1, v2, v3);
-                t6 = dot_columns(t6, a6, v0, v1, v2, v3);
-                t7 = dot_columns(t7, a7, v0, v1, v2, v3);
+                multiply(
+                    &seconds, a, w_tile[c][0][own_second], w_tile[c][1][own_second],
+                    w_tile[c][2][own_second], w_tile[c][3][own_second]);
             }
         }
     }
-    let row = first_row + local.y;
-    let column4 = tile * LANES + local.x;
+    let column4 = tile * LANES + own_column;
     if (column4 < params.n4) {
-        put(row + 0u * GROUP_ROWS, column4, s0);
-        put(row + 1u * GROUP_ROWS, column4, s1);
-        put(row + 2u * GROUP_ROWS, column4, s2);
-        put(row + 3u * GROUP_ROWS, column4, s3);
-        put(row + 4u * GROUP_ROWS, column4, s4);
-        put(row + 5u * GROUP_ROWS, column4, s5);
-        put(row + 6u * GROUP_ROWS, column4, s6);
-        put(row + 7u * GROUP_ROWS, column4, s7);
+        put_rows(first_row + own_row, GROUP_ROWS, column4, sums);
     }
     let second4 = column4 + LANES / 2u;
     if (QUADS == 2u && second4 < params.n4) {
-        put(row + 0u * GROUP_ROWS, second4, t0);
-        put(row + 1u * GROUP_ROWS, second4, t1);
-        put(row + 2u * GROUP_ROWS, second4, t2);
-        put(row + 3u * GROUP_ROWS, second4, t3);
-        put(row + 4u * GROUP_ROWS, second4, t4);
-        put(row + 5u * GROUP_ROWS, second4, t5);
-        put(row + 6u * GROUP_ROWS, second4, t6);
-        put(row + 7u * GROUP_ROWS, second4, t7);
+        put_rows(first_row + own_row, GROUP_ROWS, second4, seconds);
     }
 }

@@ -1,14 +1,15 @@
-// What the convolutions with a patch in workgroup memory share: everything but `multiply_tap`, which the kernel that
-// imports this has.
+// What the convolutions with a patch in workgroup memory share: everything but `multiply_taps`, which the kernel that
+// imports this has, and the sums of an invocation and the patch itself, which `pixels_16` or `pixels_32` has.
 //
 //   affine [2, C]   PROLOGUE: x is read as silu(x * factor + offset), a group norm's end; padding stays zero
 //
-// Implicit GEMM. An invocation computes 8 x 4 pixels x 4 channels in registers; a workgroup is TILES tiles of the weight
-// wide. Its pixels and those around them pass through workgroup memory, up to 64 channels at a time, so the prologue is
-// done twice for each number rather than nine times, and a number of W serves 32 pixels (see matmul_panel.wgsl).
+// Implicit GEMM. An invocation computes COLUMNS x ROWS pixels x 4 channels in registers; a workgroup is TILES tiles of the
+// weight wide. Its pixels and those around them pass through workgroup memory, up to 64 channels at a time, so the prologue
+// is done about twice for each number rather than nine times, and a number of W serves all pixels of an invocation (see
+// matmul_panel.wgsl).
 //
-// Where it enlarges (SCALE 2), a dispatch does one of the four pixels that an input pixel becomes, its phase, for 8 x 4
-// input pixels: 2 x 2 taps, which fold_taps.wgsl made of the nine.
+// Where it enlarges (SCALE 2), a dispatch does one of the four pixels that an input pixel becomes, its phase, for COLUMNS x
+// ROWS input pixels: 2 x 2 taps, which fold_taps.wgsl made of the nine.
 
 @group(0) @binding(5) var<storage, read> affine: array<vec4<f32>>;
 
@@ -16,19 +17,14 @@ override TILES: u32 = 1u;       // tiles of the weight in a workgroup
 override PROLOGUE: bool = false;
 
 const COLUMNS: u32 = 8u;
-const ROWS: u32 = 4u;
-const PIXELS: u32 = COLUMNS * ROWS;
 // With a border of one pixel.
 const PATCH_COLUMNS: u32 = COLUMNS + 2u;
 override BLOCKS: u32 = 1u;      // blocks of pixels in a workgroup, one below the other
 override PATCH_PIXELS: u32 = PATCH_COLUMNS * (ROWS * BLOCKS + 2u);
-override C4: u32 = 16u;         // groups of four channels in workgroup memory, an even number
-override PATCH_QUADS: u32 = PATCH_PIXELS * C4;
-
-var<workgroup> pixels: array<vec4<f32>, PATCH_QUADS>;
-
+override C4: u32 = 8u;          // groups of four channels in workgroup memory, an even number
 override SCALE: u32 = 1u;       // pixels of the output along an axis for one of the input
 override ACROSS: u32 = 3u;      // taps along an axis
+override TAPS: u32 = ACROSS * ACROSS;
 
 // Invocations of a workgroup, and how they share the filling of `pixels`: along the channels, and along the pixels.
 override INVOCATIONS: u32 = LANES_X * TILES * BLOCKS;
@@ -65,7 +61,7 @@ fn fill(first: vec2<u32>, c0: u32, index: u32) {
                     v = activate4(v * factor + offset, SILU);
                 }
             }
-            pixels[pixel * C4 + i] = v;
+            store_pixel(pixel, i, v);
             column += FILL_PIXELS % PATCH_COLUMNS;
             row += FILL_PIXELS / PATCH_COLUMNS;
             if (column >= first.x + PATCH_COLUMNS) {
@@ -77,7 +73,7 @@ fn fill(first: vec2<u32>, c0: u32, index: u32) {
 }
 
 // A workgroup's whole work; `index` is the invocation's number in the workgroup, `lane` in its subgroup, if that
-// matters to `multiply_tap`.
+// matters to `multiply_taps`.
 fn convolve(group: vec3<u32>, index: u32, lane: u32) {
     let phase = vec2<u32>(params.phase % 2u, params.phase / 2u);
     // Past the last tile the last one is repeated, as all lanes must meet at barriers.
@@ -88,33 +84,28 @@ fn convolve(group: vec3<u32>, index: u32, lane: u32) {
     // Input pixels: the workgroup's first, and this invocation's.
     let first = vec2<u32>(group.x * COLUMNS, params.y_row0 / SCALE + group.y * ROWS * BLOCKS);
     let own_first = first + vec2<u32>(0u, block * ROWS);
-    var sums: array<vec4<f32>, PIXELS>;
-    for (var p = 0u; p < PIXELS; p++) {
-        sums[p] = vec4<f32>();
-    }
+    var sums = Sums();
     for (var c0 = 0u; c0 < params.c4; c0 += C4) {
         workgroupBarrier();
         fill(first, c0, index);
         workgroupBarrier();
         let count = min(C4, params.c4 - c0);
-        // Of the weight, one tap and this chunk of channels.
-        let w_tap = params.c4 * 4u * LANES_X;
-        let w_first = tile * ACROSS * ACROSS * w_tap + c0 * 4u * LANES_X + index % LANES_X;
-        for (var t = 0u; t < ACROSS * ACROSS; t++) {
-            let place = vec2<u32>(t % ACROSS, t / ACROSS) + phase;
-            let from_ = ((block * ROWS + place.y) * PATCH_COLUMNS + place.x) * C4;
-            multiply_tap(&sums, from_, w_first + t * w_tap, count, lane);
-        }
+        let w_first = tile * TAPS * params.c4 * 4u * LANES_X + c0 * 4u * LANES_X + index % LANES_X;
+        let place = vec2<u32>(0u, block * ROWS) + phase;
+        multiply_taps(&sums, place, w_first, params.c4 * 4u * LANES_X, count, lane);
     }
     let column4 = tile * LANES_X + index % LANES_X;
     if (own_tile >= tiles || column4 >= params.n4) {
         return;
     }
-    for (var p = 0u; p < PIXELS; p++) {
-        let at = (own_first + vec2<u32>(p % COLUMNS, p / COLUMNS)) * SCALE + phase;
-        // An odd first row leaves the one above to another dispatch.
-        if (at.y >= params.y_row0) {
-            put(at.y - params.y_row0, at.x, column4, sums[p]);
-        }
+    put_pixels(&sums, own_first, phase, column4);
+}
+
+// Writes four channels of the input pixel `own`, or of what it becomes in this phase.
+fn put_pixel(own: vec2<u32>, phase: vec2<u32>, column4: u32, sum: vec4<f32>) {
+    let at = own * SCALE + phase;
+    // An odd first row leaves the one above to another dispatch.
+    if (at.y >= params.y_row0) {
+        put(at.y - params.y_row0, at.x, column4, sum);
     }
 }

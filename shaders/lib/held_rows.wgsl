@@ -1,9 +1,9 @@
 // A block of 32 rows x 4 columns times 4 numbers of K, where HELD lanes of a subgroup hold the rows: lane `l` has row
 // `i * HELD + l` in `held[i]`.
 //
-// `subgroupBroadcast` wants a constant lane, so the rows are spelt out.
+// `subgroupBroadcast` wants a constant lane, so the rows are spelt out. Who imports this says that `Sums` is an array of 32.
 fn multiply_held(
-    sums: ptr<function, array<vec4<f32>, 32>>,
+    sums: ptr<function, Sums>,
     held: array<vec4<f32>, 32 / HELD>,
     w0: vec4<f32>,
     w1: vec4<f32>,

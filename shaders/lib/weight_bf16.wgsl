@@ -2,9 +2,15 @@
 
 @group(0) @binding(2) var<storage, read> weight: array<vec2<u32>>;
 
-// Four consecutive weights; `i` counts groups of four.
-fn weight4(i: u32) -> vec4<f32> {
-    let bits = weight[i];
+// Four consecutive weights as they are stored.
+alias Bits = vec2<u32>;
+
+fn widen(bits: Bits) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(
         bits.x << 16u, bits.x & 0xffff0000u, bits.y << 16u, bits.y & 0xffff0000u));
+}
+
+// Four consecutive weights; `i` counts groups of four.
+fn weight4(i: u32) -> vec4<f32> {
+    return widen(weight[i]);
 }

@@ -3,8 +3,14 @@
 
 @group(0) @binding(2) var<storage, read> weight: array<vec2<u32>>;
 
+// Four consecutive weights as they are stored.
+alias Bits = vec2<u32>;
+
+fn widen(bits: Bits) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(bits.x), unpack2x16float(bits.y));
+}
+
 // Four consecutive weights; `i` counts groups of four.
 fn weight4(i: u32) -> vec4<f32> {
-    let bits = weight[i];
-    return vec4<f32>(unpack2x16float(bits.x), unpack2x16float(bits.y));
+    return widen(weight[i]);
 }

@@ -3,9 +3,11 @@
 
 @group(0) @binding(2) var<storage, read> weight: array<u32>;
 
-// Four consecutive weights; `i` counts groups of four.
-fn weight4(i: u32) -> vec4<f32> {
-    let codes = vec4<u32>(weight[i]) >> vec4<u32>(0u, 8u, 16u, 24u);
+// Four consecutive weights as they are stored.
+alias Bits = u32;
+
+fn widen(bits: Bits) -> vec4<f32> {
+    let codes = vec4<u32>(bits) >> vec4<u32>(0u, 8u, 16u, 24u);
     let magnitudes = codes & vec4<u32>(0x7fu);
     // The bits of an f32, whose exponent has bias 127. Exponent 0 is a multiple of 2^-9: its own case, as a product with
     // a power of two would go through a subnormal number, which may be flushed to zero.
@@ -13,4 +15,9 @@ fn weight4(i: u32) -> vec4<f32> {
     let small = bitcast<vec4<u32>>(vec4<f32>(magnitudes) * (1.0 / 512.0));
     let numbers = select(normal, small, magnitudes < vec4<u32>(8u));
     return bitcast<vec4<f32>>(numbers | ((codes & vec4<u32>(0x80u)) << vec4<u32>(24u)));
+}
+
+// Four consecutive weights; `i` counts groups of four.
+fn weight4(i: u32) -> vec4<f32> {
+    return widen(weight[i]);
 }

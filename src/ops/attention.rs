@@ -59,55 +59,76 @@ fn geometry(caps: &Caps, d: usize) -> Option<Geometry> {
                 rows: 16,
             })
         }
+        AttentionKernel::Panel => {
+            let (rows, columns) = attention_panel(caps, d)?;
+            Some(Geometry {
+                shader: "attention_panel",
+                roles: vec![],
+                overrides: vec![("ROWS", rows as f64), ("COLUMNS", columns as f64)],
+                rows,
+            })
+        }
         AttentionKernel::Tiled => {
-            let AttentionTile { rows, blocks, columns } = attention_tile(caps, d)?;
+            let AttentionTile { part, blocks, columns, .. } = attention_tile(caps, d)?;
             Some(Geometry {
                 shader: "attention_tiled",
-                roles: vec![],
-                overrides: vec![
-                    ("ROWS", rows as f64),
-                    ("BLOCKS", blocks as f64),
-                    ("COLUMNS", columns as f64),
-                ],
-                rows: rows * blocks,
+                roles: vec![("block", part)],
+                overrides: vec![("COLUMNS", columns as f64)],
+                rows: 4 * blocks,
             })
         }
     }
 }
 
+/// The shape of `attention_panel.wgsl` for heads of `d` numbers: query rows of a workgroup and groups of 64 columns, if any
+/// fits the adapter's workgroup memory. A processor's registers spill into its first cache at little cost.
+pub(super) fn attention_panel(caps: &Caps, d: usize) -> Option<(usize, usize)> {
+    let columns = d.div_ceil(64);
+    let fits = |rows: &usize| {
+        // Queries, weights of 64 keys, two numbers a row, and a flag.
+        let bytes = rows * (4 * d + 4 * 64 + 8) + 4;
+        // More sums than these and software drivers run at half speed.
+        rows * columns <= 48 && bytes <= caps.max_workgroup_bytes as usize
+    };
+    [32, 24, 16, 12, 8, 6, 4].into_iter().find(fits).map(|rows| (rows, columns))
+}
+
 /// The shape of `attention_tiled.wgsl`.
+#[derive(Clone, Copy)]
 pub(super) struct AttentionTile {
-    /// Queries of a block, which a lane keeps in registers.
-    rows: usize,
-    /// Blocks in a workgroup.
+    /// The part that says so to the kernel.
+    part: &'static str,
+    /// Invocations that share four queries.
+    lanes: usize,
+    /// Blocks of four queries in a workgroup.
     blocks: usize,
-    /// Groups of 64 columns of a head.
+    /// Groups of four columns of a head that an invocation sums.
     columns: usize,
 }
 
-/// The largest tile for heads of `d` numbers that the adapter's workgroup memory holds, if any.
+/// The tile for heads of `d` numbers, if any fits the adapter's workgroup memory.
+///
+/// Whatever the head's width, an invocation has at most 16 vectors of sums. Workgroups of 128 lanes share what they read
+/// of keys and values among eight blocks, or four of wider heads, and leave room for others in the memory of a core.
 pub(super) fn attention_tile(caps: &Caps, d: usize) -> Option<AttentionTile> {
-    let columns = d.div_ceil(64);
-    // A processor's registers spill into its first cache at little cost; a graphics chip wants few registers and
-    // many lanes.
-    let shapes: &[(usize, usize)] = match caps.is_cpu {
-        true => &[(32, 1), (24, 1), (16, 1), (12, 1), (8, 1), (6, 1), (4, 1)],
-        false => &[(8, 8), (8, 4), (8, 2), (4, 4), (4, 2), (4, 1)],
+    let shapes: &[(&str, usize, usize, usize)] = match d {
+        0..=64 => &[("block_16x8", 16, 8, 1), ("block_16x4", 16, 4, 1)],
+        65..=128 => &[("block_16x8", 16, 8, 2), ("block_16x4", 16, 4, 2)],
+        129..=256 => &[("block_32x4", 32, 4, 2)],
+        _ => &[("block_32x4", 32, 4, 4)],
     };
-    let fits = |&(rows, blocks): &(usize, usize)| {
-        let queries = rows * blocks;
-        // Queries, weights of 64 keys, two numbers a row, and a flag.
-        let bytes = queries * (4 * d + 4 * 64 + 8) + 4;
-        // More sums than these and software drivers run at half speed.
-        rows * columns <= 48
-            && 16 * blocks <= caps.max_workgroup_invocations as usize
-            && bytes <= caps.max_workgroup_bytes as usize
-    };
-    shapes.iter().copied().find(|shape| fits(shape)).map(|(rows, blocks)| AttentionTile {
-        rows,
+    let tiles = shapes.iter().map(|&(part, lanes, blocks, columns)| AttentionTile {
+        part,
+        lanes,
         blocks,
         columns,
-    })
+    });
+    let fits = |tile: &AttentionTile| {
+        // Queries or weights, keys or values, and two flags.
+        let quads = 4 * tile.lanes * (tile.blocks + tile.blocks + 1);
+        16 * quads + 8 <= caps.max_workgroup_bytes as usize
+    };
+    tiles.into_iter().find(fits)
 }
 
 /// The parts that size a head's registers.

@@ -4,7 +4,7 @@
 //! own adapter was measured to do best ([`crate::tensor::Tuning`]) goes before what is written here; without either, results
 //! are the same up to rounding.
 
-use super::attention::attention_tile;
+use super::attention::{attention_panel, attention_tile};
 use crate::tensor::{
     AttentionKernel, Caps, Conv2dKernel, MAX_WORKGROUPS, MatmulKernel, RowClass, Storage, Tuning,
 };
@@ -40,8 +40,8 @@ pub fn do_without(shader: &str, tuning: &mut Tuning) -> bool {
         "matvec" | "matmul_panel" | "matmul_tiled" | "matmul_subgroup" | "matmul_cooperative" => {
             tuning.matmul = [Some(MatmulKernel::Direct); RowClass::ALL.len()];
         }
-        "attention_tiled" => tuning.attention = Some(AttentionKernel::Rows),
-        "conv2d_tiled" | "conv2d_subgroup" | "fold_taps" => {
+        "attention_panel" | "attention_tiled" => tuning.attention = Some(AttentionKernel::Rows),
+        "conv2d_panel" | "conv2d_tiled" | "conv2d_subgroup" | "fold_taps" => {
             tuning.conv2d = Some(Conv2dKernel::Direct);
         }
         _ => {}
@@ -55,8 +55,13 @@ pub fn can_matmul(caps: &Caps, kernel: MatmulKernel, rows: usize, storage: Stora
         // One workgroup a row, in the second dimension.
         MatmulKernel::Row => rows <= MAX_WORKGROUPS as usize,
         MatmulKernel::Direct | MatmulKernel::Panel | MatmulKernel::Tiled => true,
-        // A workgroup of 64 is full subgroups.
-        MatmulKernel::Subgroup => can_hold(caps),
+        // A processor gains nothing from fewer reads of workgroup memory, and chips whose subgroups may be small have
+        // registers for half of its sums.
+        MatmulKernel::TiledLarge => {
+            !caps.is_cpu && caps.subgroup_sizes.is_none_or(|(min, _)| min >= 32)
+        }
+        // 128 sums a lane: real graphics chips' compilers spill them.
+        MatmulKernel::Subgroup => caps.is_cpu && can_hold(caps),
         MatmulKernel::Cooperative => {
             caps.f16 && storage == Storage::F16 && cooperative(caps).is_some()
         }
@@ -76,23 +81,35 @@ pub fn lanes_that_hold(caps: &Caps) -> (usize, &'static str) {
 
 /// The tiles of `matmul_tiled.wgsl`.
 pub struct Tile {
-    /// Invocations along the rows, 8 rows each.
+    /// Rows an invocation computes, 4 or 8.
+    pub rows: usize,
+    /// Invocations along the rows.
     pub group_rows: usize,
     /// Groups of four columns an invocation computes.
     pub quads: usize,
+    /// Groups of four numbers of K in workgroup memory.
+    pub k4: usize,
 }
 
-/// The tile for a product of `rows` rows, whose weight's tiles are `lanes` groups of four columns wide.
+/// The tile for a product of `rows` rows, whose weight's tiles are `lanes` groups of four columns wide. `large` tiles have
+/// 8 x 8 sums an invocation instead of 4 x 8.
 ///
-/// Taller tiles read the weight fewer times, but leave fewer workgroups and more padding.
-pub fn tile(rows: usize, lanes: usize) -> Tile {
-    let group_rows = match rows {
-        0..=32 => 4,
-        33..=1024 => 8,
-        _ => 16,
-    };
-    // 8 x 8 numbers an invocation; half of that where a workgroup would be too few invocations.
-    Tile { group_rows, quads: if lanes == 16 && group_rows > 4 { 2 } else { 1 } }
+/// Taller tiles read the weight fewer times, but leave fewer workgroups and more padding. The kernel wants two or four loads
+/// of x an invocation, which is `rows * k4 * quads / lanes`, and at most four of the weight, `4 * k4 * quads / group_rows`.
+pub fn tile(rows: usize, lanes: usize, large: bool) -> Tile {
+    match lanes {
+        16 => Tile {
+            rows: if large { 8 } else { 4 },
+            group_rows: if rows <= 32 { 8 } else { 16 },
+            quads: 2,
+            k4: 4,
+        },
+        // Weights with few outputs: only the last layer of a small model.
+        8 => Tile { rows: 4, group_rows: 8, quads: 1, k4: 4 },
+        4 => Tile { rows: 4, group_rows: 16, quads: 1, k4: 4 },
+        2 => Tile { rows: 4, group_rows: 32, quads: 1, k4: 2 },
+        _ => Tile { rows: 4, group_rows: 32, quads: 1, k4: 1 },
+    }
 }
 
 /// The workgroups of `matmul_cooperative.wgsl`.
@@ -120,15 +137,18 @@ pub fn cooperative(caps: &Caps) -> Option<Cooperative> {
 /// The kernel of attention with heads of `d` numbers.
 pub fn attention(caps: &Caps, d: usize) -> AttentionKernel {
     let valid = |kernel: &AttentionKernel| can_attend(caps, *kernel, d);
-    let tuned = caps.tuning.attention.filter(valid);
-    tuned.or(Some(AttentionKernel::Tiled).filter(valid)).unwrap_or(AttentionKernel::Rows)
+    let usual = if caps.is_cpu { AttentionKernel::Panel } else { AttentionKernel::Tiled };
+    let mut preferred = caps.tuning.attention.into_iter().chain([usual]);
+    preferred.find(valid).unwrap_or(AttentionKernel::Rows)
 }
 
 /// Whether a kernel can do heads of `d` numbers on this adapter.
 pub fn can_attend(caps: &Caps, kernel: AttentionKernel, d: usize) -> bool {
     match kernel {
         AttentionKernel::Rows => true,
-        AttentionKernel::Tiled => attention_tile(caps, d).is_some(),
+        // Each is made for the registers of its kind.
+        AttentionKernel::Panel => caps.is_cpu && attention_panel(caps, d).is_some(),
+        AttentionKernel::Tiled => !caps.is_cpu && attention_tile(caps, d).is_some(),
     }
 }
 
@@ -140,8 +160,9 @@ pub fn conv2d(caps: &Caps, lanes: usize) -> Conv2dKernel {
     }
     // As for products.
     let preferred = match caps.subgroup_sizes {
-        Some((8, 8)) if caps.is_cpu => Conv2dKernel::Subgroup,
-        _ => Conv2dKernel::Tiled,
+        _ if !caps.is_cpu => Conv2dKernel::Tiled,
+        Some((8, 8)) => Conv2dKernel::Subgroup,
+        _ => Conv2dKernel::Panel,
     };
     if valid(&preferred) { preferred } else { Conv2dKernel::Direct }
 }
@@ -151,8 +172,9 @@ pub fn can_convolve(caps: &Caps, kernel: Conv2dKernel, lanes: usize) -> bool {
     match kernel {
         Conv2dKernel::Direct => true,
         // The three channels of a picture would leave most lanes idle.
-        Conv2dKernel::Tiled => lanes >= 8,
-        // So the last subgroup of a workgroup has the lanes that hold, too.
-        Conv2dKernel::Subgroup => lanes >= 8 && can_hold(caps),
+        Conv2dKernel::Panel => caps.is_cpu && lanes >= 8,
+        Conv2dKernel::Tiled => !caps.is_cpu && lanes >= 8,
+        // So the last subgroup of a workgroup has the lanes that hold, too. As for products, graphics chips would spill.
+        Conv2dKernel::Subgroup => caps.is_cpu && lanes >= 8 && can_hold(caps),
     }
 }

@@ -56,7 +56,7 @@ struct Geometry {
     taps: usize,
     /// Tiles of the weight in a workgroup.
     tiles: usize,
-    /// Groups of four channels of a patch in workgroup memory, at most.
+    /// Groups of four channels of a patch in workgroup memory, at most; an even number.
     patch_quads: u32,
     /// Whether it can do a prologue, and has a binding for it.
     has_prologue: bool,
@@ -96,25 +96,35 @@ fn geometry(
                 ],
             }
         }
-        Conv2dKernel::Tiled | Conv2dKernel::Subgroup => {
+        Conv2dKernel::Panel | Conv2dKernel::Tiled | Conv2dKernel::Subgroup => {
             // All of up to 512 channels share a patch.
             let per_group = tiles.div_ceil(tiles.div_ceil(8));
-            // A graphics chip wants 64 invocations in a workgroup; a processor gains nothing from sharing more.
-            let blocks = if caps.is_cpu { 1 } else { (64 / (lanes_x * per_group)).clamp(1, 2) };
+            // A graphics chip wants 128 invocations in a workgroup; a processor gains nothing from sharing more.
+            let (rows, blocks) = match kernel {
+                Conv2dKernel::Tiled => (2, (128 / (lanes_x * per_group)).clamp(1, 4)),
+                _ => (4, 1),
+            };
             let (shader, roles) = match kernel {
                 Conv2dKernel::Subgroup => {
                     ("conv2d_subgroup", vec![("held", choice::lanes_that_hold(caps).1)])
                 }
-                _ => ("conv2d_tiled", vec![]),
+                Conv2dKernel::Tiled => ("conv2d_tiled", vec![]),
+                _ => ("conv2d_panel", vec![]),
             };
+            let up = if upsample { 2 } else { 1 };
             Geometry {
                 shader,
-                pixels: if upsample { [16, 8 * blocks] } else { [8, 4 * blocks] },
+                pixels: [8 * up, rows * blocks * up],
                 phases: if upsample { 4 } else { 1 },
                 taps: if upsample { 4 } else { 9 },
                 tiles: per_group,
-                // 60 pixels, or 100, in 16 KiB.
-                patch_quads: if blocks == 1 { 16 } else { 8 },
+                // A processor's 60 pixels in 16 KiB. On a graphics chip, whose registers allow 12 subgroups of 64 to a
+                // SIMD, workgroup memory must not allow fewer.
+                patch_quads: match (kernel, blocks) {
+                    (Conv2dKernel::Tiled, 4) => 4,
+                    (Conv2dKernel::Tiled, _) => 8,
+                    _ => 16,
+                },
                 has_prologue: true,
                 roles,
                 overrides: vec![

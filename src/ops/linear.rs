@@ -70,13 +70,12 @@ struct Geometry {
 /// Workgroups that keep a processor's cores busy to the end.
 const BUSY: usize = 16;
 
-/// For `rows` rows and `tiles` tiles of a weight, `lanes` groups of four columns each.
+/// For `rows` rows and `tiles` tiles of a weight, `lanes` groups of four columns each, and `k4` groups of four numbers of K.
 fn geometry(
     kernel: MatmulKernel,
     caps: &Caps,
     rows: usize,
-    tiles: usize,
-    lanes: usize,
+    (tiles, lanes, k4): (usize, usize, usize),
 ) -> Geometry {
     // Blocks of rows run fastest: a tile of the weight stays in the cache while all rows pass by.
     let blocks_by_tiles = |blocks: usize, tiles: usize| {
@@ -107,11 +106,23 @@ fn geometry(
             let groups = blocks_by_tiles(rows.div_ceil(16 * row_groups), tiles);
             plain("matmul", 16, vec![("ROW_GROUPS", row_groups as f64)], groups)
         }
-        MatmulKernel::Tiled => {
-            let choice::Tile { group_rows, quads } = choice::tile(rows, lanes);
-            let overrides = vec![("GROUP_ROWS", group_rows as f64), ("QUADS", quads as f64)];
-            let block = 8 * group_rows;
-            plain("matmul_tiled", block, overrides, blocks_by_tiles(rows.div_ceil(block), tiles))
+        MatmulKernel::Tiled | MatmulKernel::TiledLarge => {
+            let large = kernel == MatmulKernel::TiledLarge;
+            let choice::Tile { rows: own, group_rows, quads, k4: tile_k4 } =
+                choice::tile(rows, lanes, large);
+            let block = own * group_rows;
+            Geometry {
+                shader: "matmul_tiled",
+                roles: vec![("rows", if own == 8 { "rows_8" } else { "rows_4" })],
+                rows: block,
+                overrides: vec![
+                    ("GROUP_ROWS", group_rows as f64),
+                    ("QUADS", quads as f64),
+                    ("K4", tile_k4 as f64),
+                    ("RAGGED", f64::from(u8::from(!k4.is_multiple_of(tile_k4)))),
+                ],
+                groups: blocks_by_tiles(rows.div_ceil(block), tiles),
+            }
         }
         MatmulKernel::Subgroup => {
             // Full subgroups: on graphics chips 64 invocations, whatever the size; a processor has few lanes, and
@@ -131,7 +142,7 @@ fn geometry(
             let Some(choice::Cooperative { side, subgroup_size, row_groups }) =
                 choice::cooperative(caps)
             else {
-                return geometry(MatmulKernel::Direct, caps, rows, tiles, lanes);
+                return geometry(MatmulKernel::Direct, caps, rows, (tiles, lanes, k4));
             };
             let block = row_groups * 4 * side;
             Geometry {
@@ -207,7 +218,7 @@ pub fn linear_into<'r>(
             let tiles = shard_n.div_ceil(weight.tile);
             let lanes = weight.tile / 4;
             let Geometry { shader, roles: other_roles, rows, overrides: own, groups } =
-                geometry(kernel, &caps, piece.rows, tiles, lanes);
+                geometry(kernel, &caps, piece.rows, (tiles, lanes, weight.k / 4));
             let f16_flag = (kernel == MatmulKernel::Cooperative).then(|| recorder.f16_flag());
             let params = Params {
                 m: piece.rows as u32,

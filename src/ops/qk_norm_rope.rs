@@ -15,6 +15,10 @@ struct Params {
     eps: f32,
 }
 
+/// Invocations that share a head, at most: those of the smallest graphics chips' subgroups, so that wider ones hold whole
+/// heads.
+const MAX_HEAD_LANES: usize = 32;
+
 /// Normalises and rotates the heads of `x` `[M, H * D]` in place.
 ///
 /// `weight` `[1, D]`; `table` `[M, D]` holds cos and sin for each row of `x` and each pair of numbers.
@@ -46,8 +50,15 @@ fn record<'r>(name: &str, x: Tensor<'r>, weight: Tensor<'r>, table: Option<Tenso
     let recorder = x.recorder();
     let heads = x.cols() / head_dim;
     recorder.note(Work::QkNormRope { rows: x.rows(), heads, head_dim });
-    let heads = x.cols() / head_dim;
     let weight = whole(name, "norm weight", weight);
+    let rotate = ("ROTATE", f64::from(u8::from(table.is_some())));
+    // On a graphics chip neighbours share a head, so that they read neighbouring memory.
+    let (entry, overrides, heads_at_once) = if recorder.caps().is_cpu {
+        ("head_per_invocation", vec![rotate], LANES)
+    } else {
+        let lanes = (head_dim / 4).next_power_of_two().min(MAX_HEAD_LANES);
+        ("head_per_lanes", vec![rotate, ("HEAD_LANES", lanes as f64)], LANES / lanes)
+    };
     let operands: Vec<_> = [x].into_iter().chain(table).collect();
     for piece in row_pieces(&operands, usize::MAX) {
         let (x_buffer, x_at) = piece.at[0];
@@ -65,13 +76,13 @@ fn record<'r>(name: &str, x: Tensor<'r>, weight: Tensor<'r>, table: Option<Tenso
         recorder.dispatch(Dispatch {
             pipeline: PipelineKey {
                 shader: "qk_norm_rope",
-                entry: "main",
+                entry,
                 roles: vec![],
-                overrides: vec![("ROTATE", f64::from(u8::from(table.is_some())))],
+                overrides: overrides.clone(),
             },
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings: vec![read(weight), read(table_buffer), read_write(x_buffer)],
-            groups: fold_groups((piece.rows * heads).div_ceil(LANES)),
+            groups: fold_groups((piece.rows * heads).div_ceil(heads_at_once)),
             flops: (piece.rows * x.cols()) as f64 * 8.0,
             label: name.to_owned(),
         });

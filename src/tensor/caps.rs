@@ -117,9 +117,11 @@ pub enum MatmulKernel {
     Direct,
     /// `matmul_panel.wgsl`: blocks of 32 x 4 in registers, rows of x in workgroup memory, for processors.
     Panel,
-    /// `matmul_tiled.wgsl`: both factors in workgroup memory, for graphics chips.
+    /// `matmul_tiled.wgsl`: both factors in workgroup memory, blocks of 4 x 8 in registers, for graphics chips.
     Tiled,
-    /// `matmul_subgroup.wgsl`: rows of x handed round by the lanes of a subgroup.
+    /// The same with blocks of 8 x 8: fewer reads of workgroup memory for a product, but twice the registers.
+    TiledLarge,
+    /// `matmul_subgroup.wgsl`: rows of x handed round by the lanes of a subgroup, for processors.
     Subgroup,
     /// `matmul_cooperative.wgsl`: cooperative matrices; f16 weights, x rounded to f16.
     Cooperative,
@@ -134,7 +136,9 @@ pub enum MatmulKernel {
 pub enum AttentionKernel {
     /// `attention.wgsl`: one query an invocation, no workgroup memory.
     Rows,
-    /// `attention_tiled.wgsl`: tiles of queries and keys in workgroup memory.
+    /// `attention_panel.wgsl`: up to 32 queries an invocation, for processors.
+    Panel,
+    /// `attention_tiled.wgsl`: queries, keys and values in workgroup memory, for graphics chips.
     Tiled,
 }
 
@@ -147,8 +151,10 @@ pub enum AttentionKernel {
 pub enum Conv2dKernel {
     /// `conv2d.wgsl`: blocks of 8 pixels x 4 channels in registers, no workgroup memory.
     Direct,
-    /// `conv2d_tiled.wgsl`: patches of the picture in workgroup memory.
+    /// `conv2d_panel.wgsl`: blocks of 32 pixels x 4 channels, patches of the picture in workgroup memory, for processors.
+    Panel,
+    /// `conv2d_tiled.wgsl`: such patches and blocks of 16 pixels x 4 channels, for graphics chips.
     Tiled,
-    /// `conv2d_subgroup.wgsl`: such patches, handed round in subgroups.
+    /// `conv2d_subgroup.wgsl`: such patches and blocks of 32 pixels, handed round in subgroups, for processors.
     Subgroup,
 }

@@ -80,7 +80,10 @@ fn matmul_caps(caps: Caps) -> Vec<Caps> {
     let with =
         |kernel| Caps { tuning: Tuning { matmul: [Some(kernel); 3], ..caps.tuning }, ..caps };
     let mut all = vec![caps];
-    all.extend([MatmulKernel::Direct, MatmulKernel::Panel, MatmulKernel::Tiled].map(with));
+    all.extend(
+        [MatmulKernel::Direct, MatmulKernel::Panel, MatmulKernel::Tiled, MatmulKernel::TiledLarge]
+            .map(with),
+    );
     for sizes in [(4, 64), (8, 32)] {
         all.push(Caps { subgroup_sizes: Some(sizes), ..with(MatmulKernel::Subgroup) });
     }
@@ -102,30 +105,32 @@ fn linears(caps: Caps) -> Vec<(&'static str, Recording)> {
     for rows in [1, 17, 33, 1025] {
         for storage in Storage::ALL {
             for n in [4, 8, 16, 32, 64] {
-                cases.push((rows, n, storage, Activation::Silu, Write::Add, true, true));
+                cases.push((rows, n, 16, storage, Activation::Silu, Write::Add, true, true));
             }
         }
-        // Wide workgroups, where a kernel has them.
-        cases.push((rows, 64 * 128, Storage::F16, Activation::Silu, Write::Add, true, true));
+        // Wide workgroups, where a kernel has them, and the end of K inside of a tile.
+        for (n, k) in [(64 * 128, 16), (64, 20), (8, 20)] {
+            cases.push((rows, n, k, Storage::F16, Activation::Silu, Write::Add, true, true));
+        }
     }
     for rows in [1, 33] {
         for activation in ACTIVATIONS {
             for write in WRITES {
                 for (bias, gate) in [(false, false), (true, false), (false, true), (true, true)] {
-                    cases.push((rows, 64, Storage::F16, activation, write, bias, gate));
+                    cases.push((rows, 64, 16, Storage::F16, activation, write, bias, gate));
                 }
             }
         }
     }
     let linear =
-        |(rows, n, storage, activation, write, bias, gate): (_, _, _, _, _, bool, bool)| {
+        |(rows, n, k, storage, activation, write, bias, gate): (_, _, _, _, _, _, bool, bool)| {
             record("linear", caps, |r, ids| {
                 let limit = caps.max_binding_bytes;
                 let layer = LinearLayer {
-                    weight: PackedWeight::new(ids, "weight", n, 16, storage, limit),
+                    weight: PackedWeight::new(ids, "weight", n, k, storage, limit),
                     bias: bias.then(|| ids.matrix("bias", 1, n, limit)),
                 };
-                let (x, y) = (r.temp("x", rows, 16), r.temp("y", rows, n));
+                let (x, y) = (r.temp("x", rows, k), r.temp("y", rows, n));
                 let gate = gate.then(|| r.temp("gate", 1, n));
                 ops::linear_into("y", x, &layer, y, Epilogue { activation, gate, write });
             })

@@ -20,9 +20,11 @@ use ralu_testkit::naga::{
 };
 
 /// What an `#import` may stand for, where there is a choice. The first is what a bare file is checked with.
-const ROLES: [(&str, &[&str]); 4] = [
+const ROLES: [(&str, &[&str]); 6] = [
     ("held", &["held_4", "held_8"]),
+    ("block", &["block_16x8", "block_16x4", "block_32x4"]),
     ("coop", &["coop_8", "coop_16"]),
+    ("rows", &["rows_4", "rows_8"]),
     ("weight", &accessors()),
     ("head", &["head_64", "head_16", "head_32", "head_128", "head_256", "head_512"]),
 ];

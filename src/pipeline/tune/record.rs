@@ -6,7 +6,7 @@ use crate::gpu::AdapterReport;
 use crate::tensor::{Caps, Tuning};
 
 /// Changes when the meaning of a kept record does.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What a choice of kernels depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -53,6 +53,12 @@ const ATTENTION_CASES: &[AttentionCase] = &[
     AttentionCase { d: 128, ..ATTENTION },
     AttentionCase { d: 256, heads: 1, ..ATTENTION },
     AttentionCase { d: 512, heads: 1, ..ATTENTION },
+    // Several blocks of keys and several workgroups for each width of tiles, with every edge.
+    AttentionCase { m: 70, n: 141, d: 60, ..ATTENTION },
+    AttentionCase { m: 70, n: 141, d: 100, ..ATTENTION },
+    AttentionCase { m: 35, n: 133, d: 128, ..ATTENTION },
+    AttentionCase { m: 35, n: 269, d: 196, heads: 1, ..ATTENTION },
+    AttentionCase { m: 35, n: 269, d: 508, heads: 1, ..ATTENTION },
     // Scores in the thousands.
     AttentionCase { magnitude: 40.0, ..ATTENTION },
     AttentionCase { magnitude: 100.0, d: 64, ..ATTENTION },
@@ -84,6 +90,7 @@ const GROUPED_CASES: &[AttentionCase] = &[
     AttentionCase { heads: 6, group: 2, m: 7, n: 301, ..ATTENTION },
     AttentionCase { heads: 4, group: 2, causal: true, bias: true, m: 18, n: 18, ..ATTENTION },
     AttentionCase { heads: 4, group: 4, m: 257, n: 258, magnitude: 40.0, ..ATTENTION },
+    AttentionCase { heads: 2, group: 2, causal: true, m: 40, n: 270, d: 256, ..ATTENTION },
 ];
 
 pub async fn attention() {
@@ -181,6 +188,8 @@ const RANGES_CASES: &[RangesCase] = &[
     RangesCase { m: 70, keys: &[40, 100], d: 64, ..RANGES },
     RangesCase { m: 18, keys: &[5, 6, 7], d: 128, heads: 3, ..RANGES },
     RangesCase { keys: &[30, 20], magnitude: 40.0, ..RANGES },
+    RangesCase { m: 40, keys: &[70, 140], d: 128, ..RANGES },
+    RangesCase { m: 20, keys: &[130, 9], d: 256, heads: 1, ..RANGES },
 ];
 
 /// A NaN or an infinity in one query spoils that query's row and no other: pictures are checked for such numbers,

@@ -64,6 +64,11 @@ const CONV_CASES: &[ConvCase] = &[
     ConvCase { n: 64, upsample: true, add: true, ..CONV },
     ConvCase { height: 21, width: 19, n: 68, upsample: true, ..CONV },
     ConvCase { n: 580, c: 4, ..CONV },
+    // Several workgroups of each height, and an odd number of groups of channels past a patch's.
+    ConvCase { height: 19, width: 9, c: 20, n: 64, ..CONV },
+    ConvCase { height: 11, width: 9, c: 44, n: 128, storage: Storage::Bf16, prologue: true, ..CONV },
+    ConvCase { height: 7, width: 17, c: 36, n: 260, ..CONV },
+    ConvCase { height: 9, width: 11, c: 20, n: 128, upsample: true, ..CONV },
     ConvCase { prologue: true, ..CONV },
     ConvCase { n: 64, prologue: true, ..CONV },
     ConvCase { height: 33, width: 31, c: 68, n: 36, add: true, prologue: true, ..CONV },

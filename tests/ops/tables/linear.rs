@@ -55,6 +55,11 @@ const LINEAR_CASES: &[LinearCase] = &[
     LinearCase { m: 50, k: 12, n: 68, ..LINEAR },
     LinearCase { m: 50, k: 36, n: 68, storage: Storage::Bf16, ..LINEAR },
     LinearCase { m: 130, k: 44, n: 36, ..LINEAR },
+    // Narrow tiles, which hold fewer numbers of K at a time, with every edge.
+    LinearCase { m: 130, k: 20, n: 4, ..LINEAR },
+    LinearCase { m: 130, k: 20, n: 8, storage: Storage::Bf16, ..LINEAR },
+    LinearCase { m: 130, k: 20, n: 16, storage: Storage::F8E4M3, ..LINEAR },
+    LinearCase { m: 130, k: 20, n: 32, storage: Storage::F32, ..LINEAR },
     // Widths: every size of tile, one past a tile, not a multiple of 4.
     LinearCase { n: 1, ..LINEAR },
     LinearCase { n: 3, ..LINEAR },
@@ -120,14 +125,16 @@ pub async fn linear() {
 
 /// The kernel that a recording of one layer uses.
 fn kernel_of(recording: &Recording) -> MatmulKernel {
-    let mut shaders = recording.commands.iter().filter_map(|command| match command {
-        Command::Dispatch(dispatch) => Some(dispatch.pipeline.shader),
+    let mut pipelines = recording.commands.iter().filter_map(|command| match command {
+        Command::Dispatch(dispatch) => Some(&dispatch.pipeline),
         _ => None,
     });
-    match shaders.next().expect("a dispatch") {
+    let pipeline = pipelines.next().expect("a dispatch");
+    match pipeline.shader {
         "matvec" => MatmulKernel::Row,
         "matmul" => MatmulKernel::Direct,
         "matmul_panel" => MatmulKernel::Panel,
+        "matmul_tiled" if pipeline.roles.contains(&("rows", "rows_8")) => MatmulKernel::TiledLarge,
         "matmul_tiled" => MatmulKernel::Tiled,
         "matmul_subgroup" => MatmulKernel::Subgroup,
         "matmul_cooperative" => MatmulKernel::Cooperative,
@@ -180,6 +187,8 @@ async fn check_linear(lab: &Lab, label: &str, case: &LinearCase) {
     // A variant that falls back would test the wrong kernel.
     if let Some(wanted) = lab.caps().tuning.matmul[0] {
         let expected = match (wanted, storage) {
+            // Narrow weights have no large tiles.
+            (MatmulKernel::TiledLarge, _) if layer.weight.tile < 64 => Some(MatmulKernel::Tiled),
             (_, Storage::F16) => Some(wanted),
             // It multiplies numbers of f16.
             (MatmulKernel::Cooperative, _) => None,

@@ -75,7 +75,7 @@ impl Variant {
     }
 }
 
-pub static VARIANTS: [Variant; 13] = [
+pub static VARIANTS: [Variant; 15] = [
     Variant { name: "graphics kernels", change: |caps| caps.is_cpu = false, ..Variant::EVERYWHERE },
     Variant { name: "processor kernels", change: |caps| caps.is_cpu = true, ..Variant::EVERYWHERE },
     Variant::matmul("direct matmul", |caps| {
@@ -87,10 +87,15 @@ pub static VARIANTS: [Variant; 13] = [
     Variant::matmul("matmul tiles", |caps| {
         caps.tuning.matmul = [Some(MatmulKernel::Tiled); 3];
     }),
+    Variant::matmul("large matmul tiles", |caps| {
+        (caps.is_cpu, caps.subgroup_sizes) = (false, None);
+        caps.tuning.matmul = [Some(MatmulKernel::TiledLarge); 3];
+    }),
     Variant {
         needs: "subgroups",
         offered: |caps| caps.subgroup_sizes.is_some(),
         ..Variant::matmul("subgroup matmul", |caps| {
+            caps.is_cpu = true;
             caps.tuning.matmul = [Some(MatmulKernel::Subgroup); 3];
         })
     },
@@ -109,6 +114,12 @@ pub static VARIANTS: [Variant; 13] = [
         ..Variant::EVERYWHERE
     },
     Variant {
+        name: "attention in 16 KiB",
+        change: |caps| (caps.is_cpu, caps.max_workgroup_bytes) = (false, 16 << 10),
+        only: &["AttentionCase", "RangesCase"],
+        ..Variant::EVERYWHERE
+    },
+    Variant {
         name: "direct convolution",
         change: |caps| caps.tuning.conv2d = Some(Conv2dKernel::Direct),
         only: &["ConvCase"],
@@ -116,7 +127,7 @@ pub static VARIANTS: [Variant; 13] = [
     },
     Variant {
         name: "subgroup convolution",
-        change: |caps| caps.tuning.conv2d = Some(Conv2dKernel::Subgroup),
+        change: |caps| (caps.is_cpu, caps.tuning.conv2d) = (true, Some(Conv2dKernel::Subgroup)),
         only: &["ConvCase"],
         needs: "subgroups",
         offered: |caps| caps.subgroup_sizes.is_some(),

@@ -22,6 +22,10 @@ const ROPE_CASES: &[RopeCase] = &[
     RopeCase { rows: 5, heads: 2, d: 16, ..ROPE },
     RopeCase { rows: 17, heads: 5, d: 64, ..ROPE },
     RopeCase { rows: 65, heads: 24, d: 128, ..ROPE },
+    // Heads of which invocations have several groups of four.
+    RopeCase { rows: 9, heads: 3, d: 132, ..ROPE },
+    RopeCase { rows: 9, heads: 3, d: 512, ..ROPE },
+    RopeCase { rows: 9, heads: 3, d: 512, rotate: false, ..ROPE },
     RopeCase { rows: 70_001, heads: 1, d: 4, ..ROPE },
     RopeCase { magnitude: 1e5, ..ROPE },
     RopeCase { magnitude: 0.0, ..ROPE },
