@@ -1,13 +1,14 @@
-// y = epilogue(x Wᵀ + bias) on tensor units: the operands of matmul.wgsl, W in f16, and x rounded to f16.
+// y = epilogue(x Wᵀ + bias) on matrix units: the operands of matmul.wgsl, both factors rounded to f16, sums in f32.
 //
-// A subgroup computes 4 x 2 matrices of SIDE x SIDE sums in f32, a workgroup ROW_GROUPS of them along the rows and a tile
-// of the weight, 64 columns. Both factors pass through workgroup memory as f16, 16 numbers of K at a time; the sums
-// pass through it to meet the epilogue. If a number of x lies beyond f16's largest, a flag is raised, and the result is of no
-// use.
+// A workgroup computes TILE rows x TILE columns, 32 numbers of K at a time. Both factors pass through workgroup memory,
+// where the 32 numbers of a row of x and of a column of W lie together: W is transposed while it is rounded, four
+// columns x four numbers of K an invocation. The numbers of the next step are on their way while these are multiplied.
+// If a number does not fit f16, a flag is raised, and the result is of no use.
 //
-// The workgroup is made for the largest subgroups that the adapter has. If they are smaller there are more of them than
-// parts of the work; the surplus repeats the work of others, as these operations must not be branched around, and
-// does not write.
+// There are as many subgroups as the driver makes them large. Fewer than eight of them compute 4 x 4 matrices of
+// SIDE x SIDE sums each, eight of them 4 x 2. If there are more than eight, the surplus repeats the work of others, as
+// these operations must not be branched around, and does not write. Nor may they stand in an `if` about subgroups: naga
+// takes the number of subgroups for one that differs between them. Loops of one turn or none it allows.
 
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -20,24 +21,71 @@ enable wgpu_cooperative_matrix;
 
 @group(0) @binding(6) var<storage, read_write> f16_flags: array<atomic<u32>>;
 
-override SUBGROUP_SIZE: u32 = 32u;
-override ROW_GROUPS: u32 = 1u;
+// The numbers of subgroups that a workgroup may have on the adapter. Where they are equal, drivers know it.
+override LEAST_SUBGROUPS: u32 = 4u;
+override MOST_SUBGROUPS: u32 = 8u;
 
-const ROWS: u32 = 4u * SIDE;        // rows a subgroup computes
-const ACROSS: u32 = 32u / SIDE;     // subgroups side by side
-const K4: u32 = 4u;                 // groups of four numbers of K in workgroup memory
+const INVOCATIONS: u32 = 16u * SIDE;
+const TILE: u32 = 8u * SIDE;        // rows, and columns, of a workgroup
+const ROWS: u32 = 4u * SIDE;        // rows of a subgroup
+const K4: u32 = 8u;                 // groups of four numbers of K in workgroup memory
 // Rows in workgroup memory are aligned to 16 bytes, and neighbours lie in different banks.
-const X_STRIDE: u32 = 24u;
-const W_STRIDE: u32 = 72u;
+const STRIDE: u32 = 40u;
+// Rows from one of an invocation's four rows of x to the next.
+const FILL_ROWS: u32 = INVOCATIONS / K4;
 
-override SUBGROUPS: u32 = ROW_GROUPS * ACROSS;
+var<workgroup> x_tile: array<f16, TILE * STRIDE>;           // [TILE rows][4 * K4], padded
+var<workgroup> w_tile: array<f16, TILE * STRIDE>;           // [TILE columns][4 * K4], padded
+var<workgroup> sums: array<f32, 9u * SIDE * SIDE>;          // [8 subgroups, and a surplus one][SIDE][SIDE]
 
-var<workgroup> x_tile: array<f16, ROW_GROUPS * ROWS * X_STRIDE>;        // [ROW_GROUPS * ROWS][16], padded
-var<workgroup> w_tile: array<f16, 16u * W_STRIDE>;                      // [16][64], padded
-var<workgroup> sums: array<f32, (SUBGROUPS + 1u) * SIDE * SIDE>;        // [SUBGROUPS, and a surplus one][SIDE][SIDE]
+// The largest magnitude that this invocation has rounded.
+var<private> largest: f32 = 0.0;
 
-// One dimension, as naga demands for `subgroup_id`.
-@compute @workgroup_size(SUBGROUP_SIZE * SUBGROUPS)
+// Four groups of four numbers of K.
+struct Rounded {
+    a: vec4<f16>,
+    b: vec4<f16>,
+    c: vec4<f16>,
+    d: vec4<f16>,
+}
+
+fn largest_of(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> f32 {
+    let m = max(max(abs(a), abs(b)), max(abs(c), abs(d)));
+    return max(max(m.x, m.y), max(m.z, m.w));
+}
+
+// Of four rows; zeros past the end of K.
+fn round_x(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>, inside: bool) -> Rounded {
+    let v = array<vec4<f32>, 4>(select(vec4<f32>(), a, inside), select(vec4<f32>(), b, inside),
+        select(vec4<f32>(), c, inside), select(vec4<f32>(), d, inside));
+    largest = max(largest, largest_of(v[0], v[1], v[2], v[3]));
+    return Rounded(vec4<f16>(v[0]), vec4<f16>(v[1]), vec4<f16>(v[2]), vec4<f16>(v[3]));
+}
+
+// Of four columns, from four numbers of K with four columns each.
+fn round_w(a: Stored4, b: Stored4, c: Stored4, d: Stored4) -> Rounded {
+    let v = transpose(mat4x4<f32>(widen4(a), widen4(b), widen4(c), widen4(d)));
+    if (EXCEEDS_F16) {
+        largest = max(largest, largest_of(v[0], v[1], v[2], v[3]));
+    }
+    return Rounded(vec4<f16>(v[0]), vec4<f16>(v[1]), vec4<f16>(v[2]), vec4<f16>(v[3]));
+}
+
+fn put_x(at: u32, v: vec4<f16>) {
+    x_tile[at] = v.x;
+    x_tile[at + 1u] = v.y;
+    x_tile[at + 2u] = v.z;
+    x_tile[at + 3u] = v.w;
+}
+
+fn put_w(at: u32, v: vec4<f16>) {
+    w_tile[at] = v.x;
+    w_tile[at + 1u] = v.y;
+    w_tile[at + 2u] = v.z;
+    w_tile[at + 3u] = v.w;
+}
+
+@compute @workgroup_size(INVOCATIONS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -46,15 +94,31 @@ fn main(
     @builtin(subgroup_invocation_id) lane: u32,
     @builtin(subgroup_size) lanes: u32,
 ) {
-    let invocations = SUBGROUP_SIZE * SUBGROUPS;
-    let tile = group.y;
-    let first_row = (group.x + group.z * groups.x) * ROW_GROUPS * ROWS;
-    let w_at = tile * params.k4 * 4u * LANES;
-    let part = subgroup % SUBGROUPS;
+    let first_row = (group.x + group.z * groups.x) * TILE;
+    let is_narrow = clamp(INVOCATIONS / lanes, LEAST_SUBGROUPS, MOST_SUBGROUPS) >= 8u;
+    // Turns of the loops about the other half of 4 x 4 matrices.
+    let more = select(1u, 0u, is_narrow);
+    let parts = select(4u, 8u, is_narrow);
+    let across = parts / 2u;
+    let part = subgroup % parts;
     // Of this subgroup, in the workgroup's tiles.
-    let own_row = part / ACROSS * ROWS;
-    let own_column = part % ACROSS * 2u * SIDE;
-    for (var i = index; i < SIDE * SIDE; i += invocations) {
+    let own_row = part / across * ROWS;
+    let own_column = part % across * (TILE / across);
+
+    // What this invocation fills: a group of four numbers of K of four rows of x, and of four columns of W.
+    let fill_k = index % K4;
+    let fill_row = index / K4;
+    let x0_at = x_row(first_row + fill_row);
+    let x1_at = x_row(first_row + fill_row + FILL_ROWS);
+    let x2_at = x_row(first_row + fill_row + 2u * FILL_ROWS);
+    let x3_at = x_row(first_row + fill_row + 3u * FILL_ROWS);
+    // Columns past the end repeat the last ones and are not written.
+    let quad = min(group.y * (TILE / 4u) + fill_row, params.n4 - 1u);
+    let w_at = quad / LANES * params.k4 * 4u * LANES + quad % LANES;
+    let to_x = fill_row * STRIDE + fill_k * 4u;
+    let to_w = fill_row * 4u * STRIDE + fill_k * 4u;
+
+    for (var i = index; i < SIDE * SIDE; i += INVOCATIONS) {
         sums[i] = 0.0;
     }
     workgroupBarrier();
@@ -67,61 +131,86 @@ fn main(
     var s11 = zero;
     var s21 = zero;
     var s31 = zero;
-    // The largest magnitude that this invocation has rounded.
-    var largest = vec4<f32>();
+    var s02 = zero;
+    var s12 = zero;
+    var s22 = zero;
+    var s32 = zero;
+    var s03 = zero;
+    var s13 = zero;
+    var s23 = zero;
+    var s33 = zero;
+
+    // The next numbers, as they are stored. (Rounded, they would be a register each on AMD.)
+    let first_k = min(fill_k, params.k4 - 1u);
+    var x0 = x[x0_at + first_k];
+    var x1 = x[x1_at + first_k];
+    var x2 = x[x2_at + first_k];
+    var x3 = x[x3_at + first_k];
+    var w0 = weight[w_at + 4u * first_k * LANES];
+    var w1 = weight[w_at + (4u * first_k + 1u) * LANES];
+    var w2 = weight[w_at + (4u * first_k + 2u) * LANES];
+    var w3 = weight[w_at + (4u * first_k + 3u) * LANES];
     for (var k = 0u; k < params.k4; k += K4) {
+        let next_x = round_x(x0, x1, x2, x3, k + fill_k < params.k4);
+        let next_w = round_w(w0, w1, w2, w3);
+        // The end of multiplying the last ones.
         workgroupBarrier();
-        // Zeros past the end of K.
-        for (var i = index; i < ROW_GROUPS * ROWS * K4; i += invocations) {
-            let c = k + i % K4;
-            let at = x_row(first_row + i / K4) + min(c, params.k4 - 1u);
-            let whole = select(vec4<f32>(), x[at], c < params.k4);
-            largest = max(largest, abs(whole));
-            let v = vec4<f16>(whole);
-            let to = i / K4 * X_STRIDE + i % K4 * 4u;
-            x_tile[to] = v.x;
-            x_tile[to + 1u] = v.y;
-            x_tile[to + 2u] = v.z;
-            x_tile[to + 3u] = v.w;
-        }
-        // And where a narrow weight has no columns.
-        for (var i = index; i < 4u * K4 * 16u; i += invocations) {
-            let row = k * 4u + i / 16u;
-            let inside = row < params.k4 * 4u && i % 16u < LANES;
-            let at = w_at + min(row, params.k4 * 4u - 1u) * LANES + min(i % 16u, LANES - 1u);
-            let v = vec4<f16>(select(vec4<f32>(), weight4(at), inside));
-            let to = i / 16u * W_STRIDE + i % 16u * 4u;
-            w_tile[to] = v.x;
-            w_tile[to + 1u] = v.y;
-            w_tile[to + 2u] = v.z;
-            w_tile[to + 3u] = v.w;
-        }
+        put_x(to_x, next_x.a);
+        put_x(to_x + FILL_ROWS * STRIDE, next_x.b);
+        put_x(to_x + 2u * FILL_ROWS * STRIDE, next_x.c);
+        put_x(to_x + 3u * FILL_ROWS * STRIDE, next_x.d);
+        put_w(to_w, next_w.a);
+        put_w(to_w + STRIDE, next_w.b);
+        put_w(to_w + 2u * STRIDE, next_w.c);
+        put_w(to_w + 3u * STRIDE, next_w.d);
         workgroupBarrier();
+        // On their way while those of this step are multiplied.
+        let next = min(k + K4 + fill_k, params.k4 - 1u);
+        x0 = x[x0_at + next];
+        x1 = x[x1_at + next];
+        x2 = x[x2_at + next];
+        x3 = x[x3_at + next];
+        w0 = weight[w_at + 4u * next * LANES];
+        w1 = weight[w_at + (4u * next + 1u) * LANES];
+        w2 = weight[w_at + (4u * next + 2u) * LANES];
+        w3 = weight[w_at + (4u * next + 3u) * LANES];
         for (var c = 0u; c < 4u * K4; c += SIDE) {
-            let w = c * W_STRIDE + own_column;
-            let b0 = coopLoadT<Right>(&w_tile[w], W_STRIDE);
-            let b1 = coopLoadT<Right>(&w_tile[w + SIDE], W_STRIDE);
-            let a = own_row * X_STRIDE + c;
-            let a0 = coopLoadT<Left>(&x_tile[a], X_STRIDE);
-            let a1 = coopLoadT<Left>(&x_tile[a + SIDE * X_STRIDE], X_STRIDE);
-            let a2 = coopLoadT<Left>(&x_tile[a + 2u * SIDE * X_STRIDE], X_STRIDE);
-            let a3 = coopLoadT<Left>(&x_tile[a + 3u * SIDE * X_STRIDE], X_STRIDE);
+            let w = own_column * STRIDE + c;
+            let b0 = coopLoad<Right>(&w_tile[w], STRIDE);
+            let b1 = coopLoad<Right>(&w_tile[w + SIDE * STRIDE], STRIDE);
+            let a = own_row * STRIDE + c;
+            let a0 = coopLoadT<Left>(&x_tile[a], STRIDE);
             s00 = coopMultiplyAdd(a0, b0, s00);
-            s10 = coopMultiplyAdd(a1, b0, s10);
-            s20 = coopMultiplyAdd(a2, b0, s20);
-            s30 = coopMultiplyAdd(a3, b0, s30);
             s01 = coopMultiplyAdd(a0, b1, s01);
+            let a1 = coopLoadT<Left>(&x_tile[a + SIDE * STRIDE], STRIDE);
+            s10 = coopMultiplyAdd(a1, b0, s10);
             s11 = coopMultiplyAdd(a1, b1, s11);
+            let a2 = coopLoadT<Left>(&x_tile[a + 2u * SIDE * STRIDE], STRIDE);
+            s20 = coopMultiplyAdd(a2, b0, s20);
             s21 = coopMultiplyAdd(a2, b1, s21);
+            let a3 = coopLoadT<Left>(&x_tile[a + 3u * SIDE * STRIDE], STRIDE);
+            s30 = coopMultiplyAdd(a3, b0, s30);
             s31 = coopMultiplyAdd(a3, b1, s31);
+            for (var turn = 0u; turn < more; turn++) {
+                let b2 = coopLoad<Right>(&w_tile[w + 2u * SIDE * STRIDE], STRIDE);
+                let b3 = coopLoad<Right>(&w_tile[w + 3u * SIDE * STRIDE], STRIDE);
+                s02 = coopMultiplyAdd(a0, b2, s02);
+                s03 = coopMultiplyAdd(a0, b3, s03);
+                s12 = coopMultiplyAdd(a1, b2, s12);
+                s13 = coopMultiplyAdd(a1, b3, s13);
+                s22 = coopMultiplyAdd(a2, b2, s22);
+                s23 = coopMultiplyAdd(a2, b3, s23);
+                s32 = coopMultiplyAdd(a3, b2, s32);
+                s33 = coopMultiplyAdd(a3, b3, s33);
+            }
         }
     }
-    if (any(largest > vec4<f32>(65504.0))) {
+    if (largest > 65504.0) {
         atomicStore(&f16_flags[params.f16_flag], 1u);
     }
     // One matrix of each subgroup at a time.
-    let slot = min(subgroup, SUBGROUPS) * SIDE * SIDE;
-    for (var matrix = 0u; matrix < 8u; matrix++) {
+    let slot = min(subgroup, 8u) * SIDE * SIDE;
+    for (var matrix = 0u; matrix < 8u + 8u * more; matrix++) {
         workgroupBarrier();
         switch (matrix) {
             case 0u: { coopStoreT(s00, &sums[slot], SIDE); }
@@ -131,16 +220,24 @@ fn main(
             case 4u: { coopStoreT(s01, &sums[slot], SIDE); }
             case 5u: { coopStoreT(s11, &sums[slot], SIDE); }
             case 6u: { coopStoreT(s21, &sums[slot], SIDE); }
-            default: { coopStoreT(s31, &sums[slot], SIDE); }
+            case 7u: { coopStoreT(s31, &sums[slot], SIDE); }
+            case 8u: { coopStoreT(s02, &sums[slot], SIDE); }
+            case 9u: { coopStoreT(s12, &sums[slot], SIDE); }
+            case 10u: { coopStoreT(s22, &sums[slot], SIDE); }
+            case 11u: { coopStoreT(s32, &sums[slot], SIDE); }
+            case 12u: { coopStoreT(s03, &sums[slot], SIDE); }
+            case 13u: { coopStoreT(s13, &sums[slot], SIDE); }
+            case 14u: { coopStoreT(s23, &sums[slot], SIDE); }
+            default: { coopStoreT(s33, &sums[slot], SIDE); }
         }
         workgroupBarrier();
         let row = first_row + own_row + matrix % 4u * SIDE;
-        let column4 = (own_column + matrix / 4u * SIDE) / 4u;
-        for (var i = lane; i < SIDE * SIDE / 4u && subgroup < SUBGROUPS; i += lanes) {
-            let quad = column4 + i % (SIDE / 4u);
+        let column4 = group.y * (TILE / 4u) + (own_column + matrix / 4u * SIDE) / 4u;
+        for (var i = lane; i < SIDE * SIDE / 4u && subgroup < parts; i += lanes) {
+            let column = column4 + i % (SIDE / 4u);
             let at = slot + 4u * i;
-            if (quad < LANES && tile * LANES + quad < params.n4) {
-                put(row + i / (SIDE / 4u), tile * LANES + quad,
+            if (column < params.n4) {
+                put(row + i / (SIDE / 4u), column,
                     vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]));
             }
         }

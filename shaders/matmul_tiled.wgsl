@@ -41,7 +41,7 @@ fn load_x(row: u32, k: u32) -> vec4<f32> {
 }
 
 // Group `at` of the tile of W that begins at `tile` and has `end` of them; likewise.
-fn load_w(tile: u32, at: u32, end: u32) -> Bits {
+fn load_w(tile: u32, at: u32, end: u32) -> Stored4 {
     if (!RAGGED) {
         return weight[tile + at];
     }
@@ -97,9 +97,9 @@ fn main(
     var a2 = vec4<f32>();
     var a3 = vec4<f32>();
     var b0 = load_w(w_at, fill_w, w_end);
-    var b1 = Bits();
-    var b2 = Bits();
-    var b3 = Bits();
+    var b1 = Stored4();
+    var b2 = Stored4();
+    var b3 = Stored4();
     if (X_LOADS > 1u) {
         a1 = load_x(x1, fill_k);
     }
@@ -127,14 +127,14 @@ fn main(
         }
         let w = k * 4u * LANES + fill_w;
         if (W_QUADS >= INVOCATIONS || index < W_QUADS) {
-            store_w(fill_w, stored(widen(b0), w < w_end));
+            store_w(fill_w, stored(widen4(b0), w < w_end));
         }
         if (W_QUADS > INVOCATIONS) {
-            store_w(fill_w + INVOCATIONS, stored(widen(b1), w + INVOCATIONS < w_end));
+            store_w(fill_w + INVOCATIONS, stored(widen4(b1), w + INVOCATIONS < w_end));
         }
         if (W_QUADS > 2u * INVOCATIONS) {
-            store_w(fill_w + 2u * INVOCATIONS, stored(widen(b2), w + 2u * INVOCATIONS < w_end));
-            store_w(fill_w + 3u * INVOCATIONS, stored(widen(b3), w + 3u * INVOCATIONS < w_end));
+            store_w(fill_w + 2u * INVOCATIONS, stored(widen4(b2), w + 2u * INVOCATIONS < w_end));
+            store_w(fill_w + 3u * INVOCATIONS, stored(widen4(b3), w + 3u * INVOCATIONS < w_end));
         }
         workgroupBarrier();
         // Past the last tiles the first ones again, which are not used.

@@ -17,6 +17,7 @@ struct Params {
     all_keys: u32,      // T
     state_stride: u32,  // pairs in a row of `state`
     scale: f32,
+    f16_flag: u32,      // for kernels that round to f16: which flag says that a number does not fit
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

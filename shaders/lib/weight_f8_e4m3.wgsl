@@ -4,9 +4,11 @@
 @group(0) @binding(2) var<storage, read> weight: array<u32>;
 
 // Four consecutive weights as they are stored.
-alias Bits = u32;
+alias Stored4 = u32;
+// Whether there may be numbers beyond f16's largest.
+const EXCEEDS_F16: bool = false;
 
-fn widen(bits: Bits) -> vec4<f32> {
+fn widen4(bits: Stored4) -> vec4<f32> {
     let codes = vec4<u32>(bits) >> vec4<u32>(0u, 8u, 16u, 24u);
     let magnitudes = codes & vec4<u32>(0x7fu);
     // The bits of an f32, whose exponent has bias 127. Exponent 0 is a multiple of 2^-9: its own case, as a product with
@@ -19,5 +21,5 @@ fn widen(bits: Bits) -> vec4<f32> {
 
 // Four consecutive weights; `i` counts groups of four.
 fn weight4(i: u32) -> vec4<f32> {
-    return widen(weight[i]);
+    return widen4(weight[i]);
 }
