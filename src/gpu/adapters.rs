@@ -167,9 +167,9 @@ pub fn device_descriptor(
     }
     let experimental_features = if features.intersects(wgpu::Features::all_experimental_mask()) {
         // SAFETY: the only experimental feature asked for is cooperative matrices, and wgpu's promise for such a feature
-        // is that it may have bugs that break the rules of memory. One kernel uses it, `matmul_cooperative.wgsl`, only
-        // where the user allows f16 products: its matrices lie wholly inside arrays of workgroup memory whose sizes
-        // are multiples of theirs, it uses them in uniform control flow, and the op tests check its results.
+        // is that it may have bugs that break the rules of memory. Two kernels use it, `matmul_cooperative.wgsl` and
+        // `attention_matrices.wgsl`, only where the user allows f16 products: their matrices lie wholly inside arrays of
+        // workgroup memory, they use them in uniform control flow, and the op tests check their results.
         unsafe { wgpu::ExperimentalFeatures::enabled() }
     } else {
         wgpu::ExperimentalFeatures::disabled()

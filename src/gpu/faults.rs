@@ -7,6 +7,8 @@ use crate::sync::Locked;
 pub struct Faults {
     /// Kernels, by the stem of their file, that do not compile.
     pub broken_kernels: Locked<Vec<&'static str>>,
+    /// Kernels that compute something else: the stem of their file, what stands there, and what stands in its place.
+    pub altered_kernels: Locked<Vec<[&'static str; 3]>>,
     /// Allocations that still succeed.
     pub allocations_left: Locked<Option<u64>>,
     /// Whether only one allocation fails then, rather than all that follow.
@@ -24,9 +26,17 @@ pub struct Faults {
 const BROKEN: &str = "this does not compile";
 
 impl Faults {
-    /// The text of a kernel, or one that does not compile.
-    pub(super) fn kernel(&self, shader: &str, text: String) -> String {
-        if self.broken_kernels.lock().contains(&shader) { BROKEN.to_owned() } else { text }
+    /// The text of a kernel, or another one, or one that does not compile.
+    pub(super) fn kernel(&self, shader: &str, mut text: String) -> String {
+        if self.broken_kernels.lock().contains(&shader) {
+            return BROKEN.to_owned();
+        }
+        for [kernel, from, to] in self.altered_kernels.lock().iter() {
+            if *kernel == shader {
+                text = text.replace(from, to);
+            }
+        }
+        text
     }
 
     /// Whether an allocation fails.

@@ -8,6 +8,7 @@
 pub const SHADER_FILES: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/activation.wgsl")),
     ("attention", include_str!("../../shaders/attention.wgsl")),
+    ("attention_matrices", include_str!("../../shaders/attention_matrices.wgsl")),
     ("attention_panel", include_str!("../../shaders/attention_panel.wgsl")),
     ("attention_tiled", include_str!("../../shaders/attention_tiled.wgsl")),
     ("change", include_str!("../../shaders/change.wgsl")),

@@ -36,6 +36,7 @@ struct Params {
     all_keys: u32,
     state_stride: u32,
     scale: f32,
+    f16_flag: u32,
 }
 
 /// How a kernel divides the queries.
@@ -75,6 +76,16 @@ fn geometry(caps: &Caps, d: usize) -> Option<Geometry> {
                 roles: vec![("block", part)],
                 overrides: vec![("COLUMNS", columns as f64)],
                 rows: 4 * blocks,
+            })
+        }
+        AttentionKernel::Matrices => {
+            let matrices = choice::matrices(caps)?;
+            let (part, constants) = matrices.part_and_constants();
+            Some(Geometry {
+                shader: "attention_matrices",
+                roles: vec![("coop", part)],
+                overrides: constants.to_vec(),
+                rows: 4 * matrices.side,
             })
         }
     }
@@ -177,7 +188,7 @@ pub fn attention_over<'r>(
 ) {
     let d = options.head_dim;
     let recorder = q.recorder();
-    let caps = recorder.caps();
+    let caps = recorder.matmul_caps();
     assert!(q.cols().is_multiple_of(d), "{name}: q has {} columns, heads of {d}", q.cols());
     assert_eq!(y.cols(), q.cols(), "{name}: y has {} columns", y.cols());
     assert!(!keys.is_empty(), "{name}: no keys");
@@ -221,6 +232,8 @@ pub fn attention_over<'r>(
         panic!("{name}: heads of {d} numbers, at most {MAX_HEAD_DIM} are possible");
     };
 
+    let f16_flag = choice::is_on_matrices(geometry.shader).then(|| recorder.f16_flag());
+
     let flops_per_row = 4.0 * n as f64 * d as f64;
     let rows = (caps.max_dispatch_flops / flops_per_row) as usize;
     let max_rows = even_share(q.rows(), rows, geometry.rows);
@@ -250,6 +263,7 @@ pub fn attention_over<'r>(
                     all_keys: n as u32,
                     state_stride,
                     scale: options.scale,
+                    f16_flag: f16_flag.map_or(0, |(_, flag)| flag as u32),
                 };
                 let flag = |on: bool| f64::from(u8::from(on));
                 let mut overrides = vec![
@@ -259,6 +273,15 @@ pub fn attention_over<'r>(
                     ("GROUP", group as f64),
                 ];
                 overrides.extend(&geometry.overrides);
+                let mut bindings = vec![
+                    read(q_buffer),
+                    read(k_buffer),
+                    read(v_buffer),
+                    read(bias.unwrap_or(q_buffer)),
+                    read_write(y_buffer),
+                    read_write(state),
+                ];
+                bindings.extend(f16_flag.map(|(buffer, _)| read_write(buffer)));
                 recorder.dispatch(Dispatch {
                     pipeline: PipelineKey {
                         shader: geometry.shader,
@@ -267,14 +290,7 @@ pub fn attention_over<'r>(
                         overrides,
                     },
                     params: bytemuck::bytes_of(&params).to_vec(),
-                    bindings: vec![
-                        read(q_buffer),
-                        read(k_buffer),
-                        read(v_buffer),
-                        read(bias.unwrap_or(q_buffer)),
-                        read_write(y_buffer),
-                        read_write(state),
-                    ],
+                    bindings,
                     groups: [piece.rows.div_ceil(geometry.rows) as u32, count as u32, 1],
                     flops: 4.0 * (keys.rows * d * piece.rows * count) as f64,
                     label: name.to_owned(),

@@ -6,16 +6,16 @@
 
 use super::attention::{attention_panel, attention_tile};
 use crate::tensor::{
-    AttentionKernel, Caps, Conv2dKernel, MAX_WORKGROUPS, MatmulKernel, RowClass, Storage, Tuning,
+    AttentionKernel, Caps, Conv2dKernel, MAX_WORKGROUPS, MatmulKernel, RowClass, Tuning,
 };
 
-/// The kernel of a product of `rows` rows with a weight stored as `storage`.
+/// The kernel of a product of `rows` rows.
 ///
 /// Graphics chips get tiles in workgroup memory, the design of every engine with a WGSL matmul. Whether subgroup
 /// operations or cooperative matrices are faster than that differs from chip to chip, so only a measurement chooses them.
-pub fn matmul(caps: &Caps, rows: usize, storage: Storage) -> MatmulKernel {
+pub fn matmul(caps: &Caps, rows: usize) -> MatmulKernel {
     let class = RowClass::of(rows);
-    let valid = |kernel: &MatmulKernel| can_matmul(caps, *kernel, rows, storage);
+    let valid = |kernel: &MatmulKernel| can_matmul(caps, *kernel, rows);
     if let Some(kernel) = caps.tuning.matmul[class as usize].filter(valid) {
         return kernel;
     }
@@ -32,12 +32,18 @@ pub fn matmul(caps: &Caps, rows: usize, storage: Storage) -> MatmulKernel {
     preferred.iter().copied().find(|kernel| valid(kernel)).unwrap_or(MatmulKernel::Direct)
 }
 
-/// Asks for the plainest kernel of the op that `shader` is a kernel of, as the driver cannot compile it. False if that
-/// was asked for already, or if there is no other.
+/// Whether a kernel computes on cooperative matrices.
+pub fn is_on_matrices(shader: &str) -> bool {
+    matches!(shader, "matmul_cooperative" | "attention_matrices")
+}
+
+/// Asks for the plainest kernel of the op that `shader` is a kernel of, as the driver cannot compile it; for no kernel on
+/// matrices, if it is one. False if that was asked for already, or if there is no other.
 pub fn do_without(shader: &str, tuning: &mut Tuning) -> bool {
     let before = *tuning;
     match shader {
-        "matvec" | "matmul_panel" | "matmul_tiled" | "matmul_subgroup" | "matmul_cooperative" => {
+        _ if is_on_matrices(shader) => tuning.without_matrices = true,
+        "matvec" | "matmul_panel" | "matmul_tiled" | "matmul_subgroup" => {
             tuning.matmul = [Some(MatmulKernel::Direct); RowClass::ALL.len()];
         }
         "attention_panel" | "attention_tiled" => tuning.attention = Some(AttentionKernel::Rows),
@@ -50,7 +56,7 @@ pub fn do_without(shader: &str, tuning: &mut Tuning) -> bool {
 }
 
 /// Whether a kernel can do such a product on this adapter.
-pub fn can_matmul(caps: &Caps, kernel: MatmulKernel, rows: usize, storage: Storage) -> bool {
+pub fn can_matmul(caps: &Caps, kernel: MatmulKernel, rows: usize) -> bool {
     match kernel {
         // One workgroup a row, in the second dimension.
         MatmulKernel::Row => rows <= MAX_WORKGROUPS as usize,
@@ -62,9 +68,7 @@ pub fn can_matmul(caps: &Caps, kernel: MatmulKernel, rows: usize, storage: Stora
         }
         // 128 sums a lane: real graphics chips' compilers spill them.
         MatmulKernel::Subgroup => caps.is_cpu && can_hold(caps),
-        MatmulKernel::Cooperative => {
-            caps.f16 && storage == Storage::F16 && cooperative(caps).is_some()
-        }
+        MatmulKernel::Cooperative => caps.f16 && matrices(caps).is_some(),
     }
 }
 
@@ -112,26 +116,37 @@ pub fn tile(rows: usize, lanes: usize, large: bool) -> Tile {
     }
 }
 
-/// The workgroups of `matmul_cooperative.wgsl`.
-pub struct Cooperative {
-    /// Side of a matrix.
+/// The workgroups of kernels on cooperative matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrices {
+    /// Side of a matrix, 8 or 16. A workgroup is 16 times as many invocations.
     pub side: usize,
-    /// Lanes of the largest subgroup.
-    pub subgroup_size: usize,
-    /// Subgroups along the rows, `4 * side` rows each.
-    pub row_groups: usize,
+    /// The least and the most subgroups that a driver may make of them: kernels divide their work by the real number.
+    pub subgroups: (usize, usize),
 }
 
-/// Those for this adapter, if it has cooperative matrices and its workgroups are large enough.
-pub fn cooperative(caps: &Caps) -> Option<Cooperative> {
-    let (side, (_, max)) = (caps.cooperative_matrix? as usize, caps.subgroup_sizes?);
-    let subgroup_size = max as usize;
-    // `32 / side` subgroups lie side by side.
-    let fits = |row_groups: &usize| {
-        row_groups * 32 / side * subgroup_size <= caps.max_workgroup_invocations as usize
-    };
-    let row_groups = [2, 1].into_iter().find(fits)?;
-    Some(Cooperative { side, subgroup_size, row_groups })
+impl Matrices {
+    /// The part that says what a matrix is, and the constants, for all kernels on matrices.
+    pub fn part_and_constants(self) -> (&'static str, [(&'static str, f64); 2]) {
+        let (least, most) = self.subgroups;
+        let part = if self.side == 16 { "coop_16" } else { "coop_8" };
+        (part, [("LEAST_SUBGROUPS", least as f64), ("MOST_SUBGROUPS", most as f64)])
+    }
+}
+
+/// Those for this adapter, if it has cooperative matrices and is large enough for such kernels.
+pub fn matrices(caps: &Caps) -> Option<Matrices> {
+    let (side, (min, max)) = (caps.cooperative_matrix? as usize, caps.subgroup_sizes?);
+    let invocations = 16 * side;
+    let subgroups = (invocations / max.max(1) as usize, invocations / min.max(1) as usize);
+    // `matmul_cooperative.wgsl`: two tiles of 8 sides x 40 halves, and nine matrices of sums. `attention_matrices.wgsl`
+    // has less.
+    let bytes = 2 * 8 * side * 40 * 2 + 9 * side * side * 4;
+    let fits = invocations <= caps.max_workgroup_invocations as usize
+        && bytes <= caps.max_workgroup_bytes as usize;
+    // Their work falls into four parts at least.
+    (fits && subgroups.0 >= 4 && !caps.tuning.without_matrices)
+        .then_some(Matrices { side, subgroups })
 }
 
 /// The kernel of attention with heads of `d` numbers.
@@ -149,6 +164,11 @@ pub fn can_attend(caps: &Caps, kernel: AttentionKernel, d: usize) -> bool {
         // Each is made for the registers of its kind.
         AttentionKernel::Panel => caps.is_cpu && attention_panel(caps, d).is_some(),
         AttentionKernel::Tiled => !caps.is_cpu && attention_tile(caps, d).is_some(),
+        AttentionKernel::Matrices => {
+            caps.f16
+                && matrices(caps)
+                    .is_some_and(|Matrices { side, .. }| d == 4 * side || d == 8 * side)
+        }
     }
 }
 

@@ -139,21 +139,18 @@ fn geometry(
             }
         }
         MatmulKernel::Cooperative => {
-            let Some(choice::Cooperative { side, subgroup_size, row_groups }) =
-                choice::cooperative(caps)
-            else {
+            let Some(matrices) = choice::matrices(caps) else {
                 return geometry(MatmulKernel::Direct, caps, rows, (tiles, lanes, k4));
             };
-            let block = row_groups * 4 * side;
+            let (part, constants) = matrices.part_and_constants();
+            // Rows of a workgroup, and columns.
+            let block = 8 * matrices.side;
             Geometry {
                 shader: "matmul_cooperative",
-                roles: vec![("coop", if side == 16 { "coop_16" } else { "coop_8" })],
+                roles: vec![("coop", part)],
                 rows: block,
-                overrides: vec![
-                    ("SUBGROUP_SIZE", subgroup_size as f64),
-                    ("ROW_GROUPS", row_groups as f64),
-                ],
-                groups: blocks_by_tiles(rows.div_ceil(block), tiles),
+                overrides: constants.to_vec(),
+                groups: blocks_by_tiles(rows.div_ceil(block), (tiles * 4 * lanes).div_ceil(block)),
             }
         }
     }
@@ -212,7 +209,7 @@ pub fn linear_into<'r>(
         let budget = (caps.max_dispatch_flops / flops_per_row) as usize;
         let max_rows = even_share(x.rows(), budget, ROWS);
         // By all rows: where the work is cut must not change a result, and kernels differ in their roundings.
-        let kernel = choice::matmul(&caps, x.rows(), weight.storage);
+        let kernel = choice::matmul(&caps, x.rows());
         for piece in row_pieces(&[x, y], max_rows) {
             let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
             let tiles = shard_n.div_ceil(weight.tile);

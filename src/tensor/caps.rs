@@ -44,7 +44,7 @@ pub fn dispatch_flops(flops_per_second: f64) -> f64 {
 impl Caps {
     /// Whether there are products that round both factors to f16.
     pub fn rounds_to_f16(&self) -> bool {
-        self.f16 && self.cooperative_matrix.is_some()
+        self.f16 && self.cooperative_matrix.is_some() && !self.tuning.without_matrices
     }
 }
 
@@ -67,7 +67,7 @@ impl Default for Caps {
 
 /// Kernels to be preferred where they can do the job; `None` leaves the choice to `ops::choice`.
 ///
-/// All kernels of an op give the same results up to rounding, so this is about speed alone.
+/// All kernels of an op give the same results up to rounding, so this is about speed, and about what a driver gets wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tuning {
     /// For each [`RowClass`].
@@ -76,6 +76,9 @@ pub struct Tuning {
     pub attention: Option<AttentionKernel>,
     /// For all convolutions.
     pub conv2d: Option<Conv2dKernel>,
+    /// Kernels on cooperative matrices failed, or gave wrong results: none of them runs any more.
+    #[serde(default)]
+    pub without_matrices: bool,
 }
 
 /// How many rows a matrix product has: the shape that decides most about which kernel is fast.
@@ -123,7 +126,7 @@ pub enum MatmulKernel {
     TiledLarge,
     /// `matmul_subgroup.wgsl`: rows of x handed round by the lanes of a subgroup, for processors.
     Subgroup,
-    /// `matmul_cooperative.wgsl`: cooperative matrices; f16 weights, x rounded to f16.
+    /// `matmul_cooperative.wgsl`: cooperative matrices, both factors rounded to f16.
     Cooperative,
 }
 
@@ -140,6 +143,8 @@ pub enum AttentionKernel {
     Panel,
     /// `attention_tiled.wgsl`: queries, keys and values in workgroup memory, for graphics chips.
     Tiled,
+    /// `attention_matrices.wgsl`: cooperative matrices, queries, keys and values rounded to f16.
+    Matrices,
 }
 
 /// The kernels of convolutions.

@@ -40,8 +40,8 @@ pub fn gpu() -> Gpu {
     block_on(open())
 }
 
-async fn open() -> Gpu {
-    static ONCE: Once = Once::new();
+/// The adapter under test, and how much of it to use.
+pub fn choice() -> AdapterChoice {
     // In a browser there are none.
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let limits = match variable("RALU_TEST_LIMITS").as_deref() {
@@ -56,13 +56,19 @@ async fn open() -> Gpu {
             names.split(',').fold(wgpu::Features::empty(), |all, word| all | masked(word)),
         ),
     };
-    let choice = AdapterChoice {
+    AdapterChoice {
         adapter: variable("RALU_TEST_ADAPTER"),
         backend: variable("RALU_TEST_BACKEND"),
         limits,
         features,
         ..Default::default()
-    };
+    }
+}
+
+async fn open() -> Gpu {
+    static ONCE: Once = Once::new();
+    let choice = choice();
+    let (limits, features) = (choice.limits, choice.features);
     match Gpu::open(&choice).await {
         Ok(gpu) => {
             let report = gpu.report();

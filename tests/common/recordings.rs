@@ -53,6 +53,10 @@ pub fn every_op() -> Vec<(&'static str, Recording)> {
             let subgroup_sizes = Some(sizes);
             all.extend(convolutions(Caps { is_cpu, tuning, subgroup_sizes, ..Caps::default() }));
         }
+        for caps in matrix_caps(Caps { is_cpu, ..Caps::default() }) {
+            let attention = Some(AttentionKernel::Matrices);
+            all.extend(attentions(Caps { tuning: Tuning { attention, ..caps.tuning }, ..caps }));
+        }
         let caps = Caps { is_cpu, ..Caps::default() };
         all.extend(norms(caps));
         all.extend(elementwise(caps));
@@ -87,15 +91,20 @@ fn matmul_caps(caps: Caps) -> Vec<Caps> {
     for sizes in [(4, 64), (8, 32)] {
         all.push(Caps { subgroup_sizes: Some(sizes), ..with(MatmulKernel::Subgroup) });
     }
-    for (size, side) in [(8, 8), (32, 8), (64, 8), (32, 16), (64, 16)] {
-        all.push(Caps {
-            subgroup_sizes: Some((size, size)),
-            cooperative_matrix: Some(side),
-            f16: true,
-            ..with(MatmulKernel::Cooperative)
-        });
-    }
+    all.extend(matrix_caps(with(MatmulKernel::Cooperative)));
     all
+}
+
+/// What leads to each shape of kernels on matrices.
+fn matrix_caps(caps: Caps) -> impl Iterator<Item = Caps> {
+    let adapters = [((8, 8), 8), ((32, 32), 8), ((32, 32), 16), ((64, 64), 16), ((32, 64), 16)];
+    adapters.into_iter().map(move |(sizes, side)| Caps {
+        subgroup_sizes: Some(sizes),
+        cooperative_matrix: Some(side),
+        max_workgroup_bytes: 32 << 10,
+        f16: true,
+        ..caps
+    })
 }
 
 /// Epilogues in full for one storage and tile, storages and tiles in full for one epilogue: they do not

@@ -8,6 +8,7 @@ mod dispatches;
 mod executors;
 mod f16_range;
 mod faults;
+mod matrices;
 mod plan;
 mod plan_run;
 mod profile;

@@ -8,6 +8,7 @@
 //!
 //! A new kernel in `tensor::Caps` takes part without a line here.
 
+mod matrices;
 mod record;
 mod sample;
 mod trial;
@@ -26,6 +27,7 @@ use crate::models::layers::Precision;
 use crate::tensor::{Caps, Storage, Tuning};
 use trial::{Advance, Trial};
 
+pub use matrices::{MatrixTest, test_matrices};
 pub use record::{KernelSeconds, Measured, TuningKey, TuningRecord};
 
 /// Something happened while kernels were measured.
@@ -66,6 +68,7 @@ pub struct Tuner<'g> {
     done: usize,
     of: usize,
     tuning: Tuning,
+    matrices: Option<MatrixTest>,
     measured: Vec<Measured>,
 }
 
@@ -109,6 +112,7 @@ impl<'g> Tuner<'g> {
             profiler: None,
             done: 0,
             tuning: Tuning::default(),
+            matrices: None,
             measured: Vec::new(),
         })
     }
@@ -119,7 +123,8 @@ impl<'g> Tuner<'g> {
     }
 
     /// Measures until something is worth telling; `None` when everything is done. A kernel that fails is an event;
-    /// an error means that the device is lost.
+    /// an error means that the device is lost. Cooperative matrices are tested first: if they are wrong, or the device is
+    /// lost by them, the record says so, and has no kernel use them.
     pub async fn next(&mut self) -> Result<Option<TuningEvent>, GpuError> {
         let now = Instant::now();
         let end = match self.end {
@@ -128,7 +133,13 @@ impl<'g> Tuner<'g> {
                 // Adapters without a clock are timed from outside.
                 self.profiler = self.gpu.profile().await.ok();
                 self.started = Some(now);
-                *self.end.insert(now + self.limit)
+                self.end = Some(now + self.limit);
+                if let Some(reason) = self.test_matrices().await {
+                    self.gpu.check()?;
+                    let what = "cooperative matrices".to_owned();
+                    return Ok(Some(TuningEvent::Failed { what, reason }));
+                }
+                now + self.limit
             }
         };
         loop {
@@ -161,11 +172,23 @@ impl<'g> Tuner<'g> {
         }
     }
 
+    /// What is wrong with cooperative matrices. Kernels on them take no part then.
+    async fn test_matrices(&mut self) -> Option<String> {
+        self.matrices = test_matrices(self.gpu).await;
+        let reason = self.matrices.as_ref()?.complaint()?;
+        self.tuning.without_matrices = true;
+        let caps = Caps { tuning: Tuning::default(), cooperative_matrix: None, ..self.gpu.caps() };
+        let trials = std::mem::take(&mut self.trials);
+        self.trials = trials.into_iter().filter_map(|trial| trial.again(caps)).collect();
+        Some(reason)
+    }
+
     /// What was found so far.
     pub fn record(self) -> TuningRecord {
         TuningRecord {
             key: self.key,
             tuning: self.tuning,
+            matrices: self.matrices,
             measured: self.measured,
             seconds: self.started.map_or(0.0, |started| started.elapsed().as_secs_f64()),
         }

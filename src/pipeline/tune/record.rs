@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::MatrixTest;
 use crate::gpu::AdapterReport;
 use crate::tensor::{Caps, Tuning};
 
@@ -83,6 +84,9 @@ pub struct TuningRecord {
     pub key: TuningKey,
     /// The choice, for [`Caps::tuning`].
     pub tuning: Tuning,
+    /// What a test of cooperative matrices gave, where kernels could use them.
+    #[serde(default)]
+    pub matrices: Option<MatrixTest>,
     /// What it was made from.
     pub measured: Vec<Measured>,
     /// What measuring took.

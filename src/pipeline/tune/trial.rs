@@ -98,6 +98,11 @@ impl Trial {
         (trial.candidates.len() > 1).then_some(trial)
     }
 
+    /// Starts over with other capabilities.
+    pub fn again(self, caps: Caps) -> Option<Self> {
+        Trial::new(self.sample, caps)
+    }
+
     /// How often it can be advanced before it is over, at most.
     pub fn length(&self) -> usize {
         self.candidates.len() + ROUNDS

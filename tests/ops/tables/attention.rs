@@ -1,8 +1,9 @@
 //! Attention, over one matrix of keys and several.
 
 use super::{EXP, MANY_PIECES, check_all};
-use crate::common::{Bands, EPSILON, Frame, Lab, Random, Tolerance, assert_close};
-use ralu::ops::{self, Attention, reference};
+use crate::common::{Bands, EPSILON, Frame, Lab, Random, Tolerance, assert_close, round};
+use ralu::ops::{self, Attention, choice, reference};
+use ralu::tensor::{AttentionKernel, Command, Recording, Storage};
 
 #[derive(Clone, Copy, Debug)]
 struct AttentionCase {
@@ -62,6 +63,18 @@ const ATTENTION_CASES: &[AttentionCase] = &[
     // Scores in the thousands.
     AttentionCase { magnitude: 40.0, ..ATTENTION },
     AttentionCase { magnitude: 100.0, d: 64, ..ATTENTION },
+    // Heads that kernels on matrices take, of 8 and of 16: queries around a block of 32 and of 64, keys around one of 16
+    // and of 32, and scores that renew a row's reference many times.
+    AttentionCase { m: 1, n: 1, d: 64, ..ATTENTION },
+    AttentionCase { m: 31, n: 15, d: 64, ..ATTENTION },
+    AttentionCase { m: 32, n: 16, d: 64, ..ATTENTION },
+    AttentionCase { m: 65, n: 17, d: 64, ..ATTENTION },
+    AttentionCase { m: 64, n: 65, d: 32, heads: 3, ..ATTENTION },
+    AttentionCase { m: 70, n: 301, d: 32, ..ATTENTION },
+    AttentionCase { m: 130, n: 97, d: 128, ..ATTENTION },
+    AttentionCase { m: 70, n: 301, d: 64, magnitude: 3.0, ..ATTENTION },
+    AttentionCase { m: 70, n: 301, d: 32, magnitude: 8.0, ..ATTENTION },
+    AttentionCase { m: 70, n: 301, d: 128, magnitude: 3.0, ..ATTENTION },
 ];
 
 #[rustfmt::skip]
@@ -69,6 +82,8 @@ const MASKED_CASES: &[AttentionCase] = &[
     // CLIP: causal; T5: relative positions, no scale.
     AttentionCase { causal: true, ..ATTENTION },
     AttentionCase { causal: true, m: 77, n: 77, heads: 3, d: 64, ..ATTENTION },
+    AttentionCase { causal: true, bias: true, m: 77, n: 77, d: 32, ..ATTENTION },
+    AttentionCase { causal: true, m: 70, n: 40, d: 128, ..ATTENTION },
     AttentionCase { causal: true, m: 20, n: 50, ..ATTENTION },
     AttentionCase { causal: true, m: 50, n: 20, ..ATTENTION },
     AttentionCase { bias: true, ..ATTENTION },
@@ -125,9 +140,16 @@ async fn check_attention(lab: &Lab, label: &str, case: &AttentionCase) {
     let &AttentionCase { m, n, heads, group, d, causal, magnitude, .. } = case;
     let (width, key_width) = (heads * d, heads / group * d);
     let mut random = Random::named(label);
-    let q = random.numbers(m * width, magnitude);
-    let k = random.numbers(n * key_width, magnitude);
-    let v = random.numbers(n * key_width, 1.0);
+    let mut q = random.numbers(m * width, magnitude);
+    let mut k = random.numbers(n * key_width, magnitude);
+    let mut v = random.numbers(n * key_width, 1.0);
+    let on_matrices = asks_for_matrices(lab, d);
+    if on_matrices {
+        // So that scores are good to f32's roundings, wherever the scale is a power of two.
+        for numbers in [&mut q, &mut k, &mut v] {
+            *numbers = round(numbers, Storage::F16);
+        }
+    }
     let table = random.numbers(heads * (2 * n - 1), 3.0);
     let scale = 1.0 / (d as f32).sqrt();
 
@@ -136,12 +158,15 @@ async fn check_attention(lab: &Lab, label: &str, case: &AttentionCase) {
     let vs = lab.view("v", [n, key_width], &v, Frame::WIDE, Bands::AsNeeded).await;
     let ys = lab.view("y", [m, width], &vec![0.0; m * width], Frame::WIDE, Bands::AsNeeded).await;
     let bias = lab.vector("bias", &table).await;
-    lab.run(|r, _| {
-        let bias = case.bias.then(|| r.resident(&bias));
-        let options = Attention { head_dim: d, scale, causal, bias };
-        ops::attention("y", [qs.on(r), ks.on(r), vs.on(r)], ys.on(r), options);
-    })
-    .await;
+    let recording = lab
+        .run(|r, _| {
+            let bias = case.bias.then(|| r.resident(&bias));
+            let options = Attention { head_dim: d, scale, causal, bias };
+            ops::attention("y", [qs.on(r), ks.on(r), vs.on(r)], ys.on(r), options);
+        })
+        .await;
+    assert_eq!(runs_on_matrices(&recording), on_matrices, "{label}");
+    assert!(!lab.beyond_f16.get(), "{label}: all numbers fit f16");
 
     let y = lab.read_view(&ys).await;
     for head in 0..heads {
@@ -158,9 +183,84 @@ async fn check_attention(lab: &Lab, label: &str, case: &AttentionCase) {
         // An error in a score is a relative error of its weight; then a weighted mean of numbers up to 1.
         let score = f64::from(magnitude).powi(2) * (d as f64).sqrt() + 3.0;
         let tolerance = Tolerance::absolute(2.0 * (Tolerance::sum(d).scale * score + EXP))
-            .plus(Tolerance::absolute(Tolerance::sum(n).scale));
+            .plus(Tolerance::absolute(Tolerance::sum(n).scale))
+            .plus(match on_matrices {
+                true => f16_tolerance(magnitude, if scale.log2().fract() == 0.0 { 0 } else { 1 }),
+                false => Tolerance::default(),
+            });
         let label = format!("attention head {head} of {label}");
         assert_close(&label, [m, d], &columns(&y, width, head), &expected, tolerance);
+    }
+}
+
+/// Whether the case runs on matrices, as the variant wants.
+fn asks_for_matrices(lab: &Lab, d: usize) -> bool {
+    choice::attention(&lab.caps(), d) == AttentionKernel::Matrices
+}
+
+/// Whether it did.
+fn runs_on_matrices(recording: &Recording) -> bool {
+    let on_matrices = |command: &Command| match command {
+        Command::Dispatch(dispatch) => choice::is_on_matrices(dispatch.pipeline.shader),
+        Command::Copy { .. } => false,
+    };
+    recording.commands.iter().any(on_matrices)
+}
+
+/// What f16 costs where values are up to 1, and `factors` of queries and keys, which are up to `magnitude`, are rounded as
+/// they are read.
+///
+/// A number keeps 11 bits, so it is off by 2^-11 of itself where a conversion rounds and by 2^-10 where it cuts off. Weights
+/// are divided by the sum of the rounded ones, so that a mean moves by twice that; a value is off by it once. A score of
+/// such numbers, all equally likely, has a spread of magnitude² / 3, so none of some thousand is four times as large; cut
+/// off, a factor makes it smaller by 2^-11 of itself in the mean, and the errors' spread is magnitude² 2^-12 / 3, of which
+/// six are no more: together less than 2^-10 magnitude² for each factor. An error of a score is a relative one of its weight,
+/// and moves a mean by twice that.
+fn f16_tolerance(magnitude: f32, factors: u8) -> Tolerance {
+    let score = 2f64.powi(-10) * f64::from(factors) * f64::from(magnitude).powi(2);
+    Tolerance::absolute(2.0 * score + 3.0 * 2f64.powi(-10))
+}
+
+/// Kernels that round to f16 say so if a query, a key or a value does not fit it.
+pub async fn attention_flags_numbers_beyond_f16() {
+    let mut lab = Lab::new().await;
+    let base = lab.caps();
+    let (m, n, d) = (37, 41, 64);
+    for variant in super::variants::<AttentionCase>(&base) {
+        lab = lab.with_caps(|caps| {
+            *caps = base;
+            (variant.change)(caps);
+        });
+        for (role, beyond) in [("q", true), ("k", true), ("v", true), ("q", false), ("v", false)] {
+            let numbers = |own: &str, rows: usize, seed| {
+                let mut numbers = Random::new(seed).numbers(rows * d, 1.0);
+                if own == role {
+                    // Queries are multiplied by the scale first.
+                    let largest = if role == "q" { 65504.0 * 8.0 } else { 65504.0 };
+                    numbers[rows * d - 1] = if beyond { -1.1 * largest } else { largest };
+                }
+                numbers
+            };
+            let on = async |label: &str, rows, seed| {
+                let numbers = numbers(label, rows, seed);
+                lab.view(label, [rows, d], &numbers, Frame::NONE, Bands::AsNeeded).await
+            };
+            let (qs, ks, vs) = (on("q", m, 1).await, on("k", n, 2).await, on("v", n, 3).await);
+            let ys = on("y", m, 4).await;
+            let options = Attention { head_dim: d, scale: 0.125, causal: false, bias: None };
+            let recording = lab
+                .run(|r, _| {
+                    ops::attention("y", [qs.on(r), ks.on(r), vs.on(r)], ys.on(r), options);
+                })
+                .await;
+            assert_eq!(
+                lab.beyond_f16.get(),
+                beyond && runs_on_matrices(&recording),
+                "{role}, beyond: {beyond}, with {}",
+                variant.name
+            );
+            lab.clear();
+        }
     }
 }
 
@@ -186,6 +286,9 @@ const RANGES_CASES: &[RangesCase] = &[
     RangesCase { keys: &[33], ..RANGES },
     RangesCase { keys: &[7, 9, 50], ..RANGES },
     RangesCase { m: 70, keys: &[40, 100], d: 64, ..RANGES },
+    RangesCase { m: 40, keys: &[7, 33, 1], d: 32, ..RANGES },
+    RangesCase { m: 66, keys: &[40, 50], d: 128, ..RANGES },
+    RangesCase { m: 66, keys: &[40, 50, 3], d: 64, magnitude: 3.0, ..RANGES },
     RangesCase { m: 18, keys: &[5, 6, 7], d: 128, heads: 3, ..RANGES },
     RangesCase { keys: &[30, 20], magnitude: 40.0, ..RANGES },
     RangesCase { m: 40, keys: &[70, 140], d: 128, ..RANGES },
@@ -195,27 +298,41 @@ const RANGES_CASES: &[RangesCase] = &[
 /// A NaN or an infinity in one query spoils that query's row and no other: pictures are checked for such numbers,
 /// and a softmax must not hide them.
 pub async fn attention_keeps_poison_in_its_row() {
-    for poison in [f32::NAN, f32::INFINITY] {
-        let lab = Lab::new().await;
-        let (m, n, d, row) = (3, 9, 16, 1);
-        let mut random = Random::new(11);
-        let mut q = random.numbers(m * d, 1.0);
-        let [k, v] = [(); 2].map(|()| random.numbers(n * d, 1.0));
-        q[row * d + 3] = poison;
-        let on = async |label: &str, rows, values: &[f32]| {
-            lab.view(label, [rows, d], values, Frame::NONE, Bands::One).await
-        };
-        let (qs, ks, vs) = (on("q", m, &q).await, on("k", n, &k).await, on("v", n, &v).await);
-        let ys = on("y", m, &vec![0.0; m * d]).await;
-        let options = Attention { head_dim: d, scale: 0.25, causal: false, bias: None };
-        lab.run(|r, _| {
-            ops::attention("y", [qs.on(r), ks.on(r), vs.on(r)], ys.on(r), options);
-        })
-        .await;
-        for (i, y) in lab.read_view(&ys).await.chunks_exact(d).enumerate() {
-            let is_finite = y.iter().all(|v| v.is_finite());
-            assert_eq!(is_finite, i != row, "{poison} in query {row}: row {i} is {y:?}");
+    let mut lab = Lab::new().await;
+    let base = lab.caps();
+    for variant in super::variants::<AttentionCase>(&base) {
+        lab = lab.with_caps(|caps| {
+            *caps = base;
+            (variant.change)(caps);
+        });
+        for (poison, d) in [f32::NAN, f32::INFINITY].into_iter().flat_map(|p| [(p, 16), (p, 64)]) {
+            check_poison(&lab, variant.name, poison, d).await;
+            lab.clear();
         }
+    }
+}
+
+async fn check_poison(lab: &Lab, variant: &str, poison: f32, d: usize) {
+    let (m, n, row) = (3, 9, 1);
+    let mut random = Random::new(11);
+    let mut q = random.numbers(m * d, 1.0);
+    let [k, v] = [(); 2].map(|()| random.numbers(n * d, 1.0));
+    q[row * d + 3] = poison;
+    let on = async |label: &str, rows, values: &[f32]| {
+        lab.view(label, [rows, d], values, Frame::NONE, Bands::One).await
+    };
+    let scale = 1.0 / (d as f32).sqrt();
+    let (qs, ks, vs) = (on("q", m, &q).await, on("k", n, &k).await, on("v", n, &v).await);
+    let ys = on("y", m, &vec![0.0; m * d]).await;
+    let options = Attention { head_dim: d, scale, causal: false, bias: None };
+    lab.run(|r, _| {
+        ops::attention("y", [qs.on(r), ks.on(r), vs.on(r)], ys.on(r), options);
+    })
+    .await;
+    for (i, y) in lab.read_view(&ys).await.chunks_exact(d).enumerate() {
+        let is_finite = y.iter().all(|v| v.is_finite());
+        let what = format!("{poison} in query {row} with {variant}");
+        assert_eq!(is_finite, i != row, "{what}: row {i} is {y:?}");
     }
 }
 
@@ -239,6 +356,7 @@ async fn check_attention_over(lab: &Lab, label: &str, case: &RangesCase) {
     let q = random.numbers(m * width, magnitude);
     let k = random.numbers(n * width, magnitude);
     let v = random.numbers(n * width, 1.0);
+    let on_matrices = asks_for_matrices(lab, d);
     let scale = 1.0 / (d as f32).sqrt();
 
     let qs = lab.view("q", [m, width], &q, Frame::WIDE, Bands::AsNeeded).await;
@@ -258,12 +376,14 @@ async fn check_attention_over(lab: &Lab, label: &str, case: &RangesCase) {
         pairs.push((view(&k, k_frame).await, view(&v, v_frame).await));
         first += rows;
     }
-    lab.run(|r, _| {
-        let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.on(r), v.on(r))).collect();
-        let options = Attention { head_dim: d, scale, causal: false, bias: None };
-        ops::attention_over("y", qs.on(r), &pairs, ys.on(r), options);
-    })
-    .await;
+    let recording = lab
+        .run(|r, _| {
+            let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.on(r), v.on(r))).collect();
+            let options = Attention { head_dim: d, scale, causal: false, bias: None };
+            ops::attention_over("y", qs.on(r), &pairs, ys.on(r), options);
+        })
+        .await;
+    assert_eq!(runs_on_matrices(&recording), on_matrices, "{label}");
 
     let y = lab.read_view(&ys).await;
     for head in 0..heads {
@@ -275,7 +395,11 @@ async fn check_attention_over(lab: &Lab, label: &str, case: &RangesCase) {
         // As in `check_attention`: errors of scores, of exp, and of the weighted mean.
         let score = f64::from(magnitude).powi(2) * (d as f64).sqrt();
         let tolerance = Tolerance::absolute(2.0 * (Tolerance::sum(d).scale * score + EXP))
-            .plus(Tolerance::absolute(Tolerance::sum(n).scale));
+            .plus(Tolerance::absolute(Tolerance::sum(n).scale))
+            .plus(match on_matrices {
+                true => f16_tolerance(magnitude, 2),
+                false => Tolerance::default(),
+            });
         let label = format!("attention_over head {head} of {label}");
         assert_close(&label, [m, d], &own(&y), &expected, tolerance);
     }

@@ -50,6 +50,11 @@ const LINEAR_CASES: &[LinearCase] = &[
     // The tallest tiles, with every edge at once.
     LinearCase { m: 1155, k: 28, n: 84, ..LINEAR },
     LinearCase { m: 1155, k: 28, n: 84, storage: Storage::F32, ..LINEAR },
+    // Several blocks of rows and of 64 columns, in every storage; the last ones end inside of one.
+    LinearCase { m: 150, k: 100, n: 200, ..LINEAR },
+    LinearCase { m: 150, k: 100, n: 200, storage: Storage::Bf16, ..LINEAR },
+    LinearCase { m: 150, k: 100, n: 200, storage: Storage::F32, ..LINEAR },
+    LinearCase { m: 150, k: 100, n: 200, storage: Storage::F8E4M3, ..LINEAR },
     // Ends of K inside a tile of 16 and of 32.
     LinearCase { m: 50, k: 4, n: 68, ..LINEAR },
     LinearCase { m: 50, k: 12, n: 68, ..LINEAR },
@@ -142,18 +147,26 @@ fn kernel_of(recording: &Recording) -> MatmulKernel {
     }
 }
 
-/// What x in f16 costs a sum whose largest is `largest`, with weights up to `weight`.
+/// What factors in f16 cost a sum of `k` products whose largest is `largest`: x, and weights where they are stored in more
+/// bits.
 ///
 /// A number keeps 11 bits, so it is off by 2^-11 of itself where a conversion rounds and by 2^-10 where it cuts off, as
 /// both are allowed. Cut off, all numbers are too small, by half of that in the mean, and so is their sum; rounded,
 /// errors are random and so smaller than the sum's own spread by that factor. Four times the former covers the spread
-/// of the latter, too. Numbers below 2^-14 may be flushed to zero.
-fn f16_tolerance(x: &[f32], k: usize, weight: f64, largest: f64) -> Tolerance {
+/// of the latter, too; and twice that where both factors are rounded. Numbers below 2^-14 may be flushed to zero.
+fn f16_tolerance(x: &[f32], weight: &[f32], storage: Storage, k: usize, largest: f64) -> Tolerance {
     let tiny = |row: &[f32]| -> f64 {
         row.iter().map(|v| f64::from(v.abs())).filter(|v| *v < 2f64.powi(-14)).sum()
     };
-    let flushed = x.chunks_exact(k).map(tiny).fold(0.0, f64::max);
-    Tolerance::absolute(2f64.powi(-9) * largest + flushed * weight)
+    let flushed = |values: &[f32]| values.chunks_exact(k).map(tiny).fold(0.0, f64::max);
+    let most = |values: &[f32]| values.iter().fold(0.0, |most, v| v.abs().max(most));
+    // bf16 and f8 have fewer bits.
+    let rounded = if storage == Storage::F32 { 2.0 } else { 1.0 };
+    Tolerance::absolute(
+        2f64.powi(-9) * rounded * largest
+            + flushed(x) * f64::from(most(weight))
+            + flushed(weight) * f64::from(most(x)),
+    )
 }
 
 async fn check_linear(lab: &Lab, label: &str, case: &LinearCase) {
@@ -186,15 +199,12 @@ async fn check_linear(lab: &Lab, label: &str, case: &LinearCase) {
     let kernel = kernel_of(&recording);
     // A variant that falls back would test the wrong kernel.
     if let Some(wanted) = lab.caps().tuning.matmul[0] {
-        let expected = match (wanted, storage) {
+        let expected = match wanted {
             // Narrow weights have no large tiles.
-            (MatmulKernel::TiledLarge, _) if layer.weight.tile < 64 => Some(MatmulKernel::Tiled),
-            (_, Storage::F16) => Some(wanted),
-            // It multiplies numbers of f16.
-            (MatmulKernel::Cooperative, _) => None,
-            _ => Some(wanted),
+            MatmulKernel::TiledLarge if layer.weight.tile < 64 => MatmulKernel::Tiled,
+            _ => wanted,
         };
-        assert!(expected.is_none_or(|expected| expected == kernel), "{label}: {kernel:?} ran");
+        assert_eq!(kernel, expected, "{label}");
     }
 
     let in_f16 = kernel == MatmulKernel::Cooperative;
@@ -218,12 +228,8 @@ async fn check_linear(lab: &Lab, label: &str, case: &LinearCase) {
     let gain = if case.gate { 2.0 } else { 1.0 }
         * if write == Write::Multiply { f64::from(magnitude) } else { 1.0 };
     let activated = activation_tolerance(activation, largest(&sums));
-    let rounded = if in_f16 {
-        let largest_weight = weight.iter().fold(0.0f64, |max, w| max.max(f64::from(w.abs())));
-        f16_tolerance(&x, k, largest_weight, largest(&sums)).absolute
-    } else {
-        0.0
-    };
+    let rounded =
+        if in_f16 { f16_tolerance(&x, &weight, storage, k, largest(&sums)).absolute } else { 0.0 };
     let sum_error = Tolerance::sum(k).scale * largest(&sums) + rounded;
     let tolerance = Tolerance::absolute(1.13 * sum_error * gain)
         .plus(Tolerance::relative(activated.relative))
@@ -241,6 +247,45 @@ async fn check_linear(lab: &Lab, label: &str, case: &LinearCase) {
         &expected,
         tolerance,
     );
+}
+
+/// Kernels that round to f16 say so if a weight does not fit it, wherever it lies; a weight that does is none of that.
+pub async fn linear_flags_weights_beyond_f16() {
+    let mut lab = Lab::new().await;
+    let base = lab.caps();
+    let (m, k, n) = (5, 44, 70);
+    for variant in variants::<LinearCase>(&base) {
+        lab = lab.with_caps(|caps| {
+            *caps = base;
+            (variant.change)(caps);
+        });
+        for storage in [Storage::F32, Storage::Bf16] {
+            for (place, value) in [(0, 65280.0), (0, 7e4), (n * k - 1, -7e4), (33 * k + 40, 1e30)] {
+                let x = Random::new(3).numbers(m * k, 1.0);
+                let mut weight = round(&Random::new(4).numbers(n * k, 1.0), storage);
+                weight[place] = value;
+                let weight = round(&weight, storage);
+                let xs = lab.view("x", [m, k], &x, Frame::NONE, Bands::AsNeeded).await;
+                let n4 = n.next_multiple_of(4);
+                let old = vec![0.0; m * n4];
+                let ys = lab.view("y", [m, n4], &old, Frame::WIDE, Bands::AsNeeded).await;
+                let packed = lab.weight("weight", &weight, n, k, storage).await;
+                let layer = LinearLayer { weight: packed, bias: None };
+                let epilogue = Epilogue::default;
+                let recording = lab
+                    .run(|r, _| ops::linear_into("y", xs.on(r), &layer, ys.on(r), epilogue()))
+                    .await;
+                let rounds = kernel_of(&recording) == MatmulKernel::Cooperative;
+                assert_eq!(
+                    lab.beyond_f16.get(),
+                    rounds && value.abs() > 65504.0,
+                    "{value} as number {place} in {storage:?} with {}",
+                    variant.name
+                );
+                lab.clear();
+            }
+        }
+    }
 }
 
 /// NaN, infinity and denormals in one row of x stay in that row.
@@ -288,7 +333,8 @@ async fn check_poison(lab: &Lab, variant: &str, m: usize, poison: f32) {
     if kernel_of(&recording) == MatmulKernel::Cooperative {
         let clean: Vec<f32> = x.iter().map(|v| if v.is_finite() { *v } else { 0.0 }).collect();
         // SiLU leaves large sums as they are, so its largest is theirs.
-        tolerance = tolerance.plus(f16_tolerance(&clean, k, 0.2, 1.13 * largest(&expected)));
+        let largest = 1.13 * largest(&expected);
+        tolerance = tolerance.plus(f16_tolerance(&clean, &weight, Storage::F16, k, largest));
     }
     for other in (0..m).filter(|i| *i != row) {
         let range = other * n..(other + 1) * n;

@@ -25,11 +25,13 @@ macro_rules! every_test {
         $each! {
             linear::linear,
             linear::linear_keeps_poison_in_its_row,
+            linear::linear_flags_weights_beyond_f16,
             linear::every_f8_code_is_its_number,
             attention::attention,
             attention::attention_masked,
             attention::attention_grouped,
             attention::attention_keeps_poison_in_its_row,
+            attention::attention_flags_numbers_beyond_f16,
             attention::attention_over,
             attention::softmax_is_good_to_some_roundings,
             conv2d::conv2d,
@@ -75,7 +77,33 @@ impl Variant {
     }
 }
 
-pub static VARIANTS: [Variant; 15] = [
+/// Kernels on matrices, where there are some.
+const ON_MATRICES: Variant = Variant {
+    needs: "cooperative matrices",
+    offered: |caps| caps.cooperative_matrix.is_some(),
+    ..Variant::EVERYWHERE
+};
+
+/// As if the adapter's subgroups had such sizes, in sides of a matrix. How kernels on matrices divide their work depends on
+/// that; results must not.
+fn subgroups_of(caps: &mut Caps, min: u32, max: u32) {
+    let side = caps.cooperative_matrix.unwrap_or(8);
+    caps.subgroup_sizes = Some((min * side, max * side));
+}
+
+fn product_on_matrices(caps: &mut Caps) {
+    caps.f16 = true;
+    caps.tuning.matmul = [Some(MatmulKernel::Cooperative); 3];
+}
+
+fn attention_on_matrices(caps: &mut Caps) {
+    caps.f16 = true;
+    caps.tuning.attention = Some(AttentionKernel::Matrices);
+}
+
+const ATTENTION: &[&str] = &["AttentionCase", "RangesCase"];
+
+pub static VARIANTS: [Variant; 20] = [
     Variant { name: "graphics kernels", change: |caps| caps.is_cpu = false, ..Variant::EVERYWHERE },
     Variant { name: "processor kernels", change: |caps| caps.is_cpu = true, ..Variant::EVERYWHERE },
     Variant::matmul("direct matmul", |caps| {
@@ -100,17 +128,57 @@ pub static VARIANTS: [Variant; 15] = [
         })
     },
     Variant {
-        needs: "cooperative matrices",
-        offered: |caps| caps.cooperative_matrix.is_some(),
-        ..Variant::matmul("cooperative matmul", |caps| {
-            caps.f16 = true;
-            caps.tuning.matmul = [Some(MatmulKernel::Cooperative); 3];
-        })
+        name: "cooperative matmul",
+        change: product_on_matrices,
+        only: &["LinearCase"],
+        ..ON_MATRICES
+    },
+    Variant {
+        name: "cooperative matmul in four parts",
+        change: |caps| {
+            product_on_matrices(caps);
+            subgroups_of(caps, 4, 4);
+        },
+        only: &["LinearCase"],
+        ..ON_MATRICES
+    },
+    Variant {
+        name: "cooperative matmul in four or eight parts",
+        change: |caps| {
+            product_on_matrices(caps);
+            subgroups_of(caps, 2, 4);
+        },
+        only: &["LinearCase"],
+        ..ON_MATRICES
+    },
+    Variant {
+        name: "attention on matrices",
+        change: attention_on_matrices,
+        only: ATTENTION,
+        ..ON_MATRICES
+    },
+    Variant {
+        name: "attention on matrices in four parts",
+        change: |caps| {
+            attention_on_matrices(caps);
+            subgroups_of(caps, 4, 4);
+        },
+        only: ATTENTION,
+        ..ON_MATRICES
+    },
+    Variant {
+        name: "attention on matrices with 20 KiB bindings",
+        change: |caps| {
+            attention_on_matrices(caps);
+            caps.max_binding_bytes = 20 << 10;
+        },
+        only: ATTENTION,
+        ..ON_MATRICES
     },
     Variant {
         name: "attention by rows",
         change: |caps| caps.tuning.attention = Some(AttentionKernel::Rows),
-        only: &["AttentionCase", "RangesCase"],
+        only: ATTENTION,
         ..Variant::EVERYWHERE
     },
     Variant {
