@@ -124,8 +124,10 @@ op_table() {
   [ ${#ops[@]} -eq 0 ] || echo "part: ${ops[*]}"
 }
 
-# Weights in f16 against f32; products in f16 too, with blocks that leave its range, where the adapter has such products.
+# Weights in f16 against f32; products in f16 too, with blocks that leave its range, where the adapter has such products;
+# and the test of its matrices.
 f16_range() {
+  run_test suite pipeline::matrices::
   run_test suite --nocapture pipeline::f16_range:: | tee "$OUT/f16-range.txt"
   sed -n -E 's/^(weights|products) [^:]*: ([^,]*).*/\1 \2/p' "$OUT/f16-range.txt" | paste -sd, | sed 's/^/note: /; s/,/, /'
 }

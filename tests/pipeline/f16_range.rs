@@ -10,7 +10,7 @@ use ralu::gpu::{Gpu, block_on_while};
 use ralu::models::layers::Precision;
 use ralu::pipeline::{Error, Event, ImageReport, Options, Picture, Pipeline, RaluChoice, Request};
 use ralu::sampling::Preset;
-use ralu::tensor::MatmulKernel;
+use ralu::tensor::{AttentionKernel, MatmulKernel};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 fn bundled() -> PathBuf {
@@ -138,6 +138,7 @@ fn rounding() -> Option<Gpu> {
         gpu.with_caps(|caps| {
             caps.f16 = true;
             caps.tuning.matmul = [Some(MatmulKernel::Cooperative); 3];
+            caps.tuning.attention = Some(AttentionKernel::Matrices);
         })
     })
 }
