@@ -256,10 +256,6 @@ fn main(
         if (index == 0u) {
             must_renew = 0u;
         }
-        let v0 = v[v_at + min(j + v_key, last_key) * params.v_stride];
-        let v1 = v[v_at + min(j + v_key + 1u, last_key) * params.v_stride];
-        let v2 = v[v_at + min(j + v_key + 2u, last_key) * params.v_stride];
-        let v3 = v[v_at + min(j + v_key + 3u, last_key) * params.v_stride];
         workgroupBarrier();
 
         // Scores.
@@ -293,6 +289,10 @@ fn main(
             }
             coopStoreT(s1, &scores[own_scores + SIDE], SCORES_STRIDE);
         }
+        let v0 = v[v_at + min(j + v_key, last_key) * params.v_stride];
+        let v1 = v[v_at + min(j + v_key + 1u, last_key) * params.v_stride];
+        let v2 = v[v_at + min(j + v_key + 2u, last_key) * params.v_stride];
+        let v3 = v[v_at + min(j + v_key + 3u, last_key) * params.v_stride];
         workgroupBarrier();
 
         // Values.

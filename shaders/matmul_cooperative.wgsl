@@ -2,8 +2,8 @@
 //
 // A workgroup computes TILE rows x TILE columns, 32 numbers of K at a time. Both factors pass through workgroup memory,
 // where the 32 numbers of a row of x and of a column of W lie together: W is transposed while it is rounded, four
-// columns x four numbers of K an invocation. The numbers of the next step are on their way while these are multiplied.
-// If a number does not fit f16, a flag is raised, and the result is of no use.
+// columns x four numbers of K an invocation. All loads of a step are under way together, while other subgroups and
+// workgroups multiply. If a number does not fit f16, a flag is raised, and the result is of no use.
 //
 // There are as many subgroups as the driver makes them large. Fewer than eight of them compute 4 x 4 matrices of
 // SIDE x SIDE sums each, eight of them 4 x 2. If there are more than eight, the surplus repeats the work of others, as
@@ -140,19 +140,11 @@ fn main(
     var s23 = zero;
     var s33 = zero;
 
-    // The next numbers, as they are stored. (Rounded, they would be a register each on AMD.)
-    let first_k = min(fill_k, params.k4 - 1u);
-    var x0 = x[x0_at + first_k];
-    var x1 = x[x1_at + first_k];
-    var x2 = x[x2_at + first_k];
-    var x3 = x[x3_at + first_k];
-    var w0 = weight[w_at + 4u * first_k * LANES];
-    var w1 = weight[w_at + (4u * first_k + 1u) * LANES];
-    var w2 = weight[w_at + (4u * first_k + 2u) * LANES];
-    var w3 = weight[w_at + (4u * first_k + 3u) * LANES];
     for (var k = 0u; k < params.k4; k += K4) {
-        let next_x = round_x(x0, x1, x2, x3, k + fill_k < params.k4);
-        let next_w = round_w(w0, w1, w2, w3);
+        let at = min(k + fill_k, params.k4 - 1u);
+        let w = w_at + 4u * at * LANES;
+        let next_x = round_x(x[x0_at + at], x[x1_at + at], x[x2_at + at], x[x3_at + at], k + fill_k < params.k4);
+        let next_w = round_w(weight[w], weight[w + LANES], weight[w + 2u * LANES], weight[w + 3u * LANES]);
         // The end of multiplying the last ones.
         workgroupBarrier();
         put_x(to_x, next_x.a);
@@ -164,20 +156,10 @@ fn main(
         put_w(to_w + 2u * STRIDE, next_w.c);
         put_w(to_w + 3u * STRIDE, next_w.d);
         workgroupBarrier();
-        // On their way while those of this step are multiplied.
-        let next = min(k + K4 + fill_k, params.k4 - 1u);
-        x0 = x[x0_at + next];
-        x1 = x[x1_at + next];
-        x2 = x[x2_at + next];
-        x3 = x[x3_at + next];
-        w0 = weight[w_at + 4u * next * LANES];
-        w1 = weight[w_at + (4u * next + 1u) * LANES];
-        w2 = weight[w_at + (4u * next + 2u) * LANES];
-        w3 = weight[w_at + (4u * next + 3u) * LANES];
         for (var c = 0u; c < 4u * K4; c += SIDE) {
-            let w = own_column * STRIDE + c;
-            let b0 = coopLoad<Right>(&w_tile[w], STRIDE);
-            let b1 = coopLoad<Right>(&w_tile[w + SIDE * STRIDE], STRIDE);
+            let b = own_column * STRIDE + c;
+            let b0 = coopLoad<Right>(&w_tile[b], STRIDE);
+            let b1 = coopLoad<Right>(&w_tile[b + SIDE * STRIDE], STRIDE);
             let a = own_row * STRIDE + c;
             let a0 = coopLoadT<Left>(&x_tile[a], STRIDE);
             s00 = coopMultiplyAdd(a0, b0, s00);
@@ -192,8 +174,8 @@ fn main(
             s30 = coopMultiplyAdd(a3, b0, s30);
             s31 = coopMultiplyAdd(a3, b1, s31);
             for (var turn = 0u; turn < more; turn++) {
-                let b2 = coopLoad<Right>(&w_tile[w + 2u * SIDE * STRIDE], STRIDE);
-                let b3 = coopLoad<Right>(&w_tile[w + 3u * SIDE * STRIDE], STRIDE);
+                let b2 = coopLoad<Right>(&w_tile[b + 2u * SIDE * STRIDE], STRIDE);
+                let b3 = coopLoad<Right>(&w_tile[b + 3u * SIDE * STRIDE], STRIDE);
                 s02 = coopMultiplyAdd(a0, b2, s02);
                 s03 = coopMultiplyAdd(a0, b3, s03);
                 s12 = coopMultiplyAdd(a1, b2, s12);

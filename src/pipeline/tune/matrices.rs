@@ -97,7 +97,8 @@ fn compare([found, expected]: [Vec<f32>; 2], columns: usize, tolerance: f32) -> 
     let mut pairs = found.iter().zip(&expected).enumerate();
     // NaN is close to nothing.
     let far = |(_, (found, expected)): &(usize, (&f32, &f32))| {
-        !((**found - **expected).abs() <= tolerance)
+        let is_close = (**found - **expected).abs() <= tolerance;
+        !is_close
     };
     let (i, (found, expected)) = pairs.find(far)?;
     let (row, column) = (i / columns, i % columns);

@@ -70,11 +70,11 @@ const ATTENTION_CASES: &[AttentionCase] = &[
     AttentionCase { m: 32, n: 16, d: 64, ..ATTENTION },
     AttentionCase { m: 65, n: 17, d: 64, ..ATTENTION },
     AttentionCase { m: 64, n: 65, d: 32, heads: 3, ..ATTENTION },
-    AttentionCase { m: 70, n: 301, d: 32, ..ATTENTION },
+    AttentionCase { m: 70, n: 150, d: 32, ..ATTENTION },
     AttentionCase { m: 130, n: 97, d: 128, ..ATTENTION },
-    AttentionCase { m: 70, n: 301, d: 64, magnitude: 3.0, ..ATTENTION },
-    AttentionCase { m: 70, n: 301, d: 32, magnitude: 8.0, ..ATTENTION },
-    AttentionCase { m: 70, n: 301, d: 128, magnitude: 3.0, ..ATTENTION },
+    AttentionCase { m: 70, n: 150, d: 64, magnitude: 3.0, ..ATTENTION },
+    AttentionCase { m: 70, n: 150, d: 32, magnitude: 8.0, ..ATTENTION },
+    AttentionCase { m: 70, n: 150, d: 128, magnitude: 3.0, ..ATTENTION },
 ];
 
 #[rustfmt::skip]
