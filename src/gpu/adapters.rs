@@ -1,6 +1,7 @@
 //! Which adapters there are, and which of them to use.
 
 use super::{Error, pipeline_cache, profile};
+use crate::tensor::Caps;
 
 /// How far to trust an adapter's limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -220,6 +221,26 @@ pub(super) fn subgroups_of_page(device: &wgpu::Device) -> Option<(u32, u32)> {
     {
         let _ = device;
         None
+    }
+}
+
+/// What recordings for a device may rely on that was opened on the adapter of `report` with these limits and features.
+pub fn caps_of(report: &AdapterReport, limits: &wgpu::Limits, features: wgpu::Features) -> Caps {
+    let is_cpu = report.kind == AdapterKind::Cpu;
+    Caps {
+        max_binding_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+        // What kind of GPU it is says nothing about its speed; a browser does not even say what kind it is.
+        max_dispatch_flops: if is_cpu { 10e9 } else { 40e9 },
+        is_cpu,
+        max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+        subgroup_sizes: report
+            .subgroup_sizes
+            .filter(|_| features.contains(wgpu::Features::SUBGROUP)),
+        cooperative_matrix: report
+            .cooperative_matrix
+            .filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
+        ..Caps::default()
     }
 }
 

@@ -29,7 +29,7 @@ mod uploads;
 
 pub use adapters::{
     AdapterChoice, AdapterKind, AdapterPreference, AdapterReport, FeaturesPolicy, LimitsPolicy,
-    describe, device_descriptor, list_adapters,
+    caps_of, describe, device_descriptor, list_adapters,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use block_on::{block_on, block_on_while};
@@ -184,28 +184,13 @@ impl Gpu {
                 first.get_or_insert_with(|| error.to_string());
             }
         }));
-        let is_cpu = report.kind == AdapterKind::Cpu;
-        // What kind of GPU it is says nothing about its speed; a browser does not even say what kind it is.
-        let first_dispatch_flops = if is_cpu { 10e9 } else { 40e9 };
         let limits = device.limits();
         report.max_buffer_bytes = limits.max_buffer_size;
         report.max_binding_bytes = limits.max_storage_buffer_binding_size;
-        let features = device.features();
-        let caps = Caps {
-            max_binding_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
-            max_dispatch_flops: first_dispatch_flops,
-            is_cpu,
-            max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
-            max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
-            subgroup_sizes: report
-                .subgroup_sizes
-                .filter(|_| features.contains(wgpu::Features::SUBGROUP))
-                .or_else(|| adapters::subgroups_of_page(&device)),
-            cooperative_matrix: report
-                .cooperative_matrix
-                .filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
-            ..Caps::default()
-        };
+        let mut caps = caps_of(&report, &limits, device.features());
+        caps.subgroup_sizes = caps.subgroup_sizes.or_else(|| adapters::subgroups_of_page(&device));
+        let is_cpu = caps.is_cpu;
+        let first_dispatch_flops = caps.max_dispatch_flops;
         Gpu {
             device,
             queue,

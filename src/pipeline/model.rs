@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Error, Part};
+use crate::checkpoint::dtype::StoredDType;
 use crate::checkpoint::source::{Memory, Source, read};
 use crate::checkpoint::weights::{Manifest, Weights};
 use crate::models::config::{ModelConfig, TextEncoderPart, folder, stem};
@@ -164,6 +165,16 @@ impl Parts {
             let found = source.and_then(|source| Weights::open(source, dir, stem).ok());
             Ok(found.unwrap_or_else(|| Weights::empty(dir.to_owned())))
         };
+        Parts::build(config, &weights, context, |_| Ok(()))
+    }
+
+    /// The parts of a model that is not on this machine, as if its checkpoints were stored in `dtype`.
+    pub fn stored_as(
+        dtype: &StoredDType,
+        config: &ModelConfig,
+        context: &LoadContext<'_>,
+    ) -> Result<Self, Error> {
+        let weights = |dir: &str, _: &str| Ok(Weights::stand_in(dir.to_owned(), dtype.clone()));
         Parts::build(config, &weights, context, |_| Ok(()))
     }
 

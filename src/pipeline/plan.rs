@@ -11,13 +11,12 @@ use serde::Serialize;
 use super::model::{Parts, check_widths};
 use super::programs::{
     CacheMemory, Models, ModulationMemory, ResidentPlanner, RunMemory, RunRecordings,
-    StepRecordings, record_encoder, record_modulations,
+    StepRecordings, record_modulations, rehearse_encoder,
 };
 use super::{Error, Options, Part, RunSchedule, Settings, StageKind};
 use crate::checkpoint::source::Source;
 use crate::gpu::human_bytes;
 use crate::models::config::ModelConfig;
-use crate::models::encoders::{Shape, TokenisedText};
 use crate::models::layers::{LoadContext, Precision};
 use crate::sampling::cache::{self, CacheSpec};
 use crate::sampling::{RaluParams, ntdm::js_distance};
@@ -316,27 +315,16 @@ impl Recorded {
         let context = LoadContext::new(&ids, precision, limit);
         let parts = Parts::plan(source, config, &context)?;
 
-        let n_t5 = settings.max_sequence_length;
-        let matrix = |rows: usize, cols: usize| ids.matrix("", rows, cols, limit);
         let mut encoding = Vec::new();
         let mut scratch = Vec::new();
         let mut text_encoders = Flops::default();
         // In the order in which they are compiled.
         for (part, own) in parts.text_encoders.iter().zip(&config.text_encoders) {
-            let n = own.length(n_t5);
-            let matrices = |shapes: Vec<Shape>| -> Vec<Resident> {
-                shapes.into_iter().map(|(_, rows, cols)| matrix(rows, cols)).collect()
-            };
-            let inputs = matrices(part.model.inputs(n));
-            let outputs = part.model.outputs(n, own.gives_tokens);
-            let outputs = matrices(outputs.into_iter().map(|(_, shape)| shape).collect());
-            let text = TokenisedText { ids: vec![0; n], n_real: n };
-            let name = own.config.title();
-            let recording =
-                record_encoder(caps, None, name, &*part.model, &text, &inputs, &outputs);
+            let (recording, matrices) =
+                rehearse_encoder(&ids, caps, own, &*part.model, settings.max_sequence_length);
             encoding.push(plan_memory(&recording));
             text_encoders += recording.products();
-            scratch.extend(inputs.into_iter().chain(outputs));
+            scratch.extend(matrices);
         }
         let scratch: u64 = scratch.iter().flat_map(|resident| resident.band_bytes()).sum();
         let text_encoder_weights_bytes = parts.bytes_of(Part::TextEncoders);

@@ -76,7 +76,7 @@ fn validate(what: &str, kernel: &str, source: &str) -> (Module, ModuleInfo) {
 }
 
 /// Resolves and validates the kernel that a pipeline is made of.
-fn module_of(what: &str, key: &PipelineKey) -> (Module, ModuleInfo) {
+pub(super) fn module_of(what: &str, key: &PipelineKey) -> (Module, ModuleInfo) {
     let source = resolve_shader(key.shader, &key.roles, Dialect::Naga).unwrap();
     validate(what, key.shader, &source)
 }

@@ -171,7 +171,7 @@ impl WeightPath<'_> {
                 .push(WeightError::Missing { name: name.clone(), file: weights.place.clone() });
             return TensorInfo {
                 name: name.into(),
-                dtype: Default::default(),
+                dtype: weights.missing.clone(),
                 shape: shape.to_vec(),
                 file: "".into(),
                 range: 0..0,

@@ -235,6 +235,8 @@ pub struct Weights {
     shards: Vec<Box<dyn Blob>>,
     files: Vec<Arc<str>>,
     tensors: BTreeMap<Arc<str>, TensorInfo>,
+    /// The type of the stand-ins for tensors that are missing.
+    missing: StoredDType,
 }
 
 impl fmt::Debug for Weights {
@@ -319,7 +321,18 @@ impl Weights {
     /// A checkpoint without tensors: every tensor asked for is noted as missing, and its stand-in has the shape that
     /// was expected. Enough to plan a model that is not on this machine.
     pub fn empty(place: String) -> Self {
-        Self { place, shards: Vec::new(), files: Vec::new(), tensors: BTreeMap::new() }
+        Self::stand_in(place, StoredDType::default())
+    }
+
+    /// [`Weights::empty`], with stand-ins that count as stored in `dtype`.
+    pub fn stand_in(place: String, dtype: StoredDType) -> Self {
+        Self {
+            place,
+            shards: Vec::new(),
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+            missing: dtype,
+        }
     }
 
     fn open_index(source: &dyn Source, dir: &str, path: &str) -> Result<Self> {

@@ -8,7 +8,7 @@ mod modulation;
 mod steps;
 
 pub(super) use compiled::Programs;
-pub(super) use encode::record_encoder;
+pub(super) use encode::{record_encoder, rehearse_encoder};
 pub(super) use memory::{
     CacheMemory, JumpMemory, PositionMemory, ResidentPlanner, RunMemory, step, taylor,
 };
