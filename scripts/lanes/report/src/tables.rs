@@ -20,6 +20,8 @@ of the picture, and the regions that RALU chose, which must be the same. f16 is 
 come the tables of ops against their references (`cargo test --test ops`) and the model fixtures against diffusers
 (those of `cargo test --test suite pipeline::references` that compare; all of them under forced limits). Seconds are those of a shared
 machine: they say how long to wait, not how fast anything is.
+
+What compilers of GPUs make of the kernels, GPUs that are not here: [kernels.md](kernels.md).
 ";
 
 /// Steps that have a column, the last one in that of the op table.
