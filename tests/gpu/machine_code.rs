@@ -205,8 +205,12 @@ fn kernels_of_published_models_are_listed() {
     for shader in ["matmul_tiled", "attention_tiled", "conv2d_tiled", "matvec", "norm"] {
         assert!(has(shader, true), "{shader} runs without tuning");
     }
-    for shader in ["matmul", "matmul_subgroup", "matmul_cooperative", "attention", "conv2d"] {
+    for shader in ["matmul", "matmul_cooperative", "attention", "attention_matrices", "conv2d"] {
         assert!(has(shader, false), "{shader} can be chosen");
+    }
+    // They are for processors.
+    for shader in ["matmul_subgroup", "conv2d_subgroup", "attention_panel", "conv2d_panel"] {
+        assert!(!has(shader, true) && !has(shader, false), "{shader} is for processors");
     }
     // Products of encoders, steps and decoding are most of their work.
     for program in [" t5: ", " stage3: ", " modulations: ", " decode"] {

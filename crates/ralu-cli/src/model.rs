@@ -38,8 +38,8 @@ pub fn open(given: Option<&str>) -> Result<Model> {
         && !path.exists()
     {
         return Err(Error::failed(format!(
-            "{} is a name that only `ralu plan` and `ralu inspect` know: its weights are not bundled; \
-             download the model and give its folder with --model",
+            "{} is a name that only `ralu plan`, `ralu inspect` and `ralu bench ops`, `step` and `run` know: its \
+             weights are not bundled; download the model and give its folder with --model",
             Escaped(name)
         )));
     }
