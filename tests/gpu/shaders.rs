@@ -179,8 +179,9 @@ fn every_pipeline_translates_to_every_backend() {
         let (module, info) = process_overrides(module, info, entry, &constants)
             .unwrap_or_else(|error| panic!("{what}: {error:?}"));
         translate(&what, &name, key, &module, &info);
-        // A shape of attention is chosen only where there is more workgroup memory than WebGPU guarantees.
-        let is_large = key.roles.contains(&("block", "block_16x8"));
+        // Shapes of attention that are chosen only where there is more workgroup memory than WebGPU guarantees.
+        let is_large = ["block_16x8", "block_32x4"].map(|block| ("block", block));
+        let is_large = is_large.iter().any(|role| key.roles.contains(role));
         let bytes = match choice::is_on_matrices(key.shader) || is_large {
             true => WORKGROUP_BYTES_ON_MATRICES,
             false => WORKGROUP_BYTES,
