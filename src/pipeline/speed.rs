@@ -6,13 +6,14 @@ use web_time::Instant;
 use super::Error;
 use crate::gpu::{Error as GpuError, Gpu, Program, SlotPool, Store};
 use crate::ops::{Epilogue, LinearLayer, linear_into};
-use crate::tensor::{PackedWeight, Recorder, Recording, ResidentIds, Storage};
+use crate::tensor::{Caps, PackedWeight, Recorder, Recording, ResidentIds, Storage};
 
-/// Rows, columns and inner width of the product that is timed: 4.3 GFLOP in 256 workgroups of the usual kernel.
-const PRODUCT: [usize; 3] = [2048, 1024, 1024];
+/// Rows, columns and inner width of the products that are timed: one that tells enough of a slow device, and one that fills
+/// a fast one, 0.3 and 4.3 GFLOP.
+const PRODUCTS: [[usize; 3]; 2] = [[512, 512, 512], [2048, 1024, 1024]];
 /// Seconds after which a measurement is long enough: what a submission costs hardly counts then.
 const ENOUGH_SECONDS: f64 = 0.02;
-/// Products at most: the fastest GPUs there are do as many in less time than [`ENOUGH_SECONDS`].
+/// Products at most: more than the fastest GPUs there are do in [`ENOUGH_SECONDS`].
 const MOST_PRODUCTS: usize = 256;
 
 /// Measures the speed of a device that nobody has said it of ([`Gpu::assume_speed`]), in a twentieth of a second: products
@@ -23,21 +24,40 @@ pub(super) async fn measure_speed(gpu: &Gpu) -> Result<(), Error> {
     }
     let speed = match gpu.faults().flops_per_second.get() {
         Some(speed) => speed,
-        None => products_per_second(gpu).await? * product_flops(),
+        None => match flops_per_second(gpu).await {
+            // The cautious size remains.
+            Err(GpuError::OutOfMemory { .. }) => return Ok(()),
+            measured => measured?,
+        },
     };
     gpu.assume_speed(speed);
     Ok(())
 }
 
-fn product_flops() -> f64 {
-    let [m, n, k] = PRODUCT;
+async fn flops_per_second(gpu: &Gpu) -> Result<f64, GpuError> {
+    let [small, large] = PRODUCTS;
+    // A single one, after one that had the driver prepare what it did not before.
+    let (_, seconds) = time_products(gpu, small, 1).await?;
+    if seconds >= ENOUGH_SECONDS {
+        return Ok(flops(small) / seconds);
+    }
+    let (products, seconds) = time_products(gpu, large, MOST_PRODUCTS).await?;
+    Ok(products as f64 * flops(large) / seconds.max(1e-6))
+}
+
+fn flops([m, n, k]: [usize; 3]) -> f64 {
     2.0 * (m * n * k) as f64
 }
 
-async fn products_per_second(gpu: &Gpu) -> Result<f64, GpuError> {
+/// Times 1, 4, 16 and so on of a product, at most `most`, until that takes long enough. Gives their number and seconds.
+async fn time_products(
+    gpu: &Gpu,
+    [m, n, k]: [usize; 3],
+    most: usize,
+) -> Result<(usize, f64), GpuError> {
     let (store, pool) = (Store::default(), SlotPool::default());
-    let [_, n, k] = PRODUCT;
-    let caps = gpu.caps();
+    // As products are that are always there.
+    let caps = Caps { f16: false, ..gpu.caps() };
     let weight = PackedWeight::new(
         &ResidentIds::default(),
         "speed",
@@ -49,7 +69,6 @@ async fn products_per_second(gpu: &Gpu) -> Result<f64, GpuError> {
     store.create_packed(gpu, &weight).await?;
     let record = |times: usize| -> Recording {
         let recorder = Recorder::new(caps);
-        let [m, n, k] = PRODUCT;
         let (x, y) = (recorder.temp("x", m, k), recorder.temp("y", m, n));
         let layer = LinearLayer { weight: weight.clone(), bias: None };
         for _ in 0..times {
@@ -57,7 +76,6 @@ async fn products_per_second(gpu: &Gpu) -> Result<f64, GpuError> {
         }
         recorder.finish("speed")
     };
-    // The first time a driver prepares what it did not before.
     Program::compile(gpu, &store, &pool, &record(1)).await?.run(gpu).await?;
     let mut products = 1;
     loop {
@@ -65,8 +83,8 @@ async fn products_per_second(gpu: &Gpu) -> Result<f64, GpuError> {
         let started = Instant::now();
         program.run(gpu).await?;
         let seconds = started.elapsed().as_secs_f64();
-        if seconds >= ENOUGH_SECONDS || products >= MOST_PRODUCTS {
-            return Ok(products as f64 / seconds.max(1e-6));
+        if seconds >= ENOUGH_SECONDS || products >= most {
+            return Ok((products, seconds));
         }
         products *= 4;
     }
