@@ -362,7 +362,7 @@ fn a_profile_of_runs_has_all_programs() {
     let profiles = list(&report["profiles"]);
     profiles.iter().for_each(check_profile);
     // The prompt was encoded when everything was run once to warm up.
-    assert_eq!(names(&profiles[0]), ["stage1", "decode"]);
+    assert_eq!(names(&profiles[0]), ["modulations", "stage1", "decode"]);
     let ralu = names(&profiles[1]);
     for name in ["stage1", "decode.low", "jump1", "stage2", "jump2", "stage3", "decode"] {
         assert!(ralu.contains(&name), "no {name} in {ralu:?}");

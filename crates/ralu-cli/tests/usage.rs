@@ -584,7 +584,7 @@ fn events_tell_what_is_documented() {
     };
     let fields = [
         ("start", 1, "version model adapter backend width height ralu stages steps seed count"),
-        ("loading", 2, "part bytes total_bytes"),
+        ("loading", 3, "part bytes total_bytes"),
         ("encoded", 1, "tokens seconds"),
         (
             "stage",
