@@ -145,10 +145,10 @@ impl Lab {
             program.run(&self.gpu).await
         };
         ran.await.unwrap_or_else(|error| panic!("{error}"));
-        if let Some(range) = range {
-            let flags = self.read(range.flags()).await;
-            self.beyond_f16.set(!range.beyond(&flags).is_empty());
-        }
+        self.beyond_f16.set(match range {
+            Some(range) => !range.beyond(&self.read(range.flags()).await).is_empty(),
+            None => false,
+        });
         recording
     }
 
