@@ -308,9 +308,20 @@ impl Model {
     ) -> Result<Self, Error> {
         let config = ModelConfig::load(&*source)?;
         let tokenizers = open_tokenizers(&*source, &config)?;
-        let (first_free_id, parts) =
-            Parts::open_for(&*source, &config, options, max_binding_bytes)?;
-        Ok(Model {
+        let opened = Parts::open_for(&*source, &config, options, max_binding_bytes)?;
+        Ok(Model::of_files(source, options, config, tokenizers, opened, max_binding_bytes))
+    }
+
+    /// `opened` is what [`Parts::open_for`] gives.
+    fn of_files(
+        source: Box<dyn Source>,
+        options: Options,
+        config: ModelConfig,
+        tokenizers: Tokenizers,
+        (first_free_id, parts): (ResidentId, Parts),
+        max_binding_bytes: u64,
+    ) -> Self {
+        Model {
             source: source.into(),
             options,
             config: Arc::new(config),
@@ -319,7 +330,7 @@ impl Model {
             is_random: false,
             first_free_id,
             max_binding_bytes,
-        })
+        }
     }
 
     /// Like [`Model::open`], for a source whose bytes have to be fetched. One thing after the other, so that no more
@@ -337,17 +348,8 @@ impl Model {
         drop(files);
         turns.yield_if_due().await;
         let open = || Parts::open_for(from, &config, options, max_binding_bytes);
-        let (first_free_id, parts) = read(from, open).await?;
-        Ok(Model {
-            source: source.into(),
-            options,
-            config: Arc::new(config),
-            tokenizers,
-            parts,
-            is_random: false,
-            first_free_id,
-            max_binding_bytes,
-        })
+        let opened = read(from, open).await?;
+        Ok(Model::of_files(source, options, config, tokenizers, opened, max_binding_bytes))
     }
 
     /// A model of random weights, without text encoders. Weights that would be kept as they are stored are kept as f16.
