@@ -3,5 +3,5 @@
 # again. What is built is chosen by --bin, --test and the like. Without the viewer's clipboard and Wayland, which are half
 # of what it would compile.
 # shellcheck disable=SC2034 # for those that source this
-packages=(--package ralu --package ralu-cli --package ralu-host --package ralu-testkit --package ralu-viewer
+packages=(--package ralu --package ralu-cli --package ralu-host --package ralu-hub --package ralu-testkit --package ralu-viewer
   --package ralu-web-types --package ralu-fuzz --no-default-features --features ralu/png,ralu-cli/bench)

@@ -25,6 +25,9 @@ enable wgpu_cooperative_matrix;
 
 override LEAST_SUBGROUPS: u32 = 4u;
 override MOST_SUBGROUPS: u32 = 8u;
+// Values are multiplied by it before they are rounded, and the result divided by it: a power of two.
+override SCALE: f32 = 1.0;
+override TAKE_BACK: f32 = 1.0 / SCALE;
 
 const INVOCATIONS: u32 = 16u * SIDE;
 const QUERIES: u32 = 4u * SIDE;
@@ -297,7 +300,7 @@ fn main(
 
         // Values.
         if (index < V_BLOCKS) {
-            let u = transpose(mat4x4<f32>(v0, v1, v2, v3));
+            let u = transpose(mat4x4<f32>(v0 * SCALE, v1 * SCALE, v2 * SCALE, v3 * SCALE));
             most = max(most, max(max(largest(abs(u[0])), largest(abs(u[1]))), max(largest(abs(u[2])), largest(abs(u[3])))));
             put_tile(v_to, u[0]);
             put_tile(v_to + V_STRIDE, u[1]);
@@ -415,8 +418,8 @@ fn main(
     if (!is_last() && is_written && piece == 0u) {
         state[state_at(head, first_row + row)] = vec2<f32>(reference, sum);
     }
-    // A row that attends to nothing gives zeros.
-    let factor = select(select(0.0, 1.0 / sum, sum > 0.0), 1.0, !is_last());
+    // A row that attends to nothing gives zeros. Between dispatches sums stay as they are.
+    let factor = select(select(0.0, TAKE_BACK / sum, sum > 0.0), 1.0, !is_last());
     for (var matrix = 0u; matrix < D4 / (SIDE / 2u); matrix++) {
         workgroupBarrier();
         switch (matrix) {

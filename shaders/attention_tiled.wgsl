@@ -3,7 +3,7 @@
 // A workgroup does BLOCKS blocks of four queries of one head and walks over the keys, 4 * LANES at a time. The LANES
 // lanes of a block take four keys each for the scores, then four columns each (COLUMNS times) for the sum over values.
 // Everything passes through workgroup memory, a chunk at a time, as in matmul_tiled.wgsl: queries and keys in chunks of
-// BLOCKS groups of columns, values in chunks of VALUES keys; both are 4 loads a lane. Rows are spelt out, as WGSL cannot
+// CHUNK groups of columns, values in chunks of VALUES keys; both are LOADS loads a lane. Rows are spelt out, as WGSL cannot
 // index registers.
 //
 // After FlashAttention (arXiv 2205.14135), with one difference: the reference that scores are taken relative to
@@ -16,7 +16,7 @@
 #import block
 #import attention_interface
 
-override COLUMNS: u32 = 1u;     // 1, 2 or 4; LANES * COLUMNS is at least D4
+override COLUMNS: u32 = 1u;     // 1 or 2; LANES * COLUMNS is at least D4
 
 const ROWS: u32 = 4u;           // queries of a block
 const LEEWAY: f32 = 8.0;
@@ -24,15 +24,18 @@ const INVOCATIONS: u32 = LANES * BLOCKS;
 const QUERIES: u32 = ROWS * BLOCKS;
 const KEYS: u32 = 4u * LANES;
 
+const LOADS: u32 = 4u * CHUNK / BLOCKS;     // 4 or 2
+const FILL_ROWS: u32 = INVOCATIONS / CHUNK; // of queries and keys at once
+
 override WIDTH: u32 = LANES * COLUMNS;
-override VALUES: u32 = 4u * BLOCKS / COLUMNS;
+override VALUES: u32 = LOADS * BLOCKS / COLUMNS;
 
 // For each block and each of its rows a chunk of a query, or the weights of a block of keys, four each; in between, in a
 // block's first row, what its lanes tell each other, a number for each row.
 var<workgroup> front: array<array<array<vec4<f32>, LANES>, ROWS>, BLOCKS>;
-// A chunk of keys, lane l's four being [l], [LANES + l] and so on; or of values: [j * LANES + l] are those of BLOCKS keys in
-// column l. One more, so that neighbours lie in different banks.
-var<workgroup> tile: array<array<vec4<f32>, BLOCKS + 1u>, KEYS>;
+// A chunk of keys, four of each lane; or of values: [j * COLUMNS + i][l] are those of CHUNK keys in column i * LANES + l.
+// One more, so that neighbours lie in different banks. A browser checks a lane's place once.
+var<workgroup> tile: array<array<array<vec4<f32>, CHUNK + 1u>, LANES>, 4>;
 var<workgroup> vote: atomic<u32>;
 var<workgroup> must_renew: u32;
 
@@ -80,13 +83,15 @@ fn front_rows(block: u32, i: u32) -> Rows {
 // Adds the products of group `c` of columns of a block's queries and a lane's keys.
 fn multiply_keys(sums: ptr<function, Rows>, block: u32, lane: u32, c: u32) {
     let a = transpose(mat4x4<f32>(
-        tile[lane][c], tile[lane + LANES][c], tile[lane + 2u * LANES][c], tile[lane + 3u * LANES][c]));
+        tile[0][lane][c], tile[1][lane][c], tile[2][lane][c], tile[3][lane][c]));
     multiply(sums, front_rows(block, c), a[0], a[1], a[2], a[3]);
 }
 
-// Adds four keys' values, from `i` on, of a row of `tile`.
-fn multiply_values(sums: ptr<function, Rows>, weights: Rows, row: u32, i: u32) {
-    multiply(sums, weights, tile[row][i], tile[row][i + 1u], tile[row][i + 2u], tile[row][i + 3u]);
+// Adds four keys' values, from `i` on, of a lane's column.
+fn multiply_values(sums: ptr<function, Rows>, weights: Rows, row: u32, lane: u32, i: u32) {
+    let next = row + select(0u, COLUMNS, CHUNK == 2u);
+    multiply(sums, weights, tile[row][lane][i], tile[row][lane][i + 1u],
+        tile[next][lane][i + 2u % CHUNK], tile[next][lane][i + 3u % CHUNK]);
 }
 
 fn largest(v: vec4<f32>) -> f32 {
@@ -103,23 +108,29 @@ fn weights_of(score: vec4<f32>, reference: f32) -> vec4<f32> {
     return select(exp4(score - reference), vec4<f32>(), score == vec4<f32>(MASKED));
 }
 
-// Where the four keys that a lane fills begin, for the block of keys from `key` on.
-fn key_rows(k_head: u32, key: u32, fill_row: u32) -> vec4<u32> {
-    let keys = key + 4u * fill_row + vec4<u32>(0u, 1u, 2u, 3u);
+// Where the keys that a lane fills begin, of which the first is `key`.
+fn key_rows(k_head: u32, key: u32) -> vec4<u32> {
+    let keys = key + vec4<u32>(0u, 1u, 2u, 3u);
     return k_head + min(keys, vec4<u32>(params.n - 1u)) * params.k_stride;
 }
 
-// A group of columns of four keys.
+// A group of columns of LOADS keys.
 fn load_keys(rows: vec4<u32>, column: u32) -> Loads {
     let at = rows + column;
+    if (LOADS == 2u) {
+        return Loads(k[at.x], k[at.y], vec4<f32>(), vec4<f32>());
+    }
     return Loads(k[at.x], k[at.y], k[at.z], k[at.w]);
 }
 
-// A group of columns of four values of the chunk from `key` on. Past the end of the keys it is the last one again, whose
+// A group of columns of LOADS values of the chunk from `key` on. Past the end of the keys it is the last one again, whose
 // weight is zero.
 fn load_values(v_at: u32, key: u32) -> Loads {
     let keys = key + vec4<u32>(0u, 1u, 2u, 3u) * (BLOCKS / COLUMNS);
     let at = v_at + min(keys, vec4<u32>(params.n - 1u)) * params.v_stride;
+    if (LOADS == 2u) {
+        return Loads(v[at.x], v[at.y], vec4<f32>(), vec4<f32>());
+    }
     return Loads(v[at.x], v[at.y], v[at.z], v[at.w]);
 }
 
@@ -152,7 +163,7 @@ fn put_state(head: u32, row: u32, reference: f32, sum: f32) {
 
 fn store_value(i: u32, v: vec4<f32>) {
     let key = i / WIDTH;
-    tile[key / BLOCKS * WIDTH + i % WIDTH][key % BLOCKS] = v;
+    tile[key / CHUNK * COLUMNS + i % WIDTH / LANES][i % LANES][key % CHUNK] = v;
 }
 
 @compute @workgroup_size(INVOCATIONS)
@@ -163,15 +174,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let block = index / LANES;
     let own_row = first_row + block * ROWS;
     // What this lane fills: of queries and keys, and of values.
-    let fill_column = index % BLOCKS;
-    let fill_row = index / BLOCKS;
+    let fill_column = index % CHUNK;
+    let fill_row = index / CHUNK;
+    // With two loads a lane, half of the lanes fill the first two of a lane's four keys.
+    let fill_lane = select(fill_row, fill_row % LANES, LOADS == 2u);
+    let fill_key = select(0u, fill_row / LANES * LOADS, LOADS == 2u);
     let k_head = params.k_offset + key_head(head);
     let v_at = params.v_offset + key_head(head) + min(index % WIDTH, D4 - 1u);
     let fill_value = index / WIDTH;
     // Rows past the end repeat the last one and are not written.
     let q_head = params.q_offset + head * D4;
     let q0 = q_head + min(first_row + fill_row, params.m - 1u) * params.q_stride;
-    let q1 = q_head + min(first_row + fill_row + LANES, params.m - 1u) * params.q_stride;
+    let q1 = q_head + min(first_row + fill_row + FILL_ROWS, params.m - 1u) * params.q_stride;
 
     // D4, as rows of k are no narrower than a head, but no constant: compilers unroll loops up to a constant, and spill with
     // so many loads in one block.
@@ -182,8 +196,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var total = vec4<f32>();
     var o0 = Rows();
     var o1 = Rows();
-    var o2 = Rows();
-    var o3 = Rows();
     if (!is_first()) {
         let a = state[state_at(head, own_row)];
         let b = state[state_at(head, own_row + 1u)];
@@ -195,10 +207,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if (COLUMNS > 1u) {
             o1 = y_rows(head, own_row, lane + LANES);
         }
-        if (COLUMNS > 2u) {
-            o2 = y_rows(head, own_row, lane + 2u * LANES);
-            o3 = y_rows(head, own_row, lane + 3u * LANES);
-        }
     }
     if (index == 0u) {
         atomicStore(&vote, 0u);
@@ -207,26 +215,28 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var j = 0u; j < params.n; j += KEYS) {
         // Scores of four keys a lane.
         var score = Rows();
-        let rows = key_rows(k_head, j, fill_row);
-        for (var c0 = 0u; c0 < width; c0 += BLOCKS) {
+        let rows = key_rows(k_head, j + 4u * fill_lane + fill_key);
+        for (var c0 = 0u; c0 < width; c0 += CHUNK) {
             // Columns past the end of a head are not read.
             let column = min(c0 + fill_column, D4 - 1u);
             let loads = load_keys(rows, column);
             let query0 = q[q0 + column];
             let query1 = q[q1 + column];
             workgroupBarrier();
-            tile[fill_row][fill_column] = loads.a;
-            tile[fill_row + LANES][fill_column] = loads.b;
-            tile[fill_row + 2u * LANES][fill_column] = loads.c;
-            tile[fill_row + 3u * LANES][fill_column] = loads.d;
+            tile[fill_key][fill_lane][fill_column] = loads.a;
+            tile[fill_key + 1u][fill_lane][fill_column] = loads.b;
+            if (LOADS > 2u) {
+                tile[2][fill_lane][fill_column] = loads.c;
+                tile[3][fill_lane][fill_column] = loads.d;
+            }
             if (fill_row < QUERIES) {
                 front[fill_row / ROWS][fill_row % ROWS][fill_column] = query0;
             }
-            if (LANES < QUERIES) {
-                front[(fill_row + LANES) / ROWS][fill_row % ROWS][fill_column] = query1;
+            if (FILL_ROWS < QUERIES) {
+                front[(fill_row + FILL_ROWS) / ROWS][fill_row % ROWS][fill_column] = query1;
             }
             workgroupBarrier();
-            let columns = min(BLOCKS, width - c0);
+            let columns = min(CHUNK, width - c0);
             for (var c = 0u; c < columns; c++) {
                 multiply_keys(&score, block, lane, c);
             }
@@ -258,8 +268,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             total *= decay;
             scale_rows(&o0, decay);
             scale_rows(&o1, decay);
-            scale_rows(&o2, decay);
-            scale_rows(&o3, decay);
             workgroupBarrier();
         }
         let p = Rows(
@@ -278,27 +286,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             workgroupBarrier();
             store_value(index, loads.a);
             store_value(index + INVOCATIONS, loads.b);
-            store_value(index + 2u * INVOCATIONS, loads.c);
-            store_value(index + 3u * INVOCATIONS, loads.d);
+            if (LOADS > 2u) {
+                store_value(index + 2u * INVOCATIONS, loads.c);
+                store_value(index + 3u * INVOCATIONS, loads.d);
+            }
             workgroupBarrier();
             // Past the end of the keys weights are zero.
             let quads = (min(VALUES, end - i0) + 3u) / 4u;
             for (var i = 0u; i < quads; i++) {
                 let p = front_rows(block, i0 / 4u + i);
-                let row = 4u * i / BLOCKS * WIDTH + lane;
-                let key = 4u * i % BLOCKS;
-                multiply_values(&o0, p, row, key);
+                let row = 4u * i / CHUNK * COLUMNS;
+                let key = 4u * i % CHUNK;
+                multiply_values(&o0, p, row, lane, key);
                 if (COLUMNS > 1u) {
-                    multiply_values(&o1, p, row + LANES, key);
+                    multiply_values(&o1, p, row + 1u, lane, key);
                 }
-            }
-            // In a loop of their own, for the same reason.
-            for (var i = 0u; COLUMNS > 2u && i < quads; i++) {
-                let p = front_rows(block, i0 / 4u + i);
-                let row = 4u * i / BLOCKS * WIDTH + lane;
-                let key = 4u * i % BLOCKS;
-                multiply_values(&o2, p, row + 2u * LANES, key);
-                multiply_values(&o3, p, row + 3u * LANES, key);
             }
         }
     }
@@ -327,11 +329,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (COLUMNS > 1u) {
         scale_rows(&o1, factor);
         put_rows(head, own_row, lane + LANES, o1);
-    }
-    if (COLUMNS > 2u) {
-        scale_rows(&o2, factor);
-        scale_rows(&o3, factor);
-        put_rows(head, own_row, lane + 2u * LANES, o2);
-        put_rows(head, own_row, lane + 3u * LANES, o3);
     }
 }

@@ -8,6 +8,7 @@
 #import weight
 #import conv2d_interface
 #import pixels_32
+#import conv2d_fill
 #import conv2d_patch
 
 struct Weights {

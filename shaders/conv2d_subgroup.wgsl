@@ -13,6 +13,7 @@ enable subgroups;
 #import held
 #import held_rows
 #import pixels_32
+#import conv2d_fill
 #import conv2d_patch
 
 // Adds `count` groups of four channels of every tap, of which the first begins at `place` in the patch and at `w_first` in

@@ -15,6 +15,7 @@
 #import activation
 #import weight
 #import linear_layer
+#import linear_output
 
 override ROW_GROUPS: u32 = 1u;  // blocks of 16 rows in a workgroup
 
@@ -66,27 +67,24 @@ fn main(
     var s15 = vec4<f32>();
     var w = tile * params.k4 * 4u * LANES + local.x;
     for (var k = 0u; k < params.k4; k++) {
-        let w0 = weight4(w);
-        let w1 = weight4(w + LANES);
-        let w2 = weight4(w + 2u * LANES);
-        let w3 = weight4(w + 3u * LANES);
+        let b = widen4x4(load4x4(w, LANES));
         w += 4u * LANES;
-        s0 = dot_columns(s0, x[x0 + k], w0, w1, w2, w3);
-        s1 = dot_columns(s1, x[x1 + k], w0, w1, w2, w3);
-        s2 = dot_columns(s2, x[x2 + k], w0, w1, w2, w3);
-        s3 = dot_columns(s3, x[x3 + k], w0, w1, w2, w3);
-        s4 = dot_columns(s4, x[x4 + k], w0, w1, w2, w3);
-        s5 = dot_columns(s5, x[x5 + k], w0, w1, w2, w3);
-        s6 = dot_columns(s6, x[x6 + k], w0, w1, w2, w3);
-        s7 = dot_columns(s7, x[x7 + k], w0, w1, w2, w3);
-        s8 = dot_columns(s8, x[x8 + k], w0, w1, w2, w3);
-        s9 = dot_columns(s9, x[x9 + k], w0, w1, w2, w3);
-        s10 = dot_columns(s10, x[x10 + k], w0, w1, w2, w3);
-        s11 = dot_columns(s11, x[x11 + k], w0, w1, w2, w3);
-        s12 = dot_columns(s12, x[x12 + k], w0, w1, w2, w3);
-        s13 = dot_columns(s13, x[x13 + k], w0, w1, w2, w3);
-        s14 = dot_columns(s14, x[x14 + k], w0, w1, w2, w3);
-        s15 = dot_columns(s15, x[x15 + k], w0, w1, w2, w3);
+        s0 = dot_columns(s0, x[x0 + k], b[0], b[1], b[2], b[3]);
+        s1 = dot_columns(s1, x[x1 + k], b[0], b[1], b[2], b[3]);
+        s2 = dot_columns(s2, x[x2 + k], b[0], b[1], b[2], b[3]);
+        s3 = dot_columns(s3, x[x3 + k], b[0], b[1], b[2], b[3]);
+        s4 = dot_columns(s4, x[x4 + k], b[0], b[1], b[2], b[3]);
+        s5 = dot_columns(s5, x[x5 + k], b[0], b[1], b[2], b[3]);
+        s6 = dot_columns(s6, x[x6 + k], b[0], b[1], b[2], b[3]);
+        s7 = dot_columns(s7, x[x7 + k], b[0], b[1], b[2], b[3]);
+        s8 = dot_columns(s8, x[x8 + k], b[0], b[1], b[2], b[3]);
+        s9 = dot_columns(s9, x[x9 + k], b[0], b[1], b[2], b[3]);
+        s10 = dot_columns(s10, x[x10 + k], b[0], b[1], b[2], b[3]);
+        s11 = dot_columns(s11, x[x11 + k], b[0], b[1], b[2], b[3]);
+        s12 = dot_columns(s12, x[x12 + k], b[0], b[1], b[2], b[3]);
+        s13 = dot_columns(s13, x[x13 + k], b[0], b[1], b[2], b[3]);
+        s14 = dot_columns(s14, x[x14 + k], b[0], b[1], b[2], b[3]);
+        s15 = dot_columns(s15, x[x15 + k], b[0], b[1], b[2], b[3]);
     }
     put(row + 0u, column4, s0);
     put(row + 1u, column4, s1);

@@ -3,7 +3,8 @@
 // A workgroup computes TILE rows x TILE columns, 32 numbers of K at a time. Both factors pass through workgroup memory,
 // where the 32 numbers of a row of x and of a column of W lie together: W is transposed while it is rounded, four
 // columns x four numbers of K an invocation. All loads of a step are under way together, while other subgroups and
-// workgroups multiply. If a number does not fit f16, a flag is raised, and the result is of no use.
+// workgroups multiply. If a number does not fit f16, a flag is raised, and the result is of no use: the host then asks for a
+// SCALE.
 //
 // There are as many subgroups as the driver makes them large. Fewer than eight of them compute 4 x 4 matrices of
 // SIDE x SIDE sums each, eight of them 4 x 2. If there are more than eight, the surplus repeats the work of others, as
@@ -18,12 +19,16 @@ enable wgpu_cooperative_matrix;
 #import activation
 #import weight
 #import linear_layer
+#import linear_output
 
-@group(0) @binding(6) var<storage, read_write> f16_flags: array<atomic<u32>>;
+@group(0) @binding(7) var<storage, read_write> f16_flags: array<atomic<u32>>;
 
 // The numbers of subgroups that a workgroup may have on the adapter. Where they are equal, drivers know it.
 override LEAST_SUBGROUPS: u32 = 4u;
 override MOST_SUBGROUPS: u32 = 8u;
+// x is multiplied by it before it is rounded, and the sums divided by it: a power of two.
+override SCALE: f32 = 1.0;
+override TAKE_BACK: f32 = 1.0 / SCALE;
 
 const INVOCATIONS: u32 = 16u * SIDE;
 const TILE: u32 = 8u * SIDE;        // rows, and columns, of a workgroup
@@ -56,15 +61,15 @@ fn largest_of(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> f32 {
 
 // Of four rows; zeros past the end of K.
 fn round_x(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>, inside: bool) -> Rounded {
-    let v = array<vec4<f32>, 4>(select(vec4<f32>(), a, inside), select(vec4<f32>(), b, inside),
-        select(vec4<f32>(), c, inside), select(vec4<f32>(), d, inside));
+    let v = array<vec4<f32>, 4>(select(vec4<f32>(), a * SCALE, inside), select(vec4<f32>(), b * SCALE, inside),
+        select(vec4<f32>(), c * SCALE, inside), select(vec4<f32>(), d * SCALE, inside));
     largest = max(largest, largest_of(v[0], v[1], v[2], v[3]));
     return Rounded(vec4<f16>(v[0]), vec4<f16>(v[1]), vec4<f16>(v[2]), vec4<f16>(v[3]));
 }
 
 // Of four columns, from four numbers of K with four columns each.
-fn round_w(a: Stored4, b: Stored4, c: Stored4, d: Stored4) -> Rounded {
-    let v = transpose(mat4x4<f32>(widen4(a), widen4(b), widen4(c), widen4(d)));
+fn round_w(stored: Stored4x4) -> Rounded {
+    let v = transpose(widen4x4(stored));
     if (EXCEEDS_F16) {
         largest = max(largest, largest_of(v[0], v[1], v[2], v[3]));
     }
@@ -144,7 +149,7 @@ fn main(
         let at = min(k + fill_k, params.k4 - 1u);
         let w = w_at + 4u * at * LANES;
         let next_x = round_x(x[x0_at + at], x[x1_at + at], x[x2_at + at], x[x3_at + at], k + fill_k < params.k4);
-        let next_w = round_w(weight[w], weight[w + LANES], weight[w + 2u * LANES], weight[w + 3u * LANES]);
+        let next_w = round_w(load4x4(w, LANES));
         // The end of multiplying the last ones.
         workgroupBarrier();
         put_x(to_x, next_x.a);
@@ -220,7 +225,7 @@ fn main(
             let at = slot + 4u * i;
             if (column < params.n4) {
                 put(row + i / (SIDE / 4u), column,
-                    vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]));
+                    vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]) * TAKE_BACK);
             }
         }
     }

@@ -13,6 +13,7 @@
 #import activation
 #import weight
 #import linear_layer
+#import linear_output
 
 override TILES: u32 = 4u;       // tiles of the weight in a workgroup
 
@@ -49,21 +50,16 @@ fn main(
         workgroupBarrier();
         let count = min(K4, params.k4 - k);
         for (var c = 0u; c < count; c += 2u) {
-            let w0 = weight4(w);
-            let w1 = weight4(w + LANES);
-            let w2 = weight4(w + 2u * LANES);
-            let w3 = weight4(w + 3u * LANES);
             // The second four numbers of an odd end meet zeros; the first four are read again for them.
-            w += select(0u, 4u * LANES, c + 1u < count);
-            let w4 = weight4(w);
-            let w5 = weight4(w + LANES);
-            let w6 = weight4(w + 2u * LANES);
-            let w7 = weight4(w + 3u * LANES);
-            w += 4u * LANES;
+            let to_second = select(0u, 4u * LANES, c + 1u < count);
+            let numbers = numbers8x4(w, LANES, to_second);
+            let first = numbers.first;
+            let second = numbers.second;
+            w += to_second + 4u * LANES;
             for (var r = 0u; r < ROWS; r++) {
                 let at = r * K4 + c;
-                let half = dot_columns(sums[r], panel[at], w0, w1, w2, w3);
-                sums[r] = dot_columns(half, panel[at + 1u], w4, w5, w6, w7);
+                let half = dot_columns(sums[r], panel[at], first[0], first[1], first[2], first[3]);
+                sums[r] = dot_columns(half, panel[at + 1u], second[0], second[1], second[2], second[3]);
             }
         }
     }

@@ -13,6 +13,7 @@ enable subgroups;
 #import activation
 #import weight
 #import linear_layer
+#import linear_output
 #import held
 #import held_rows
 
@@ -45,16 +46,13 @@ fn main(
     }
     var w = tile * params.k4 * 4u * LANES + index % LANES;
     for (var k = 0u; k < params.k4; k++) {
-        let w0 = weight4(w);
-        let w1 = weight4(w + LANES);
-        let w2 = weight4(w + 2u * LANES);
-        let w3 = weight4(w + 3u * LANES);
+        let b = widen4x4(load4x4(w, LANES));
         w += 4u * LANES;
         var a: array<vec4<f32>, ROWS / HELD>;
         for (var i = 0u; i < ROWS / HELD; i++) {
             a[i] = x[at[i] + k];
         }
-        multiply_held(&sums, a, w0, w1, w2, w3);
+        multiply_held(&sums, a, b[0], b[1], b[2], b[3]);
     }
     let column4 = tile * LANES + index % LANES;
     if (own_tile >= tiles || column4 >= params.n4) {

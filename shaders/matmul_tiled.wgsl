@@ -3,7 +3,8 @@
 // A workgroup computes ROWS * GROUP_ROWS rows x one tile of the weight. Both factors pass through workgroup memory, 4 * K4
 // numbers of K at a time, so that each is read from a buffer once per workgroup rather than once per invocation. The
 // next tiles are loaded while these are multiplied; the loads of an invocation are spelt out, up to four of each factor, so
-// that all are under way at once.
+// that all are under way at once. How the tile of W is filled depends on whether the weight is in blocks: fill_numbers.wgsl,
+// fill_blocks.wgsl.
 //
 // An invocation computes ROWS rows x 4 * QUADS columns in registers: rows GROUP_ROWS apart and groups of columns
 // LANES / QUADS apart, so that neighbours read and write neighbouring memory.
@@ -15,7 +16,9 @@
 #import activation
 #import weight
 #import linear_layer
+#import linear_output
 #import rows
+#import fill_numbers
 
 override GROUP_ROWS: u32 = 16u; // invocations of a workgroup along the rows
 override QUADS: u32 = 2u;       // groups of four columns an invocation computes: 1 or 2
@@ -25,7 +28,6 @@ override RAGGED: bool = false;  // K4 does not divide the weight's
 override INVOCATIONS: u32 = LANES / QUADS * GROUP_ROWS;
 override X_STEP: u32 = INVOCATIONS / K4;        // rows between an invocation's loads of x
 override X_LOADS: u32 = ROWS * GROUP_ROWS / X_STEP;
-override W_QUADS: u32 = 4u * K4 * LANES;
 
 // Row r * GROUP_ROWS + g is [g][r], of up to four groups of K; one more, so that rows lie in different banks.
 var<workgroup> x_tile: array<array<array<vec4<f32>, 5>, ROWS>, GROUP_ROWS>;
@@ -40,14 +42,6 @@ fn load_x(row: u32, k: u32) -> vec4<f32> {
     return x[row + min(k, params.k4 - 1u)];
 }
 
-// Group `at` of the tile of W that begins at `tile` and has `end` of them; likewise.
-fn load_w(tile: u32, at: u32, end: u32) -> Stored4 {
-    if (!RAGGED) {
-        return weight[tile + at];
-    }
-    return weight[tile + min(at, end - 1u)];
-}
-
 // What is stored for products, of something in K or past its end.
 fn stored(v: vec4<f32>, is_inside: bool) -> vec4<f32> {
     if (!RAGGED) {
@@ -60,10 +54,6 @@ fn store_x(row: u32, k: u32, v: vec4<f32>) {
     x_tile[row % GROUP_ROWS][row / GROUP_ROWS][k] = v;
 }
 
-fn store_w(i: u32, v: vec4<f32>) {
-    w_tile[i / (4u * LANES)][i / LANES % 4u][i % LANES] = v;
-}
-
 @compute @workgroup_size(INVOCATIONS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -73,8 +63,7 @@ fn main(
     // Blocks of rows run fastest over the workgroups: a tile of W stays in the cache while all rows pass by.
     let tile = group.y;
     let first_row = (group.x + group.z * groups.x) * ROWS * GROUP_ROWS;
-    let w_end = params.k4 * 4u * LANES;
-    let w_at = tile * w_end;
+    let w_at = tile * params.k4 * 4u * LANES;
     // Of the first row and the first column of this invocation in the tiles.
     let own_row = index / (LANES / QUADS);
     let own_column = index % (LANES / QUADS);
@@ -86,8 +75,6 @@ fn main(
     let x1 = x_row(first_row + fill_row + X_STEP);
     let x2 = x_row(first_row + fill_row + 2u * X_STEP);
     let x3 = x_row(first_row + fill_row + 3u * X_STEP);
-    // Where a tile of W is smaller than the workgroup, the rest of it fills nothing.
-    let fill_w = min(index, W_QUADS - 1u);
 
     var sums = Rows();
     // The second group of columns.
@@ -96,23 +83,13 @@ fn main(
     var a1 = vec4<f32>();
     var a2 = vec4<f32>();
     var a3 = vec4<f32>();
-    var b0 = load_w(w_at, fill_w, w_end);
-    var b1 = Stored4();
-    var b2 = Stored4();
-    var b3 = Stored4();
+    var b = load_w(w_at, 0u, index);
     if (X_LOADS > 1u) {
         a1 = load_x(x1, fill_k);
     }
     if (X_LOADS > 2u) {
         a2 = load_x(x2, fill_k);
         a3 = load_x(x3, fill_k);
-    }
-    if (W_QUADS > INVOCATIONS) {
-        b1 = load_w(w_at, fill_w + INVOCATIONS, w_end);
-    }
-    if (W_QUADS > 2u * INVOCATIONS) {
-        b2 = load_w(w_at, fill_w + 2u * INVOCATIONS, w_end);
-        b3 = load_w(w_at, fill_w + 3u * INVOCATIONS, w_end);
     }
     for (var k = 0u; k < params.k4; k += K4) {
         workgroupBarrier();
@@ -125,21 +102,10 @@ fn main(
             store_x(fill_row + 2u * X_STEP, fill_k, stored(a2, x_inside));
             store_x(fill_row + 3u * X_STEP, fill_k, stored(a3, x_inside));
         }
-        let w = k * 4u * LANES + fill_w;
-        if (W_QUADS >= INVOCATIONS || index < W_QUADS) {
-            store_w(fill_w, stored(widen4(b0), w < w_end));
-        }
-        if (W_QUADS > INVOCATIONS) {
-            store_w(fill_w + INVOCATIONS, stored(widen4(b1), w + INVOCATIONS < w_end));
-        }
-        if (W_QUADS > 2u * INVOCATIONS) {
-            store_w(fill_w + 2u * INVOCATIONS, stored(widen4(b2), w + 2u * INVOCATIONS < w_end));
-            store_w(fill_w + 3u * INVOCATIONS, stored(widen4(b3), w + 3u * INVOCATIONS < w_end));
-        }
+        fill_w(k, index, b);
         workgroupBarrier();
         // Past the last tiles the first ones again, which are not used.
         let next = select(0u, k + K4, k + K4 < params.k4);
-        let w_next = next * 4u * LANES + fill_w;
         a0 = load_x(x0, next + fill_k);
         if (X_LOADS > 1u) {
             a1 = load_x(x1, next + fill_k);
@@ -148,14 +114,7 @@ fn main(
             a2 = load_x(x2, next + fill_k);
             a3 = load_x(x3, next + fill_k);
         }
-        b0 = load_w(w_at, w_next, w_end);
-        if (W_QUADS > INVOCATIONS) {
-            b1 = load_w(w_at, w_next + INVOCATIONS, w_end);
-        }
-        if (W_QUADS > 2u * INVOCATIONS) {
-            b2 = load_w(w_at, w_next + 2u * INVOCATIONS, w_end);
-            b3 = load_w(w_at, w_next + 3u * INVOCATIONS, w_end);
-        }
+        b = load_w(w_at, next, index);
         for (var c = 0u; c < K4; c++) {
             let a = x_tile_rows(own_row, c);
             multiply(

@@ -7,6 +7,7 @@
 #import activation
 #import weight
 #import linear_layer
+#import linear_output
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -24,8 +25,8 @@ fn main(
     var v = vec4<f32>();
     for (var k = 0u; k < params.k4; k++) {
         let a = x[x_at + k];
-        v += a.x * weight4(w) + a.y * weight4(w + LANES)
-            + a.z * weight4(w + 2u * LANES) + a.w * weight4(w + 3u * LANES);
+        let b = widen4x4(load4x4(w, LANES));
+        v += a.x * b[0] + a.y * b[1] + a.z * b[2] + a.w * b[3];
         w += 4u * LANES;
     }
     put(row, column4, v);

@@ -1,8 +1,7 @@
 //! What a picture says about itself: the text chunks that the command line writes into its PNGs.
 
-use ralu::models::layers::Precision;
 use ralu::pipeline::saved::Maker;
-use ralu::pipeline::{Pipeline, Saved, Settings};
+use ralu::pipeline::{Options, Pipeline, Products, Saved, Settings};
 
 /// What all pictures of a request have in common.
 pub struct About {
@@ -10,11 +9,11 @@ pub struct About {
     model: String,
     adapter: String,
     has_guidance: bool,
-    precision: Precision,
+    options: Options,
 }
 
 impl About {
-    pub fn new(pipeline: &Pipeline, settings: Settings, precision: Precision) -> Self {
+    pub fn new(pipeline: &Pipeline, settings: Settings, options: Options) -> Self {
         let address = pipeline.model_name();
         // The last part of an address is what the folder is called.
         let model = address.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
@@ -26,23 +25,26 @@ impl About {
             model,
             adapter: format!("{name} ({})", report.backend),
             has_guidance: pipeline.config().transformer.has_guidance_input(),
-            precision,
+            options,
         }
     }
 
-    /// Keywords and texts of the picture with `seed`, `Software` first.
-    pub fn texts(&self, seed: u64) -> Vec<(&'static str, String)> {
+    /// Keywords and texts of the picture with `seed`, `Software` first. `products` is what its report says.
+    pub fn texts(&self, seed: u64, products: Products) -> Vec<(&'static str, String)> {
         let maker = Maker {
             model: &self.model,
             model_path: None,
+            model_parts: None,
             adapter: &self.adapter,
             has_guidance: self.has_guidance,
-            precision: self.precision,
+            precision: self.options.precision,
+            quantise: self.options.quantise,
             given: Vec::new(),
         };
         let software = ("Software", Saved::SOFTWARE.to_owned());
         // Only painted regions could fail, and those are checked when the request is.
-        let saved = Saved::new(&self.settings, seed, &maker).ok().and_then(|s| s.texts().ok());
+        let saved = Saved::new(&self.settings, seed, &maker, products);
+        let saved = saved.ok().and_then(|saved| saved.texts().ok());
         std::iter::once(software).chain(saved.unwrap_or_default()).collect()
     }
 }

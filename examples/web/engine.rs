@@ -5,15 +5,17 @@ use std::rc::Rc;
 
 use ralu::checkpoint::source::Remote;
 use ralu::gpu::{AdapterChoice, AdapterPreference, LimitsPolicy};
+use ralu::models::files::{ModelPaths, PartPlace, Role};
 use ralu::models::layers::Precision;
-use ralu::pipeline::Options;
+use ralu::models::quantise::Quantise;
+use ralu::pipeline::{MemoryBudget, Options};
 use serde::Deserialize;
 use wasm_bindgen::prelude::*;
 
 use crate::about::About;
-use crate::error::{from_error, js_error};
+use crate::error::{from_error, js_error, shown};
 use crate::generation::Generation;
-use crate::model::Model;
+use crate::model::{Model, What};
 use crate::object::Object;
 use crate::origin::JsOrigin;
 use crate::request;
@@ -23,7 +25,7 @@ use crate::request;
 pub struct Engine {
     model: Rc<Model>,
     remote: Remote,
-    precision: Precision,
+    options: Options,
     busy: Rc<Cell<bool>>,
 }
 
@@ -58,16 +60,61 @@ struct AdapterFields {
 struct Settings {
     #[serde(default)]
     precision: Precision,
+    quantize: Option<Quantise>,
+    #[serde(default)]
+    memory_budget: MemoryBudget,
     #[serde(default)]
     adapter: AdapterFields,
+    files: Option<FilesFields>,
+    /// Files that are what they are; not used together with `files`.
+    list: Option<Vec<String>>,
+}
+
+/// `ModelFiles` in `package/ralu.d.ts`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FilesFields {
+    #[serde(default)]
+    model: String,
+    diffusion_model: Option<String>,
+    clip_l: Option<String>,
+    clip_g: Option<String>,
+    t5xxl: Option<String>,
+    vae: Option<String>,
+    clip_tokenizer: Option<String>,
+    t5_tokenizer: Option<String>,
+    #[serde(default)]
+    no_t5: bool,
+}
+
+impl FilesFields {
+    fn paths(self) -> ModelPaths {
+        ModelPaths::default().with(|paths| {
+            paths.model = self.model;
+            paths.diffusion_model = self.diffusion_model;
+            let parts = [
+                (Role::ClipL, self.clip_l),
+                (Role::ClipG, self.clip_g),
+                (Role::T5, self.t5xxl),
+                (Role::Vae, self.vae),
+            ];
+            paths.parts =
+                parts.into_iter().filter_map(|(role, path)| Some((role, path?))).collect();
+            paths.clip_tokenizer = self.clip_tokenizer;
+            paths.t5_tokenizer = self.t5_tokenizer;
+            paths.without_t5 = self.no_t5;
+        })
+    }
 }
 
 #[wasm_bindgen]
 impl Engine {
-    /// Opens the adapter and reads everything of the model but the weights.
+    /// Opens the adapter and reads everything of the model but the weights. `vocabularies` has the files of
+    /// [`ralu::text::Vocabularies`].
     pub async fn open(
         name: String,
         origin: JsOrigin,
+        vocabularies: JsOrigin,
         settings: JsValue,
     ) -> Result<Engine, JsValue> {
         let json = js_sys::JSON::stringify(&settings).ok().and_then(|json| json.as_string());
@@ -87,12 +134,21 @@ impl Engine {
             ..AdapterChoice::default()
         };
         let remote = Remote::new(name, Box::new(origin));
-        let precision = settings.precision;
-        let options = Options::default().with(|options| options.precision = precision);
-        let model = Model::open(choice, remote.clone(), options)
+        let options = Options::default().with(|options| {
+            options.precision = settings.precision;
+            options.quantise = settings.quantize;
+            options.memory_budget = settings.memory_budget;
+        });
+        let what = match (settings.files, settings.list) {
+            (Some(files), _) => What::Files(files.paths()),
+            (None, Some(list)) => What::List(list),
+            (None, None) => What::Folder,
+        };
+        let vocabularies = Remote::new("ready-made vocabularies", Box::new(vocabularies));
+        let model = Model::open(choice, remote.clone(), what, vocabularies, options)
             .await
             .map_err(|error| from_error(&error))?;
-        Ok(Engine { model: Rc::new(model), remote, precision, busy: Rc::default() })
+        Ok(Engine { model: Rc::new(model), remote, options, busy: Rc::default() })
     }
 
     /// Starts a request. Nothing happens until the first `next`.
@@ -108,7 +164,7 @@ impl Engine {
         // Checked here, so that a bad request fails at once.
         let pipeline = self.model.pipeline();
         let settings = pipeline.settings(&request).map_err(|error| from_error(&error))?;
-        let about = About::new(&pipeline, settings, self.precision);
+        let about = About::new(&pipeline, settings, self.options);
         Ok(Generation::new(self.model.clone(), request, about, self.busy.clone()))
     }
 
@@ -130,6 +186,24 @@ impl Engine {
             .number("maxBufferBytes", report.max_buffer_bytes)
             .number("maxBindingBytes", report.max_binding_bytes)
             .into()
+    }
+
+    /// Where parts are from: `ModelPart[]` in `package/ralu.d.ts`.
+    #[wasm_bindgen(getter)]
+    pub fn parts(&self) -> JsValue {
+        let object = |part: &PartPlace| {
+            let role = serde_json::to_value(part.role).unwrap_or_default();
+            let role = role.as_str().unwrap_or_default();
+            JsValue::from(Object::new().with("part", role).with("path", shown(&part.path)))
+        };
+        self.model.parts().iter().map(object).collect::<js_sys::Array>().into()
+    }
+
+    /// What the user should know of how the model was put together.
+    #[wasm_bindgen(getter)]
+    pub fn notes(&self) -> JsValue {
+        let notes = self.model.notes().iter().map(|note| JsValue::from(shown(note)));
+        notes.collect::<js_sys::Array>().into()
     }
 
     /// Memory in use: `MemoryInfo` in `package/ralu.d.ts`.

@@ -5,6 +5,7 @@ use ralu::checkpoint::source::SourceError;
 use ralu::checkpoint::weights::WeightError;
 use ralu::escape::escape;
 use ralu::gpu;
+use ralu::models::files::FilesError;
 use ralu::pipeline::Error;
 use ralu::text::TokenError;
 use wasm_bindgen::JsValue;
@@ -59,10 +60,18 @@ fn code(error: &Error) -> &'static str {
         Error::Source(error)
         | Error::Weights(WeightError::Source(error))
         | Error::Tokens(TokenError::Source(error)) => source_code(error),
+        Error::Tokens(TokenError::Weights(WeightError::Source(error))) => source_code(error),
+        Error::Files(error) => match &**error {
+            FilesError::Source(error) | FilesError::Weights(WeightError::Source(error)) => {
+                source_code(error)
+            }
+            _ => "bad-model",
+        },
         Error::Config(_) | Error::Weights(_) => "bad-model",
         Error::Tokens(TokenError::Length { .. } | TokenError::Encode { .. }) => "bad-request",
         Error::Tokens(_) => "bad-model",
         Error::NotFinite { .. } => "not-finite",
+        Error::MemoryBudget { .. } => "out-of-memory",
         _ => "bad-request",
     }
 }

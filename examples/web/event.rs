@@ -33,10 +33,10 @@ pub fn to_js(event: &Event, about: &About) -> Option<JsValue> {
             .with("selected", Uint32Array::from(&selected[..]))
             .with("score", Float32Array::from(&score[..])),
         Event::StagePicture { picture, .. } => object.with("picture", image_data(picture)?),
-        Event::Image { seed, picture, tensors, .. } => {
+        Event::Image { seed, picture, tensors, report, .. } => {
             let object = object
                 .with("picture", image_data(picture)?)
-                .with("texts", texts_to_js(&about.texts(*seed)));
+                .with("texts", texts_to_js(&about.texts(*seed, report.products)));
             match tensors {
                 Some(tensors) => object.with("tensors", tensors_to_js(tensors)),
                 None => object,

@@ -1,29 +1,74 @@
 //! The model, on the device that there is: one that was lost is replaced.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
-use ralu::checkpoint::source::Remote;
+use ralu::checkpoint::source::{Remote, Source, read};
 use ralu::gpu::{AdapterChoice, AdapterReport, Gpu};
+use ralu::models::files::{ModelFiles, ModelPaths, PartPlace};
 use ralu::pipeline::{Error, Options, Pipeline, Recovery};
+use ralu::text::Vocabularies;
+
+/// What a model consists of.
+pub enum What {
+    /// A diffusers folder.
+    Folder,
+    /// Files, each with what it is.
+    Files(ModelPaths),
+    /// Files that are what they are: see [`ModelPaths::sort`].
+    List(Vec<String>),
+}
 
 /// An open model, and how to open its device again.
 pub struct Model {
     choice: AdapterChoice,
     report: AdapterReport,
+    parts: Vec<PartPlace>,
+    notes: Vec<String>,
     pipeline: RefCell<Pipeline>,
 }
 
 impl Model {
-    /// Opens the adapter and reads everything of the model but the weights.
+    /// Opens the adapter and reads everything of the model but the weights. Text encoders that come without a tokenizer take
+    /// one of `vocabularies`.
     pub async fn open(
         choice: AdapterChoice,
         remote: Remote,
+        what: What,
+        vocabularies: Remote,
         options: Options,
     ) -> Result<Model, Error> {
+        // First, as it takes the least time to fail.
         let gpu = Gpu::open(&choice).await?;
         let report = gpu.report().clone();
-        let pipeline = Pipeline::fetch(gpu, Box::new(remote), options).await?;
-        Ok(Model { choice, report, pipeline: RefCell::new(pipeline) })
+        let paths = match what {
+            What::Folder => None,
+            What::Files(paths) => Some(paths),
+            What::List(files) => Some(read(&remote, || ModelPaths::sort(&remote, &files)).await?),
+        };
+        let (mut parts, mut notes) = (Vec::new(), Vec::new());
+        let source: Box<dyn Source> = match paths {
+            None => Box::new(remote),
+            Some(paths) => {
+                let files = ModelFiles::fetch(Arc::new(remote), &paths).await?;
+                parts.extend_from_slice(files.parts());
+                notes.extend_from_slice(files.notes());
+                let vocabularies = Vocabularies::from_source(Arc::new(vocabularies));
+                Box::new(files.with_vocabularies(vocabularies))
+            }
+        };
+        let pipeline = Pipeline::fetch(gpu, source, options).await?;
+        Ok(Model { choice, report, parts, notes, pipeline: RefCell::new(pipeline) })
+    }
+
+    /// Where parts are from that lie in files of their own.
+    pub fn parts(&self) -> &[PartPlace] {
+        &self.parts
+    }
+
+    /// What the user should know of how the model was put together.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What draws.

@@ -77,6 +77,7 @@ use_adapter() {
 draw_all() {
   use_adapter
   [ -z "$QUICK" ] || ops=("${few_ops[@]}")
+  [ -z "$MATRICES" ] || ops=(linear attention conv2d --skip masked --skip grouped)
   # The two pictures first: they say the most.
   pictures plain ralu
   step ops op_table
@@ -120,6 +121,7 @@ run_module() {
 }
 
 op_table() {
+  [ -z "$MATRICES" ] || export RALU_TEST_CASE=matrices
   run_test ops "${ops[@]}"
   [ ${#ops[@]} -eq 0 ] || echo "part: ${ops[*]}"
 }

@@ -2,3 +2,4 @@
 
 const LANES: u32 = 16u;
 const BLOCKS: u32 = 4u;
+const CHUNK: u32 = 4u;

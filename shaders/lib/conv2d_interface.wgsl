@@ -15,6 +15,7 @@ struct Params {
     x_stride: u32,
     column4: u32,       // first output channel of this shard
     phase: u32,         // of the pixels that an input pixel becomes, the one to compute: x + 2 * y
+    f16_flag: u32,      // for kernels that round to f16: which flag says that a number does not fit
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

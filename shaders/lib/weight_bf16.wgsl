@@ -1,5 +1,7 @@
 // Reads a packed weight stored as bfloat16, two numbers in a u32. A bfloat16 is the upper half of an f32.
 
+#import plain_4x4
+
 @group(0) @binding(2) var<storage, read> weight: array<vec2<u32>>;
 
 // Four consecutive weights as they are stored.

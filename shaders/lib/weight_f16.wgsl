@@ -1,6 +1,8 @@
 // Reads a packed weight stored as f16, two numbers in a u32. `unpack2x16float` is core WGSL: no device
 // feature is needed.
 
+#import plain_4x4
+
 @group(0) @binding(2) var<storage, read> weight: array<vec2<u32>>;
 
 // Four consecutive weights as they are stored.

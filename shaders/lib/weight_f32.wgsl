@@ -1,5 +1,7 @@
 // Reads a packed weight stored as f32.
 
+#import plain_4x4
+
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
 
 // Four consecutive weights as they are stored.

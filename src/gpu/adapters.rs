@@ -1,5 +1,7 @@
 //! Which adapters there are, and which of them to use.
 
+use super::int8::has_int8_dot;
+use super::matrices::{COOPERATIVE_MATRIX, cooperative_matrix, has_f16_units, subgroup_sizes};
 use super::{Error, pipeline_cache, profile};
 use crate::tensor::Caps;
 
@@ -16,10 +18,11 @@ pub enum LimitsPolicy {
 /// Which of the adapter's optional features to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FeaturesPolicy {
-    /// Those that kernels have a use for, of the stable ones.
+    /// Those that kernels have a use for: the stable ones, and cooperative matrices, which wgpu calls experimental, where
+    /// the chip has units for them ([`AdapterReport::has_f16_units`]).
     #[default]
     Adapter,
-    /// Cooperative matrices too, which wgpu calls experimental. They are of use with `Caps::f16` alone.
+    /// Cooperative matrices on any adapter that lists them. They are of use with `Caps::f16` alone.
     Experimental,
     /// None, as on an adapter that offers none.
     None,
@@ -130,6 +133,11 @@ pub struct AdapterReport {
     pub subgroup_sizes: Option<(u32, u32)>,
     /// The side of the cooperative matrices (f16 factors, f32 sums) that kernels can use, if any.
     pub cooperative_matrix: Option<u32>,
+    /// Whether the chip has units for them, so that products in f16 are the usual ones on it.
+    pub has_f16_units: bool,
+    /// Whether the chip has an instruction for dot products of four signed bytes. Known with Vulkan alone; pages are told by their
+    /// device.
+    pub has_int8_dot: bool,
     /// Why it cannot be used, if so.
     pub unusable: Option<String>,
 }
@@ -168,9 +176,11 @@ pub fn device_descriptor(
     }
     let experimental_features = if features.intersects(wgpu::Features::all_experimental_mask()) {
         // SAFETY: the only experimental feature asked for is cooperative matrices, and wgpu's promise for such a feature
-        // is that it may have bugs that break the rules of memory. Two kernels use it, `matmul_cooperative.wgsl` and
-        // `attention_matrices.wgsl`, only where the user allows f16 products: their matrices lie wholly inside arrays of
-        // workgroup memory, they use them in uniform control flow, and the op tests check their results.
+        // is that it may have bugs that break the rules of memory. Three kernels use it, `matmul_cooperative.wgsl`,
+        // `attention_matrices.wgsl` and `conv2d_matrices.wgsl`: their matrices lie wholly inside arrays of workgroup memory,
+        // they use them in uniform control flow, and the op tests check their results. By default it is asked for on chips
+        // with units for matrices alone, and a run has the kernels compute what it knows the result of before it uses them
+        // (`pipeline::tune::test_matrices`).
         unsafe { wgpu::ExperimentalFeatures::enabled() }
     } else {
         wgpu::ExperimentalFeatures::disabled()
@@ -188,22 +198,20 @@ pub fn device_descriptor(
 /// The optional features that kernels have a use for, as far as an adapter offers them.
 fn kernel_features(adapter: &wgpu::Adapter, policy: FeaturesPolicy) -> wgpu::Features {
     let stable = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
-    let masked = match policy {
+    let side = cooperative_matrix(adapter);
+    let (masked, wants_matrices) = match policy {
         FeaturesPolicy::None => return wgpu::Features::empty(),
-        FeaturesPolicy::Adapter => return stable,
-        FeaturesPolicy::Experimental => wgpu::Features::empty(),
-        FeaturesPolicy::Without(masked) => masked,
+        FeaturesPolicy::Adapter => {
+            (wgpu::Features::empty(), has_f16_units(&adapter.get_info(), side))
+        }
+        FeaturesPolicy::Experimental => (wgpu::Features::empty(), side.is_some()),
+        FeaturesPolicy::Without(masked) => (masked, side.is_some()),
     };
-    match cooperative_matrix(adapter) {
-        Some(_) if !masked.intersects(COOPERATIVE_MATRIX) => stable | COOPERATIVE_MATRIX,
-        _ => stable - masked,
+    match wants_matrices && !masked.intersects(COOPERATIVE_MATRIX) {
+        true => stable | COOPERATIVE_MATRIX,
+        false => stable - masked,
     }
 }
-
-/// Cooperative matrices, and what kernels with them use besides.
-const COOPERATIVE_MATRIX: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
-    .union(wgpu::Features::SHADER_F16)
-    .union(wgpu::Features::SUBGROUP);
 
 /// The sizes of subgroups on a page's device that was opened with them.
 ///
@@ -240,29 +248,11 @@ pub fn caps_of(report: &AdapterReport, limits: &wgpu::Limits, features: wgpu::Fe
         cooperative_matrix: report
             .cooperative_matrix
             .filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
+        f16: report.has_f16_units
+            && features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        int8_dot: report.has_int8_dot,
         ..Caps::default()
     }
-}
-
-/// The side of the largest square cooperative matrices with f16 factors and f32 sums.
-fn cooperative_matrix(adapter: &wgpu::Adapter) -> Option<u32> {
-    if !adapter.features().contains(COOPERATIVE_MATRIX) {
-        return None;
-    }
-    // Mesa's software driver (26.1) lists them for all widths of its vectors, but refuses a device that asks for them at
-    // 128 bits, where wgpu 30 panics, and crashes at 512. Its subgroups are vectors of f32.
-    let info = adapter.get_info();
-    if info.device_type == wgpu::DeviceType::Cpu && info.subgroup_max_size != 8 {
-        return None;
-    }
-    let square = |side: u32| {
-        adapter.cooperative_matrix_properties().iter().any(|p| {
-            [p.m_size, p.n_size, p.k_size] == [side; 3]
-                && p.ab_type == wgpu::CooperativeScalarType::F16
-                && p.cr_type == wgpu::CooperativeScalarType::F32
-        })
-    };
-    [16, 8].into_iter().find(|side| square(*side))
 }
 
 pub(super) struct Candidate {
@@ -401,6 +391,7 @@ pub fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
     let info = adapter.get_info();
     let limits = adapter.limits();
     let features = adapter.features();
+    let side = cooperative_matrix(adapter);
     let known = [
         (wgpu::Features::SHADER_F16, "shader-f16"),
         (wgpu::Features::SUBGROUP, "subgroups"),
@@ -441,17 +432,17 @@ pub fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
             .iter()
             .filter(|(feature, _)| features.contains(*feature))
             .map(|(_, name)| *name)
-            .chain(cooperative_matrix(adapter).map(|_| "cooperative-matrix"))
+            .chain(side.map(|_| "cooperative-matrix"))
             .collect(),
         max_buffer_bytes: limits.max_buffer_size,
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_workgroup_storage_bytes: limits.max_compute_workgroup_storage_size,
         max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
-        subgroup_sizes: features
-            .contains(wgpu::Features::SUBGROUP)
-            .then_some((info.subgroup_min_size, info.subgroup_max_size)),
-        cooperative_matrix: cooperative_matrix(adapter),
+        subgroup_sizes: features.contains(wgpu::Features::SUBGROUP).then(|| subgroup_sizes(&info)),
+        cooperative_matrix: side,
+        has_f16_units: has_f16_units(&info, side),
+        has_int8_dot: has_int8_dot(adapter),
         unusable,
     }
 }

@@ -11,6 +11,8 @@ pub struct Faults {
     pub altered_kernels: Locked<Vec<[&'static str; 3]>>,
     /// Allocations that still succeed.
     pub allocations_left: Locked<Option<u64>>,
+    /// Bytes that the device has: what would go beyond them fails.
+    pub memory_bytes: Locked<Option<u64>>,
     /// Whether only one allocation fails then, rather than all that follow.
     pub fails_once: Locked<bool>,
     /// What was allocated since this was set to an empty list.

@@ -16,6 +16,8 @@ mod block_on;
 mod error;
 mod faults;
 mod in_flight;
+mod int8;
+mod matrices;
 mod pipeline_cache;
 #[cfg(not(target_arch = "wasm32"))]
 mod poller;
@@ -38,10 +40,10 @@ pub use faults::Faults;
 pub use in_flight::Ticket;
 pub(crate) use profile::RunProfiler;
 pub use profile::{KernelTime, Profiler, ProgramTimes};
-pub use program::{Program, SlotPool};
+pub use program::{Feed, Program, SlotPool};
 pub use read_back::ReadBack;
 pub use shader::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
-pub use store::Store;
+pub use store::{Store, StreamedBlock};
 pub use uploads::Uploads;
 
 use std::collections::HashMap;
@@ -64,6 +66,10 @@ pub struct Counters {
     pub bytes_alive: u64,
     /// The most bytes ever alive at once.
     pub bytes_peak: u64,
+    /// Bytes of all staging buffers of uploads alive now; they are not among the others.
+    pub staging_bytes: u64,
+    /// The most bytes of buffers and staging buffers ever alive at once.
+    pub bytes_peak_with_staging: u64,
     /// Submissions.
     pub submissions: u64,
     /// Bytes of weights that were uploaded.
@@ -89,6 +95,8 @@ pub struct Gpu {
     pub(crate) queue: wgpu::Queue,
     report: AdapterReport,
     caps: Locked<Caps>,
+    /// Kernels on cooperative matrices were tested on this adapter.
+    matrices_tested: Locked<bool>,
     first_slice_flops: f64,
     /// [`Caps::max_dispatch_flops`] while the speed is not known.
     first_dispatch_flops: f64,
@@ -118,6 +126,22 @@ struct Loss {
     tell: Option<LossCallback>,
 }
 
+/// Why a device is lost that was destroyed on purpose.
+const CLOSED: &str = "it was closed";
+
+impl Loss {
+    /// Keeps the first reason, and calls back who wants to know.
+    fn note(lost: &Mutex<Loss>, reason: String) {
+        let tell = lost.lock().ok().and_then(|mut lost| {
+            lost.reason.get_or_insert_with(|| reason.clone());
+            lost.tell.take()
+        });
+        if let Some(tell) = tell {
+            tell(&reason);
+        }
+    }
+}
+
 /// [`Counters`], shared with the buffers that report their own end.
 #[derive(Default)]
 pub(crate) struct Ledger(Mutex<Counters>);
@@ -126,6 +150,10 @@ impl Ledger {
     fn update(&self, change: impl FnOnce(&mut Counters)) {
         if let Ok(mut counters) = self.0.lock() {
             change(&mut counters);
+            let Counters { bytes_alive, staging_bytes, .. } = *counters;
+            counters.bytes_peak = counters.bytes_peak.max(bytes_alive);
+            let most = &mut counters.bytes_peak_with_staging;
+            *most = (*most).max(bytes_alive + staging_bytes);
         }
     }
 }
@@ -149,10 +177,17 @@ impl Gpu {
     /// Opens the adapter that `choice` names, or the best one.
     pub async fn open(choice: &AdapterChoice) -> Result<Gpu, Error> {
         let adapters::Candidate { adapter, report } = adapters::choose(choice).await?;
-        let (device, queue) =
-            adapter.request_device(&device_descriptor(&adapter, choice)).await.map_err(
-                |error| Error::Open { adapter: report.name.clone(), reason: error.to_string() },
-            )?;
+        let descriptor = device_descriptor(&adapter, choice);
+        let mut opened = adapter.request_device(&descriptor).await;
+        if opened.is_err() && descriptor.experimental_features.is_enabled() {
+            // A driver may list what it does not give.
+            let plain = matrices::without_experiments(descriptor);
+            opened = adapter.request_device(&plain).await;
+        }
+        let (device, queue) = opened.map_err(|error| Error::Open {
+            adapter: report.name.clone(),
+            reason: error.to_string(),
+        })?;
         Ok(Gpu::adopt(device, queue, report))
     }
 
@@ -166,17 +201,11 @@ impl Gpu {
         device.set_device_lost_callback(move |reason, message| {
             let message = match (reason, message.is_empty()) {
                 // Also one that the host program has destroyed. After our own drop nobody asks any more.
-                (wgpu::DeviceLostReason::Destroyed, _) => "it was closed".to_owned(),
+                (wgpu::DeviceLostReason::Destroyed, _) => CLOSED.to_owned(),
                 (wgpu::DeviceLostReason::Unknown, true) => "for unknown reasons".to_owned(),
                 (wgpu::DeviceLostReason::Unknown, false) => message,
             };
-            let tell = note.lock().ok().and_then(|mut lost| {
-                lost.reason = Some(message.clone());
-                lost.tell.take()
-            });
-            if let Some(tell) = tell {
-                tell(&message);
-            }
+            Loss::note(&note, message);
         });
         let note = uncaptured.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -189,6 +218,7 @@ impl Gpu {
         report.max_binding_bytes = limits.max_storage_buffer_binding_size;
         let mut caps = caps_of(&report, &limits, device.features());
         caps.subgroup_sizes = caps.subgroup_sizes.or_else(|| adapters::subgroups_of_page(&device));
+        caps.int8_dot |= int8::of_page(&device);
         let is_cpu = caps.is_cpu;
         let first_dispatch_flops = caps.max_dispatch_flops;
         Gpu {
@@ -196,6 +226,7 @@ impl Gpu {
             queue,
             report,
             caps: Locked::new(caps),
+            matrices_tested: Locked::default(),
             first_slice_flops: if is_cpu { 20e9 } else { 40e9 },
             first_dispatch_flops,
             work_share: 1.0,
@@ -218,6 +249,8 @@ impl Gpu {
     /// garbage collector. Whatever uses it afterwards finds it lost. Not for devices that others draw on, too.
     pub fn destroy(&self) {
         self.device.destroy();
+        // wgpu says so only when all work has ended, but its buffers are gone at once: what meets them is no other error.
+        Loss::note(&self.lost, CLOSED.to_owned());
     }
 
     /// What was opened.
@@ -234,6 +267,32 @@ impl Gpu {
     pub fn with_caps(self, change: impl FnOnce(&mut Caps)) -> Gpu {
         self.change_caps(change);
         self
+    }
+
+    /// Takes over what was learnt of `before`, an earlier device of the same adapter: kernels, whether products may round
+    /// to f16 and to bytes, and whether matrices were tested.
+    pub fn learn_from(self, before: &Gpu) -> Gpu {
+        let Caps { tuning, f16, int8_dot, .. } = before.caps();
+        let driver = |gpu: &Gpu| (gpu.report.name.clone(), gpu.report.driver.clone());
+        if driver(&self) == driver(before) {
+            self.matrices_tested.set(before.matrices_tested.get());
+        }
+        self.with_caps(|caps| {
+            caps.tuning = tuning;
+            caps.f16 &= f16;
+            caps.int8_dot &= int8_dot;
+        })
+    }
+
+    /// Says that kernels on cooperative matrices were tested before on this adapter, with this driver: a run then uses them
+    /// without a test of its own. If they were found to be wrong, `Caps::tuning` says so.
+    pub fn trust_matrices(&self) {
+        self.matrices_tested.set(true);
+    }
+
+    /// Whether recordings may use cooperative matrices that nobody has tested.
+    pub(crate) fn must_test_matrices(&self) -> bool {
+        self.caps().rounds_to_f16() && !self.matrices_tested.get()
     }
 
     /// Changes the capabilities for recordings from now on: one of them turned out not to hold.
@@ -379,7 +438,9 @@ impl Gpu {
         what: &str,
         descriptor: &wgpu::BufferDescriptor<'_>,
     ) -> Result<wgpu::Buffer, Error> {
-        if self.faults.fails(what) {
+        let Counters { bytes_alive, staging_bytes, .. } = self.counters();
+        let is_full = |memory: u64| bytes_alive + staging_bytes + descriptor.size > memory;
+        if self.faults.fails(what) || self.faults.memory_bytes.get().is_some_and(is_full) {
             return Err(self.out_of_memory(what));
         }
         self.scoped(what, || self.device.create_buffer(descriptor)).await
@@ -410,7 +471,6 @@ impl Gpu {
         self.counters.update(|c| {
             c.buffers += 1;
             c.bytes_alive += bytes;
-            c.bytes_peak = c.bytes_peak.max(c.bytes_alive);
         });
         Ok(Buffer { raw, bytes, ledger: self.counters.clone() })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::profile::{Kernel, Timing};
 use super::{Buffer, Error, Gpu, PARAMS_BYTES, Store, Ticket};
-use crate::sync::Locked;
+use crate::sync::{Locked, MaybeSend, MaybeSync};
 use crate::tensor::{
     Access, BufferRef, Command, Dispatch, MemoryPlan, Recording, ResidentId, plan_memory,
 };
@@ -78,10 +78,40 @@ enum Step {
     },
 }
 
+/// Brings weights to the GPU that share their memory with others ([`Store::create_streamed`]).
+pub trait Feed {
+    /// What may go wrong.
+    type Error: From<Error>;
+
+    /// Hands the weights of block `block` to the device, so that they are there before whatever is submitted next. Whatever
+    /// was submitted before still finds what was in that memory.
+    fn bring(&self, block: u32) -> impl Future<Output = Result<(), Self::Error>> + MaybeSend;
+
+    /// Whether two blocks may be on the GPU together.
+    fn fit_together(&self, a: u32, b: u32) -> bool;
+}
+
+/// For programs all of whose weights are on the GPU.
+struct NothingToFeed;
+
+impl Feed for NothingToFeed {
+    type Error = Error;
+
+    async fn bring(&self, block: u32) -> Result<(), Error> {
+        unreachable!("block {block} is streamed, and nobody brings it")
+    }
+
+    fn fit_together(&self, _: u32, _: u32) -> bool {
+        false
+    }
+}
+
 /// A recording that is ready to run, any number of times.
 pub struct Program {
     label: Arc<str>,
     steps: Vec<Step>,
+    /// Streamed blocks in the order in which they are needed, each with the first step that reads it.
+    streamed: Vec<(usize, u32)>,
     /// Of each dispatch, what a profiler wants to know.
     kernels: Vec<Kernel>,
     pipelines: Vec<Arc<wgpu::ComputePipeline>>,
@@ -194,6 +224,7 @@ impl Program {
         };
 
         let mut steps = Vec::with_capacity(recording.commands.len());
+        let mut streamed: Vec<(usize, u32)> = Vec::new();
         let mut kernels = Vec::new();
         let mut held: HashMap<Place, Arc<Buffer>> = HashMap::new();
         let mut hold =
@@ -214,6 +245,14 @@ impl Program {
                         .iter()
                         .map(|binding| (binding.access, place_of(binding.buffer)))
                         .unzip();
+                    for place in &places {
+                        if let Place::Resident(id, _) = place
+                            && let Some(block) = store.streamed_block(*id)
+                            && streamed.last().is_none_or(|(_, last)| *last != block)
+                        {
+                            streamed.push((steps.len(), block));
+                        }
+                    }
                     let pipeline = gpu.pipeline(&dispatch.pipeline, &accesses).await?;
                     let known = pipelines.iter().position(|known| Arc::ptr_eq(known, &pipeline));
                     let pipeline = known.unwrap_or_else(|| {
@@ -264,6 +303,7 @@ impl Program {
         Ok(Program {
             label: recording.label.as_str().into(),
             steps,
+            streamed,
             kernels,
             pipelines,
             bind_groups,
@@ -296,10 +336,15 @@ impl Program {
         self.slot_bytes
     }
 
-    /// Runs the program once and waits for its end.
+    /// Runs the program once and waits for its end. All weights are on the GPU.
     pub async fn run(&self, gpu: &Gpu) -> Result<(), Error> {
-        let ticket = self.start(gpu, Ticket::default()).await?;
-        gpu.finish(&ticket).await
+        self.run_fed(gpu, &NothingToFeed).await
+    }
+
+    /// Runs the program once and waits for its end. `feed` brings the weights that are streamed.
+    pub async fn run_fed<F: Feed + MaybeSync>(&self, gpu: &Gpu, feed: &F) -> Result<(), F::Error> {
+        let ticket = self.start_fed(gpu, Ticket::default(), feed).await?;
+        Ok(gpu.finish(&ticket).await?)
     }
 
     /// Submits one run, and adds its submissions to `ticket`. Whatever is submitted or written to the queue later comes
@@ -309,17 +354,37 @@ impl Program {
     /// meets no driver time-out, and a dropped run leaves little work queued.
     ///
     /// While somebody profiles, it waits for the end itself.
-    pub async fn start(&self, gpu: &Gpu, mut ticket: Ticket) -> Result<Ticket, Error> {
+    ///
+    /// `feed` brings the weights that are streamed: each block just before the one in front of it is submitted, where both
+    /// fit, so that the host works on it while the GPU has something to do.
+    pub async fn start_fed<F: Feed + MaybeSync>(
+        &self,
+        gpu: &Gpu,
+        mut ticket: Ticket,
+        feed: &F,
+    ) -> Result<Ticket, F::Error> {
         let timing = Timing::begin(gpu, self.kernels.len()).await?;
         let max_commands = timing.as_ref().map_or(usize::MAX, |_| Timing::MAX_COMMANDS);
         let mut from = 0;
+        let mut blocks = self.streamed.iter().copied().peekable();
         while from < self.steps.len() {
+            if let Some((_, block)) = blocks.next_if(|(first, _)| *first <= from) {
+                feed.bring(block).await?;
+                if let Some((_, next)) = blocks.peek()
+                    && feed.fit_together(block, *next)
+                {
+                    feed.bring(*next).await?;
+                }
+                // Another block may begin with the same step.
+                if blocks.peek().is_some_and(|(first, _)| *first <= from) {
+                    continue;
+                }
+            }
+            let end = blocks.peek().map_or(self.steps.len(), |(first, _)| *first);
             let limit = gpu.slice_flops();
             let (mut flops, mut largest) = (0.0, 0.0f64);
             let mut to = from;
-            while to < self.steps.len().min(from.saturating_add(max_commands))
-                && (to == from || flops < limit)
-            {
+            while to < end.min(from.saturating_add(max_commands)) && (to == from || flops < limit) {
                 if let Step::Dispatch { flops: more, .. } = &self.steps[to] {
                     flops += more;
                     largest = largest.max(*more);

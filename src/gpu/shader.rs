@@ -1,7 +1,7 @@
 //! Puts a kernel's text together: `shaders/*.wgsl` and the parts they import.
 //!
 //! `#import name` on a line of its own stands for `shaders/lib/name.wgsl`, or, if the dispatch gives a file
-//! for the role `name`, for that file. Text, once each, no conditions: that is the
+//! for the role `name`, for that file. Parts may import parts. Text, once each, no conditions: that is the
 //! whole language. The rest is WGSL, but for directives that not every [`Dialect`] takes.
 
 /// The kernels: file stem and text.
@@ -14,6 +14,7 @@ pub const SHADER_FILES: &[(&str, &str)] = &[
     ("change", include_str!("../../shaders/change.wgsl")),
     ("combine", include_str!("../../shaders/combine.wgsl")),
     ("conv2d", include_str!("../../shaders/conv2d.wgsl")),
+    ("conv2d_matrices", include_str!("../../shaders/conv2d_matrices.wgsl")),
     ("conv2d_panel", include_str!("../../shaders/conv2d_panel.wgsl")),
     ("conv2d_subgroup", include_str!("../../shaders/conv2d_subgroup.wgsl")),
     ("conv2d_tiled", include_str!("../../shaders/conv2d_tiled.wgsl")),
@@ -22,12 +23,14 @@ pub const SHADER_FILES: &[(&str, &str)] = &[
     ("group_norm", include_str!("../../shaders/group_norm.wgsl")),
     ("matmul", include_str!("../../shaders/matmul.wgsl")),
     ("matmul_cooperative", include_str!("../../shaders/matmul_cooperative.wgsl")),
+    ("matmul_int8", include_str!("../../shaders/matmul_int8.wgsl")),
     ("matmul_panel", include_str!("../../shaders/matmul_panel.wgsl")),
     ("matmul_subgroup", include_str!("../../shaders/matmul_subgroup.wgsl")),
     ("matmul_tiled", include_str!("../../shaders/matmul_tiled.wgsl")),
     ("matvec", include_str!("../../shaders/matvec.wgsl")),
     ("norm", include_str!("../../shaders/norm.wgsl")),
     ("qk_norm_rope", include_str!("../../shaders/qk_norm_rope.wgsl")),
+    ("quantise_rows", include_str!("../../shaders/quantise_rows.wgsl")),
     ("renoise", include_str!("../../shaders/renoise.wgsl")),
     ("unpack", include_str!("../../shaders/unpack.wgsl")),
 ];
@@ -39,11 +42,16 @@ pub const LIBRARY_FILES: &[(&str, &str)] = &[
     ("block_16x4", include_str!("../../shaders/lib/block_16x4.wgsl")),
     ("block_16x8", include_str!("../../shaders/lib/block_16x8.wgsl")),
     ("block_32x4", include_str!("../../shaders/lib/block_32x4.wgsl")),
+    ("block_64x4", include_str!("../../shaders/lib/block_64x4.wgsl")),
     ("conv2d_interface", include_str!("../../shaders/lib/conv2d_interface.wgsl")),
+    ("conv2d_fill", include_str!("../../shaders/lib/conv2d_fill.wgsl")),
     ("conv2d_patch", include_str!("../../shaders/lib/conv2d_patch.wgsl")),
     ("coop_8", include_str!("../../shaders/lib/coop_8.wgsl")),
     ("coop_16", include_str!("../../shaders/lib/coop_16.wgsl")),
     ("exp", include_str!("../../shaders/lib/exp.wgsl")),
+    ("f8", include_str!("../../shaders/lib/f8.wgsl")),
+    ("fill_blocks", include_str!("../../shaders/lib/fill_blocks.wgsl")),
+    ("fill_numbers", include_str!("../../shaders/lib/fill_numbers.wgsl")),
     ("head_16", include_str!("../../shaders/lib/head_16.wgsl")),
     ("head_32", include_str!("../../shaders/lib/head_32.wgsl")),
     ("head_64", include_str!("../../shaders/lib/head_64.wgsl")),
@@ -53,16 +61,44 @@ pub const LIBRARY_FILES: &[(&str, &str)] = &[
     ("held_4", include_str!("../../shaders/lib/held_4.wgsl")),
     ("held_8", include_str!("../../shaders/lib/held_8.wgsl")),
     ("held_rows", include_str!("../../shaders/lib/held_rows.wgsl")),
+    ("iq4_levels", include_str!("../../shaders/lib/iq4_levels.wgsl")),
     ("linear_layer", include_str!("../../shaders/lib/linear_layer.wgsl")),
+    ("linear_output", include_str!("../../shaders/lib/linear_output.wgsl")),
+    ("linear_output_split", include_str!("../../shaders/lib/linear_output_split.wgsl")),
+    ("linear_parameters", include_str!("../../shaders/lib/linear_parameters.wgsl")),
+    ("nf4_levels", include_str!("../../shaders/lib/nf4_levels.wgsl")),
+    ("numbers_8x4", include_str!("../../shaders/lib/numbers_8x4.wgsl")),
+    ("packed_block", include_str!("../../shaders/lib/packed_block.wgsl")),
+    ("packed_bytes", include_str!("../../shaders/lib/packed_bytes.wgsl")),
+    ("packed_k_scales", include_str!("../../shaders/lib/packed_k_scales.wgsl")),
+    ("packed_levels", include_str!("../../shaders/lib/packed_levels.wgsl")),
+    ("packed_linear", include_str!("../../shaders/lib/packed_linear.wgsl")),
+    ("packed_load", include_str!("../../shaders/lib/packed_load.wgsl")),
     ("pixels_16", include_str!("../../shaders/lib/pixels_16.wgsl")),
     ("pixels_32", include_str!("../../shaders/lib/pixels_32.wgsl")),
     ("place", include_str!("../../shaders/lib/place.wgsl")),
+    ("plain_4x4", include_str!("../../shaders/lib/plain_4x4.wgsl")),
     ("rows_4", include_str!("../../shaders/lib/rows_4.wgsl")),
     ("rows_8", include_str!("../../shaders/lib/rows_8.wgsl")),
     ("weight_bf16", include_str!("../../shaders/lib/weight_bf16.wgsl")),
     ("weight_f16", include_str!("../../shaders/lib/weight_f16.wgsl")),
     ("weight_f8_e4m3", include_str!("../../shaders/lib/weight_f8_e4m3.wgsl")),
+    ("weight_f8_e5m2", include_str!("../../shaders/lib/weight_f8_e5m2.wgsl")),
     ("weight_f32", include_str!("../../shaders/lib/weight_f32.wgsl")),
+    ("weight_iq4_nl", include_str!("../../shaders/lib/weight_iq4_nl.wgsl")),
+    ("weight_iq4_xs", include_str!("../../shaders/lib/weight_iq4_xs.wgsl")),
+    ("weight_nf4", include_str!("../../shaders/lib/weight_nf4.wgsl")),
+    ("weight_nf4_double", include_str!("../../shaders/lib/weight_nf4_double.wgsl")),
+    ("weight_q2_k", include_str!("../../shaders/lib/weight_q2_k.wgsl")),
+    ("weight_q3_k", include_str!("../../shaders/lib/weight_q3_k.wgsl")),
+    ("weight_q4_0", include_str!("../../shaders/lib/weight_q4_0.wgsl")),
+    ("weight_q4_1", include_str!("../../shaders/lib/weight_q4_1.wgsl")),
+    ("weight_q4_k", include_str!("../../shaders/lib/weight_q4_k.wgsl")),
+    ("weight_q5_0", include_str!("../../shaders/lib/weight_q5_0.wgsl")),
+    ("weight_q5_1", include_str!("../../shaders/lib/weight_q5_1.wgsl")),
+    ("weight_q5_k", include_str!("../../shaders/lib/weight_q5_k.wgsl")),
+    ("weight_q6_k", include_str!("../../shaders/lib/weight_q6_k.wgsl")),
+    ("weight_q8_0", include_str!("../../shaders/lib/weight_q8_0.wgsl")),
 ];
 
 /// Whose WGSL it is: compilers differ in how optional features are switched on.
@@ -93,7 +129,8 @@ pub enum ShaderError {
     NoKernel(String),
     /// No such part.
     #[error(
-        "shaders/{kernel}.wgsl imports {name:?}: no role of that name was given and there is no shaders/lib/{name}.wgsl"
+        "shaders/{kernel}.wgsl or a part of it imports {name:?}: no role of that name was given and there is no \
+         shaders/lib/{name}.wgsl"
     )]
     NoPart {
         /// The kernel.
@@ -118,31 +155,63 @@ pub fn resolve(
     roles: &[(&str, &str)],
     dialect: Dialect,
 ) -> Result<String, ShaderError> {
-    let find = |files: &[(&str, &'static str)], name: &str| {
-        files.iter().find(|(stem, _)| *stem == name).map(|(_, text)| *text)
-    };
     let text =
         find(SHADER_FILES, kernel).ok_or_else(|| ShaderError::NoKernel(kernel.to_owned()))?;
-    let mut resolved = String::with_capacity(text.len() * 2);
-    for line in text.lines() {
-        if let Some(name) = line.strip_prefix("#import ").map(str::trim) {
-            let file = roles.iter().find(|(role, _)| *role == name).map_or(name, |(_, file)| file);
-            let part = find(LIBRARY_FILES, file).ok_or_else(|| ShaderError::NoPart {
-                kernel: kernel.to_owned(),
-                name: file.to_owned(),
-            })?;
-            resolved.push_str(part);
-        } else if dialect == Dialect::Naga && NOT_FOR_NAGA.contains(&line) {
-            // An empty line, so that numbers in messages stay right up to the first import.
-        } else if dialect == Dialect::Browser && NOT_FOR_BROWSERS.contains(&line) {
-            return Err(ShaderError::NotInBrowsers {
-                kernel: kernel.to_owned(),
-                directive: line.to_owned(),
-            });
-        } else {
-            resolved.push_str(line);
+    let mut resolver = Resolver {
+        kernel,
+        roles,
+        dialect,
+        imported: Vec::new(),
+        text: String::with_capacity(text.len() * 2),
+    };
+    resolver.push(text)?;
+    Ok(resolver.text)
+}
+
+fn find(files: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
+    files.iter().find(|(stem, _)| *stem == name).map(|(_, text)| *text)
+}
+
+struct Resolver<'a> {
+    kernel: &'a str,
+    roles: &'a [(&'a str, &'a str)],
+    dialect: Dialect,
+    /// Files of `shaders/lib` that are in the text.
+    imported: Vec<&'a str>,
+    text: String,
+}
+
+impl<'a> Resolver<'a> {
+    /// Appends a file, and what it imports in the place of each import.
+    fn push(&mut self, file: &'static str) -> Result<(), ShaderError> {
+        for line in file.lines() {
+            if let Some(name) = line.strip_prefix("#import ").map(str::trim) {
+                let role = self.roles.iter().find(|(role, _)| *role == name);
+                self.import(role.map_or(name, |(_, file)| file))?;
+            } else if self.dialect == Dialect::Naga && NOT_FOR_NAGA.contains(&line) {
+                // An empty line, so that numbers in messages stay right up to the first import.
+            } else if self.dialect == Dialect::Browser && NOT_FOR_BROWSERS.contains(&line) {
+                return Err(ShaderError::NotInBrowsers {
+                    kernel: self.kernel.to_owned(),
+                    directive: line.to_owned(),
+                });
+            } else {
+                self.text.push_str(line);
+            }
+            self.text.push('\n');
         }
-        resolved.push('\n');
+        Ok(())
     }
-    Ok(resolved)
+
+    fn import(&mut self, name: &'a str) -> Result<(), ShaderError> {
+        if self.imported.contains(&name) {
+            return Ok(());
+        }
+        self.imported.push(name);
+        let part = find(LIBRARY_FILES, name).ok_or_else(|| ShaderError::NoPart {
+            kernel: self.kernel.to_owned(),
+            name: name.to_owned(),
+        })?;
+        self.push(part)
+    }
 }

@@ -6,12 +6,32 @@ use std::sync::Arc;
 use super::read_back::{numbers, read_buffer};
 use super::{Buffer, Error, Gpu};
 use crate::sync::Locked;
-use crate::tensor::{Band, PackedWeight, Resident, ResidentId};
+use crate::tensor::{Band, PackedWeight, Resident, ResidentId, overlay};
 
 /// Buffers of weights, inputs and states.
 #[derive(Default)]
 pub struct Store {
     buffers: Locked<HashMap<ResidentId, Vec<Arc<Buffer>>>>,
+    /// Of weights that share their memory with others, the number of their block.
+    streamed: Locked<HashMap<ResidentId, u32>>,
+}
+
+/// Weights that are on the GPU only while they are needed, in memory that they share with other blocks.
+#[derive(Clone, Copy)]
+pub struct StreamedBlock<'w> {
+    /// What [`Feed`](super::Feed) calls it.
+    pub number: u32,
+    /// Blocks with the same slot are never there together.
+    pub slot: usize,
+    /// Its weights.
+    pub weights: &'w [&'w PackedWeight],
+}
+
+impl StreamedBlock<'_> {
+    /// Bytes of its buffers.
+    pub fn buffer_bytes(&self) -> Vec<u64> {
+        self.weights.iter().flat_map(|weight| weight.shard_bytes()).collect()
+    }
 }
 
 impl Store {
@@ -35,8 +55,55 @@ impl Store {
         Ok(())
     }
 
-    /// Frees a resident's memory.
+    /// Allocates memory in which blocks take turns. Nothing is in it yet.
+    pub async fn create_streamed(
+        &self,
+        gpu: &Gpu,
+        blocks: &[StreamedBlock<'_>],
+    ) -> Result<(), Error> {
+        for slot in 0..blocks.iter().map(|block| block.slot + 1).max().unwrap_or(0) {
+            let own: Vec<&StreamedBlock<'_>> =
+                blocks.iter().filter(|block| block.slot == slot).collect();
+            let sizes: Vec<Vec<u64>> = own.iter().map(|block| block.buffer_bytes()).collect();
+            let mut buffers = Vec::new();
+            for (i, bytes) in overlay(sizes.iter().map(Vec::as_slice)).into_iter().enumerate() {
+                let label = format!("streamed weights {slot}.{i}");
+                buffers.push(Arc::new(gpu.buffer(&label, bytes).await?));
+            }
+            for block in own {
+                self.share(block, &buffers);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the weights of a block their places: the largest one's is the largest buffer.
+    fn share(&self, block: &StreamedBlock<'_>, buffers: &[Arc<Buffer>]) {
+        let shards = block.weights.iter().enumerate().flat_map(|(i, weight)| {
+            weight.shard_bytes().enumerate().map(move |(shard, bytes)| (bytes, i, shard))
+        });
+        let mut shards: Vec<(u64, usize, usize)> = shards.collect();
+        shards.sort_by_key(|(bytes, i, shard)| (std::cmp::Reverse(*bytes), *i, *shard));
+        let mut places: Vec<Vec<(usize, Arc<Buffer>)>> = vec![vec![]; block.weights.len()];
+        for ((_, i, shard), buffer) in shards.into_iter().zip(buffers) {
+            places[i].push((shard, buffer.clone()));
+        }
+        for (weight, mut own) in block.weights.iter().zip(places) {
+            own.sort_by_key(|(shard, _)| *shard);
+            let own = own.into_iter().map(|(_, buffer)| buffer).collect();
+            self.buffers.lock().insert(weight.id, own);
+            self.streamed.lock().insert(weight.id, block.number);
+        }
+    }
+
+    /// The block that a weight belongs to, if it is streamed.
+    pub(super) fn streamed_block(&self, id: ResidentId) -> Option<u32> {
+        self.streamed.lock().get(&id).copied()
+    }
+
+    /// Frees a resident's memory; shared memory with the last of those who share it.
     pub fn free(&self, id: ResidentId) {
+        self.streamed.lock().remove(&id);
         self.buffers.lock().remove(&id);
     }
 

@@ -7,13 +7,15 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use super::signal::Signal;
-use super::{Error, Gpu, Store};
+use super::{Error, Gpu, Ledger, Store};
 use crate::sync::Locked;
 use crate::tensor::ResidentId;
 
 /// Bytes of a staging buffer: large enough that a transfer costs more than its submission, small enough that a
 /// processor's cache still holds it when a software adapter copies it on.
 const CHUNK_BYTES: u64 = 4 << 20;
+/// The least of them, where memory is short.
+const LEAST_CHUNK_BYTES: u64 = 64 << 10;
 /// Staging buffers: one is filled while the others are on their way.
 const CHUNKS: usize = 4;
 /// Whether a staging buffer's memory is touched only when all that goes there is known. In a browser it is gone at once
@@ -24,16 +26,30 @@ const MAP_ALIGNMENT: u64 = 8;
 
 /// Uploads in progress. Nothing of them can be relied on before [`Uploads::finish`]; what was not finished when this
 /// is dropped is not uploaded.
-#[derive(Default)]
 pub struct Uploads {
+    /// Of a staging buffer.
+    chunk_bytes: u64,
     open: Locked<Option<Chunk>>,
     /// Handed to the GPU, oldest first, to be mapped again when it is done with them.
     returning: Locked<VecDeque<Returning>>,
 }
 
+/// A staging buffer, counted while it lives.
+struct Staging {
+    raw: wgpu::Buffer,
+    ledger: Arc<Ledger>,
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let bytes = self.raw.size();
+        self.ledger.update(|c| c.staging_bytes -= bytes);
+    }
+}
+
 /// A mapped staging buffer that is being filled.
 struct Chunk {
-    staging: wgpu::Buffer,
+    staging: Staging,
     used: u64,
     /// All bytes so far, if they are written at once.
     collected: Vec<u8>,
@@ -53,7 +69,7 @@ impl Chunk {
     }
 
     async fn write(&self, gpu: &Gpu, at: u64, bytes: &[u8]) -> Result<(), Error> {
-        match self.staging.get_mapped_range_mut(at..at + bytes.len() as u64) {
+        match self.staging.raw.get_mapped_range_mut(at..at + bytes.len() as u64) {
             Ok(mut range) => {
                 range.copy_from_slice(bytes);
                 Ok(())
@@ -75,7 +91,7 @@ struct Copy {
 }
 
 struct Returning {
-    staging: wgpu::Buffer,
+    staging: Staging,
     mapped: Signal,
     outcome: Arc<Mutex<Option<Result<(), wgpu::BufferAsyncError>>>>,
 }
@@ -84,7 +100,28 @@ fn failed(message: impl ToString) -> Error {
     Error::Rejected { what: "an upload".into(), message: message.to_string() }
 }
 
+impl Default for Uploads {
+    fn default() -> Self {
+        Uploads::within(u64::MAX)
+    }
+}
+
 impl Uploads {
+    /// Uploads that take about `bytes` of staging memory, if that is less than they would like to have.
+    pub fn within(bytes: u64) -> Self {
+        let chunk_bytes = bytes / CHUNKS as u64 / MAP_ALIGNMENT * MAP_ALIGNMENT;
+        Uploads {
+            chunk_bytes: chunk_bytes.clamp(LEAST_CHUNK_BYTES, CHUNK_BYTES),
+            open: Locked::default(),
+            returning: Locked::default(),
+        }
+    }
+
+    /// Bytes of staging memory that they take at most.
+    pub fn staging_bytes(&self) -> u64 {
+        self.chunk_bytes * CHUNKS as u64
+    }
+
     /// Uploads bytes, a multiple of 4, into buffer number `index` of a resident. They are copied before this ends.
     pub async fn write(
         &self,
@@ -103,14 +140,14 @@ impl Uploads {
                 Some(chunk) => chunk,
                 None => self.chunk(gpu).await?,
             };
-            let now = bytes.len().min((CHUNK_BYTES - chunk.used) as usize);
+            let now = bytes.len().min((self.chunk_bytes - chunk.used) as usize);
             let (part, rest) = bytes.split_at(now);
             let n = part.len() as u64;
             let from = chunk.used;
             chunk.push(gpu, part).await?;
             chunk.copies.push(Copy { from, target: target.raw.clone(), to: offset, bytes: n });
             (offset, bytes) = (offset + n, rest);
-            if chunk.used == CHUNK_BYTES {
+            if chunk.used == self.chunk_bytes {
                 self.submit(gpu, chunk).await?;
             } else {
                 *self.open.lock() = Some(chunk);
@@ -119,12 +156,18 @@ impl Uploads {
         Ok(())
     }
 
+    /// Hands everything to the device: it arrives before whatever is submitted next. Keeps the staging memory.
+    pub async fn flush(&self, gpu: &Gpu) -> Result<(), Error> {
+        let open = self.open.lock().take();
+        match open {
+            Some(chunk) => self.submit(gpu, chunk).await,
+            None => Ok(()),
+        }
+    }
+
     /// Hands everything to the device and waits for its end. Frees the staging memory.
     pub async fn finish(&self, gpu: &Gpu) -> Result<(), Error> {
-        let open = self.open.lock().take();
-        if let Some(chunk) = open {
-            self.submit(gpu, chunk).await?;
-        }
+        self.flush(gpu).await?;
         gpu.idle().await?;
         self.returning.lock().clear();
         Ok(())
@@ -151,16 +194,19 @@ impl Uploads {
                 }
             }
             None => {
+                let bytes = self.chunk_bytes;
                 let descriptor = wgpu::BufferDescriptor {
                     label: Some("upload"),
-                    size: CHUNK_BYTES,
+                    size: bytes,
                     usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
                     mapped_at_creation: true,
                 };
-                gpu.allocate("an upload", &descriptor).await?
+                let raw = gpu.allocate("an upload", &descriptor).await?;
+                gpu.ledger().update(|c| c.staging_bytes += bytes);
+                Staging { raw, ledger: gpu.counters.clone() }
             }
         };
-        let room = if WRITTEN_AT_ONCE { CHUNK_BYTES as usize } else { 0 };
+        let room = if WRITTEN_AT_ONCE { self.chunk_bytes as usize } else { 0 };
         let collected = Vec::with_capacity(room);
         Ok(Chunk { staging, used: 0, collected, copies: Vec::new() })
     }
@@ -172,17 +218,17 @@ impl Uploads {
         }
         let Chunk { staging, copies, .. } = chunk;
         let copy = || {
-            staging.unmap();
+            staging.raw.unmap();
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
             for Copy { from, target, to, bytes } in &copies {
-                encoder.copy_buffer_to_buffer(&staging, *from, target, *to, *bytes);
+                encoder.copy_buffer_to_buffer(&staging.raw, *from, target, *to, *bytes);
             }
             gpu.queue.submit([encoder.finish()]);
         };
         gpu.scoped("an upload", copy).await?;
         let (mapped, outcome) = (Signal::default(), Arc::new(Mutex::new(None)));
         let (set, slot) = (mapped.clone(), outcome.clone());
-        staging.map_async(wgpu::MapMode::Write, .., move |result| {
+        staging.raw.map_async(wgpu::MapMode::Write, .., move |result| {
             if let Ok(mut slot) = slot.lock() {
                 *slot = Some(result);
             }

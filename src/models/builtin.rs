@@ -12,7 +12,8 @@ use super::cost::Parameters;
 use super::encoders::TextEncoderConfig;
 use super::family::{FAMILIES, Family, KnownModel};
 
-fn known() -> impl Iterator<Item = &'static KnownModel> {
+/// All published models that are known.
+pub fn known() -> impl Iterator<Item = &'static KnownModel> {
     FAMILIES.iter().flat_map(|family| family.known_models())
 }
 
@@ -24,10 +25,15 @@ pub fn names() -> Vec<&'static str> {
 /// The configuration of a published model by name: one of [`names`], or that of its repository on the Hugging Face hub.
 /// Case does not matter.
 pub fn get(name: &str) -> Option<ModelConfig> {
-    let name = name.to_ascii_lowercase();
-    let model =
-        known().find(|model| model.name == name || model.repositories.contains(&name.as_str()))?;
-    Some((model.config)())
+    find(name).map(|model| (model.config)())
+}
+
+/// A published model by the names that [`get`] knows.
+pub fn find(name: &str) -> Option<&'static KnownModel> {
+    known().find(|model| {
+        let mut names = model.repositories.iter().chain([&model.name]);
+        names.any(|known| known.eq_ignore_ascii_case(name))
+    })
 }
 
 /// Bytes of a model's weights, part by part.

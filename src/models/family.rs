@@ -11,8 +11,10 @@ use serde::{Serialize, Serializer};
 
 use super::config::{ModelConfig, Result, TransformerConfig};
 use super::encoders::TextEncoderConfig;
+use super::files::Role;
 use super::{flux1, flux2, sd3};
 use crate::checkpoint::source::Source;
+use crate::checkpoint::weights::{TensorInfo, WeightError, Weights};
 use crate::sampling::{FlowMatch, PresetTable};
 
 /// All families.
@@ -143,8 +145,58 @@ pub trait Family: Send + Sync {
     /// Whether diffusers keeps finished latents packed as tokens, `[1, N, 4 C]`, rather than as `[1, C, H/8, W/8]`.
     fn packs_latents(&self) -> bool;
 
+    /// Whether layers of one input, such as queries, keys and values, are one tensor in the files of the makers.
+    fn fuses_layers(&self) -> bool {
+        false
+    }
+
+    /// Whether the tensors of a file, their prefix taken off, are a denoiser of the family.
+    fn recognise(&self, tensors: &Weights) -> Recognised {
+        let _ = tensors;
+        Recognised::Other
+    }
+
     /// Models that are known by name.
     fn known_models(&self) -> &'static [KnownModel];
+}
+
+/// What a family says of a file's tensors.
+#[derive(Clone, Copy)]
+pub enum Recognised {
+    /// They are not a denoiser of the family.
+    Other,
+    /// They are one, and this is how it is read.
+    Own(&'static DenoiserFile),
+    /// They are of a model close to the family's that is not supported: what it is, and what to do.
+    Refused(&'static str),
+}
+
+/// A tensor as the makers of a model publish it: its name, and the tensors whose rows it consists of.
+pub type Original = (String, Vec<TensorInfo>);
+
+/// How a denoiser is read from a file that has no configuration next to it.
+pub struct DenoiserFile {
+    /// Its tensors under the names that the network asks for.
+    pub views: fn(&Weights) -> std::result::Result<Weights, WeightError>,
+    /// The tensors that such views show, under the names of the file that the makers of the model published, each with those
+    /// whose rows it consists of. `None` if one is there in part.
+    pub originals: fn(&Weights) -> Option<Vec<Original>>,
+    /// The configuration, from the shapes of those views and, for what they leave open, from what the file is called.
+    pub configuration: fn(&Weights, &str) -> std::result::Result<FileConfig, WeightError>,
+}
+
+/// What the configuration files of a model would say whose denoiser has none.
+pub struct FileConfig {
+    /// `transformer/config.json`.
+    pub transformer: serde_json::Value,
+    /// `scheduler/scheduler_config.json`.
+    pub scheduler: serde_json::Value,
+    /// `scaling_factor` of the VAE.
+    pub vae_scale: f64,
+    /// `shift_factor` of the VAE.
+    pub vae_shift: f64,
+    /// What the shapes leave open and was assumed, for the user; empty if nothing.
+    pub note: Option<String>,
 }
 
 /// Where a family has a text encoder, and what for.
@@ -153,6 +205,8 @@ pub struct EncoderSlot {
     pub folder: &'static str,
     /// Its tokenizer's folder.
     pub tokenizer: &'static str,
+    /// What it is in files of their own; `None` if those are not read.
+    pub role: Option<Role>,
     /// Its class in `model_index.json`.
     pub class: &'static str,
     /// Whether a model may be without it.
@@ -202,24 +256,43 @@ pub enum Guidance {
 pub struct KnownModel {
     /// What it is called here.
     pub name: &'static str,
-    /// Its repositories on the Hugging Face hub.
+    /// Its repositories on the Hugging Face hub, as it spells them. The first has all parts in diffusers' layout.
     pub repositories: &'static [&'static str],
+    /// The licence that its publisher gives it, as the hub names it.
+    pub licence: &'static str,
+    /// Where its denoiser lies in fewer bits; `None` if no such files are known.
+    pub quantised: Option<QuantisedFiles>,
     /// Its configuration, equal to what its folder says.
     pub config: fn() -> ModelConfig,
+}
+
+/// Files on the Hugging Face hub that hold a model's denoiser, each in another number format.
+pub struct QuantisedFiles {
+    /// Their repository.
+    pub repository: &'static str,
+    /// What they are called; `{}` stands for the format.
+    pub file: &'static str,
+    /// The formats: what they are called here, and in the files' names.
+    pub formats: &'static [(&'static str, &'static str)],
 }
 
 /// Compares fields of the transformer's configuration with those of other parts.
 pub struct PartsCheck<'a> {
     /// The model.
     pub config: &'a ModelConfig,
-    /// The transformer's file, as messages show it.
-    path: String,
+    /// Its files.
+    source: &'a dyn Source,
 }
 
 impl<'a> PartsCheck<'a> {
-    /// For a transformer whose file messages call `path`.
-    pub(super) fn new(config: &'a ModelConfig, path: String) -> Self {
-        PartsCheck { config, path }
+    /// For a model whose files are in `source`.
+    pub(super) fn new(config: &'a ModelConfig, source: &'a dyn Source) -> Self {
+        PartsCheck { config, source }
+    }
+
+    /// The configuration of the part in `folder`, as messages show it.
+    pub fn file(&self, folder: &str) -> String {
+        self.source.shown(&format!("{folder}/config.json"))
     }
 
     /// The transformer's `field`, which is `found`, should be `expected`, because `other` says so.
@@ -239,7 +312,7 @@ impl<'a> PartsCheck<'a> {
         other: String,
     ) -> Result<()> {
         Err(super::config::ConfigError::Mismatch {
-            path: self.path.clone(),
+            path: self.file(super::config::folder::TRANSFORMER),
             field: field.into(),
             found: found.to_string(),
             expected,
@@ -252,7 +325,7 @@ impl<'a> PartsCheck<'a> {
         let encoders = self.config.text_encoders.iter();
         for encoder in encoders.filter(|encoder| encoder.length == TextLength::Asked) {
             let field = encoder.config.token_field();
-            let other = format!("{}/config.json's {field}", encoder.folder);
+            let other = format!("{}'s {field}", self.file(encoder.folder));
             let (found, expected) =
                 (self.config.transformer.text_dim(), encoder.config.token_dim());
             self.equal("joint_attention_dim", found, expected, other)?;
@@ -264,8 +337,8 @@ impl<'a> PartsCheck<'a> {
     pub fn latent_channels(&self, channels: [usize; 2], times: usize) -> Result<()> {
         let latent = self.config.vae.latent_channels;
         let vae = match times {
-            1 => "vae/config.json's latent_channels".to_owned(),
-            _ => format!("vae/config.json's latent_channels x {times}"),
+            1 => format!("{}'s latent_channels", self.file(super::config::folder::VAE)),
+            _ => format!("{}'s latent_channels x {times}", self.file(super::config::folder::VAE)),
         };
         let [channels_in, channels_out] = channels;
         self.equal("in_channels", channels_in, times * latent, vae.clone())?;

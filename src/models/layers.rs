@@ -8,23 +8,30 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::dtype::StoredDType;
-use crate::checkpoint::weights::{TensorInfo, WeightPath};
+use crate::checkpoint::pack::{Quantised, RowSource};
+use crate::checkpoint::quantise::QuantFormat;
+use crate::checkpoint::weights::{Scales, TensorInfo, WeightPath};
+use crate::models::quantise::{Fate, Quantise, Quantising, Tally};
 use crate::names::by_serde;
-use crate::ops::{Conv2d, LinearLayer};
-use crate::tensor::{PackedWeight, Resident, ResidentIds, Storage};
+use crate::ops::{Activation, Conv2d, Epilogue, LinearLayer, linear_into, linear_split};
+use crate::tensor::{Caps, PackedWeight, Resident, ResidentIds, Storage, Tensor};
 
-/// How weights are kept on the GPU. Sums are always f32.
+/// How weights are kept on the GPU, and whether products round their factors to f16. Sums are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// As they are stored in the checkpoint.
+    /// Weights as they are stored in the checkpoint; products in f16 on chips with units for them, in f32 elsewhere.
     #[default]
     Auto,
-    /// As they are stored, and never narrower than they are: 8-bit and 16-bit weights widen exactly as they are read.
+    /// Weights as they are stored, and products in f32: 8-bit and 16-bit weights widen exactly as they are read.
     F32,
-    /// 32-bit weights are rounded to f16: half the memory.
+    /// 32-bit weights are rounded to f16: half the memory. Products as for `auto`.
     F16,
+    /// Weights as they are stored; what meets weights in blocks of 8, 5 and 4 bits (Q8_0, Q5_0, Q5_1, Q5_K, Q4_0, Q4_1, Q4_K) is
+    /// rounded to 8 bits in blocks of 32 numbers, on chips with an instruction for dot products of bytes and without units
+    /// that multiply f16. Elsewhere as `auto`. Pictures change more than by f16.
+    Int8,
 }
 
 by_serde!(Precision, "precision");
@@ -35,9 +42,46 @@ impl Precision {
         self.apply(dtype.known().map_or(Storage::F32, |row| row.matrix))
     }
 
+    /// How the weight of a linear layer of `k` inputs is kept: blocks of more numbers than the file's, which a row may not
+    /// be whole ones of, are widened.
+    pub fn matrix_of_rows(self, dtype: &StoredDType, k: usize) -> Storage {
+        let storage = self.matrix(dtype);
+        if storage.holds_rows_of(k) { storage } else { self.convolution(dtype) }
+    }
+
     /// How the weight of a 3x3 convolution is kept on the GPU.
     pub fn convolution(self, dtype: &StoredDType) -> Storage {
         self.apply(dtype.known().map_or(Storage::F32, |row| row.convolution))
+    }
+
+    /// How a weight with rows of `k` numbers is kept on the GPU. Levels of NF4 that are not the usual ones are in no kernel, and
+    /// a convolution's scales in none either: these weights are kept as the numbers that they stand for.
+    pub fn weight(self, tensor: &TensorInfo, k: usize) -> Storage {
+        let Some(scaling) = &tensor.scaling else {
+            return match tensor.taps() {
+                1 => self.matrix_of_rows(&tensor.dtype, k),
+                _ => self.convolution(&tensor.dtype),
+            };
+        };
+        let is_widened = match scaling.scales() {
+            Scales::Nf4(scales) => !scales.has_usual_levels(),
+            Scales::Tensor(_) | Scales::Rows(_) => false,
+        };
+        if is_widened || tensor.taps() > 1 {
+            return self.matrix(&StoredDType::default());
+        }
+        if scaling.stays_quantised(k) {
+            return Storage::Nf4Double;
+        }
+        self.matrix_of_rows(&tensor.dtype, k)
+    }
+
+    /// What recordings may rely on of `caps`: products that round to f16 only if that is allowed, and to bytes only if that is
+    /// asked for.
+    pub fn limit(self, caps: Caps) -> Caps {
+        let caps = Caps { f16: caps.f16 && self != Precision::F32, ..caps };
+        let int8 = self == Precision::Int8 && caps.int8_dot && !caps.rounds_to_f16();
+        Caps { int8, ..caps }
     }
 
     fn apply(self, stored: Storage) -> Storage {
@@ -55,10 +99,8 @@ pub enum Upload {
     Packed {
         /// Where to.
         weight: PackedWeight,
-        /// Where from: `[N, K]` or `[N, C, 3, 3]`.
-        tensor: TensorInfo,
-        /// Which row of the checkpoint each output is; `None` is as stored.
-        rows: Option<Arc<[usize]>>,
+        /// Where from, all outputs in order.
+        sources: Vec<RowSource>,
     },
     /// What a batch norm of D numbers did, to be undone: its standard deviations `sqrt(variance + eps)` in the first row and
     /// its means in the second, both as f32.
@@ -72,14 +114,19 @@ pub enum Upload {
         /// What was added to the variances.
         eps: f64,
     },
+    /// What the outputs of a weight are multiplied by, padded with zeros.
+    Scales {
+        /// Where to: `[1, n]`.
+        resident: Resident,
+        /// The weight's outputs, in order.
+        sources: Vec<RowSource>,
+    },
     /// A vector as f32, padded with zeros.
     Vector {
         /// Where to: `[1, n]`.
         resident: Resident,
-        /// Where from: `[n]`.
-        tensor: TensorInfo,
-        /// Which number of the checkpoint each number is; `None` is as stored.
-        rows: Option<Arc<[usize]>>,
+        /// Where from, all numbers in order: tensors `[rows]`.
+        sources: Vec<RowSource>,
     },
 }
 
@@ -88,9 +135,9 @@ impl Upload {
     pub fn bytes(&self) -> u64 {
         match self {
             Upload::Packed { weight, .. } => weight.shard_bytes().sum(),
-            Upload::Vector { resident, .. } | Upload::BatchNorm { resident, .. } => {
-                resident.band_bytes().sum()
-            }
+            Upload::Vector { resident, .. }
+            | Upload::Scales { resident, .. }
+            | Upload::BatchNorm { resident, .. } => resident.band_bytes().sum(),
         }
     }
 }
@@ -101,12 +148,16 @@ pub struct LoadContext<'c> {
     pub ids: &'c ResidentIds,
     /// How weights are kept.
     pub precision: Precision,
+    /// What is quantised on the way to the GPU.
+    pub quantise: Option<Quantise>,
     /// Bytes that one storage binding may cover.
     pub max_binding_bytes: u64,
     /// What has to be uploaded, but for what [`Loader::modulation`] asks for.
     pub uploads: RefCell<Vec<Upload>>,
     /// What that asks for.
     pub modulation_uploads: RefCell<Vec<Upload>>,
+    /// What became of the weights that were to be quantised.
+    pub tally: RefCell<Tally>,
 }
 
 impl<'c> LoadContext<'c> {
@@ -115,10 +166,18 @@ impl<'c> LoadContext<'c> {
         LoadContext {
             ids,
             precision,
+            quantise: None,
             max_binding_bytes,
             uploads: RefCell::default(),
             modulation_uploads: RefCell::default(),
+            tally: RefCell::default(),
         }
+    }
+
+    /// The same with weights that are quantised on their way.
+    #[must_use]
+    pub fn quantised(self, quantise: Option<Quantise>) -> Self {
+        LoadContext { quantise, ..self }
     }
 }
 
@@ -127,13 +186,20 @@ impl<'c> LoadContext<'c> {
 pub struct Loader<'m> {
     path: WeightPath<'m>,
     context: &'m LoadContext<'m>,
+    /// What is done to the matrices of this part.
+    quantising: Option<Quantising>,
     uploads: &'m RefCell<Vec<Upload>>,
 }
 
 impl<'m> Loader<'m> {
     /// A cursor at `path`.
     pub fn new(path: WeightPath<'m>, context: &'m LoadContext<'m>) -> Self {
-        Loader { path, context, uploads: &context.uploads }
+        Loader { path, context, quantising: None, uploads: &context.uploads }
+    }
+
+    /// The same place, in a part whose matrices are quantised.
+    pub fn quantising(&self, quantising: Option<Quantising>) -> Self {
+        Loader { quantising, ..self.clone() }
     }
 
     /// One level down.
@@ -165,6 +231,43 @@ impl<'m> Loader<'m> {
     /// `{name}.weight` `[n, k]`.
     pub fn linear_no_bias(&self, name: &str, n: usize, k: usize) -> LinearLayer {
         LinearLayer { weight: self.packed(&format!("{name}.weight"), n, k, &[n, k]), bias: None }
+    }
+
+    /// Layers of the same input, one after the other: `{name}.weight` `[n, k]` and `{name}.bias` `[n]` for each of `parts`.
+    /// They are one layer if all weights are kept in the same type.
+    pub fn linear_group(&self, parts: &[(&str, usize)], k: usize) -> LinearGroup {
+        self.group(parts, k, true)
+    }
+
+    /// [`Loader::linear_group`] without biases.
+    pub fn linear_group_no_bias(&self, parts: &[(&str, usize)], k: usize) -> LinearGroup {
+        self.group(parts, k, false)
+    }
+
+    fn group(&self, parts: &[(&str, usize)], k: usize, has_bias: bool) -> LinearGroup {
+        let of = |suffix: &str, shape: &dyn Fn(usize) -> Vec<usize>| -> Vec<RowSource> {
+            let source = |&(name, n): &(&str, usize)| {
+                let tensor = self.path.require(&format!("{name}.{suffix}"), &shape(n));
+                RowSource::rows(tensor, n)
+            };
+            parts.iter().map(source).collect()
+        };
+        let mut weights = of("weight", &|n| vec![n, k]);
+        let mut biases = if has_bias { of("bias", &|n| vec![n]) } else { vec![] };
+        let rows = parts.iter().map(|(_, n)| n).sum();
+        let storage = |source: &RowSource| self.kept(&source.tensor, rows, k).0;
+        let same = |a: &RowSource, b: &RowSource| storage(a) == storage(b);
+        let mut layers = Vec::new();
+        while let Some(first) = weights.first() {
+            let count = weights.iter().take_while(|source| same(source, first)).count();
+            let rest = weights.split_off(count);
+            let weight = self.packed_from(std::mem::replace(&mut weights, rest), k);
+            let rest = biases.split_off(count.min(biases.len()));
+            let own = std::mem::replace(&mut biases, rest);
+            let bias = (!own.is_empty()).then(|| self.vector_from(own));
+            layers.push(LinearLayer { weight, bias });
+        }
+        LinearGroup { layers }
     }
 
     /// [`Loader::linear`] whose output `i` is row `row(i)` of the checkpoint.
@@ -201,9 +304,9 @@ impl<'m> Loader<'m> {
         part: Range<usize>,
     ) -> LinearLayer {
         let tensor = self.path.require(&format!("{name}.weight"), &[n, k]);
-        let weight = self.packed_from(tensor, part.len(), k);
-        self.reorder(1, part.collect());
-        LinearLayer { weight, bias: None }
+        let n = part.len();
+        let source = RowSource { order: Some(part.collect()), ..RowSource::rows(tensor, n) };
+        LinearLayer { weight: self.packed_from(vec![source], k), bias: None }
     }
 
     /// [`Loader::vector`] whose number `i` is number `row(i)` of the checkpoint.
@@ -215,9 +318,20 @@ impl<'m> Loader<'m> {
 
     /// Has the last `count` weights that were asked for read in another order.
     fn reorder(&self, count: usize, order: Arc<[usize]>) {
-        for upload in self.uploads.borrow_mut().iter_mut().rev().take(count) {
-            if let Upload::Packed { rows, .. } | Upload::Vector { rows, .. } = upload {
-                *rows = Some(order.clone());
+        let mut left = count;
+        for upload in self.uploads.borrow_mut().iter_mut().rev() {
+            let (sources, is_weight) = match upload {
+                // It stands in front of its weight.
+                Upload::Scales { sources, .. } => (sources, false),
+                Upload::Packed { sources, .. } | Upload::Vector { sources, .. } => (sources, true),
+                Upload::BatchNorm { .. } => break,
+            };
+            if is_weight && left == 0 {
+                break;
+            }
+            left -= usize::from(is_weight);
+            if let [source] = &mut sources[..] {
+                source.order = Some(order.clone());
             }
         }
     }
@@ -228,7 +342,7 @@ impl<'m> Loader<'m> {
         let mut tensor = self.path.require(&format!("{name}.weight"), &[n, c, 2, 2]);
         // Stored in the order that the patches have.
         tensor.shape = vec![n, 4 * c];
-        let weight = self.packed_from(tensor, n, 4 * c);
+        let weight = self.packed_from(vec![RowSource::rows(tensor, n)], 4 * c);
         LinearLayer { weight, bias: Some(self.vector(&format!("{name}.bias"), n)) }
     }
 
@@ -247,10 +361,14 @@ impl<'m> Loader<'m> {
     /// A vector `[n]`, padded to a multiple of 4.
     pub fn vector(&self, name: &str, n: usize) -> Resident {
         let tensor = self.path.require(name, &[n]);
-        let label = tensor.name.to_string();
-        let resident = self.context.ids.matrix(&label, 1, n.next_multiple_of(4), u64::MAX);
-        let upload = Upload::Vector { resident: resident.clone(), tensor, rows: None };
-        self.uploads.borrow_mut().push(upload);
+        self.vector_from(in_file_order(tensor, n))
+    }
+
+    fn vector_from(&self, sources: Vec<RowSource>) -> Resident {
+        let n: usize = sources.iter().map(|source| source.n).sum();
+        let cols = n.next_multiple_of(4);
+        let resident = self.context.ids.matrix(&label(&sources), 1, cols, u64::MAX);
+        self.uploads.borrow_mut().push(Upload::Vector { resident: resident.clone(), sources });
         resident
     }
 
@@ -266,20 +384,119 @@ impl<'m> Loader<'m> {
     }
 
     fn packed(&self, name: &str, n: usize, k: usize, shape: &[usize]) -> PackedWeight {
-        self.packed_from(self.path.require(name, shape), n, k)
+        let tensor = self.path.require(name, shape);
+        self.packed_from(in_file_order(tensor, n), k)
     }
 
-    fn packed_from(&self, tensor: TensorInfo, n: usize, k: usize) -> PackedWeight {
-        let context = self.context;
-        let storage = match tensor.taps() {
-            1 => context.precision.matrix(&tensor.dtype),
-            _ => context.precision.convolution(&tensor.dtype),
+    /// All of `sources` are kept in the same type.
+    fn packed_from(&self, mut sources: Vec<RowSource>, k: usize) -> PackedWeight {
+        let LoadContext { ids, max_binding_bytes, tally, .. } = self.context;
+        let n = sources.iter().map(|source| source.n).sum();
+        let mut storage = Storage::F32;
+        for source in &mut sources {
+            (storage, source.quantised) = self.kept(&source.tensor, n, k);
+            if let Some(quantising) = &self.quantising {
+                let fate = quantising.fate(&source.tensor, n, k);
+                tally.borrow_mut().count(fate, &source.tensor, k);
+            }
+        }
+        let name = label(&sources);
+        let mut weight = PackedWeight::new(ids, &name, n, k, storage, *max_binding_bytes);
+        // Those of fp8, which is kept without them. Blocks have theirs with them.
+        let has_scales = |RowSource { tensor, quantised, .. }: &RowSource| match quantised {
+            Some(quantised) => quantised.format == QuantFormat::Fp8,
+            None => {
+                tensor.scaling.is_some()
+                    && tensor.dtype.known().is_some_and(|row| row.is_kept_as_is(storage))
+            }
         };
-        let weight =
-            PackedWeight::new(context.ids, &tensor.name, n, k, storage, context.max_binding_bytes);
-        let upload = Upload::Packed { weight: weight.clone(), tensor, rows: None };
-        self.uploads.borrow_mut().push(upload);
+        let are_left = !storage.is_packed() && sources.iter().any(has_scales);
+        if are_left {
+            let cols = n.next_multiple_of(4);
+            let scales = ids.matrix(&format!("scales of {name}"), 1, cols, u64::MAX);
+            let upload = Upload::Scales { resident: scales.clone(), sources: sources.clone() };
+            self.uploads.borrow_mut().push(upload);
+            weight.scale = Some(scales);
+        }
+        self.uploads.borrow_mut().push(Upload::Packed { weight: weight.clone(), sources });
         weight
+    }
+
+    /// How a weight with rows of `k` numbers is kept, and what it is quantised to on its way; `rows` are those of all layers of
+    /// the input.
+    fn kept(&self, tensor: &TensorInfo, rows: usize, k: usize) -> (Storage, Option<Quantised>) {
+        match self.quantising.map(|quantising| quantising.fate(tensor, rows, k)) {
+            Some(Fate::Quantised(quantised)) => (quantised.format.storage(), Some(quantised)),
+            _ => (self.context.precision.weight(tensor, k), None),
+        }
+    }
+}
+
+/// Where the `n` rows of a tensor are from: two places if the file has its halves the other way round.
+fn in_file_order(tensor: TensorInfo, n: usize) -> Vec<RowSource> {
+    match tensor.swapped_halves() {
+        None => vec![RowSource::rows(tensor, n)],
+        Some(halves) => halves.map(|tensor| RowSource::rows(tensor, n / 2)).into(),
+    }
+}
+
+/// The names of the tensors that something is made of.
+fn label(sources: &[RowSource]) -> String {
+    let names: Vec<&str> = sources.iter().map(|source| &*source.tensor.name).collect();
+    names.join(" + ")
+}
+
+/// Layers of the same input, whose outputs lie one after the other. They are one layer wherever their weights are kept in the
+/// same type: one product of more columns keeps a chip busier than several, and reads the input once.
+pub struct LinearGroup {
+    layers: Vec<LinearLayer>,
+}
+
+impl LinearGroup {
+    /// The single layer `layer`.
+    pub fn of(layer: LinearLayer) -> Self {
+        LinearGroup { layers: vec![layer] }
+    }
+
+    /// Outputs of all layers.
+    pub fn n(&self) -> usize {
+        self.layers.iter().map(|layer| layer.weight.n).sum()
+    }
+
+    /// Writes `[M, n]` into `y`.
+    pub fn forward_into<'r>(&self, name: &str, x: Tensor<'r>, y: Tensor<'r>) {
+        let mut start = 0;
+        for layer in &self.layers {
+            let columns = start..start + layer.weight.n;
+            start = columns.end;
+            linear_into(name, x, layer, y.col_range(columns), Epilogue::default());
+        }
+    }
+
+    /// Writes the first columns into `first`, and what `activation` makes of the others into `rest`, wherever that is.
+    pub fn forward_split<'r>(
+        &self,
+        name: &str,
+        x: Tensor<'r>,
+        [first, rest]: [Tensor<'r>; 2],
+        activation: Activation,
+    ) {
+        let split = first.cols();
+        let mut start = 0;
+        for layer in &self.layers {
+            let end = start + layer.weight.n;
+            if end <= split {
+                let y = first.col_range(start..end);
+                linear_into(name, x, layer, y, Epilogue::default());
+            } else if start >= split {
+                let y = rest.col_range(start - split..end - split);
+                linear_into(name, x, layer, y, Epilogue { activation, ..Default::default() });
+            } else {
+                let ys = [first.col_range(start..split), rest.col_range(0..end - split)];
+                linear_split(name, x, layer, ys, activation);
+            }
+            start = end;
+        }
     }
 }
 

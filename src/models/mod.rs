@@ -12,15 +12,18 @@ pub mod cost;
 pub mod denoiser;
 pub mod encoders;
 pub mod family;
+pub mod files;
 pub mod flux1;
 pub mod flux2;
 pub mod layers;
 pub mod modulation;
 pub mod position_table;
+pub mod quantise;
 pub mod rope;
 mod rotary_attention;
 pub mod sd3;
 pub mod vae;
+mod vae_files;
 
 /// Where a model's files are: [`crate::checkpoint::source`].
 pub use crate::checkpoint::source;

@@ -2,30 +2,26 @@
 //! the blocks of FLUX's networks have in common.
 
 use super::denoiser::{PerGrid, Positions, State};
-use crate::ops::{
-    Attention, Epilogue, LinearLayer, Weights, Write, attention_over, combine, linear_into,
-    qk_norm_rope,
-};
+use super::layers::LinearGroup;
+use crate::ops::{Activation, Attention, Weights, Write, attention_over, combine, qk_norm_rope};
 use crate::tensor::{Resident, Tensor};
 
 /// Epsilon of the norms of queries and keys.
 const EPS: f32 = 1e-6;
 
-/// Queries, keys and values of a sequence, `[T + N, hidden]` each.
+/// Queries, keys and values of a sequence.
 #[derive(Clone, Copy)]
 pub(super) struct Qkv<'r> {
-    q: Tensor<'r>,
-    k: Tensor<'r>,
-    v: Tensor<'r>,
+    /// All three side by side: `[T + N, 3 * hidden]`.
+    all: Tensor<'r>,
     /// With [`Positions::PerGrid`], the keys in units of the coarse grid.
     coarse_k: Option<Tensor<'r>>,
 }
 
-/// Queries, keys and values of one stream: three layers and two norms.
+/// Queries, keys and values of one stream: a projection and two norms.
 pub(super) struct QkvProjection {
-    pub q: LinearLayer,
-    pub k: LinearLayer,
-    pub v: LinearLayer,
+    /// To queries, keys and values, one after the other, and perhaps to more.
+    pub layers: LinearGroup,
     /// The weights of the RMS norm of a head's queries, `[1, head_dim]`.
     pub norm_q: Resident,
     /// The weights of the RMS norm of a head's keys, `[1, head_dim]`.
@@ -35,11 +31,29 @@ pub(super) struct QkvProjection {
 impl QkvProjection {
     /// Queries, keys and values of `x`, which is rows `rows` of the sequence, with their rotations.
     pub fn forward<'r>(&self, x: Tensor<'r>, qkv: Qkv<'r>, rows: Rows, state: &State<'r>) {
-        let recorder = x.recorder();
-        let [q, k, v] = [qkv.q, qkv.k, qkv.v].map(|m| m.row_range(rows.clone()));
-        linear_into("q", x, &self.q, q, Epilogue::default());
-        linear_into("k", x, &self.k, k, Epilogue::default());
-        linear_into("v", x, &self.v, v, Epilogue::default());
+        self.layers.forward_into("qkv", x, qkv.all.row_range(rows.clone()));
+        self.normalize(qkv, rows, state);
+    }
+
+    /// [`QkvProjection::forward`] of a whole sequence, where the projection has more outputs than those: what `activation`
+    /// makes of them goes to `rest`.
+    pub fn forward_with_rest<'r>(
+        &self,
+        x: Tensor<'r>,
+        qkv: Qkv<'r>,
+        rest: Tensor<'r>,
+        activation: Activation,
+        state: &State<'r>,
+    ) {
+        self.layers.forward_split("qkv", x, [qkv.all, rest], activation);
+        self.normalize(qkv, 0..x.rows(), state);
+    }
+
+    /// Norms and rotations of rows `rows` of the sequence.
+    fn normalize<'r>(&self, qkv: Qkv<'r>, rows: Rows, state: &State<'r>) {
+        let recorder = qkv.all.recorder();
+        let [all_q, all_k, _] = qkv.all.chunk_cols();
+        let [q, k] = [all_q, all_k].map(|m: Tensor<'r>| m.row_range(rows.clone()));
         let (norm_q, norm_k) = (recorder.resident(&self.norm_q), recorder.resident(&self.norm_k));
         match (state.positions, qkv.coarse_k) {
             (Positions::PerGrid(grids), Some(coarse_k)) => {
@@ -54,7 +68,7 @@ impl QkvProjection {
                 );
                 let own = |name, rows: Rows, table: Tensor<'r>| {
                     if !rows.is_empty() {
-                        let q = qkv.q.row_range(rows.clone());
+                        let q = all_q.row_range(rows.clone());
                         qk_norm_rope(name, q, norm_q, table.row_range(rows), EPS);
                     }
                 };
@@ -94,21 +108,18 @@ pub(super) fn joint_attention<'r>(
     project: impl FnOnce(Qkv<'r>),
 ) {
     let recorder = out.recorder();
-    let matrix = |name| recorder.temp(name, out.rows(), out.cols());
     let grids = match state.positions {
         Positions::PerGrid(grids) => Some(grids),
         _ => None,
     };
     let qkv = Qkv {
-        q: matrix("q"),
-        k: matrix("k"),
-        v: matrix("v"),
-        coarse_k: grids.map(|_| matrix("k.coarse")),
+        all: recorder.temp("qkv", out.rows(), 3 * out.cols()),
+        coarse_k: grids.map(|_| recorder.temp("k.coarse", out.rows(), out.cols())),
     };
     project(qkv);
+    let [q, k, v] = qkv.all.chunk_cols();
     let scale = 1.0 / (head_dim as f32).sqrt();
     let options = Attention { head_dim, scale, causal: false, bias: None };
-    let Qkv { q, k, v, .. } = qkv;
     match (grids, qkv.coarse_k) {
         (Some(PerGrid { n_coarse, .. }), Some(coarse_k)) => {
             let coarse = state.n_text..state.n_text + n_coarse;

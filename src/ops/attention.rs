@@ -113,31 +113,36 @@ pub(super) struct AttentionTile {
     lanes: usize,
     /// Blocks of four queries in a workgroup.
     blocks: usize,
+    /// Groups of four columns of queries and keys in workgroup memory.
+    chunk: usize,
     /// Groups of four columns of a head that an invocation sums.
     columns: usize,
 }
 
 /// The tile for heads of `d` numbers, if any fits the adapter's workgroup memory.
 ///
-/// Whatever the head's width, an invocation has at most 16 vectors of sums. Workgroups of 128 lanes share what they read
-/// of keys and values among eight blocks, or four of wider heads, and leave room for others in the memory of a core.
+/// Whatever the head's width, an invocation has at most 8 vectors of sums: with 16, Intel's and Apple's registers do not
+/// suffice. Workgroups of 128 lanes share what they read of keys and values among eight blocks, or four of wider heads, and
+/// leave room for others in the memory of a core; the widest heads take 256 lanes.
 pub(super) fn attention_tile(caps: &Caps, d: usize) -> Option<AttentionTile> {
-    let shapes: &[(&str, usize, usize, usize)] = match d {
-        0..=64 => &[("block_16x8", 16, 8, 1), ("block_16x4", 16, 4, 1)],
-        65..=128 => &[("block_16x8", 16, 8, 2), ("block_16x4", 16, 4, 2)],
-        129..=256 => &[("block_32x4", 32, 4, 2)],
-        _ => &[("block_32x4", 32, 4, 4)],
+    let shapes: &[(&str, [usize; 4])] = match d {
+        0..=64 => &[("block_16x8", [16, 8, 8, 1]), ("block_16x4", [16, 4, 4, 1])],
+        65..=128 => &[("block_16x8", [16, 8, 8, 2]), ("block_16x4", [16, 4, 4, 2])],
+        129..=256 => &[("block_32x4", [32, 4, 4, 2])],
+        _ => &[("block_64x4", [64, 4, 2, 2])],
     };
-    let tiles = shapes.iter().map(|&(part, lanes, blocks, columns)| AttentionTile {
+    let tiles = shapes.iter().map(|&(part, [lanes, blocks, chunk, columns])| AttentionTile {
         part,
         lanes,
         blocks,
+        chunk,
         columns,
     });
     let fits = |tile: &AttentionTile| {
         // Queries or weights, keys or values, and two flags.
-        let quads = 4 * tile.lanes * (tile.blocks + tile.blocks + 1);
-        16 * quads + 8 <= caps.max_workgroup_bytes as usize
+        let quads = 4 * tile.lanes * (tile.blocks + tile.chunk + 1);
+        tile.lanes * tile.blocks <= caps.max_workgroup_invocations as usize
+            && 16 * quads + 8 <= caps.max_workgroup_bytes as usize
     };
     tiles.into_iter().find(fits)
 }
@@ -273,6 +278,9 @@ pub fn attention_over<'r>(
                     ("GROUP", group as f64),
                 ];
                 overrides.extend(&geometry.overrides);
+                if f16_flag.is_some() {
+                    overrides.extend(recorder.f16_scale());
+                }
                 let mut bindings = vec![
                     read(q_buffer),
                     read(k_buffer),

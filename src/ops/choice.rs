@@ -6,16 +6,16 @@
 
 use super::attention::{attention_panel, attention_tile};
 use crate::tensor::{
-    AttentionKernel, Caps, Conv2dKernel, MAX_WORKGROUPS, MatmulKernel, RowClass, Tuning,
+    AttentionKernel, Caps, Conv2dKernel, MAX_WORKGROUPS, MatmulKernel, RowClass, Storage, Tuning,
 };
 
-/// The kernel of a product of `rows` rows.
+/// The kernel of a product of `rows` rows by a weight that is kept in `storage`.
 ///
-/// Graphics chips get tiles in workgroup memory, the design of every engine with a WGSL matmul. Whether subgroup
-/// operations or cooperative matrices are faster than that differs from chip to chip, so only a measurement chooses them.
-pub fn matmul(caps: &Caps, rows: usize) -> MatmulKernel {
+/// Graphics chips with units for matrices use those, where products may round to f16, others tiles in workgroup memory, the
+/// design of every engine with a WGSL matmul. Products of bytes are for those who ask for them.
+pub fn matmul(caps: &Caps, rows: usize, storage: Storage) -> MatmulKernel {
     let class = RowClass::of(rows);
-    let valid = |kernel: &MatmulKernel| can_matmul(caps, *kernel, rows);
+    let valid = |kernel: &MatmulKernel| can_matmul(caps, *kernel, rows, storage);
     if let Some(kernel) = caps.tuning.matmul[class as usize].filter(valid) {
         return kernel;
     }
@@ -23,18 +23,24 @@ pub fn matmul(caps: &Caps, rows: usize) -> MatmulKernel {
         RowClass::Few => &[MatmulKernel::Row],
         // A block of 32 rows would be mostly padding.
         RowClass::Some if rows <= 16 => &[],
+        _ if valid(&MatmulKernel::Int8) => &[MatmulKernel::Int8],
         // Lanes of a vector of eight are handed round in registers, which is as fast as workgroup memory on new
         // drivers and three times as fast on old ones. Vectors of sixteen are not: there it leaves a fifth of the speed.
         _ if caps.is_cpu && caps.subgroup_sizes == Some((8, 8)) => &[MatmulKernel::Subgroup],
         _ if caps.is_cpu => &[MatmulKernel::Panel],
-        _ => &[MatmulKernel::Tiled],
+        _ => &[MatmulKernel::Cooperative, MatmulKernel::Tiled],
     };
     preferred.iter().copied().find(|kernel| valid(kernel)).unwrap_or(MatmulKernel::Direct)
 }
 
 /// Whether a kernel computes on cooperative matrices.
 pub fn is_on_matrices(shader: &str) -> bool {
-    matches!(shader, "matmul_cooperative" | "attention_matrices")
+    matches!(shader, "matmul_cooperative" | "attention_matrices" | "conv2d_matrices")
+}
+
+/// Whether a kernel multiplies bytes.
+pub fn is_in_int8(shader: &str) -> bool {
+    shader == "matmul_int8"
 }
 
 /// Asks for the plainest kernel of the op that `shader` is a kernel of, as the driver cannot compile it; for no kernel on
@@ -43,7 +49,8 @@ pub fn do_without(shader: &str, tuning: &mut Tuning) -> bool {
     let before = *tuning;
     match shader {
         _ if is_on_matrices(shader) => tuning.without_matrices = true,
-        "matvec" | "matmul_panel" | "matmul_tiled" | "matmul_subgroup" => {
+        "matvec" | "matmul_panel" | "matmul_tiled" | "matmul_subgroup" | "matmul_int8"
+        | "quantise_rows" => {
             tuning.matmul = [Some(MatmulKernel::Direct); RowClass::ALL.len()];
         }
         "attention_panel" | "attention_tiled" => tuning.attention = Some(AttentionKernel::Rows),
@@ -56,11 +63,13 @@ pub fn do_without(shader: &str, tuning: &mut Tuning) -> bool {
 }
 
 /// Whether a kernel can do such a product on this adapter.
-pub fn can_matmul(caps: &Caps, kernel: MatmulKernel, rows: usize) -> bool {
+pub fn can_matmul(caps: &Caps, kernel: MatmulKernel, rows: usize, storage: Storage) -> bool {
     match kernel {
         // One workgroup a row, in the second dimension.
         MatmulKernel::Row => rows <= MAX_WORKGROUPS as usize,
-        MatmulKernel::Direct | MatmulKernel::Panel | MatmulKernel::Tiled => true,
+        MatmulKernel::Direct | MatmulKernel::Tiled => true,
+        // 128 sums a lane, in loops that graphics chips' compilers leave in private memory.
+        MatmulKernel::Panel => caps.is_cpu,
         // A processor gains nothing from fewer reads of workgroup memory, and chips whose subgroups may be small have
         // registers for half of its sums.
         MatmulKernel::TiledLarge => {
@@ -69,6 +78,7 @@ pub fn can_matmul(caps: &Caps, kernel: MatmulKernel, rows: usize) -> bool {
         // 128 sums a lane: real graphics chips' compilers spill them.
         MatmulKernel::Subgroup => caps.is_cpu && can_hold(caps),
         MatmulKernel::Cooperative => caps.f16 && matrices(caps).is_some(),
+        MatmulKernel::Int8 => caps.int8 && storage.code_order().is_some(),
     }
 }
 
@@ -100,11 +110,15 @@ pub struct Tile {
 ///
 /// Taller tiles read the weight fewer times, but leave fewer workgroups and more padding. The kernel wants two or four loads
 /// of x an invocation, which is `rows * k4 * quads / lanes`, and at most four of the weight, `4 * k4 * quads / group_rows`.
-pub fn tile(rows: usize, lanes: usize, large: bool) -> Tile {
+///
+/// Where subgroups may be small, as Intel's, few rows get tall tiles too: 64 invocations would hold four loads of the weight
+/// each, for which there are no registers.
+pub fn tile(caps: &Caps, rows: usize, lanes: usize, large: bool) -> Tile {
+    let is_small = caps.subgroup_sizes.is_some_and(|(min, _)| min < 32);
     match lanes {
         16 => Tile {
             rows: if large { 8 } else { 4 },
-            group_rows: if rows <= 32 { 8 } else { 16 },
+            group_rows: if rows <= 32 && !is_small { 8 } else { 16 },
             quads: 2,
             k4: 4,
         },
@@ -139,9 +153,9 @@ pub fn matrices(caps: &Caps) -> Option<Matrices> {
     let (side, (min, max)) = (caps.cooperative_matrix? as usize, caps.subgroup_sizes?);
     let invocations = 16 * side;
     let subgroups = (invocations / max.max(1) as usize, invocations / min.max(1) as usize);
-    // `matmul_cooperative.wgsl`: two tiles of 8 sides x 40 halves, and nine matrices of sums. `attention_matrices.wgsl`
-    // has less.
-    let bytes = 2 * 8 * side * 40 * 2 + 9 * side * side * 4;
+    // `conv2d_matrices.wgsl`: patches of 10 (side + 2) pixels x 24 halves, a tile of 8 sides x 56 halves, and nine matrices of
+    // sums. Others have less.
+    let bytes = (10 * (side + 2) * 24 + 8 * side * 56) * 2 + 9 * side * side * 4;
     let fits = invocations <= caps.max_workgroup_invocations as usize
         && bytes <= caps.max_workgroup_bytes as usize;
     // Their work falls into four parts at least.
@@ -152,8 +166,11 @@ pub fn matrices(caps: &Caps) -> Option<Matrices> {
 /// The kernel of attention with heads of `d` numbers.
 pub fn attention(caps: &Caps, d: usize) -> AttentionKernel {
     let valid = |kernel: &AttentionKernel| can_attend(caps, *kernel, d);
-    let usual = if caps.is_cpu { AttentionKernel::Panel } else { AttentionKernel::Tiled };
-    let mut preferred = caps.tuning.attention.into_iter().chain([usual]);
+    let usual: &[AttentionKernel] = match caps.is_cpu {
+        true => &[AttentionKernel::Panel],
+        false => &[AttentionKernel::Matrices, AttentionKernel::Tiled],
+    };
+    let mut preferred = caps.tuning.attention.into_iter().chain(usual.iter().copied());
     preferred.find(valid).unwrap_or(AttentionKernel::Rows)
 }
 
@@ -196,5 +213,7 @@ pub fn can_convolve(caps: &Caps, kernel: Conv2dKernel, lanes: usize) -> bool {
         Conv2dKernel::Tiled => !caps.is_cpu && lanes >= 8,
         // So the last subgroup of a workgroup has the lanes that hold, too. As for products, graphics chips would spill.
         Conv2dKernel::Subgroup => caps.is_cpu && lanes >= 8 && can_hold(caps),
+        // A workgroup is 8 sides of channels wide.
+        Conv2dKernel::Matrices => caps.f16 && lanes >= 8 && matrices(caps).is_some(),
     }
 }

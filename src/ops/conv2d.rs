@@ -31,6 +31,7 @@ struct Params {
     x_stride: u32,
     column4: u32,
     phase: u32,
+    f16_flag: u32,
 }
 
 /// What a convolution does besides the sum.
@@ -56,8 +57,8 @@ struct Geometry {
     taps: usize,
     /// Tiles of the weight in a workgroup.
     tiles: usize,
-    /// Groups of four channels of a patch in workgroup memory, at most; an even number.
-    patch_quads: u32,
+    /// Groups of four channels of a patch in workgroup memory, at least and at most; an even number.
+    patch_quads: (u32, u32),
     /// Whether it can do a prologue, and has a binding for it.
     has_prologue: bool,
     /// Files for roles other than the weight's.
@@ -87,7 +88,7 @@ fn geometry(
                 phases: 1,
                 taps: 9,
                 tiles: 1,
-                patch_quads: 0,
+                patch_quads: (0, 0),
                 has_prologue: false,
                 roles: vec![],
                 overrides: vec![
@@ -96,12 +97,37 @@ fn geometry(
                 ],
             }
         }
+        Conv2dKernel::Matrices => {
+            let matrices = choice::matrices(caps).expect("the choice asks for them");
+            let (part, constants) = matrices.part_and_constants();
+            let up = if upsample { 2 } else { 1 };
+            let mut overrides = constants.to_vec();
+            overrides.extend([
+                ("SCALE", if upsample { 2.0 } else { 1.0 }),
+                ("ACROSS", if upsample { 2.0 } else { 3.0 }),
+            ]);
+            Geometry {
+                shader: "conv2d_matrices",
+                pixels: [matrices.side * up, 8 * up],
+                phases: if upsample { 4 } else { 1 },
+                taps: if upsample { 4 } else { 9 },
+                tiles: 8 * matrices.side / (4 * lanes_x),
+                patch_quads: (4, 4),
+                has_prologue: true,
+                roles: vec![("coop", part)],
+                overrides,
+            }
+        }
         Conv2dKernel::Panel | Conv2dKernel::Tiled | Conv2dKernel::Subgroup => {
             // All of up to 512 channels share a patch.
             let per_group = tiles.div_ceil(tiles.div_ceil(8));
-            // A graphics chip wants 128 invocations in a workgroup; a processor gains nothing from sharing more.
+            // A graphics chip wants 128 invocations in a workgroup, a processor gains nothing from sharing more. Where
+            // subgroups may be small, as Intel's, and the weight is of folded taps, which are f32, registers suffice for one
+            // block of pixels only.
+            let is_small = caps.subgroup_sizes.is_some_and(|(min, _)| min < 32);
+            let invocations = if is_small && upsample { 64 } else { 128 };
             let (rows, blocks) = match kernel {
-                Conv2dKernel::Tiled => (2, (128 / (lanes_x * per_group)).clamp(1, 4)),
+                Conv2dKernel::Tiled => (2, (invocations / (lanes_x * per_group)).clamp(1, 4)),
                 _ => (4, 1),
             };
             let (shader, roles) = match kernel {
@@ -112,6 +138,15 @@ fn geometry(
                 _ => ("conv2d_panel", vec![]),
             };
             let up = if upsample { 2 } else { 1 };
+            let mut overrides = vec![
+                ("TILES", per_group as f64),
+                ("BLOCKS", blocks as f64),
+                ("SCALE", if upsample { 2.0 } else { 1.0 }),
+                ("ACROSS", if upsample { 2.0 } else { 3.0 }),
+            ];
+            if kernel == Conv2dKernel::Tiled && is_small && blocks == 1 {
+                overrides.push(("IS_ONE_BLOCK", 1.0));
+            }
             Geometry {
                 shader,
                 pixels: [8 * up, rows * blocks * up],
@@ -121,18 +156,13 @@ fn geometry(
                 // A processor's 60 pixels in 16 KiB. On a graphics chip, whose registers allow 12 subgroups of 64 to a
                 // SIMD, workgroup memory must not allow fewer.
                 patch_quads: match (kernel, blocks) {
-                    (Conv2dKernel::Tiled, 4) => 4,
-                    (Conv2dKernel::Tiled, _) => 8,
-                    _ => 16,
+                    (Conv2dKernel::Tiled, 4) => (2, 4),
+                    (Conv2dKernel::Tiled, _) => (2, 8),
+                    _ => (2, 16),
                 },
                 has_prologue: true,
                 roles,
-                overrides: vec![
-                    ("TILES", per_group as f64),
-                    ("BLOCKS", blocks as f64),
-                    ("SCALE", if upsample { 2.0 } else { 1.0 }),
-                    ("ACROSS", if upsample { 2.0 } else { 3.0 }),
-                ],
+                overrides,
             }
         }
     }
@@ -161,7 +191,9 @@ pub fn conv2d<'r>(
     assert_eq!(y.rows(), y_width * y_height, "{}: y has {} pixels", weight.label, y.rows());
     assert!(x.is_whole() && y.is_whole(), "{name}: x and y must be whole pictures");
     let recorder = x.recorder();
-    let caps = recorder.caps();
+    let mut caps = recorder.matmul_caps();
+    // No convolution works with smaller activations: where others do, it runs in f32.
+    caps.f16 &= recorder.f16_scale().is_none();
     assert!(
         x.single().is_some() || recorder.base(x.base).halo == width,
         "{name}: x is in bands without the image rows around them; make it with `Recorder::image`"
@@ -184,6 +216,7 @@ pub fn conv2d<'r>(
         storage: weight.storage,
     });
     recorder.exchange_halo(x);
+    let f16_flag = (kernel == Conv2dKernel::Matrices).then(|| recorder.f16_flag());
     let bias = recorder.resident(&layer.bias).expect_single("bias").0;
     let affine = prologue.map(|affine| whole(name, "affine", affine));
 
@@ -226,6 +259,7 @@ pub fn conv2d<'r>(
                 x_stride: quads(x_base.cols),
                 column4: quads(shard.row0),
                 phase: phase as u32,
+                f16_flag: f16_flag.map_or(0, |(_, flag)| flag as u32),
             };
             let mut bindings =
                 vec![read(x_band.buffer), read(taps), read(bias), read_write(y_band.buffer)];
@@ -233,11 +267,13 @@ pub fn conv2d<'r>(
                 // The bias stands in for an absent prologue: a binding must not be empty.
                 bindings.push(read(affine.unwrap_or(bias)));
             }
+            bindings.extend(f16_flag.map(|(buffer, _)| read_write(buffer)));
             drop((x_base, y_base));
             let flag = |on: bool| f64::from(u8::from(on));
             let mut overrides = vec![("LANES_X", lanes_x as f64), ("ACCUMULATE", flag(add))];
             if geometry.has_prologue {
-                let channels = quads(x.cols()).next_multiple_of(2).min(geometry.patch_quads);
+                let (least, most) = geometry.patch_quads;
+                let channels = quads(x.cols()).next_multiple_of(2).clamp(least, most);
                 overrides.push(("C4", f64::from(channels)));
                 overrides.push(("PROLOGUE", flag(prologue.is_some())));
             }

@@ -1,6 +1,6 @@
 //! Linear layers: `y = epilogue(x Wᵀ + b)`.
 
-use super::{Activation, choice, even_share, quads, read, read_write};
+use super::{Activation, choice, even_share, quads, quantise_rows, read, read_write};
 use crate::tensor::{
     Caps, Dispatch, MAX_WORKGROUPS, MatmulKernel, PackedWeight, PipelineKey, Resident, Tensor,
     Work, row_pieces,
@@ -52,6 +52,9 @@ struct Params {
     gate_offset: u32,
     row_blocks: u32,
     f16_flag: u32,
+    split4: u32,
+    rest_offset: u32,
+    rest_stride: u32,
 }
 
 /// The shape of a kernel's work: how its dispatches are cut and counted.
@@ -70,13 +73,15 @@ struct Geometry {
 /// Workgroups that keep a processor's cores busy to the end.
 const BUSY: usize = 16;
 
-/// For `rows` rows and `tiles` tiles of a weight, `lanes` groups of four columns each, and `k4` groups of four numbers of K.
+/// For `rows` rows and `tiles` tiles of a weight.
 fn geometry(
     kernel: MatmulKernel,
     caps: &Caps,
     rows: usize,
-    (tiles, lanes, k4): (usize, usize, usize),
+    (weight, tiles): (&PackedWeight, usize),
 ) -> Geometry {
+    // Groups of four columns of a tile, and of four numbers of K.
+    let (lanes, k4) = (weight.tile / 4, weight.k / 4);
     // Blocks of rows run fastest: a tile of the weight stays in the cache while all rows pass by.
     let blocks_by_tiles = |blocks: usize, tiles: usize| {
         let z = blocks.div_ceil(MAX_WORKGROUPS as usize);
@@ -109,11 +114,14 @@ fn geometry(
         MatmulKernel::Tiled | MatmulKernel::TiledLarge => {
             let large = kernel == MatmulKernel::TiledLarge;
             let choice::Tile { rows: own, group_rows, quads, k4: tile_k4 } =
-                choice::tile(rows, lanes, large);
+                choice::tile(caps, rows, lanes, large);
             let block = own * group_rows;
             Geometry {
                 shader: "matmul_tiled",
-                roles: vec![("rows", if own == 8 { "rows_8" } else { "rows_4" })],
+                roles: [("rows", if own == 8 { "rows_8" } else { "rows_4" })]
+                    .into_iter()
+                    .chain(weight.storage.is_packed().then_some(("fill_numbers", "fill_blocks")))
+                    .collect(),
                 rows: block,
                 overrides: vec![
                     ("GROUP_ROWS", group_rows as f64),
@@ -138,9 +146,12 @@ fn geometry(
                 groups: blocks_by_tiles(rows.div_ceil(32), tiles.div_ceil(per_group)),
             }
         }
+        MatmulKernel::Int8 => {
+            plain("matmul_int8", 64, vec![], blocks_by_tiles(rows.div_ceil(64), tiles))
+        }
         MatmulKernel::Cooperative => {
             let Some(matrices) = choice::matrices(caps) else {
-                return geometry(MatmulKernel::Direct, caps, rows, (tiles, lanes, k4));
+                return geometry(MatmulKernel::Direct, caps, rows, (weight, tiles));
             };
             let (part, constants) = matrices.part_and_constants();
             // Rows of a workgroup, and columns.
@@ -181,6 +192,31 @@ pub fn linear_into<'r>(
     y: Tensor<'r>,
     epilogue: Epilogue<'r>,
 ) {
+    record(name, x, layer, y, None, epilogue);
+}
+
+/// Writes the first columns of `[M, N]` into `first`, as many as that has, and what `activation` makes of the others into
+/// `rest`: queries, keys and values, and an MLP's first layer, in one product.
+#[track_caller]
+pub fn linear_split<'r>(
+    name: &str,
+    x: Tensor<'r>,
+    layer: &LinearLayer,
+    [first, rest]: [Tensor<'r>; 2],
+    activation: Activation,
+) {
+    record(name, x, layer, first, Some(rest), Epilogue { activation, ..Default::default() });
+}
+
+#[track_caller]
+fn record<'r>(
+    name: &str,
+    x: Tensor<'r>,
+    layer: &LinearLayer,
+    y: Tensor<'r>,
+    rest: Option<Tensor<'r>>,
+    epilogue: Epilogue<'r>,
+) {
     let weight = &layer.weight;
     let n = weight.n.next_multiple_of(4);
     assert_eq!(
@@ -191,14 +227,26 @@ pub fn linear_into<'r>(
         x.cols(),
         weight.k
     );
-    assert_eq!(y.cols(), n, "{}: y has {} columns, N = {n}", weight.label, y.cols());
-    assert_eq!(x.rows(), y.rows(), "{}: x has {} rows, y {}", weight.label, x.rows(), y.rows());
+    let outputs: Vec<Tensor<'r>> = [y].into_iter().chain(rest).collect();
+    let columns: usize = outputs.iter().map(|y| y.cols()).sum();
+    assert_eq!(columns, n, "{}: y has {columns} columns, N = {n}", weight.label);
+    for y in &outputs {
+        assert_eq!(x.rows(), y.rows(), "{}: x has {} rows, y {}", weight.label, x.rows(), y.rows());
+    }
     let recorder = x.recorder();
     let (n_outputs, storage) = (weight.n, weight.storage);
     recorder.note(Work::Linear { rows: x.rows(), n: n_outputs, k: weight.k, storage });
     let caps = recorder.matmul_caps();
+    // By all rows: where the work is cut must not change a result, and kernels differ in their roundings.
+    let kernel = choice::matmul(&caps, x.rows(), storage);
+    let x = match (kernel, storage.code_order()) {
+        (MatmulKernel::Int8, Some(order)) => quantise_rows(&format!("{name}.int8"), x, order),
+        _ => x,
+    };
+    let operands: Vec<Tensor<'r>> = [x].into_iter().chain(outputs).collect();
     let gate = epilogue.gate.map(|gate| gate.expect_single("gate"));
-    let bias = layer.bias.as_ref().map(|bias| recorder.resident(bias).expect_single("bias").0);
+    let [bias, scale] = [("bias", &layer.bias), ("scale", &weight.scale)]
+        .map(|(name, vector)| Some(recorder.resident(vector.as_ref()?).expect_single(name).0));
 
     for (index, shard) in weight.shards.iter().enumerate() {
         let shard_n = shard.rows.min(n.saturating_sub(shard.row0));
@@ -208,14 +256,13 @@ pub fn linear_into<'r>(
         let flops_per_row = 2.0 * weight.k as f64 * shard_n as f64;
         let budget = (caps.max_dispatch_flops / flops_per_row) as usize;
         let max_rows = even_share(x.rows(), budget, ROWS);
-        // By all rows: where the work is cut must not change a result, and kernels differ in their roundings.
-        let kernel = choice::matmul(&caps, x.rows());
-        for piece in row_pieces(&[x, y], max_rows) {
+        for piece in row_pieces(&operands, max_rows) {
             let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
+            let rest_at = piece.at.get(2);
             let tiles = shard_n.div_ceil(weight.tile);
             let lanes = weight.tile / 4;
             let Geometry { shader, roles: other_roles, rows, overrides: own, groups } =
-                geometry(kernel, &caps, piece.rows, (tiles, lanes, weight.k / 4));
+                geometry(kernel, &caps, piece.rows, (weight, tiles));
             let f16_flag = (kernel == MatmulKernel::Cooperative).then(|| recorder.f16_flag());
             let params = Params {
                 m: piece.rows as u32,
@@ -229,24 +276,42 @@ pub fn linear_into<'r>(
                 gate_offset: gate.map_or(0, |(_, at)| quads(at)),
                 row_blocks: piece.rows.div_ceil(rows) as u32,
                 f16_flag: f16_flag.map_or(0, |(_, flag)| flag as u32),
+                split4: quads(y.cols()),
+                rest_offset: rest_at.map_or(0, |(_, at)| quads(*at)),
+                rest_stride: rest.map_or(0, |rest| quads(rest.row_stride())),
             };
             let mut overrides = vec![
                 ("LANES", lanes as f64),
                 ("ACTIVATION", f64::from(epilogue.activation as u32)),
                 ("HAS_BIAS", f64::from(u8::from(bias.is_some()))),
-                ("HAS_GATE", f64::from(u8::from(gate.is_some()))),
-                ("MODE", f64::from(epilogue.write as u32)),
             ];
-            overrides.extend(own);
             let mut roles = vec![("weight", weight.storage.accessor())];
             roles.extend(other_roles);
-            // x stands in for an absent bias or gate: a binding must not be empty.
+            match rest {
+                Some(_) => roles.push(("linear_output", "linear_output_split")),
+                None => overrides.extend([
+                    ("HAS_GATE", f64::from(u8::from(gate.is_some()))),
+                    ("MODE", f64::from(epilogue.write as u32)),
+                ]),
+            }
+            if scale.is_some() {
+                overrides.push(("HAS_SCALE", 1.0));
+            }
+            overrides.extend(own);
+            if f16_flag.is_some() {
+                overrides.extend(recorder.f16_scale());
+            }
+            // x stands in for what is absent: a binding must not be empty.
             let mut bindings = vec![
                 read(x_buffer),
                 read(recorder.shard(weight, index)),
                 read(bias.unwrap_or(x_buffer)),
-                read(gate.map_or(x_buffer, |(buffer, _)| buffer)),
+                match rest_at {
+                    Some((buffer, _)) => read_write(*buffer),
+                    None => read(gate.map_or(x_buffer, |(buffer, _)| buffer)),
+                },
                 read_write(y_buffer),
+                read(scale.unwrap_or(x_buffer)),
             ];
             bindings.extend(f16_flag.map(|(buffer, _)| read_write(buffer)));
             recorder.dispatch(Dispatch {

@@ -19,6 +19,7 @@ mod group_norm;
 mod linear;
 mod norm;
 mod qk_norm_rope;
+mod quantise_rows;
 mod renoise;
 mod unpack;
 
@@ -30,9 +31,10 @@ pub use conv2d::{Conv2d, Conv2dOptions, conv2d};
 pub use euler::euler_step;
 pub use fold_taps::fold_taps;
 pub use group_norm::{group_affine, group_affine_apply, group_norm};
-pub use linear::{Epilogue, LinearLayer, Write, linear, linear_into};
+pub use linear::{Epilogue, LinearLayer, Write, linear, linear_into, linear_split};
 pub use norm::{Affine, NormKind, norm, norm_into};
 pub use qk_norm_rope::{qk_norm, qk_norm_rope};
+pub use quantise_rows::quantise_rows;
 pub use renoise::renoise;
 pub use unpack::unpack;
 
@@ -49,6 +51,7 @@ pub mod reference {
     pub use super::linear::reference as linear;
     pub use super::norm::reference as norm;
     pub use super::qk_norm_rope::reference as qk_norm_rope;
+    pub use super::quantise_rows::reference as quantise_rows;
     pub use super::renoise::reference as renoise;
     pub use super::unpack::reference as unpack;
 }

@@ -7,12 +7,13 @@ use super::encoders::EncoderMemory;
 use super::model::{Model, ModelPart};
 use super::programs::record_encoder;
 use super::residency::{NeedsPart, Residency};
+use super::streaming::Feeder;
 use super::text_cache::{Embedding, TextCache, TextKey};
 use super::{Error, NamedTensors, Settings, random_weights};
 use crate::checkpoint::source::read;
 use crate::models::encoders::{Output, TokenisedText};
 use crate::models::family::TextLength;
-use crate::tensor::Blocks;
+use crate::tensor::Fallbacks;
 
 /// The encoded prompts of a run.
 pub(super) struct Encoded {
@@ -34,6 +35,7 @@ struct Encoding {
 pub(super) struct Encoders<'a> {
     pub model: &'a Model,
     pub device: &'a Device,
+    pub feeder: Feeder<'a>,
     pub memory: &'a EncoderMemory,
     pub texts: &'a TextCache,
 }
@@ -44,8 +46,8 @@ pub(super) struct Prompts {
     negative: Option<Text>,
     /// If any text has yet to be encoded.
     needs_encoders: Option<NeedsPart>,
-    /// Blocks of the encoders whose products do not round to f16.
-    in_f32: Blocks,
+    /// What becomes of the encoders' blocks that met numbers beyond f16.
+    fallbacks: Fallbacks,
 }
 
 /// A tokenised text, and what is known of its encoding.
@@ -73,7 +75,7 @@ impl Prompts {
         residency: &Arc<Residency>,
         settings: &Settings,
         given: &NamedTensors,
-        in_f32: &Blocks,
+        fallbacks: &Fallbacks,
         warnings: &mut Vec<String>,
     ) -> Result<Self, Error> {
         let mut text = |text: &str, prefix| {
@@ -87,7 +89,7 @@ impl Prompts {
         let needs = |text: &Text| text.known.is_none() && !text.is_given();
         let needs_encoders = (needs(&positive) || negative.as_ref().is_some_and(needs))
             .then(|| NeedsPart::text_encoders(residency));
-        Ok(Prompts { positive, negative, needs_encoders, in_f32: in_f32.clone() })
+        Ok(Prompts { positive, negative, needs_encoders, fallbacks: fallbacks.clone() })
     }
 
     fn tokenise(
@@ -160,10 +162,10 @@ impl Prompts {
 
     /// Encodes the texts; the encoders' weights must be on the GPU if they are needed.
     pub async fn encode(&self, encoders: Encoders<'_>) -> Result<Encoded, Error> {
-        let positive = encoders.embed(&self.positive, &self.in_f32).await?;
+        let positive = encoders.embed(&self.positive, &self.fallbacks).await?;
         let negative = match &self.negative {
             None => None,
-            Some(text) => Some(encoders.embed(text, &self.in_f32).await?),
+            Some(text) => Some(encoders.embed(text, &self.fallbacks).await?),
         };
         Ok(Encoded { positive, negative })
     }
@@ -171,7 +173,7 @@ impl Prompts {
 
 impl Encoders<'_> {
     /// The encoding of a text: given, from an earlier run, or computed.
-    async fn embed(&self, text: &Text, in_f32: &Blocks) -> Result<Arc<Embedding>, Error> {
+    async fn embed(&self, text: &Text, fallbacks: &Fallbacks) -> Result<Arc<Embedding>, Error> {
         let Text { key, given_txt, given_pooled, known, is_whole } = text;
         if let Some(known) = known {
             return Ok(known.clone());
@@ -183,7 +185,7 @@ impl Encoders<'_> {
             let wants_tokens = encoder.gives_tokens && given_txt.is_none();
             let wants_pooled = encoder.gives_pooled && given_pooled.is_none();
             encodings.push(match wants_tokens || wants_pooled {
-                true => self.run(i, &key.texts[i], wants_tokens, in_f32).await?,
+                true => self.run(i, &key.texts[i], wants_tokens, fallbacks).await?,
                 false => Encoding::default(),
             });
             let what = format!("{}'s encoding of the prompt", encoder.config.title());
@@ -230,7 +232,7 @@ impl Encoders<'_> {
         i: usize,
         text: &TokenisedText,
         wants_tokens: bool,
-        in_f32: &Blocks,
+        fallbacks: &Fallbacks,
     ) -> Result<Encoding, Error> {
         let Model { source, config, parts, .. } = self.model;
         let name = config.text_encoders[i].config.title();
@@ -243,7 +245,7 @@ impl Encoders<'_> {
         let caps = self.device.gpu.caps();
         let results = self
             .memory
-            .run(self.device, i, &inputs, &outputs, in_f32, |residents, f16_range| {
+            .run(&self.feeder, i, &inputs, &outputs, fallbacks, |residents, f16_range| {
                 let (inputs, outputs) = residents.split_at(inputs.len());
                 let outputs = &outputs[..kinds.len()];
                 record_encoder(caps, f16_range, name, &**model, text, inputs, outputs)

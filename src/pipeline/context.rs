@@ -5,8 +5,10 @@ use std::sync::Arc;
 use super::conditioning::Encoders;
 use super::device::Device;
 use super::model::Model;
+use super::placement::Placement;
 use super::residency::Residency;
 use super::run_cache::RunCache;
+use super::streaming::Feeder;
 use super::{Error, Event, Part};
 use crate::gpu::Gpu;
 
@@ -32,10 +34,55 @@ impl RunContext {
         }
     }
 
+    /// What brings the weights that are streamed.
+    pub fn feeder(&self) -> Feeder<'_> {
+        let RunContext { model, device, residency, .. } = self;
+        Feeder { model, device, streaming: &residency.streaming }
+    }
+
+    /// Streams what `placement` says. If that is something else than before, everything leaves the GPU, unless another run
+    /// works with it: then the placement stays as it is.
+    pub fn set_placement(&self, placement: Placement) {
+        let is_same = *self.residency.streaming.placement() == placement;
+        if is_same || !self.residency.has_one_run() {
+            return;
+        }
+        self.free_programs();
+        self.residency.set_placement(&self.model, &self.device, placement);
+    }
+
+    /// Within a budget of memory, frees the denoiser and all that works on it before a part is loaded that may not fit next
+    /// to it.
+    pub fn make_room_for(&self, part: Part) {
+        let RunContext { model, device, residency, cache, .. } = self;
+        let is_due = residency.budget().is_some()
+            && !residency.keeps_all_parts()
+            && residency.has_one_run()
+            && !residency.is_loaded(part);
+        if !is_due {
+            return;
+        }
+        if part == Part::TextEncoders {
+            // They are of another text.
+            cache.modulations.take();
+        }
+        if residency.is_loaded(Part::Denoiser) {
+            self.free_programs();
+            residency.free(model, device, Part::Denoiser);
+        }
+    }
+
+    fn free_programs(&self) {
+        self.cache.encoders.clear(&self.device.store);
+        self.cache.forget_programs(&self.device.store);
+        self.device.pool.clear();
+    }
+
     /// The text encoders, for [`Prompts::encode`](super::conditioning::Prompts::encode).
     pub fn encoders(&self) -> Encoders<'_> {
         let RunContext { model, device, cache, .. } = self;
-        Encoders { model, device, memory: &cache.encoders, texts: &cache.texts }
+        let feeder = self.feeder();
+        Encoders { model, device, feeder, memory: &cache.encoders, texts: &cache.texts }
     }
 
     /// Uploads the next weights of a part; `None` when all are on the GPU.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::Error;
 use super::device::Device;
+use super::streaming::Feeder;
 use crate::gpu::{Program, SlotPool, Store};
 use crate::models::encoders::Shape;
 use crate::sync::Locked;
-use crate::tensor::{Blocks, F16Range, Recording, Resident};
+use crate::tensor::{F16Range, Fallbacks, Recording, Resident};
 
 /// One program for each text encoder.
 #[derive(Default)]
@@ -34,17 +35,18 @@ impl EncoderMemory {
     }
 
     /// Runs encoder number `which`, as `record` records it on matrices of the shapes of `inputs` and `outputs`. Gives
-    /// the outputs. Whatever an earlier text has left is used again. Products of blocks of `in_f32` do not round to f16;
-    /// others that should not have are an error.
+    /// the outputs. Whatever an earlier text has left is used again. Blocks of `fallbacks` are done as it says;
+    /// those that meet numbers beyond f16 even so are an error.
     pub async fn run(
         &self,
-        device: &Device,
+        feeder: &Feeder<'_>,
         which: usize,
         inputs: &[(Shape, &[f32])],
         outputs: &[Shape],
-        in_f32: &Blocks,
+        fallbacks: &Fallbacks,
         record: impl FnOnce(&[Resident], Option<Arc<F16Range>>) -> Recording,
     ) -> Result<Vec<Vec<f32>>, Error> {
+        let device = feeder.device;
         let Device { gpu, store, .. } = device;
         let mut shapes: Vec<Shape> =
             inputs.iter().map(|(shape, _)| *shape).chain(outputs.iter().copied()).collect();
@@ -56,7 +58,7 @@ impl EncoderMemory {
         let f16_range = residents
             .last()
             .filter(|_| rounds)
-            .map(|flags| Arc::new(F16Range::new(flags.clone(), in_f32.clone())));
+            .map(|flags| Arc::new(F16Range::new(flags.clone(), fallbacks.clone())));
         for (resident, (_, values)) in residents.iter().zip(inputs) {
             store.write(gpu, resident, values).await?;
         }
@@ -72,7 +74,7 @@ impl EncoderMemory {
         if let Some(program) = self.programs.lock().get_mut(&which) {
             program.compiled = Some(compiled.clone());
         }
-        compiled.1.run(gpu).await?;
+        compiled.1.run_fed(gpu, feeder).await?;
         if let Some(range) = f16_range {
             let flags = store.read(gpu, range.flags()).await?;
             device.check_f16_range(&range, &flags)?;

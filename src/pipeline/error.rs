@@ -6,6 +6,8 @@ use crate::checkpoint::weights::WeightError;
 use crate::escape::Escaped;
 use crate::gpu;
 use crate::models::config::ConfigError;
+use crate::models::files::FilesError;
+use crate::models::quantise::Quantise;
 use crate::sampling;
 use crate::tensor::Blocks;
 use crate::text::TokenError;
@@ -24,6 +26,9 @@ pub enum Error {
     /// The model's configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The model's files.
+    #[error(transparent)]
+    Files(Box<FilesError>),
     /// The model's weights.
     #[error(transparent)]
     Weights(#[from] WeightError),
@@ -45,6 +50,14 @@ pub enum Error {
         found: String,
         /// What is possible, and what to do.
         expected: String,
+    },
+    /// Nothing that was to be quantised can be.
+    #[error("nothing can be quantised to {quantise}: {reason}; load the model as it is stored")]
+    NothingToQuantise {
+        /// What was asked for.
+        quantise: Quantise,
+        /// What stands in the way, of which part.
+        reason: String,
     },
     /// A given tensor of the wrong shape or type.
     #[error("the given tensor {name} has shape {found}; expected {expected}")]
@@ -72,14 +85,26 @@ pub enum Error {
     /// A file of given tensors that cannot be read.
     #[error("the given tensors cannot be read: {}", Escaped(.0))]
     GivenFile(String),
-    /// A product that rounds to f16 met numbers beyond it. A run does such blocks again in f32.
+    /// A product that rounds to f16 met numbers beyond it. A run does such blocks again, with smaller numbers and then in
+    /// f32.
     #[error(
-        "numbers beyond f16's largest, 65504, in {}; run without f16 products",
+        "numbers beyond f16's largest, 65504, in {}; use precision f32",
         .blocks.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
     )]
     BeyondF16 {
         /// The blocks that it happened in.
         blocks: Blocks,
+    },
+    /// A budget of memory that no run like this can keep within.
+    #[error(
+        "a run like this needs {} MiB of GPU memory at least, and the budget is {}",
+        least.div_ceil(1 << 20), gpu::human_bytes(*.budget)
+    )]
+    MemoryBudget {
+        /// The budget in bytes.
+        budget: u64,
+        /// The smallest one that the run can keep within.
+        least: u64,
     },
     /// NaN or infinity came out of the network.
     #[error(
@@ -96,6 +121,12 @@ pub enum Error {
     },
 }
 
+impl From<FilesError> for Error {
+    fn from(error: FilesError) -> Self {
+        Error::Files(Box::new(error))
+    }
+}
+
 impl Error {
     /// Whether the device went away: a run can go on on another one, see [`super::Recovery`].
     pub fn is_lost(&self) -> bool {
@@ -107,7 +138,10 @@ impl Error {
         match self {
             Error::Gpu(error) => error.advice(),
             Error::Weights(error) => error.advice(),
+            Error::Files(error) => error.advice(),
+            Error::Tokens(error) => error.advice(),
             Error::NotFinite { .. } => Some(Advice::WiderWeights),
+            Error::MemoryBudget { .. } => Some(Advice::LargerBudget),
             _ => None,
         }
     }

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{FirstStage, NamedTensors, Picture};
+use super::{FirstStage, NamedTensors, Picture, Products};
 use crate::gpu::ProgramTimes;
 use crate::names::by_serde;
 use crate::sampling::Grid;
 
 /// A part of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
@@ -106,7 +106,12 @@ pub struct ImageReport {
     pub flops: f64,
     /// Seconds of all steps.
     pub step_seconds: f64,
-    /// Blocks that were to round to f16 and met numbers beyond it: they were done again, and kept, in f32.
+    /// What products rounded to, but for those of the text encoders.
+    pub products: Products,
+    /// Blocks that were to round to f16 and met numbers beyond it: they were done again, with activations that are divided
+    /// by 256 before they are rounded, and multiplied by it afterwards.
+    pub scaled: Vec<String>,
+    /// Blocks that met numbers beyond f16 even so: they were done again in f32.
     pub in_f32: Vec<String>,
 }
 
@@ -134,7 +139,11 @@ struct ReportJson {
     computed: Vec<Vec<bool>>,
     /// Operations of the GPU's programs in units of 10^12, by estimate: steps, jumps and decoding.
     tflops: f64,
-    /// Blocks that met numbers beyond f16's range, and were done again in f32.
+    /// What products rounded to: `f16` where kernels on matrices ran, `int8` where those on bytes did, else `f32`.
+    products: Products,
+    /// Blocks that met numbers beyond f16's range, and were done again with activations divided by 256.
+    scaled: Vec<String>,
+    /// Blocks that met numbers beyond f16's range even so, and were done again in f32.
     in_f32: Vec<String>,
 }
 
@@ -145,6 +154,8 @@ impl From<ImageReport> for ReportJson {
             steps_reused: report.n_reused(),
             tflops: report.flops / 1e12,
             computed: report.computed,
+            products: report.products,
+            scaled: report.scaled,
             in_f32: report.in_f32,
         }
     }

@@ -3,14 +3,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{Error, Part};
+use super::{Error, MemoryBudget, Part};
 use crate::checkpoint::dtype::StoredDType;
 use crate::checkpoint::source::{Memory, Source, read};
 use crate::checkpoint::weights::{Manifest, Weights};
+use crate::escape::Escaped;
 use crate::models::config::{ModelConfig, TextEncoderPart, folder, stem};
 use crate::models::denoiser::Denoiser;
 use crate::models::encoders::TextEncoder;
 use crate::models::layers::{LoadContext, Loader, Precision, Upload};
+use crate::models::quantise::{Quantise, Quantising, Tally};
 use crate::models::vae::VaeDecoder;
 use crate::ops::MAX_HEAD_DIM;
 use crate::tensor::{ResidentId, ResidentIds};
@@ -18,14 +20,23 @@ use crate::text::{Tokenizer, TokenizerFiles};
 use crate::turns::{Turns, complete_at_once};
 
 /// How a model is opened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Options {
-    /// How weights are kept on the GPU.
+    /// How weights are kept on the GPU, and whether products may round to f16.
     pub precision: Precision,
+    /// What is quantised on the way to the GPU: large matrices of blocks that are stored in 16 or 32 bits. The bits are those
+    /// of a file that `ralu convert` writes.
+    pub quantise: Option<Quantise>,
     /// Bytes that the adapter's memory can hold, if the host knows. With enough of it the text encoders stay on the GPU
     /// between prompts, and the denoiser is loaded while they work.
     pub memory_bytes: Option<u64>,
+    /// How much GPU memory runs may take. Blocks of the networks that do not fit are streamed: they are on the GPU while
+    /// they compute. The pictures are the same, bit for bit.
+    pub memory_budget: MemoryBudget,
+    /// Bytes of the host's memory for copies of streamed blocks, packed as the GPU keeps them: each of these blocks is read
+    /// and packed once, the others every time.
+    pub host_memory: u64,
 }
 
 /// Assumed GPU memory when the host does not know: that of the smallest discrete cards on sale.
@@ -56,6 +67,8 @@ pub(super) struct ModelPart<M: ?Sized> {
     pub modulation_uploads: Vec<Upload>,
     /// Names in the checkpoint that nothing asks for.
     pub extra: Vec<String>,
+    /// What messages call it, and what became of its weights, if it was to be quantised.
+    pub tally: Option<(String, Tally)>,
 }
 
 impl<M: ?Sized> ModelPart<M> {
@@ -63,21 +76,24 @@ impl<M: ?Sized> ModelPart<M> {
     fn build(
         weights: Weights,
         context: &LoadContext<'_>,
+        (title, quantising): (&str, Option<Quantising>),
         ignored: &[Cow<'_, str>],
         build: impl FnOnce(&Loader<'_>) -> Box<M>,
     ) -> (Self, Result<(), Error>) {
         let manifest = Manifest::new(&weights);
-        let model = build(&Loader::new(manifest.root(), context));
+        let model = build(&Loader::new(manifest.root(), context).quantising(quantising));
         let ignored: Vec<&str> = ignored.iter().map(|name| &**name).collect();
         let report = manifest.finish(&ignored);
         drop(manifest);
         let uploads = context.uploads.take();
         let modulation_uploads = context.modulation_uploads.take();
+        let tally = context.tally.take();
+        let tally = quantising.map(|_| (title.to_owned(), tally));
         let (extra, report) = match report {
             Ok(extra) => (extra, Ok(())),
             Err(error) => (vec![], Err(error.into())),
         };
-        (ModelPart { model, weights, uploads, modulation_uploads, extra }, report)
+        (ModelPart { model, weights, uploads, modulation_uploads, extra, tally }, report)
     }
 }
 
@@ -97,8 +113,15 @@ struct AllTokenizerFiles(Vec<TokenizerFiles>);
 impl AllTokenizerFiles {
     fn read(source: &dyn Source, config: &ModelConfig) -> Result<Self, Error> {
         let encoders = config.text_encoders.iter();
-        let files = encoders
-            .map(|encoder| Ok(encoder.config.tokenizer().read(source, encoder.tokenizer)?));
+        let files = encoders.map(|encoder| {
+            let (dir, rows) = (encoder.tokenizer, encoder.config.vocab_size());
+            Ok(encoder.config.tokenizer().find(
+                source,
+                dir,
+                source.weights(encoder.folder),
+                rows,
+            )?)
+        });
         Ok(AllTokenizerFiles(files.collect::<Result<_, Error>>()?))
     }
 
@@ -151,7 +174,8 @@ impl Parts {
         limit: u64,
     ) -> Result<(ResidentId, Self), Error> {
         let ids = ResidentIds::default();
-        let parts = Parts::open(source, config, &LoadContext::new(&ids, options.precision, limit))?;
+        let context = LoadContext::new(&ids, options.precision, limit).quantised(options.quantise);
+        let parts = Parts::open(source, config, &context)?;
         Ok((ids.next(), parts))
     }
 
@@ -185,29 +209,65 @@ impl Parts {
         context: &LoadContext<'_>,
         judge: impl Fn(Result<(), Error>) -> Result<(), Error>,
     ) -> Result<Self, Error> {
+        let of_parts = |has: &dyn Fn(Quantise) -> bool, is_fused| {
+            let quantise = context.quantise.filter(|quantise| has(*quantise));
+            quantise.map(|quantise| Quantising { format: quantise.format, is_fused })
+        };
         let mut text_encoders = Vec::new();
         for encoder in &config.text_encoders {
             let TextEncoderPart { folder, config, .. } = encoder;
-            let weights = weights(folder, stem::TRANSFORMERS)?;
-            let (part, report) =
-                ModelPart::build(weights, context, &config.ignored_weights(), |loader| {
-                    config.load(loader)
-                });
+            let title = config.title();
+            let quantising = of_parts(&|quantise| quantise.parts.has_encoder(title), false);
+            let (part, report) = ModelPart::build(
+                weights(folder, stem::TRANSFORMERS)?,
+                context,
+                (&format!("the {title} text encoder"), quantising),
+                &config.ignored_weights(),
+                |loader| config.load(loader),
+            );
             judge(report)?;
             text_encoders.push(part);
         }
-        let weights_of = weights(folder::TRANSFORMER, stem::DIFFUSERS)?;
-        let (denoiser, report) =
-            ModelPart::build(weights_of, context, &[], |loader| config.transformer.load(loader));
+        let is_fused = config.family().fuses_layers();
+        let quantising = of_parts(&|quantise| quantise.parts.has_denoiser(), is_fused);
+        let (denoiser, report) = ModelPart::build(
+            weights(folder::TRANSFORMER, stem::DIFFUSERS)?,
+            context,
+            ("the denoiser", quantising),
+            &[],
+            |loader| config.transformer.load(loader),
+        );
         judge(report)?;
         let (vae, report) = ModelPart::build(
             weights(folder::VAE, stem::DIFFUSERS)?,
             context,
+            ("the VAE", None),
             IGNORED_VAE,
             |loader| Box::new(VaeDecoder::load(loader, &config.vae)),
         );
         judge(report)?;
-        Ok(Parts { text_encoders, denoiser, vae })
+        let parts = Parts { text_encoders, denoiser, vae };
+        if let Some(quantise) = context.quantise {
+            check_quantised(quantise, &parts.tallies())?;
+        }
+        Ok(parts)
+    }
+
+    /// What messages call parts that were to be quantised, and what became of their weights.
+    fn tallies(&self) -> Vec<&(String, Tally)> {
+        let encoders = self.text_encoders.iter().map(|part| &part.tally);
+        encoders.chain([&self.denoiser.tally]).flatten().collect()
+    }
+
+    /// What of the parts that were to be quantised was not, in sentences.
+    pub fn not_quantised(&self, quantise: Quantise) -> Vec<String> {
+        let tallies = self.tallies();
+        let has = |name: &str| tallies.iter().any(|(title, _)| title.to_lowercase().contains(name));
+        let missing = quantise.parts.named_encoders().filter(|name| !has(name));
+        let missing =
+            missing.map(|name| format!("this model has no {name} text encoder to quantise"));
+        let unchanged = tallies.iter().flat_map(|(title, tally)| unchanged(title, tally, quantise));
+        unchanged.chain(missing).collect()
     }
 
     /// Bytes of a part on the GPU.
@@ -219,7 +279,9 @@ impl Parts {
     pub fn residents_of(&self, part: Part) -> impl Iterator<Item = ResidentId> + '_ {
         self.uploads_of(part).into_iter().map(|(_, upload)| match upload {
             Upload::Packed { weight, .. } => weight.id,
-            Upload::Vector { resident, .. } | Upload::BatchNorm { resident, .. } => resident.id,
+            Upload::Vector { resident, .. }
+            | Upload::Scales { resident, .. }
+            | Upload::BatchNorm { resident, .. } => resident.id,
         })
     }
 
@@ -237,6 +299,48 @@ impl Parts {
             Part::Denoiser => with(&self.denoiser).chain(with(&self.vae)).collect(),
         }
     }
+}
+
+/// What of a part was not quantised, in sentences.
+fn unchanged(title: &str, tally: &Tally, Quantise { format, .. }: Quantise) -> Vec<String> {
+    let Tally { quantised, narrow, packed, packed_in, narrow_rows } = tally;
+    let mut sentences = vec![];
+    let packed_in = Escaped(packed_in);
+    match (packed, quantised + narrow) {
+        (0, _) => {}
+        (_, 0) => {
+            sentences.push(format!("{title} is stored in {packed_in} already and stays as it is"));
+        }
+        (_, of) => sentences.push(format!(
+            "{packed} of {} large matrices of {title} are stored in {packed_in} or the like already and stay as they are",
+            of + packed
+        )),
+    }
+    if *narrow > 0 {
+        sentences.push(format!(
+            "{narrow} of {} large matrices of {title} stay as they are: their rows, the first of {narrow_rows} numbers, are no \
+             whole blocks of {}",
+            quantised + narrow + packed,
+            format.name()
+        ));
+    }
+    sentences
+}
+
+/// Checks that there was something to quantise.
+fn check_quantised(quantise: Quantise, tallies: &[&(String, Tally)]) -> Result<(), Error> {
+    if tallies.iter().any(|(_, tally)| tally.quantised > 0) {
+        return Ok(());
+    }
+    let mut reasons: Vec<String> =
+        tallies.iter().flat_map(|(title, tally)| unchanged(title, tally, quantise)).collect();
+    if reasons.is_empty() {
+        reasons.push(match tallies {
+            [] => format!("this model has no part {}", quantise.parts),
+            _ => "no large matrix of a block is stored in 16 or 32 bits".into(),
+        });
+    }
+    Err(Error::NothingToQuantise { quantise, reason: reasons.join("; ") })
 }
 
 /// Checks that the kernels can do a model's widths.
@@ -365,8 +469,9 @@ impl Model {
             asked => asked,
         };
         let ids = ResidentIds::default();
-        let parts =
-            Parts::plan(None, &config, &LoadContext::new(&ids, precision, max_binding_bytes))?;
+        let context =
+            LoadContext::new(&ids, precision, max_binding_bytes).quantised(options.quantise);
+        let parts = Parts::plan(None, &config, &context)?;
         Ok(Model {
             source: Arc::new(Memory::new(name)),
             options,
@@ -416,6 +521,11 @@ impl Model {
     /// The model's name: its folder.
     pub fn name(&self) -> String {
         self.source.name()
+    }
+
+    /// What was asked to be quantised and stays as it is stored, in sentences.
+    pub(super) fn not_quantised(&self) -> Vec<String> {
+        self.options.quantise.map_or(vec![], |quantise| self.parts.not_quantised(quantise))
     }
 
     /// Names in the checkpoints that nothing uses, by folder: harmless, but perhaps a sign of the wrong file.

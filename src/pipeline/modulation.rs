@@ -81,7 +81,7 @@ impl ModulationTable {
             Some(program) => program,
             None => table.compile(context).await?,
         };
-        program.run(&device.gpu).await?;
+        program.run_fed(&device.gpu, &context.feeder()).await?;
         if context.residency.keeps_all_parts() {
             table.program = Some((program, pool));
         }

@@ -62,6 +62,8 @@ impl Pipeline {
     }
 
     fn from_parts(gpu: Gpu, model: Arc<Model>, cache: RunCache) -> Self {
+        let precision = model.options.precision;
+        let gpu = gpu.with_caps(|caps| *caps = precision.limit(*caps));
         Pipeline(Arc::new(RunContext::new(gpu, model, cache)))
     }
 
@@ -100,7 +102,9 @@ impl Pipeline {
     pub fn memory_use(&self) -> MemoryUse {
         let RunContext { model, device, residency, .. } = &*self.0;
         let loaded = Part::ALL.into_iter().filter(|part| residency.is_loaded(*part));
-        let weights_bytes = loaded.map(|part| model.parts.bytes_of(part)).sum();
+        let placement = residency.streaming.placement();
+        let of = |part| placement.bytes_of(&model.parts, part).total();
+        let weights_bytes = loaded.map(of).sum();
         let pool_bytes = device.pool.bytes();
         let alive = device.gpu.counters().bytes_alive;
         let states_bytes = alive.saturating_sub(weights_bytes + pool_bytes);
@@ -132,7 +136,12 @@ impl Pipeline {
 
     /// Uploads a part now rather than in the first run that needs it. Text encoders that do not stay on the GPU are
     /// still there when the next prompt is encoded. `progress` gets [`Event::Loading`]s.
+    ///
+    /// Within a budget of memory this does nothing: what stays on the GPU depends on the run.
     pub async fn load(&self, part: Part, mut progress: impl FnMut(Event)) -> Result<(), Error> {
+        if self.0.residency.budget().is_some() {
+            return Ok(());
+        }
         loop {
             let event = {
                 let _turn = self.0.turn.lock().await;

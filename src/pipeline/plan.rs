@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::model::{Parts, check_widths};
+use super::placement::{PhaseBytes, Placement};
 use super::programs::{
     CacheMemory, Models, ModulationMemory, ResidentPlanner, RunMemory, RunRecordings,
     StepRecordings, record_modulations, rehearse_encoder,
@@ -18,10 +19,11 @@ use crate::checkpoint::source::Source;
 use crate::gpu::human_bytes;
 use crate::models::config::ModelConfig;
 use crate::models::layers::{LoadContext, Precision};
+use crate::models::quantise::Quantise;
 use crate::sampling::cache::{self, CacheSpec};
 use crate::sampling::{RaluParams, ntdm::js_distance};
 pub use crate::tensor::Caps;
-use crate::tensor::{Blocks, Flops, MemoryPlan, Recording, Resident, ResidentIds, plan_memory};
+use crate::tensor::{Fallbacks, Flops, MemoryPlan, Recording, Resident, ResidentIds, plan_memory};
 
 /// Operations in units of 10^12.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -80,6 +82,79 @@ pub struct PlannedMemory {
     pub cache_bytes: u64,
     /// The most that is needed at any time.
     pub peak_bytes: u64,
+    /// Within a budget: what of the weights comes and goes.
+    pub streaming: Option<PlannedStreaming>,
+}
+
+/// How a run keeps within a budget of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedStreaming {
+    /// The budget.
+    pub budget_bytes: u64,
+    /// Staging memory of uploads, which is not among [`PlannedMemory::peak_bytes`].
+    pub staging_bytes: u64,
+    /// The text encoders.
+    pub text_encoders: PlannedPart,
+    /// What makes modulations.
+    pub modulation: PlannedPart,
+    /// The rest of the denoiser, with the VAE's decoder.
+    pub denoiser: PlannedPart,
+}
+
+impl fmt::Display for PlannedStreaming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let budget = human_bytes(self.budget_bytes);
+        let parts = [
+            ("text encoders", self.text_encoders, "for a text"),
+            ("modulations", self.modulation, "for a run"),
+            ("denoiser", self.denoiser, "in every step"),
+        ];
+        if parts.iter().all(|(_, part, _)| part.streamed_blocks == 0) {
+            return write!(
+                f,
+                "Fits within {budget}: all weights stay on the GPU while they are needed"
+            );
+        }
+        write!(f, "Fits within {budget}, staging memory {}", human_bytes(self.staging_bytes))?;
+        for (name, part, when) in parts {
+            write!(f, "\n  {name:<18}  {:>12} stay", human_bytes(part.resident_bytes))?;
+            if part.streamed_blocks > 0 {
+                write!(
+                    f,
+                    ", {} in {} blocks come and go {when}, in {}",
+                    human_bytes(part.streamed_bytes),
+                    part.streamed_blocks,
+                    human_bytes(part.slot_bytes)
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A part of a model, of which blocks may be streamed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PlannedPart {
+    /// Weights that stay on the GPU while the part is used.
+    pub resident_bytes: u64,
+    /// Memory in which streamed blocks take turns.
+    pub slot_bytes: u64,
+    /// Weights that are streamed every time the part is used: in every step, for the denoiser.
+    pub streamed_bytes: u64,
+    /// Streamed blocks.
+    pub streamed_blocks: usize,
+}
+
+impl PlannedMemory {
+    /// The most that a run needs at any time whose model has no text encoders, as one with random weights has none.
+    pub fn without_encoders_bytes(&self) -> u64 {
+        let PlannedMemory { modulation_weights_bytes, states_bytes, .. } = *self;
+        let denoising = self.denoiser_weights_bytes + self.temporaries_bytes + states_bytes;
+        match self.keeps_text_encoders {
+            true => modulation_weights_bytes + denoising,
+            false => denoising.max(modulation_weights_bytes + states_bytes),
+        }
+    }
 }
 
 /// The run that a speed-up is relative to.
@@ -134,6 +209,12 @@ pub struct Plan {
     pub speedup_with_attention: f64,
     /// Memory on the GPU.
     pub memory: PlannedMemory,
+    /// What weights are quantised to while they are loaded, and of which parts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<Quantise>,
+    /// What was asked to be quantised and stays as it is stored, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_quantised: Vec<String>,
 }
 
 /// Steps of plain sampling that a model's speed-ups are relative to.
@@ -233,6 +314,8 @@ pub fn plan(
         speedup: baseline.linear / run.linear,
         speedup_with_attention: baseline.total() / run.total(),
         memory: recorded.memory,
+        quantize: options.quantise,
+        not_quantised: recorded.not_quantised,
     })
 }
 
@@ -288,7 +371,7 @@ impl StepFlops {
 }
 
 /// What a run's recordings say.
-struct Recorded {
+pub(super) struct Recorded {
     /// All text encoders, once.
     text_encoders: Flops,
     /// For each stage.
@@ -297,6 +380,10 @@ struct Recorded {
     /// Of the half-size picture, if regions are found in it.
     decode_low: Flops,
     memory: PlannedMemory,
+    /// What is streamed.
+    pub placement: Placement,
+    /// See [`Plan::not_quantised`].
+    not_quantised: Vec<String>,
 }
 
 impl Recorded {
@@ -312,47 +399,76 @@ impl Recorded {
         let limit = caps.max_binding_bytes;
         // Without a checkpoint every weight would count as f32; FLUX.1 is published in 16 bits.
         let precision = if source.is_none() { Precision::F16 } else { options.precision };
-        let context = LoadContext::new(&ids, precision, limit);
+        let context = LoadContext::new(&ids, precision, limit).quantised(options.quantise);
         let parts = Parts::plan(source, config, &context)?;
+        let model = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
+        Recorded::of_parts(&parts, model, &ids, settings, schedule, caps, options, false)
+    }
 
+    /// Of a model with these parts. `ids` are for what the run would have.
+    #[allow(clippy::too_many_arguments, reason = "all that a run depends on")]
+    pub fn of_parts(
+        parts: &Parts,
+        models: Models<'_>,
+        ids: &ResidentIds,
+        settings: &Settings,
+        schedule: &RunSchedule,
+        caps: Caps,
+        options: Options,
+        stage_pictures: bool,
+    ) -> Result<Self, Error> {
+        let config = models.config;
+        let caps = options.precision.limit(caps);
         let mut encoding = Vec::new();
         let mut scratch = Vec::new();
         let mut text_encoders = Flops::default();
         // In the order in which they are compiled.
         for (part, own) in parts.text_encoders.iter().zip(&config.text_encoders) {
             let (recording, matrices) =
-                rehearse_encoder(&ids, caps, own, &*part.model, settings.max_sequence_length);
+                rehearse_encoder(ids, caps, own, &*part.model, settings.max_sequence_length);
             encoding.push(plan_memory(&recording));
             text_encoders += recording.products();
             scratch.extend(matrices);
         }
         let scratch: u64 = scratch.iter().flat_map(|resident| resident.band_bytes()).sum();
         let text_encoder_weights_bytes = parts.bytes_of(Part::TextEncoders);
-        let encoding_bytes = text_encoder_weights_bytes + scratch + grown_pool_bytes(&encoding);
+        let encoding = scratch + grown_pool_bytes(&encoding);
 
-        let in_f32 = Blocks::default();
-        let planner = ResidentPlanner { ids: &ids, caps, config, settings, in_f32: &in_f32 };
-        let models = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
+        let fallbacks = Fallbacks::default();
+        let planner = ResidentPlanner { ids, caps, config, settings, fallbacks: &fallbacks };
         let (steps, branches) = (schedule.steps(), planner.branches());
         let rows = steps * branches;
-        let table = ModulationMemory::new(&ids, caps, config, models.denoiser, rows);
+        let table = ModulationMemory::new(ids, caps, config, models.denoiser, rows);
         let modulations = record_modulations(caps, models.denoiser, &table);
-        let states = RunMemory::new(&planner, schedule, models.denoiser, false);
+        let states = RunMemory::new(&planner, schedule, models.denoiser, stage_pictures);
         let recordings = RunRecordings::new(caps, models, settings, schedule, &states);
-        let keeps_text_encoders = options.keeps_all_parts(&parts);
         let modulation_weights_bytes = parts.bytes_of(Part::Modulation);
         let table_bytes = table.residents().flat_map(Resident::band_bytes).sum::<u64>();
         let modulation_pool_bytes = pool_bytes(&[plan_memory(&modulations)]);
-        let modulating_bytes = modulation_weights_bytes + table_bytes + modulation_pool_bytes;
         let plans: Vec<MemoryPlan> = recordings.all().map(plan_memory).collect();
         let temporaries_bytes = pool_bytes(&plans);
         let denoiser_weights_bytes = parts.bytes_of(Part::Denoiser);
         let mut states_bytes = states.bytes() + table_bytes;
+        let phases = PhaseBytes {
+            encoding,
+            modulating: table_bytes + modulation_pool_bytes,
+            denoising: temporaries_bytes + states_bytes,
+            // The last is for the next run.
+            together: encoding + temporaries_bytes + states_bytes + modulation_pool_bytes,
+        };
+        let budget = options.memory_budget.bytes();
+        let placement = match budget {
+            None => Placement::resident(options.keeps_all_parts(parts)),
+            Some(budget) => Placement::within(budget, parts, &phases)?,
+        };
+        let keeps_text_encoders = placement.keeps_all_parts;
         if keeps_text_encoders {
-            // For the next run.
             states_bytes += modulation_pool_bytes;
         }
-        let denoising_bytes = denoiser_weights_bytes + temporaries_bytes + states_bytes;
+        let on_gpu = |part| placement.bytes_of(parts, part).total();
+        let encoding_bytes = on_gpu(Part::TextEncoders) + phases.encoding;
+        let modulating_bytes = on_gpu(Part::Modulation) + phases.modulating;
+        let denoising_bytes = on_gpu(Part::Denoiser) + temporaries_bytes + states_bytes;
         let memory = PlannedMemory {
             text_encoder_weights_bytes,
             keeps_text_encoders,
@@ -366,6 +482,24 @@ impl Recorded {
                 true => encoding_bytes + modulation_weights_bytes + denoising_bytes,
                 false => encoding_bytes.max(modulating_bytes).max(denoising_bytes),
             },
+            streaming: budget.map(|budget| {
+                let part = |part| {
+                    let bytes = placement.bytes_of(parts, part);
+                    PlannedPart {
+                        resident_bytes: bytes.resident,
+                        slot_bytes: bytes.slots,
+                        streamed_bytes: bytes.streamed,
+                        streamed_blocks: placement.blocks_of(part).count(),
+                    }
+                };
+                PlannedStreaming {
+                    budget_bytes: budget,
+                    staging_bytes: placement.staging_bytes.unwrap_or(0),
+                    text_encoders: part(Part::TextEncoders),
+                    modulation: part(Part::Modulation),
+                    denoiser: part(Part::Denoiser),
+                }
+            }),
         };
         Ok(Recorded {
             text_encoders,
@@ -378,6 +512,8 @@ impl Recorded {
                 .as_ref()
                 .map_or(Flops::default(), Recording::products),
             memory,
+            placement,
+            not_quantised: options.quantise.map_or(vec![], |q| parts.not_quantised(q)),
         })
     }
 }
@@ -449,6 +585,8 @@ impl fmt::Display for Plan {
         let memory = &self.memory;
         writeln!(f, "\nGPU memory  {:>10} at most", human_bytes(memory.peak_bytes))?;
         writeln!(f, "  encoding the prompt {:>12}", human_bytes(memory.encoding_bytes))?;
+        let encoders = memory.text_encoder_weights_bytes;
+        writeln!(f, "  its encoders' weights {:>10}", human_bytes(encoders))?;
         writeln!(f, "  modulation weights  {:>12}", human_bytes(memory.modulation_weights_bytes))?;
         writeln!(f, "  denoiser weights    {:>12}", human_bytes(memory.denoiser_weights_bytes))?;
         writeln!(f, "  temporaries         {:>12}", human_bytes(memory.temporaries_bytes))?;
@@ -456,6 +594,12 @@ impl fmt::Display for Plan {
         if memory.cache_bytes > 0 {
             write!(f, ", of which the cache {}", human_bytes(memory.cache_bytes))?;
         }
-        Ok(())
+        if let Some(quantise) = self.quantize {
+            write!(f, "\nweights quantised to {quantise} while they are loaded")?;
+        }
+        match &memory.streaming {
+            Some(streaming) => write!(f, "\n\n{streaming}"),
+            None => Ok(()),
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::Error;
 use super::device::{Device, FreeWhenDropped};
 use crate::models::layers::Upload;
 use crate::sampling::torch_randn;
-use crate::tensor::{Resident, Storage};
+use crate::tensor::{PackedWeight, Resident, Storage};
 
 /// Bytes of random numbers that are made on the host, once; weights are filled with copies of them on the GPU.
 const BYTES: usize = 4 << 20;
@@ -34,13 +34,11 @@ impl RandomWeights {
         match upload {
             Upload::Packed { weight, .. } => {
                 store.create_packed(gpu, weight).await?;
-                let noise = self.noise(device, weight.storage).await?;
-                for (shard, bytes) in weight.shard_bytes().enumerate() {
-                    store.copy_over(gpu, noise, weight.id, shard, bytes).await?;
-                }
-                Ok(())
+                self.fill_packed(device, weight).await
             }
-            Upload::Vector { resident, .. } | Upload::BatchNorm { resident, .. } => {
+            Upload::Vector { resident, .. }
+            | Upload::Scales { resident, .. }
+            | Upload::BatchNorm { resident, .. } => {
                 store.create(gpu, resident).await?;
                 let values: Vec<f32> = torch_randn(SEED, resident.rows * resident.cols)
                     .into_iter()
@@ -49,6 +47,19 @@ impl RandomWeights {
                 device.write(resident, &values).await
             }
         }
+    }
+
+    /// Fills a matrix for which there is memory.
+    pub async fn fill_packed(
+        &mut self,
+        device: &Device,
+        weight: &PackedWeight,
+    ) -> Result<(), Error> {
+        let noise = self.noise(device, weight.storage).await?;
+        for (shard, bytes) in weight.shard_bytes().enumerate() {
+            device.store.copy_over(&device.gpu, noise, weight.id, shard, bytes).await?;
+        }
+        Ok(())
     }
 
     /// The noise in the type `storage`.
@@ -69,17 +80,37 @@ impl RandomWeights {
     }
 }
 
-/// Numbers with [`DEVIATION`], as `storage` keeps them.
+/// Numbers with about [`DEVIATION`], as `storage` keeps them.
 fn random_bytes(storage: Storage) -> Vec<u8> {
     let numbers = BYTES / storage.block().bytes;
-    let values = torch_randn(SEED, numbers).into_iter().map(|value| value * DEVIATION);
+    let values = || torch_randn(SEED, numbers).into_iter().map(|value| value * DEVIATION);
     match storage {
-        Storage::F32 => values.flat_map(f32::to_le_bytes).collect(),
-        Storage::F16 => values.flat_map(|v| half::f16::from_f32(v).to_le_bytes()).collect(),
-        Storage::Bf16 => values.flat_map(|v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+        Storage::F32 => values().flat_map(f32::to_le_bytes).collect(),
+        Storage::F16 => values().flat_map(|v| half::f16::from_f32(v).to_le_bytes()).collect(),
+        Storage::Bf16 => values().flat_map(|v| half::bf16::from_f32(v).to_le_bytes()).collect(),
         // 1/64 with the sign of each.
-        Storage::F8E4M3 => values.map(|v| if v < 0.0 { 0x88 } else { 0x08 }).collect(),
+        Storage::F8E4M3 => values().map(|v| if v < 0.0 { 0x88 } else { 0x08 }).collect(),
+        Storage::F8E5M2 => values().map(|v| if v < 0.0 { 0xa4 } else { 0x24 }).collect(),
+        _ => random_blocks(storage),
     }
+}
+
+/// Blocks of a tile of 64 outputs, the words of an output at a stride: scales that are the same everywhere, and random codes.
+fn random_blocks(storage: Storage) -> Vec<u8> {
+    const TILE: usize = 64;
+    let (bytes, scales) = (storage.block().bytes * TILE, storage.random_scales());
+    // The lower half of the mantissas, all that is as likely as its opposite.
+    let mut codes = torch_randn(SEED, BYTES / 2).into_iter().map(|v| v.to_bits() as u16);
+    let mut code = || u32::from(codes.next().unwrap_or_default());
+    let mut random = Vec::with_capacity(BYTES);
+    for _ in 0..BYTES / bytes {
+        for word in 0..bytes / 4 {
+            let scale = scales.get(word / TILE).copied();
+            let word = scale.unwrap_or_else(|| code() | (code() << 16));
+            random.extend(word.to_le_bytes());
+        }
+    }
+    random
 }
 
 /// Random embeddings of a text, `count` numbers around zero.

@@ -10,7 +10,7 @@ use super::{Error, RunSchedule, Settings};
 use crate::checkpoint::dtype::StoredDType;
 use crate::models::config::ModelConfig;
 use crate::models::layers::{LoadContext, Precision};
-use crate::tensor::{Blocks, Caps, Recording, Resident, ResidentIds};
+use crate::tensor::{Caps, Fallbacks, Recording, Resident, ResidentIds};
 
 /// The programs of a run, recorded.
 pub struct Rehearsal {
@@ -50,8 +50,8 @@ impl Rehearsal {
             .map(|(part, own)| rehearse_encoder(&ids, caps, own, &*part.model, length).0)
             .collect();
         let models = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
-        let in_f32 = Blocks::default();
-        let planner = ResidentPlanner { ids: &ids, caps, config, settings, in_f32: &in_f32 };
+        let fallbacks = Fallbacks::default();
+        let planner = ResidentPlanner { ids: &ids, caps, config, settings, fallbacks: &fallbacks };
         let rows = schedule.steps() * planner.branches();
         let table = ModulationMemory::new(&ids, caps, config, models.denoiser, rows);
         let modulations = record_modulations(caps, models.denoiser, &table);

@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::device::Device;
 use super::model::Model;
+use super::placement::Placement;
 use super::random_weights::RandomWeights;
+use super::streaming::Streaming;
 use super::{Error, Event, Part};
-use crate::checkpoint::pack::Packer;
-use crate::checkpoint::source::read;
+use crate::checkpoint::pack::{Packer, RowSource, vector};
+use crate::checkpoint::source::{Source, read};
 use crate::checkpoint::weights::Weights;
 use crate::gpu::Uploads;
 use crate::models::layers::Upload;
 use crate::sync::Locked;
+use crate::tensor::{PackedWeight, Resident};
 use crate::turns::Turns;
 
 /// Bytes uploaded between two progress events.
@@ -27,8 +30,14 @@ pub(super) struct Residency {
     modulation: Locked<PartState>,
     text_encoders: Locked<PartState>,
     keeps_all_parts: AtomicBool,
+    /// Bytes that runs may take.
+    budget: Locked<Option<u64>>,
+    /// Blocks that come and go.
+    pub streaming: Streaming,
     /// How many runs have texts that are not encoded yet, and how many have no modulations yet.
     waiting: [AtomicUsize; 2],
+    /// How many runs are under way.
+    working: AtomicUsize,
 }
 
 /// How much of a part is on the GPU. Runs of one pipeline load it together: each goes on where another has stopped.
@@ -43,7 +52,6 @@ enum PartState {
 }
 
 /// The tensors of a part that were uploaded.
-#[derive(Default)]
 struct Progress {
     tensors: usize,
     bytes: u64,
@@ -72,6 +80,23 @@ impl NeedsPart {
     }
 }
 
+/// A run is under way: until this is dropped, what it works with stays.
+pub(super) struct Working(Arc<Residency>);
+
+impl Working {
+    /// Notes that one more run is under way.
+    pub fn new(residency: &Arc<Residency>) -> Self {
+        residency.working.fetch_add(1, Ordering::Relaxed);
+        Working(residency.clone())
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.working.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Places in [`Residency::waiting`].
 const ENCODERS: usize = 0;
 const MODULATION: usize = 1;
@@ -90,7 +115,10 @@ impl Residency {
             modulation: Locked::default(),
             text_encoders: Locked::default(),
             keeps_all_parts: model.options.keeps_all_parts(&model.parts).into(),
+            budget: Locked::new(model.options.memory_budget.bytes()),
+            streaming: Streaming::default(),
             waiting: Default::default(),
+            working: AtomicUsize::new(0),
         }
     }
 
@@ -112,9 +140,31 @@ impl Residency {
         self.keeps_all_parts.load(Ordering::Relaxed)
     }
 
+    /// Bytes that runs may take, if that is limited.
+    pub fn budget(&self) -> Option<u64> {
+        self.budget.get()
+    }
+
+    /// Limits what runs may take from now on.
+    pub fn set_budget(&self, bytes: Option<u64>) {
+        self.budget.set(bytes);
+    }
+
+    /// Frees everything, and streams what `placement` says from now on.
+    pub fn set_placement(&self, model: &Model, device: &Device, placement: Placement) {
+        Part::ALL.into_iter().for_each(|part| self.free(model, device, part));
+        self.keeps_all_parts.store(placement.keeps_all_parts, Ordering::Relaxed);
+        self.streaming.set_placement(placement);
+    }
+
     /// From now on they leave the GPU after their work: there is too little memory.
     pub fn stop_keeping_all_parts(&self) {
         self.keeps_all_parts.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether no more than one run is under way.
+    pub fn has_one_run(&self) -> bool {
+        self.working.load(Ordering::Relaxed) <= 1
     }
 
     /// Whether a run needs the text encoders next.
@@ -131,6 +181,7 @@ impl Residency {
     pub fn free(&self, model: &Model, device: &Device, part: Part) {
         drop(self.state(part).take());
         model.parts.residents_of(part).for_each(|id| device.store.free(id));
+        self.streaming.forget(part);
     }
 
     /// Uploads the next weights of a part; `None` when all are on the GPU.
@@ -141,13 +192,17 @@ impl Residency {
         part: Part,
     ) -> Result<Option<Event>, Error> {
         let state = self.state(part);
+        let placement = self.streaming.placement();
         let mut progress = match state.take() {
             PartState::Loaded => {
                 state.set(PartState::Loaded);
                 return Ok(None);
             }
             PartState::Partial(progress) => progress,
-            PartState::Absent => Default::default(),
+            PartState::Absent => {
+                self.streaming.create_slots(model, device, part).await?;
+                Box::new(Progress::new(placement.staging_bytes))
+            }
         };
         let tensors = model.parts.uploads_of(part);
         let turns = Turns::new();
@@ -155,8 +210,10 @@ impl Residency {
         while progress.bytes - start < BYTES_PER_EVENT
             && let Some((weights, upload)) = tensors.get(progress.tensors).copied()
         {
-            progress.upload(model, device, weights, upload, &turns).await?;
-            progress.bytes += upload.bytes();
+            if !placement.is_streamed(part, progress.tensors) {
+                progress.upload(model, device, weights, upload, &turns).await?;
+                progress.bytes += upload.bytes();
+            }
             progress.tensors += 1;
         }
         let bytes = progress.bytes;
@@ -166,11 +223,23 @@ impl Residency {
         } else {
             state.set(PartState::Partial(progress));
         }
-        Ok(Some(Event::Loading { part, bytes, of: model.parts.bytes_of(part) }))
+        let of = placement.bytes_of(&model.parts, part).resident;
+        Ok(Some(Event::Loading { part, bytes, of }))
     }
 }
 
 impl Progress {
+    /// Nothing yet. Uploads take at most `staging_bytes` of staging memory, if that is said.
+    fn new(staging_bytes: Option<u64>) -> Self {
+        Progress {
+            tensors: 0,
+            bytes: 0,
+            uploads: Uploads::within(staging_bytes.unwrap_or(u64::MAX)),
+            packer: Packer::default(),
+            random: RandomWeights::default(),
+        }
+    }
+
     /// Uploads one tensor. Reads, packs and hands over one tile of outputs at a time, so that no second copy of a
     /// weight is ever in host memory.
     async fn upload(
@@ -187,15 +256,15 @@ impl Progress {
         let (source, Device { gpu, store, .. }) = (&*model.source, device);
         let Progress { uploads, packer, .. } = self;
         match upload {
-            Upload::Vector { resident, tensor, rows } => {
-                let mut values = read(source, || weights.tensor_f32(tensor)).await?;
-                if let Some(rows) = rows {
-                    values = rows.iter().map(|row| values[*row]).collect();
-                }
-                values.resize(resident.cols, 0.0);
-                store.create(gpu, resident).await?;
-                let bytes = bytemuck::cast_slice(&values);
-                uploads.write(gpu, store, resident.id, 0, 0, bytes).await?;
+            Upload::Vector { resident, sources } => {
+                let values = read(source, || vector(weights, sources)).await?;
+                self.write_vector(device, resident, values).await?;
+            }
+            Upload::Scales { resident, sources } => {
+                // The weight comes next, and is quantised with the same scales.
+                measure(source, weights, sources, packer, turns).await?;
+                let values = read(source, || packer.scales(weights, sources)).await?;
+                self.write_vector(device, resident, values).await?;
             }
             Upload::BatchNorm { resident, mean, variance, eps } => {
                 let deviations = || weights.standard_deviations(variance, *eps);
@@ -205,22 +274,70 @@ impl Progress {
                 let bytes = bytemuck::cast_slice(&values);
                 uploads.write(gpu, store, resident.id, 0, 0, bytes).await?;
             }
-            Upload::Packed { weight, tensor, rows } => {
+            Upload::Packed { weight, sources } => {
                 store.create_packed(gpu, weight).await?;
-                for (i, shard) in weight.shards.iter().enumerate() {
-                    let mut offset = 0;
-                    for first in (shard.row0..shard.row0 + shard.rows).step_by(weight.tile) {
-                        let rows = rows.as_deref();
-                        let pack = || packer.tile(weights, tensor, weight, first, rows).map(|_| ());
-                        read(source, pack).await?;
-                        let bytes = packer.packed();
-                        uploads.write(gpu, store, weight.id, i, offset, bytes).await?;
-                        offset += bytes.len() as u64;
-                        turns.yield_if_due().await;
-                    }
-                }
+                let from = (weights, weight, &sources[..]);
+                upload_packed(source, device, from, uploads, packer, turns, |_| {}).await?;
             }
         }
         Ok(())
     }
+
+    /// Uploads numbers, padded with zeros.
+    async fn write_vector(
+        &mut self,
+        Device { gpu, store, .. }: &Device,
+        resident: &Resident,
+        mut values: Vec<f32>,
+    ) -> Result<(), Error> {
+        values.resize(resident.cols, 0.0);
+        store.create(gpu, resident).await?;
+        let bytes = bytemuck::cast_slice(&values);
+        Ok(self.uploads.write(gpu, store, resident.id, 0, 0, bytes).await?)
+    }
+}
+
+/// Has all numbers of `sources` read that share a scale, if there are any: of a weight that is packed next.
+pub(super) async fn measure(
+    source: &dyn Source,
+    weights: &Weights,
+    sources: &[RowSource],
+    packer: &mut Packer,
+    turns: &Turns,
+) -> Result<(), Error> {
+    packer.begin(sources);
+    let mut step = 0;
+    while read(source, || packer.measure(weights, sources, step)).await? {
+        step += 1;
+        turns.yield_if_due().await;
+    }
+    packer.end(sources);
+    Ok(())
+}
+
+/// Uploads a matrix, whose memory there is, a tile of outputs at a time. It is from `sources` in a checkpoint. `keep` is
+/// given all bytes in order.
+pub(super) async fn upload_packed(
+    source: &dyn Source,
+    device: &Device,
+    (weights, weight, sources): (&Weights, &PackedWeight, &[RowSource]),
+    uploads: &Uploads,
+    packer: &mut Packer,
+    turns: &Turns,
+    mut keep: impl FnMut(&[u8]),
+) -> Result<(), Error> {
+    let Device { gpu, store, .. } = device;
+    for (i, shard) in weight.shards.iter().enumerate() {
+        let mut offset = 0;
+        for first in (shard.row0..shard.row0 + shard.rows).step_by(weight.tile) {
+            let pack = || packer.tile(weights, sources, weight, first).map(|_| ());
+            read(source, pack).await?;
+            let bytes = packer.packed();
+            keep(bytes);
+            uploads.write(gpu, store, weight.id, i, offset, bytes).await?;
+            offset += bytes.len() as u64;
+            turns.yield_if_due().await;
+        }
+    }
+    Ok(())
 }

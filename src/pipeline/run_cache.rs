@@ -11,7 +11,7 @@ use super::{Rng, RunSchedule, Settings};
 use crate::gpu::Store;
 use crate::models::position_table::Interpolation;
 use crate::sync::Locked;
-use crate::tensor::Blocks;
+use crate::tensor::Fallbacks;
 
 /// What a run may use again of those before it.
 #[derive(Default)]
@@ -36,7 +36,7 @@ pub(super) struct ProgramsKey {
     settings: Settings,
     schedule: RunSchedule,
     stage_pictures: bool,
-    in_f32: Blocks,
+    fallbacks: Fallbacks,
 }
 
 impl ProgramsKey {
@@ -44,7 +44,7 @@ impl ProgramsKey {
         settings: &Settings,
         schedule: &RunSchedule,
         stage_pictures: bool,
-        in_f32: &Blocks,
+        fallbacks: &Fallbacks,
     ) -> Self {
         let settings = Settings {
             prompt: String::new(),
@@ -58,8 +58,8 @@ impl ProgramsKey {
             warnings: vec![],
             ..settings.clone()
         };
-        let (schedule, in_f32) = (schedule.clone(), in_f32.clone());
-        ProgramsKey { settings, schedule, stage_pictures, in_f32 }
+        let (schedule, fallbacks) = (schedule.clone(), fallbacks.clone());
+        ProgramsKey { settings, schedule, stage_pictures, fallbacks }
     }
 }
 

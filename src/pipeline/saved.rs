@@ -6,10 +6,12 @@ use std::marker::PhantomData;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Mask, RaluChoice, Request, Rng, Settings};
+use super::{Mask, Products, RaluChoice, Request, Rng, Settings};
 use crate::escape::Escaped;
 use crate::models::family::FAMILIES;
+use crate::models::files::ModelPaths;
 use crate::models::layers::Precision;
+use crate::models::quantise::Quantise;
 use crate::sampling::{
     self, CacheSpec, CustomStages, Grid, JumpNoise, MaskMode, Preset, PresetTable, RegionScore,
     RopeMode, RuleOverrides, Rules, Upsample, Variant,
@@ -34,6 +36,9 @@ pub struct Saved {
     pub model: String,
     /// The folder where it lay, as the user said; absent for the bundled one, and in browsers.
     pub model_path: Option<String>,
+    /// Its parts in files of their own, as the user said. Absent if there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_parts: Option<ModelPaths>,
     /// The adapter it was made on: another one may round differently.
     pub adapter: String,
     pub prompt: String,
@@ -54,6 +59,12 @@ pub struct Saved {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheSpec>,
     pub precision: Precision,
+    /// What its weights were quantised to when they were loaded, and of which parts; absent if they were not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<Quantise>,
+    /// What its products rounded to. Pictures of versions that do not say it are of f32.
+    #[serde(default)]
+    pub products: Products,
     /// Names of tensors that were given: they are not in here.
     #[serde(default, deserialize_with = "at_most::<_, _, MAX_GIVEN>")]
     pub given: Vec<String>,
@@ -156,12 +167,16 @@ pub struct Maker<'a> {
     pub model: &'a str,
     /// See [`Saved::model_path`].
     pub model_path: Option<&'a str>,
+    /// See [`Saved::model_parts`].
+    pub model_parts: Option<ModelPaths>,
     /// See [`Saved::adapter`].
     pub adapter: &'a str,
     /// Whether the model has an input for guidance.
     pub has_guidance: bool,
     /// How weights were kept.
     pub precision: Precision,
+    /// What weights were quantised to when they were loaded.
+    pub quantise: Option<Quantise>,
     /// Names of tensors that were given.
     pub given: Vec<String>,
 }
@@ -212,11 +227,13 @@ impl Saved {
     /// What wrote it, for the chunk `Software`.
     pub const SOFTWARE: &str = concat!("ralu ", env!("CARGO_PKG_VERSION"));
 
-    /// What the picture with `seed` says about itself.
+    /// What the picture with `seed` says about itself, whose report says what its `products` rounded to
+    /// ([`ImageReport::products`](super::ImageReport)).
     pub fn new(
         settings: &Settings,
         seed: u64,
         maker: &Maker<'_>,
+        products: Products,
     ) -> Result<Saved, sampling::Error> {
         let regions = match (&settings.mask, &settings.ralu) {
             (Some(mask), Some(_)) => Some(SavedRegions::new(mask, settings)?),
@@ -227,6 +244,7 @@ impl Saved {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: maker.model.to_owned(),
             model_path: maker.model_path.map(str::to_owned),
+            model_parts: maker.model_parts.clone(),
             adapter: maker.adapter.to_owned(),
             prompt: settings.prompt.clone(),
             negative_prompt: settings.negative_prompt.clone(),
@@ -247,6 +265,8 @@ impl Saved {
             },
             cache: settings.cache.clone(),
             precision: maker.precision,
+            quantize: maker.quantise,
+            products,
             given: maker.given.clone(),
         })
     }

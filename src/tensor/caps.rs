@@ -21,9 +21,17 @@ pub struct Caps {
     pub subgroup_sizes: Option<(u32, u32)>,
     /// The side of the cooperative matrices (f16 factors, f32 sums) that kernels may use, 8 or 16, if there are any.
     pub cooperative_matrix: Option<u32>,
-    /// Products may round both factors to f16. No adapter sets it: results change beyond f32's roundings, so the user
-    /// asks for it.
+    /// Products may round both factors to f16; sums stay f32. True from the start on chips with units for that
+    /// (`gpu::AdapterReport::has_f16_units`), where kernels on matrices are then the usual ones, after a test of them on the
+    /// device. False everywhere else, and where the user asks for f32 (`Precision::F32`): results change beyond f32's
+    /// roundings, by 2^-11 of each factor. That is less than what bf16 does, in which most models are trained.
     pub f16: bool,
+    /// The chip has an instruction for dot products of four signed bytes.
+    pub int8_dot: bool,
+    /// Products of weights in blocks may round x to 8 bits, in blocks of 32 numbers; sums of a block are exact, and their sums f32.
+    /// False from the start: `Precision::Int8` asks for it, and it is true where there is that instruction and no units that
+    /// multiply f16 faster. Results change by about a 200th of each factor, at random.
+    pub int8: bool,
     /// Kernels that were found to be fastest, or are to be tried: see `ops::choice`.
     pub tuning: Tuning,
 }
@@ -60,6 +68,8 @@ impl Default for Caps {
             subgroup_sizes: None,
             cooperative_matrix: None,
             f16: false,
+            int8_dot: false,
+            int8: false,
             tuning: Tuning::default(),
         }
     }
@@ -128,6 +138,8 @@ pub enum MatmulKernel {
     Subgroup,
     /// `matmul_cooperative.wgsl`: cooperative matrices, both factors rounded to f16.
     Cooperative,
+    /// `matmul_int8.wgsl`: dot products of bytes, x rounded to 8 bits, for weights in blocks.
+    Int8,
 }
 
 /// The kernels of attention.
@@ -162,4 +174,6 @@ pub enum Conv2dKernel {
     Tiled,
     /// `conv2d_subgroup.wgsl`: such patches and blocks of 32 pixels, handed round in subgroups, for processors.
     Subgroup,
+    /// `conv2d_matrices.wgsl`: cooperative matrices, pixels and weights rounded to f16.
+    Matrices,
 }

@@ -22,14 +22,14 @@ mod work;
 pub use caps::{
     AttentionKernel, Caps, Conv2dKernel, MatmulKernel, RowClass, Tuning, dispatch_flops,
 };
-pub use f16_range::{Blocks, F16Range};
-pub use plan::{MemoryPlan, plan_memory};
+pub use f16_range::{Blocks, F16Range, Fallback, Fallbacks};
+pub use plan::{MemoryPlan, overlay, plan_memory};
 pub use recording::{
     Access, Binding, BufferRef, Command, Dispatch, PipelineKey, Recorder, Recording, TempId,
     fold_groups,
 };
 pub use resident::{Band, PackedWeight, Resident, ResidentId, ResidentIds, split_rows};
-pub use storage::{Block, Storage};
+pub use storage::{Block, CodeOrder, Storage};
 pub use work::{Flops, Work};
 
 use std::ops::Range;

@@ -62,3 +62,16 @@ pub fn plan_memory(recording: &Recording) -> MemoryPlan {
     }
     MemoryPlan { slots: slots.into_iter().map(|(bytes, _)| bytes).collect(), slot_of }
 }
+
+/// Sizes of buffers that several groups of buffers use one after the other: the i-th largest of each group lies in the i-th of
+/// them. Largest first.
+pub fn overlay<'a>(groups: impl IntoIterator<Item = &'a [u64]>) -> Vec<u64> {
+    let mut sizes: Vec<u64> = Vec::new();
+    for group in groups {
+        let mut group = group.to_vec();
+        group.sort_unstable_by(|a, b| b.cmp(a));
+        sizes.resize(sizes.len().max(group.len()), 0);
+        sizes.iter_mut().zip(group).for_each(|(size, own)| *size = own.max(*size));
+    }
+    sizes
+}

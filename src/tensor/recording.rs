@@ -4,8 +4,8 @@ use std::cell::{Ref, RefCell};
 use std::sync::Arc;
 
 use super::{
-    Band, Caps, F16Range, Flops, MAX_WORKGROUPS, PackedWeight, Resident, ResidentId, Tensor, Work,
-    split_rows,
+    Band, Caps, F16Range, Fallback, Flops, MAX_WORKGROUPS, PackedWeight, Resident, ResidentId,
+    Tensor, Work, split_rows,
 };
 
 /// A temporary of one recording, before the memory plan gave it a buffer.
@@ -188,8 +188,18 @@ impl Recorder {
 
     /// The capabilities that products may rely on in the block at hand, which may have to be in f32.
     pub fn matmul_caps(&self) -> Caps {
-        let in_f32 = self.f16_range.as_ref().is_some_and(|range| range.is_in_f32(&self.block()));
-        Caps { f16: self.caps.f16 && !in_f32, ..self.caps }
+        Caps { f16: self.caps.f16 && self.fallback() != Some(Fallback::F32), ..self.caps }
+    }
+
+    /// The constant of kernels that round to f16 by which they multiply the block's activations before and divide results,
+    /// if they are to.
+    pub fn f16_scale(&self) -> Option<(&'static str, f64)> {
+        let is_scaled = self.fallback() == Some(Fallback::Scaled);
+        is_scaled.then_some(("SCALE", f64::from(Fallback::SCALE)))
+    }
+
+    fn fallback(&self) -> Option<Fallback> {
+        self.f16_range.as_ref()?.fallback(&self.block())
     }
 
     /// The buffer and number of the flag that says that the block at hand has a number beyond f16. Without anybody who
@@ -207,7 +217,7 @@ impl Recorder {
     /// The outermost scope: `double.3`. What is outside of all counts as one block.
     fn block(&self) -> String {
         let inner = self.inner.borrow();
-        inner.scope.first().cloned().unwrap_or_else(|| "the layers around the blocks".to_owned())
+        inner.scope.first().cloned().unwrap_or_else(|| F16Range::AROUND.to_owned())
     }
 
     /// `name` after the names of the open scopes: `double.3.attn`.

@@ -112,7 +112,7 @@ impl Resident {
 /// A weight `[N, K]` (outputs by inputs; a 3x3 convolution has `K = 9 * C`) is stored as
 /// `[ceil(N / tile)][K][tile]`: the `tile` outputs that a workgroup computes lie side by side, so its
 /// lanes read one contiguous run for every `k`. Outputs past `N` are zero. Where a storage has blocks of several
-/// numbers, they lie along `K`, and blocks take the place of numbers.
+/// numbers, they lie along `K`, and their words take the place of numbers: `[ceil(N / 64)][K / numbers][words][64]`.
 #[derive(Clone, Debug)]
 pub struct PackedWeight {
     /// Its name in the store.
@@ -129,10 +129,12 @@ pub struct PackedWeight {
     pub storage: Storage,
     /// Output ranges, one buffer each, with borders on multiples of `tile`.
     pub shards: Arc<[Band]>,
+    /// `[1, N]`: what all numbers of an output are to be multiplied by, which products do once, with their sums.
+    pub scale: Option<Resident>,
 }
 
 impl PackedWeight {
-    /// Plans a weight of `n` outputs and `k` inputs in shards of at most `max_binding_bytes`.
+    /// Plans a weight of `n` outputs and `k` inputs, whole blocks, in shards of at most `max_binding_bytes`.
     pub fn new(
         ids: &ResidentIds,
         label: &str,
@@ -141,8 +143,14 @@ impl PackedWeight {
         storage: Storage,
         max_binding_bytes: u64,
     ) -> Self {
-        // 16 lanes of 4 columns, fewer for narrow outputs such as the 3 channels of a picture.
-        let tile = 4 * n.div_ceil(4).next_power_of_two().min(16);
+        assert!(
+            storage.holds_rows_of(k),
+            "{label}: rows of {k} numbers are no whole blocks of {storage:?}"
+        );
+        // 16 lanes of 4 columns, fewer for narrow outputs such as the 3 channels of a picture. Models have no such outputs
+        // in blocks, so kernels know them in one size.
+        let lanes = n.div_ceil(4).next_power_of_two().min(16);
+        let tile = 4 * if storage.is_packed() { 16 } else { lanes };
         let padded = n.div_ceil(tile) * tile;
         let shards = split_rows(padded, tile, storage.bytes_of(k), max_binding_bytes);
         PackedWeight {
@@ -153,6 +161,7 @@ impl PackedWeight {
             tile,
             storage,
             shards: shards.into(),
+            scale: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Byte-pair tokenizers: how their files are read, and the rules around them that are CLIP's or a language model's.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 use tokenizers::SplitDelimiterBehavior;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
@@ -45,7 +47,7 @@ impl BytePairWords {
         turns.yield_if_due().await;
         let tokenizer = clip_rules(model).map_err(|error| file.bad(error.to_string()))?;
         turns.yield_if_due().await;
-        Self::new(tokenizer, config, file, largest)
+        Self::new(tokenizer, config, &file.path, largest)
     }
 
     /// What transformers' `Qwen2Tokenizer` (`tokenization_qwen2.py`) sets up.
@@ -75,14 +77,14 @@ impl BytePairWords {
         let tokenizer = byte_level_rules(model, config.adds_space)
             .map_err(|error| file.bad(error.to_string()))?;
         turns.yield_if_due().await;
-        Self::new(tokenizer, config, file, largest)
+        Self::new(tokenizer, config, &file.path, largest)
     }
 }
 
 /// A byte-pair model as its files have it.
 struct BytePairs<'f> {
     /// The one with the vocabulary, for messages.
-    file: &'f Text,
+    file: Cow<'f, Text>,
     vocab: Vocab,
     merges: Merges,
 }
@@ -116,7 +118,7 @@ impl<'f> BytePairs<'f> {
                     pairs.push(pair);
                     check_entries(file, i)?;
                 }
-                (file, vocab, pairs)
+                (Cow::Borrowed(file), vocab, pairs)
             }
             WordFiles::Pair { vocab: file, merges: list } => {
                 let whole: &RawValue = serde_json::from_str(&file.text)
@@ -125,12 +127,47 @@ impl<'f> BytePairs<'f> {
                 let entries = entries(whole).ok_or_else(|| file.bad("expected a JSON object"))?;
                 let vocab = read_vocab(file, entries, turns).await?;
                 let merges = read_merges(list, turns).await?;
-                (file, vocab, merges)
+                (Cow::Borrowed(file), vocab, merges)
+            }
+            WordFiles::Packed(packed) => {
+                let text = Text { path: packed.path.clone(), text: packed.merges()? };
+                turns.yield_if_due().await;
+                let merges = read_merges(&text, turns).await?;
+                let vocab = clip_vocab(&merges, turns).await;
+                (Cow::Owned(text), vocab, merges)
+            }
+            WordFiles::Gguf(vocabulary) => {
+                return Err(vocabulary.bad("is one of pieces; expected byte pairs"));
             }
         };
         turns.yield_if_due().await;
         Ok(BytePairs { file, vocab, merges })
     }
+}
+
+/// CLIP's vocabulary, which follows from its merges: the letters that stand for bytes, the same at a word's end, what the
+/// merges make, and the two marks. OpenAI's `simple_tokenizer.py`.
+async fn clip_vocab(merges: &Merges, turns: &Turns) -> Vocab {
+    // Bytes that are visible characters stand for themselves and come first; the others are numbered from 256 on.
+    let visible = |byte: &u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let hidden = (0..256).filter(|byte| !visible(byte)).count() as u32;
+    let letters = (0..256).filter(visible).chain(256..256 + hidden);
+    let letters: Vec<String> = letters.filter_map(char::from_u32).map(String::from).collect();
+    let mut vocab = Vocab::new();
+    let mut add = |token: String| {
+        let id = vocab.len() as u32;
+        vocab.entry(token).or_insert(id);
+    };
+    letters.iter().cloned().for_each(&mut add);
+    letters.iter().map(|letter| format!("{letter}</w>")).for_each(&mut add);
+    for (i, (a, b)) in merges.iter().enumerate() {
+        if i % ENTRIES == 0 {
+            turns.yield_if_due().await;
+        }
+        add(format!("{a}{b}"));
+    }
+    ["<|startoftext|>", "<|endoftext|>"].map(String::from).into_iter().for_each(&mut add);
+    vocab
 }
 
 /// Normalizing and splitting as CLIP has them.

@@ -321,6 +321,13 @@ impl Config {
             }
         };
 
+        if let WordFiles::Gguf(vocabulary) = &files.words {
+            let named = vocabulary.roles();
+            roles.extend(
+                named.map(|(role, token)| (role.to_owned(), Token::Text(token.to_owned()))),
+            );
+        }
+
         // A role's token has the properties that it was added with.
         let known: BTreeMap<&str, &Added> =
             decoder.values().map(|added| (added.content.as_str(), added)).collect();
@@ -424,6 +431,10 @@ fn legacy(
                 return Err(bad(format!("more than {MAX_ADDED} tokens")));
             }
         }
+    }
+    if let WordFiles::Gguf(vocabulary) = &files.words {
+        let tokens = vocabulary.added().take(MAX_ADDED);
+        decoder.extend(tokens.map(|(id, text)| (id.into(), Added::special(text.to_owned()))));
     }
     if let Some((file, fields)) = &whole.0 {
         let listed = fields.get("added_tokens").and_then(|raw| elements(raw));

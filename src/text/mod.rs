@@ -20,22 +20,30 @@ mod byte_pairs;
 mod character_map;
 mod config;
 mod files;
+mod gguf;
 mod json;
 mod pieces;
 mod tokenizer;
+mod unigrams;
+mod vocabularies;
 mod words;
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
+use crate::advice::Advice;
 use crate::checkpoint::source::unfinished_download;
-use crate::checkpoint::source::{Source, SourceError};
+use crate::checkpoint::source::{Padding, Source, SourceError};
+use crate::checkpoint::weights::WeightError;
 use crate::escape::Escaped;
 use crate::turns::{Turns, complete_at_once};
 pub use byte_level::ByteLevelTokenizer;
 use byte_pairs::BytePairWords;
 use config::{Config, Kind};
 pub(crate) use files::TokenizerFiles;
+pub use gguf::GgufVocabulary;
 pub use tokenizer::{Tokenizer, TokenizerKind};
+pub use vocabularies::Vocabularies;
 use words::T5Words;
 
 /// Why text cannot be turned into tokens.
@@ -46,6 +54,9 @@ pub enum TokenError {
     /// The bytes could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The metadata of a GGUF file is damaged.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
     /// No tokenizer in the folder.
     #[error(
         "{}: no tokenizer; looked for {looked_for}; found {}; fetch this part of the model{}",
@@ -78,6 +89,15 @@ pub enum TokenError {
         Escaped(.path)
     )]
     Vocabulary { path: String, largest: u32, vocab_size: usize },
+    /// The ready-made vocabulary does not belong to the encoder.
+    #[error("the model comes without a {kind} tokenizer, and {}", why_not_built_in(.expected, .rows))]
+    NotBuiltIn {
+        kind: TokenizerKind,
+        /// Embeddings of the text encoder.
+        rows: usize,
+        /// How many the encoders have that the vocabulary belongs to; `None` if there is no vocabulary of this kind.
+        expected: Option<RangeInclusive<usize>>,
+    },
     /// Padding would stand in front of the text.
     #[error(
         "{}: the tokenizer pads on the left (padding_side); expected right, where the text encoder masks it; get the \
@@ -94,6 +114,27 @@ pub enum TokenError {
 }
 
 type Result<T> = std::result::Result<T, TokenError>;
+
+impl TokenError {
+    /// What may help, where the message does not say it.
+    pub fn advice(&self) -> Option<Advice> {
+        match self {
+            Self::NotBuiltIn { kind: TokenizerKind::T5, .. } => Some(Advice::GiveT5Tokenizer),
+            Self::NotBuiltIn { kind: TokenizerKind::Clip, .. } => Some(Advice::GiveClipTokenizer),
+            _ => None,
+        }
+    }
+}
+
+/// The end of [`TokenError::NotBuiltIn`]'s message.
+fn why_not_built_in(expected: &Option<RangeInclusive<usize>>, rows: &usize) -> String {
+    let Some(expected) = expected else { return "none of that kind is built in".into() };
+    let expected = match expected.start() == expected.end() {
+        true => expected.start().to_string(),
+        false => format!("{} to {}", expected.start(), expected.end()),
+    };
+    format!("its text encoder has {rows} embeddings; the built-in vocabulary belongs to {expected}")
+}
 
 /// A text as token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +172,11 @@ impl ClipTokenizer {
         Ok(Self {
             bos: words.role(&config, "bos_token")?,
             eos: words.role(&config, "eos_token")?,
-            pad: words.role(&config, "pad_token")?,
+            pad: match files.padding {
+                None => words.role(&config, "pad_token")?,
+                Some(Padding::End) => words.role(&config, "eos_token")?,
+                Some(Padding::Id(id)) => id,
+            },
             max_length: config.max_length.unwrap_or(77),
             words,
         })
@@ -203,7 +248,7 @@ impl T5Tokenizer {
 }
 
 fn shown(source: &dyn Source, path: &str) -> String {
-    format!("{}/{path}", source.name().trim_end_matches('/'))
+    source.shown(path)
 }
 
 fn no_file(source: &dyn Source, dir: &str, looked_for: &'static str) -> TokenError {

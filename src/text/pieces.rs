@@ -18,6 +18,8 @@ pub(super) struct Pieces {
     /// The lengths that pieces have, in bytes.
     lengths: BTreeSet<usize>,
     least_score: f64,
+    /// Ids without a piece since the last one with a piece.
+    unused: usize,
     /// The id of what is in no piece.
     unknown: u32,
 }
@@ -30,12 +32,14 @@ impl Pieces {
             scores: Vec::new(),
             lengths: BTreeSet::new(),
             least_score: f64::INFINITY,
+            unused: 0,
             unknown,
         }
     }
 
     /// Adds the piece with the next id.
     pub fn push(&mut self, text: String, score: f64) {
+        self.scores.extend(std::iter::repeat_n(0.0, std::mem::take(&mut self.unused)));
         self.lengths.insert(text.len());
         self.ids.insert(text, self.scores.len() as u32);
         self.scores.push(score);
@@ -44,7 +48,12 @@ impl Pieces {
         }
     }
 
-    /// How many there are.
+    /// Leaves the next id without a piece. At the end that makes no difference: no text leads there.
+    pub fn push_unused(&mut self) {
+        self.unused += 1;
+    }
+
+    /// How many ids there are up to the last one with a piece.
     pub fn len(&self) -> usize {
         self.scores.len()
     }

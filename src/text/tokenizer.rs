@@ -1,9 +1,15 @@
 //! What all tokenizers do.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use super::{ByteLevelTokenizer, ClipTokenizer, Encoded, Result, T5Tokenizer, TokenizerFiles};
-use crate::checkpoint::source::Source;
+use super::vocabularies::ready_made;
+use super::{
+    ByteLevelTokenizer, ClipTokenizer, Encoded, GgufVocabulary, Result, T5Tokenizer, TokenizerFiles,
+};
+use crate::checkpoint::json;
+use crate::checkpoint::source::{Source, SourceError};
+use crate::checkpoint::weights::Weights;
 use crate::sync::{MaybeSend, MaybeSync};
 use crate::turns::{Turns, complete_at_once};
 
@@ -30,7 +36,31 @@ pub enum TokenizerKind {
     ByteLevel,
 }
 
+impl fmt::Display for TokenizerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TokenizerKind::Clip => "CLIP",
+            TokenizerKind::T5 => "T5",
+            TokenizerKind::ByteLevel => "byte-level",
+        })
+    }
+}
+
 impl TokenizerKind {
+    /// Whose tokenizer the text of a `tokenizer.json` is, CLIP's or T5's, by its model; `None` if it is no such file.
+    pub(crate) fn of_json(text: &str) -> Option<Self> {
+        let whole = json::fields(text, |name| name == "model").ok()?;
+        let wanted = ["type", "merges"];
+        let model = json::fields(whole.get("model")?.get(), |name| wanted.contains(&name)).ok()?;
+        match model.get("type").and_then(|kind| json::value::<String>(kind)).as_deref() {
+            Some("Unigram") => Some(TokenizerKind::T5),
+            Some("BPE") => Some(TokenizerKind::Clip),
+            // Older files do not say it.
+            None if model.contains_key("merges") => Some(TokenizerKind::Clip),
+            _ => None,
+        }
+    }
+
     /// Loads the tokenizer in `DIR`.
     pub fn load(self, source: &dyn Source, dir: &str) -> Result<Box<dyn Tokenizer>> {
         let files = self.read(source, dir)?;
@@ -45,6 +75,30 @@ impl TokenizerKind {
             }
             TokenizerKind::T5 => TokenizerFiles::t5(source, dir),
         }
+    }
+
+    /// The tokenizer of a text encoder that has `rows` embeddings: the files in `DIR`, else the vocabulary in the GGUF file of
+    /// its weights, else the one that comes with the source or is built in.
+    pub(crate) fn find(
+        self,
+        source: &dyn Source,
+        dir: &str,
+        weights: Option<&Weights>,
+        rows: usize,
+    ) -> Result<TokenizerFiles> {
+        let has = |name: &str| is_there(source, &format!("{dir}/{name}"));
+        let alone = match (weights, self) {
+            // Without its own weights it is a folder, whose tokenizer is missing if it is not there.
+            (None, _) => return self.read(source, dir),
+            _ if has("tokenizer.json")? || has("vocab.json")? => return self.read(source, dir),
+            (Some(weights), TokenizerKind::T5) => GgufVocabulary::of(weights)?,
+            _ => None,
+        };
+        let files = match alone {
+            Some(vocabulary) => vocabulary.files()?,
+            None => ready_made(source, self, rows)?,
+        };
+        Ok(files.padded_with(source.padding(dir)))
     }
 
     /// The tokenizer that is in `files`, which [`TokenizerKind::read`] has read.
@@ -63,6 +117,17 @@ impl TokenizerKind {
                 Box::new(tokenizer)
             }
         })
+    }
+}
+
+/// Whether a file is there. [`Source::exists`] also says no while that is not known yet, and a vocabulary would be fetched
+/// that nobody needs.
+fn is_there(source: &dyn Source, path: &str) -> Result<bool> {
+    match source.blob(path) {
+        Err(absent @ SourceError::Absent { .. }) => Err(absent.into()),
+        Err(SourceError::MissingFile { .. }) => Ok(false),
+        // Reading it says what is wrong with it.
+        _ => Ok(true),
     }
 }
 

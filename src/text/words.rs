@@ -13,17 +13,17 @@ use tokenizers::{
     PreTokenizerWrapper, TokenizerImpl,
 };
 
-use super::character_map::{character_map, check_character_map, decode_base64};
+use super::character_map::check_character_map;
 use super::config::{Added, Config};
-use super::files::{Text, TokenizerFiles, WordFiles};
-use super::json::elements;
+use super::files::{Text, TokenizerFiles};
 use super::pieces::Pieces;
+use super::unigrams::Unigrams;
 use super::{Encoded, Result, TokenError};
-use crate::checkpoint::json::{fields, value};
+use crate::checkpoint::json::fields;
 use crate::turns::Turns;
 
 /// More tokens or merges than this are an attack or a damaged file: CLIP has 49408.
-const MAX_ENTRIES: usize = 1 << 18;
+pub(super) const MAX_ENTRIES: usize = 1 << 18;
 
 /// A longer added token is an attack or a damaged file: the longest that are known have some forty bytes.
 const MAX_ADDED_BYTES: usize = 1024;
@@ -35,7 +35,7 @@ const MAX_ALL_ADDED_BYTES: usize = 1 << 18;
 const MAX_EXPANDED_BYTES: usize = 1 << 20;
 
 /// The id of what is in no piece of T5. transformers' `T5Tokenizer` has it whatever the file says.
-const UNKNOWN: u32 = 2;
+pub(super) const UNKNOWN: u32 = 2;
 
 /// Entries of a vocabulary or a list of merges that are read between two turns: well under a millisecond's work.
 pub(super) const ENTRIES: usize = 256;
@@ -64,56 +64,30 @@ impl Words<Pieces> {
     /// What transformers' `T5Tokenizer` (`tokenization_t5.py`) sets up: of the normalizers only the character map
     /// that comes from sentencepiece, then words split at white space and marked.
     pub(super) async fn t5(files: &TokenizerFiles, config: &Config, turns: &Turns) -> Result<Self> {
-        let (WordFiles::Json(file) | WordFiles::Pair { vocab: file, .. }) = &files.words;
-        let fields = json_fields(file)?;
-        turns.yield_if_due().await;
-        let model = model_of(&fields);
-        turns.yield_if_due().await;
-        let vocab = model.as_ref().and_then(|model| elements(model.get("vocab")?));
-        let Some(vocab) = vocab else {
-            return Err(file.bad("expected a unigram model with a \"vocab\" list"));
-        };
-        let mut pieces = Pieces::new(UNKNOWN);
-        for (i, piece) in vocab.enumerate() {
-            if i % ENTRIES == 0 {
-                turns.yield_if_due().await;
-            }
-            match value::<(String, f64)>(piece) {
-                Some((text, score)) if !text.is_empty() => pieces.push(text, score),
-                _ => {
-                    let piece: String = piece.get().chars().take(60).collect();
-                    let reason = format!("a piece is {piece}; expected a text and its score");
-                    return Err(file.bad(reason));
-                }
-            }
-            check_entries(file, i)?;
-        }
+        let Unigrams { path, pieces, character_map } = Unigrams::read(files, turns).await?;
+        let bad = |reason: String| TokenError::File { path: path.to_string(), reason };
         if UNKNOWN as usize >= pieces.len() {
-            let reason = format!(
+            return Err(bad(format!(
                 "there are {} pieces; expected at least {}, of which number {UNKNOWN} stands for what is unknown",
                 pieces.len(),
                 UNKNOWN + 1
-            );
-            return Err(file.bad(reason));
+            )));
         }
         let largest = pieces.len() as u32 - 1;
         let mut tokenizer = Tokenizer::new(pieces);
         turns.yield_if_due().await;
-        if let Some(map) = fields.get("normalizer").and_then(|raw| character_map(raw)) {
-            let map = decode_base64(&map)
-                .ok_or_else(|| file.bad("precompiled_charsmap is not base64"))?;
-            turns.yield_if_due().await;
+        if let Some(map) = character_map {
             check_character_map(&map, turns)
                 .await
-                .map_err(|reason| file.bad(format!("precompiled_charsmap: {reason}")))?;
-            let map = Precompiled::from(&map).map_err(|error| file.bad(error.to_string()))?;
+                .map_err(|reason| bad(format!("precompiled_charsmap: {reason}")))?;
+            let map = Precompiled::from(&map).map_err(|error| bad(error.to_string()))?;
             tokenizer.with_normalizer(Some(map));
             turns.yield_if_due().await;
         }
         let mark = Metaspace::new('▁', PrependScheme::Always, true);
         let split = PreTokenizers::new(vec![WhitespaceSplit.into(), mark.into()]);
         tokenizer.with_pre_tokenizer(Some(split));
-        Self::new(tokenizer, config, file, largest)
+        Self::new(tokenizer, config, &path, largest)
     }
 }
 
@@ -121,16 +95,17 @@ impl<M: Model> Words<M> {
     pub(super) fn new(
         mut tokenizer: Tokenizer<M>,
         config: &Config,
-        file: &Text,
+        path: &str,
         largest: u32,
     ) -> Result<Self> {
         let lengths = config.added.iter().chain(&config.sentinels).map(|one| one.content.len());
         let (longest, all) = (lengths.clone().max().unwrap_or(0), lengths.sum::<usize>());
         if longest > MAX_ADDED_BYTES || all > MAX_ALL_ADDED_BYTES {
-            return Err(file.bad(format!(
+            let reason = format!(
                 "the tokens that are added to it have up to {longest} bytes, {all} in all; expected at most \
                  {MAX_ADDED_BYTES} each and {MAX_ALL_ADDED_BYTES} in all"
-            )));
+            );
+            return Err(TokenError::File { path: path.to_owned(), reason });
         }
         let tokens = |added: &[Added]| added.iter().map(added_token).collect::<Vec<_>>();
         tokenizer.add_tokens(&tokens(&config.added));
@@ -140,7 +115,7 @@ impl<M: Model> Words<M> {
         let vectors = vectors(&tokenizer);
         Ok(Self {
             tokenizer,
-            path: file.path.clone(),
+            path: path.to_owned(),
             largest: largest.max(added.unwrap_or(0)),
             pads_left: config.pads_left,
             truncates_left: config.truncates_left,

@@ -48,6 +48,8 @@ export const options = ({ browser, server, models, check, withPage, compare, sma
           [{ adapter: { preference: "fast" } }, /adapter\.preference.*"fast".*high-performance.*low-power/],
           [{ adapter: { limits: "none" } }, /adapter\.limits.*"none".*adapter.*webgpu/],
           [{ precision: "f8" }, /precision.*"f8".*auto.*f32.*f16/],
+          [{ quantize: "q9" }, /q9.*number format.*q8_0/],
+          [{ memoryBudget: "six" }, /budget of memory.*auto, off/],
           [{ adapter: { preferense: "low-power" } }, /adapter\.preferense/],
           [{ adapter: "low-power" }, /adapter.*object/],
           [{ cashe: false }, /cashe/],

@@ -11,6 +11,8 @@ export async function draw(canvas: OffscreenCanvas, signal: AbortSignal): Promis
     },
     adapter: { preference: "low-power", limits: "webgpu" },
     precision: "f16",
+    quantize: "q8_0:denoiser,t5",
+    memoryBudget: "6GiB",
     signal,
   });
   console.log(engine.adapter.name, engine.memory.heapBytes);
@@ -36,6 +38,11 @@ export async function draw(canvas: OffscreenCanvas, signal: AbortSignal): Promis
 
 export async function pick(folder: FileSystemDirectoryHandle, files: FileList, own: Origin): Promise<void> {
   for (const model of [folder, files, own, new URL("https://example.org/model/")]) (await Ralu.load(model)).dispose();
+  const engine = await Ralu.load([files[0], "https://example.org/ae.safetensors"], { vocabularies: "/words/" });
+  for (const { part, path } of engine.parts) console.log(part === "clip-l" ? path : part);
+  // @ts-expect-error: there is no such part
+  console.log(engine.parts[0].part === "clip");
+  engine.generate({ prompt: "", given: { initial_noise: { shape: [1], data: new Float32Array(1) } } });
   // @ts-expect-error: a model is no number
   await Ralu.load(7);
   // @ts-expect-error: browsers cannot be asked for that

@@ -76,6 +76,7 @@ fn copy(from: &Path, to: &Path) {
 fn start(pipeline: &Pipeline) -> Run {
     let mut request = Request::new("a fox").size(64, 64).ralu(RaluChoice::Off).seed(1);
     request.steps = Some(1);
+    request.max_sequence_length = Some(16);
     pipeline.start(request).unwrap()
 }
 

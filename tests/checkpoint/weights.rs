@@ -91,7 +91,7 @@ fn values_equal_those_of_the_safetensors_crate() {
 fn converts_every_supported_type_and_finds_what_is_not_finite() {
     let header = r#"{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},
         "b":{"dtype":"F16","shape":[4],"data_offsets":[16,24]}, "c":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]},
-        "d":{"dtype":"F64","shape":[1],"data_offsets":[32,40]}, "e":{"dtype":"F8_E5M2","shape":[5],"data_offsets":[40,45]},
+        "d":{"dtype":"F64","shape":[1],"data_offsets":[32,40]}, "e":{"dtype":"F8_E4M3FNUZ","shape":[5],"data_offsets":[40,45]},
         "s":{"dtype":"F32","shape":[],"data_offsets":[45,49]}, "z":{"dtype":"F32","shape":[0,3],"data_offsets":[49,49]}}"#;
     let mut data = Vec::new();
     [1.0f32, -2.5, f32::NEG_INFINITY, 1e-40].iter().for_each(|x| data.extend(x.to_le_bytes()));
@@ -131,8 +131,8 @@ fn converts_every_supported_type_and_finds_what_is_not_finite() {
         weights.check_finite(info, 0, &bytes[..size]).unwrap();
     }
     // An unknown type is no obstacle until it is asked for.
-    assert_eq!(weights.info("e").unwrap().dtype.name(), "F8_E5M2");
-    assert_mentions(&read("e", 0..1).unwrap_err().to_string(), &["e", "F8_E5M2", "BF16"]);
+    assert_eq!(weights.info("e").unwrap().dtype.name(), "F8_E4M3FNUZ");
+    assert_mentions(&read("e", 0..1).unwrap_err().to_string(), &["e", "F8_E4M3FNUZ", "BF16"]);
     let manifest = Manifest::new(&weights);
     manifest.root().require("e", &[5]);
     assert!(matches!(manifest.finish(&[]), Err(WeightError::DType { .. })));

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use ralu::gpu::{Gpu, Program, SlotPool, Store};
 use ralu::tensor::{
-    Blocks, Caps, Command, F16Range, PackedWeight, Recorder, Recording, Resident, ResidentIds,
-    Storage, Tensor, row_pieces,
+    Blocks, Caps, Command, F16Range, Fallbacks, PackedWeight, Recorder, Recording, Resident,
+    ResidentIds, Storage, Tensor, row_pieces,
 };
 
+use super::open;
 use super::view::{Bands, Frame, GUARD, View};
-use super::{open, weights::pack};
+use super::weights::{pack, pack_rows};
 
 /// The GPU, what was made on it, and the memory that recordings share.
 pub struct Lab {
@@ -20,6 +21,7 @@ pub struct Lab {
     pub pool: SlotPool,
     /// Whether a product of the last run met numbers beyond f16, which it rounds to.
     pub beyond_f16: Cell<bool>,
+    fallbacks: RefCell<Fallbacks>,
     created: RefCell<Vec<ralu::tensor::ResidentId>>,
 }
 
@@ -31,6 +33,7 @@ impl Lab {
             ids: ResidentIds::default(),
             pool: SlotPool::default(),
             beyond_f16: Cell::default(),
+            fallbacks: RefCell::default(),
             created: RefCell::default(),
         }
     }
@@ -48,6 +51,13 @@ impl Lab {
     pub fn clear(&self) {
         self.created.borrow_mut().drain(..).for_each(|id| self.store.free(id));
         self.pool.clear();
+        self.fallbacks.take();
+    }
+
+    /// Has kernels that round to f16 do what a run has them do after they met numbers beyond it, until [`Lab::clear`].
+    pub fn fall_back(&self) {
+        let block = Blocks::from([F16Range::AROUND.to_owned()]);
+        self.fallbacks.borrow_mut().raise(&block);
     }
 
     /// A resident matrix without a frame. `single` keeps it in one buffer whatever the capabilities say.
@@ -110,12 +120,34 @@ impl Lab {
         k: usize,
         storage: Storage,
     ) -> PackedWeight {
+        self.upload(label, [n, k], storage, |weight| pack(weight, values)).await
+    }
+
+    /// Uploads a weight `[N, K]` that is kept in blocks, from rows as a file has them and, of NF4, words of blocks' scales.
+    pub async fn blocks(
+        &self,
+        label: &str,
+        (rows, scales): (&[u8], &[u32]),
+        shape: [usize; 2],
+        storage: Storage,
+    ) -> PackedWeight {
+        self.upload(label, shape, storage, |weight| pack_rows(weight, rows, scales)).await
+    }
+
+    /// Uploads a weight `[N, K]` of the bytes that `pack` makes for each shard.
+    pub async fn upload(
+        &self,
+        label: &str,
+        [n, k]: [usize; 2],
+        storage: Storage,
+        pack: impl FnOnce(&PackedWeight) -> Vec<Vec<u8>>,
+    ) -> PackedWeight {
         let limit = self.caps().max_binding_bytes;
         let weight = PackedWeight::new(&self.ids, label, n, k, storage, limit);
         self.created.borrow_mut().push(weight.id);
         let written = async {
             self.store.create_packed(&self.gpu, &weight).await?;
-            for (i, bytes) in pack(&weight, values).iter().enumerate() {
+            for (i, bytes) in pack(&weight).iter().enumerate() {
                 self.store.write_bytes(&self.gpu, weight.id, i, 0, bytes).await?;
             }
             Ok::<_, ralu::gpu::Error>(())
@@ -131,7 +163,7 @@ impl Lab {
             true => {
                 let zeros = [0.0; F16Range::FLAGS];
                 let flags = self.matrix("flags", 1, zeros.len(), &zeros, Bands::One).await;
-                Some(Arc::new(F16Range::new(flags, Blocks::default())))
+                Some(Arc::new(F16Range::new(flags, self.fallbacks.borrow().clone())))
             }
         };
         let recorder = Recorder::with_f16_range(self.caps(), range.clone());

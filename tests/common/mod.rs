@@ -32,7 +32,7 @@ use ralu::gpu::{AdapterChoice, FeaturesPolicy, Gpu, LimitsPolicy};
 pub use random::Random;
 pub use tolerance::{EPSILON, Tolerance, assert_close};
 pub use view::{Bands, Frame, GUARD, View};
-pub use weights::{f8_e4m3, f8_e4m3_number, pack, round};
+pub use weights::{dtype_of, f8_e4m3, f8_e4m3_number, pack, pack_rows, random_blocks, round};
 
 /// Opens the adapter under test. No adapter is a failure: these tests mean nothing without one.
 #[cfg(not(target_arch = "wasm32"))]

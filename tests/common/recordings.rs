@@ -5,8 +5,8 @@ use ralu::ops::{
     Weights, Write,
 };
 use ralu::tensor::{
-    AttentionKernel, Caps, Conv2dKernel, MatmulKernel, PackedWeight, Recorder, Recording,
-    ResidentIds, Storage, Tuning,
+    AttentionKernel, Caps, CodeOrder, Conv2dKernel, MatmulKernel, PackedWeight, Recorder,
+    Recording, ResidentIds, Storage, Tuning,
 };
 
 pub const ACTIVATIONS: [Activation; 5] = [
@@ -56,6 +56,8 @@ pub fn every_op() -> Vec<(&'static str, Recording)> {
         for caps in matrix_caps(Caps { is_cpu, ..Caps::default() }) {
             let attention = Some(AttentionKernel::Matrices);
             all.extend(attentions(Caps { tuning: Tuning { attention, ..caps.tuning }, ..caps }));
+            let conv2d = Some(Conv2dKernel::Matrices);
+            all.extend(convolutions(Caps { tuning: Tuning { conv2d, ..caps.tuning }, ..caps }));
         }
         let caps = Caps { is_cpu, ..Caps::default() };
         all.extend(norms(caps));
@@ -91,6 +93,7 @@ fn matmul_caps(caps: Caps) -> Vec<Caps> {
     for sizes in [(4, 64), (8, 32)] {
         all.push(Caps { subgroup_sizes: Some(sizes), ..with(MatmulKernel::Subgroup) });
     }
+    all.push(Caps { int8: true, ..with(MatmulKernel::Int8) });
     all.extend(matrix_caps(with(MatmulKernel::Cooperative)));
     all
 }
@@ -112,10 +115,15 @@ fn matrix_caps(caps: Caps) -> impl Iterator<Item = Caps> {
 fn linears(caps: Caps) -> Vec<(&'static str, Recording)> {
     let mut cases = Vec::new();
     for rows in [1, 17, 33, 1025] {
-        for storage in Storage::ALL {
+        for storage in Storage::PLAIN {
             for n in [4, 8, 16, 32, 64] {
                 cases.push((rows, n, 16, storage, Activation::Silu, Write::Add, true, true));
             }
+        }
+        // They have tiles of one width, and no kernels of their own.
+        for storage in Storage::PACKED.into_iter().filter(|_| rows == 1 || rows == 1025) {
+            let k = storage.block().numbers.max(256);
+            cases.push((rows, 64, k, storage, Activation::Silu, Write::Add, true, true));
         }
         // Wide workgroups, where a kernel has them, and the end of K inside of a tile.
         for (n, k) in [(64 * 128, 16), (64, 20), (8, 20)] {
@@ -144,12 +152,21 @@ fn linears(caps: Caps) -> Vec<(&'static str, Recording)> {
                 ops::linear_into("y", x, &layer, y, Epilogue { activation, gate, write });
             })
         };
-    cases.into_iter().map(linear).collect()
+    let split = |(rows, activation)| {
+        record("linear", caps, |r, ids| {
+            let layer = linear_layer(ids, 72, 16, Storage::F16, caps.max_binding_bytes);
+            let ys = [r.temp("first", rows, 40), r.temp("rest", rows, 32)];
+            ops::linear_split("y", r.temp("x", rows, 16), &layer, ys, activation);
+        })
+    };
+    let splits =
+        [1, 33].into_iter().flat_map(|rows| ACTIVATIONS.map(|activation| (rows, activation)));
+    cases.into_iter().map(linear).chain(splits.map(split)).collect()
 }
 
 fn convolutions(caps: Caps) -> Vec<(&'static str, Recording)> {
     let mut all = Vec::new();
-    for storage in Storage::ALL {
+    for storage in Storage::PLAIN {
         for n in [4, 8, 16, 32, 64] {
             for i in 0..8 {
                 let [upsample, add, mut prologue] = [1, 2, 4].map(|bit| i & bit > 0);
@@ -230,6 +247,11 @@ fn norms(caps: Caps) -> Vec<(&'static str, Recording)> {
     all.push(record("qk_norm_rope", caps, |r, _| {
         ops::qk_norm("y", r.temp("x", 9, 64), r.temp("w", 1, 16), 1e-6);
     }));
+    for order in [CodeOrder::Plain, CodeOrder::Interleaved] {
+        all.push(record("quantise_rows", caps, |r, _| {
+            ops::quantise_rows("y", r.temp("x", 9, 64), order);
+        }));
+    }
     all
 }
 

@@ -1,7 +1,11 @@
 //! Weights as the GPU holds them.
 
 use half::{bf16, f16};
+use ralu::checkpoint::dtype::{DTYPES, DType};
+use ralu::checkpoint::pack::Packer;
 use ralu::tensor::{PackedWeight, Storage};
+
+use super::Random;
 
 /// A number as a storage has it: its bytes, the first of four, and what they stand for.
 fn stored(v: f32, storage: Storage) -> ([u8; 4], f32) {
@@ -11,6 +15,12 @@ fn stored(v: f32, storage: Storage) -> ([u8; 4], f32) {
         Storage::F16 => (two(f16::from_f32(v).to_le_bytes()), f16::from_f32(v).to_f32()),
         Storage::Bf16 => (two(bf16::from_f32(v).to_le_bytes()), bf16::from_f32(v).to_f32()),
         Storage::F8E4M3 => ([f8_e4m3(v), 0, 0, 0], f8_e4m3_number(f8_e4m3(v))),
+        // The upper byte of an f16.
+        Storage::F8E5M2 => {
+            let code = f16::from_f32(v).to_le_bytes()[1];
+            ([code, 0, 0, 0], f16::from_le_bytes([0, code]).to_f32())
+        }
+        _ => panic!("{storage:?} has no numbers of their own"),
     }
 }
 
@@ -60,4 +70,74 @@ pub fn f8_e4m3_number(code: u8) -> f32 {
         _ => (8.0 + mantissa) * 2f32.powi(exponent - 10),
     };
     if code & 0x80 == 0 { magnitude } else { -magnitude }
+}
+
+/// The stored type whose blocks a packed storage keeps.
+pub fn dtype_of(storage: Storage) -> &'static DType {
+    let single = storage.with_single_scales();
+    DTYPES.iter().find(|row| row.matrix == single && row.kept_as_is).unwrap()
+}
+
+/// Where the blocks of a type have f16 scales, and where minimums that are added and that are subtracted.
+fn scales_of(storage: Storage) -> (&'static [usize], &'static [usize], &'static [usize]) {
+    match storage {
+        Storage::Q4_1 | Storage::Q5_1 => (&[0], &[2], &[]),
+        Storage::Q2K => (&[80], &[], &[82]),
+        Storage::Q3K => (&[108], &[], &[]),
+        Storage::Q4K | Storage::Q5K => (&[0], &[], &[2]),
+        Storage::Q6K => (&[208], &[], &[]),
+        _ => (&[0], &[], &[]),
+    }
+}
+
+/// Rows of random blocks `[N, K]` as a file has them, and their numbers, of which the largest is about `largest`.
+pub fn random_blocks(
+    random: &mut Random,
+    [n, k]: [usize; 2],
+    storage: Storage,
+    largest: f32,
+) -> (Vec<u8>, Vec<f32>) {
+    let dtype = dtype_of(storage);
+    let mut rows = vec![0; dtype.block.bytes_of((n * k) as u64).unwrap() as usize];
+    rows.iter_mut().for_each(|byte| *byte = random.next() as u8);
+    let (scales, added, subtracted) = scales_of(storage);
+    let mut numbers = Vec::new();
+    // With scales and minimums of 1, to know the largest number; then from a half of what makes it `largest` to all of that,
+    // of either sign.
+    let mut unit = None;
+    for _ in 0..2 {
+        for block in rows.chunks_exact_mut(dtype.block.bytes) {
+            let all = [(scales, 1.0), (added, -8.0), (subtracted, 1.0)];
+            for (at, sign) in
+                all.iter().flat_map(|(list, sign)| list.iter().map(move |at| (*at, *sign)))
+            {
+                let size = unit.map_or(1.0, |unit: f32| unit * (0.75 + 0.25 * random.unit()));
+                let either = if unit.is_some() && random.below(2) == 0 { -sign } else { sign };
+                block[at..at + 2].copy_from_slice(&f16::from_f32(either * size).to_le_bytes());
+            }
+        }
+        numbers.clear();
+        dtype.widen(&rows, &mut numbers);
+        unit = Some(largest / numbers.iter().fold(0f32, |most, v| most.max(v.abs())));
+    }
+    (rows, numbers)
+}
+
+/// The bytes of each shard of a weight `[N, K]` whose rows are those of a file: what the library makes of them. `scales` are
+/// the words of scales of NF4's blocks.
+pub fn pack_rows(weight: &PackedWeight, rows: &[u8], scales: &[u32]) -> Vec<Vec<u8>> {
+    let row_bytes = rows.len() / weight.n;
+    let rows: Vec<&[u8]> = rows.chunks_exact(row_bytes).collect();
+    let of_row = scales.len() / weight.n;
+    let mut packer = Packer::default();
+    let mut pack_shard = |shard: &ralu::tensor::Band| {
+        let starts = (shard.row0..shard.row0 + shard.rows).step_by(weight.tile);
+        let tile = |start: usize| {
+            let end = (start + weight.tile).min(weight.n);
+            let scales = scales.get(start * of_row..end * of_row).unwrap_or_default();
+            packer.rows(rows.get(start..end).unwrap_or_default(), scales, weight).to_vec()
+        };
+        starts.flat_map(tile).collect()
+    };
+    weight.shards.iter().map(&mut pack_shard).collect()
 }

@@ -11,7 +11,7 @@ use strum::VariantArray;
 
 use super::shaders::module_of;
 use crate::common::block_on;
-use ralu::checkpoint::dtype::StoredDType;
+use ralu::checkpoint::dtype::{DType, StoredDType};
 use ralu::gpu::{AdapterChoice, FeaturesPolicy, caps_of, describe, device_descriptor};
 use ralu::models::builtin;
 use ralu::pipeline::rehearsal::Rehearsal;
@@ -27,8 +27,10 @@ use ralu_testkit::naga::back::{PipelineConstants, spv};
 use ralu_testkit::naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 
 /// Models, what their checkpoints are stored in, and the fastest of their presets.
-const MODELS: [(&str, &str, Preset); 4] = [
+const MODELS: [(&str, &str, Preset); 6] = [
     ("flux.1-dev", "BF16", Preset::X7),
+    ("flux.1-dev", "Q8_0", Preset::X7),
+    ("flux.1-dev", "Q4_K", Preset::X7),
     ("sd3.5-large", "BF16", Preset::X3),
     ("sd3.5-medium", "BF16", Preset::X3),
     ("sd3-medium", "F16", Preset::X3),
@@ -59,7 +61,11 @@ struct Kernel {
 fn kernels(chosen: Caps, possible: Caps) -> Vec<Kernel> {
     let mut all = Vec::new();
     for (model, dtype, preset) in MODELS {
-        for (chosen, caps) in std::iter::once((true, chosen))
+        // The second is what runs with `--precision f32`, the third with `int8`.
+        let int8 = Caps { f16: false, int8: chosen.int8_dot, ..chosen };
+        for (chosen, caps) in [chosen, Caps { f16: false, ..chosen }, int8]
+            .map(|caps| (true, caps))
+            .into_iter()
             .chain(every_tuning().into_iter().map(|tuning| (false, Caps { tuning, ..possible })))
         {
             for recording in recordings(model, dtype, preset, caps) {
@@ -92,7 +98,7 @@ fn recordings(model: &str, dtype: &str, preset: Preset, caps: Caps) -> Vec<Recor
     let mut request = Request::new("");
     request.ralu = RaluChoice::Preset(preset);
     let settings = Settings::resolve(&request, &config).unwrap();
-    let dtype = StoredDType::named(dtype);
+    let dtype = StoredDType::Known(DType::named(dtype).unwrap());
     let rehearsal = Rehearsal::stored_as(&dtype, &config, &settings, caps).unwrap();
     let Rehearsal { encoders, steps, others, .. } = rehearsal;
     encoders.into_iter().chain(steps).chain(others).collect()
@@ -195,6 +201,7 @@ fn kernels_of_published_models_are_listed() {
         max_workgroup_bytes: 64 << 10,
         max_workgroup_invocations: 1024,
         subgroup_sizes: Some((32, 64)),
+        int8_dot: true,
         ..Caps::default()
     };
     let possible = Caps { cooperative_matrix: Some(16), f16: true, ..chosen };
@@ -202,10 +209,26 @@ fn kernels_of_published_models_are_listed() {
     let has = |shader: &str, chosen: bool| {
         all.iter().any(|kernel| kernel.key.shader == shader && kernel.chosen == chosen)
     };
-    for shader in ["matmul_tiled", "attention_tiled", "conv2d_tiled", "matvec", "norm"] {
+    let chosen = [
+        "matmul_tiled",
+        "matmul_int8",
+        "quantise_rows",
+        "attention_tiled",
+        "conv2d_tiled",
+        "matvec",
+        "norm",
+    ];
+    for shader in chosen {
         assert!(has(shader, true), "{shader} runs without tuning");
     }
-    for shader in ["matmul", "matmul_cooperative", "attention", "attention_matrices", "conv2d"] {
+    for shader in [
+        "matmul",
+        "matmul_cooperative",
+        "attention",
+        "attention_matrices",
+        "conv2d",
+        "conv2d_matrices",
+    ] {
         assert!(has(shader, false), "{shader} can be chosen");
     }
     // They are for processors.

@@ -44,13 +44,23 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "text",
-        may_use: &["checkpoint", "escape", "sync", "turns"],
-        crates: &["serde", "serde_json", "tokenizers"],
+        may_use: &["advice", "checkpoint", "escape", "sync", "turns"],
+        crates: &["fdeflate", "serde", "serde_json", "tokenizers"],
     },
     Layer {
         name: "models",
         // Presets and schedules are a family's facts.
-        may_use: &["checkpoint", "escape", "names", "ops", "sampling", "sync", "tensor", "text"],
+        may_use: &[
+            "advice",
+            "checkpoint",
+            "escape",
+            "names",
+            "ops",
+            "sampling",
+            "sync",
+            "tensor",
+            "text",
+        ],
         crates: &["schemars", "serde", "serde_json"],
     },
     // Its parameters are what requests are written with.
@@ -58,7 +68,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "gpu",
         may_use: &["advice", "sync", "tensor", "turns"],
-        crates: &["wgpu", "web_time"],
+        crates: &["ash", "wgpu", "web_time"],
     },
     Layer {
         name: "pipeline",
@@ -95,6 +105,12 @@ const LAYERS: &[Layer] = &[
         // A module of its own has that name.
         may_use: &["models"],
         crates: &["etcetera", "pollster", "ralu", "rustix", "serde_json", "tempfile"],
+    },
+    // The network, and models' files in a cache that other programs share.
+    Layer {
+        name: "ralu-hub",
+        may_use: &["models"],
+        crates: &["hf_hub", "ralu", "rustix", "serde", "serde_json", "sha2", "ureq"],
     },
     // Faces see the library from outside; what they need of it is decided by `pub`.
     Layer { name: "ralu-cli", may_use: &[], crates: FACE_CRATES },
@@ -162,6 +178,7 @@ const FACE_CRATES: &[&str] = &[
     "pollster",
     "ralu",
     "ralu_host",
+    "ralu_hub",
     "rustix",
     "serde",
     "serde_json",
@@ -183,7 +200,17 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     // So that the wasm build, which has no such file, has no such crate either.
     ("png", PNG_FILES),
     ("crc32fast", PNG_FILES),
-    ("fdeflate", PNG_FILES),
+    (
+        "fdeflate",
+        &[
+            "src/pipeline/png_file/mod.rs",
+            "src/pipeline/png_file/mask.rs",
+            "src/pipeline/png_file/text.rs",
+            "src/text/vocabularies.rs",
+        ],
+    ),
+    // What wgpu does not tell of an adapter.
+    ("ash", &["src/gpu/int8.rs"]),
     ("js_sys", &["src/turns.rs"]),
     ("wasm_bindgen", &["src/turns.rs"]),
     ("wasm_bindgen_futures", &["src/turns.rs"]),
@@ -231,6 +258,8 @@ const BANS: &[Ban] = &[
             "src/gpu/block_on.rs",
             "crates/ralu-host/src/engine/mod.rs",
             "crates/ralu-host/src/engine/worker.rs",
+            // Waits before it asks the hub again.
+            "crates/ralu-hub/src/remote.rs",
         ],
     },
     Ban { text: "std::process", why: "the library starts no programs", faces: true, except: &[] },
@@ -279,6 +308,7 @@ fn folders_name_only_what_lies_below() {
         }
         let may_use = match layer.name {
             "ralu-host" => HOST_MAY_USE,
+            "ralu-hub" => &["escape", "gpu", "models"],
             name if FACES.contains(&name) => FACE_MAY_USE,
             _ => continue,
         };

@@ -111,10 +111,13 @@ fn folders_around_a_model() {
 #[test]
 fn folders_of_other_programs() {
     let cases: &[(&[&str], &[&str])] = &[
-        (&["flux1-dev-Q4_K_S.gguf"], &["flux1-dev-Q4_K_S.gguf", "quantised", "GGUF"]),
-        (&["flux1-dev.safetensors"], &["flux1-dev.safetensors", "single-file checkpoint"]),
-        (&["model.ckpt"], &["model.ckpt", "single-file checkpoint"]),
-        (&["checkpoints/a.safetensors", "unet/b.safetensors", "vae/c.safetensors"], &["ComfyUI"]),
+        (&["flux1-dev-Q4_K_S.gguf"], &["flux1-dev-Q4_K_S.gguf", "give it instead", "GGUF"]),
+        (&["flux1-dev.safetensors"], &["flux1-dev.safetensors", "give it instead"]),
+        (&["model.ckpt"], &["model.ckpt", "pickled checkpoint"]),
+        (
+            &["checkpoints/a.safetensors", "unet/b.safetensors", "vae/c.safetensors"],
+            &["ComfyUI", "give the model's file"],
+        ),
         (&["pytorch_lora_weights.safetensors"], &["LoRA"]),
         (&["adapter_config.json", "adapter_model.safetensors"], &["LoRA"]),
         (&["model.onnx"], &["model.onnx", "another program's format"]),
@@ -203,8 +206,7 @@ fn files_that_stand_in_for_others() {
         spoiled(&[0; 4096], &["begins with zeros"]);
     }
     for (bytes, what) in [
-        (&b"GGUF\x03\0\0\0\0\0\0\0"[..], "GGUF"),
-        (b"PK\x03\x04 zip", "pickled"),
+        (&b"PK\x03\x04 zip"[..], "pickled"),
         (b"\x80\x02}q\x00(X\x06\x00\x00\x00weightq", "pickled"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (&[0; 4096], "begins with zeros"),
@@ -255,6 +257,32 @@ fn quantised_weights() {
         model.edit(name, "quantization_config", Value::Null);
         check_model(&Folder::open(model.dir.path()).unwrap()).unwrap();
     }
+    // NF4 of bitsandbytes is read, as bytes; which layers are, their tensors say.
+    let nf4 = json!({
+        "_load_in_4bit": true,
+        "load_in_4bit": true,
+        "quant_method": "bitsandbytes",
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_quant_storage": "uint8",
+        "bnb_4bit_use_double_quant": true,
+        "bnb_4bit_compute_dtype": "bfloat16",
+        "llm_int8_skip_modules": null,
+    });
+    for name in ["transformer/config.json", "text_encoder_2/config.json"] {
+        let model = Model::new();
+        model.edit(name, "quantization_config", nf4.clone());
+        check_model(&Folder::open(model.dir.path()).unwrap()).unwrap();
+        for (field, value) in [
+            ("bnb_4bit_quant_type", json!("fp4")),
+            ("bnb_4bit_quant_storage", json!("bfloat16")),
+            ("load_in_4bit", json!(false)),
+        ] {
+            let mut other = nf4.clone();
+            other[field] = value;
+            model.edit(name, "quantization_config", other);
+            model.says(&[name, "quantised", "bitsandbytes", "supported: NF4"]);
+        }
+    }
     // Without a word in the configuration, by their tensors.
     let header = |tensors: &str| {
         let header = format!("{{{tensors}}}");
@@ -264,7 +292,7 @@ fn quantised_weights() {
         format!(r#""{name}":{{"dtype":"{dtype}","shape":[{bytes}],"data_offsets":[0,{bytes}]}}"#)
     };
     for (tensors, what) in [
-        (tensor("decoder.conv_in.weight", "F8_E5M2", 8), "F8_E5M2"),
+        (tensor("decoder.conv_in.weight", "F8_E4M3FNUZ", 8), "F8_E4M3FNUZ"),
         (tensor("decoder.conv_in.weight", "U8", 8), "U8"),
         (tensor("decoder.conv_in.weight.absmax", "U8", 8), "absmax"),
         (tensor("decoder.conv_in.SCB", "U8", 8), "SCB"),
@@ -273,7 +301,7 @@ fn quantised_weights() {
         model.write(VAE, header(&tensors));
         model.says(&[VAE, "quantised", what, "16 or 32 bits"]);
     }
-    // All tensors are there, in types that are read, and mean something else.
+    // Scales belong to weights; this one is 0. A sign that weights have scales says nothing of wide ones.
     let bytes = fs::read(fixture().join(VAE)).unwrap();
     let complete = SafeTensors::deserialize(&bytes).unwrap();
     for extra in ["decoder.conv_in.weight_scale", "decoder.conv_in.scale_weight", "scaled_fp8"] {
@@ -281,12 +309,15 @@ fn quantised_weights() {
         let scale = TensorView::new(Dtype::F32, vec![], &[0; 4]).unwrap();
         let tensors = complete.tensors().into_iter().chain([(extra.to_owned(), scale)]);
         model.write(VAE, serialize(tensors, None).unwrap());
-        model.says(&[VAE, "quantised", "scales", extra, "16 or 32 bits"]);
+        match extra {
+            "scaled_fp8" => check_model(&Folder::open(model.dir.path()).unwrap()).unwrap(),
+            _ => model.says(&[VAE, extra, "holds 0", "positive numbers"]),
+        }
     }
     let model = Model::new();
     fs::remove_file(model.path(VAE)).unwrap();
     model.write("vae/vae-Q4.gguf", "GGUF");
-    model.says(&["vae-Q4.gguf", "quantised", "GGUF"]);
+    model.says(&["vae-Q4.gguf", "GGUF", "give it as this part"]);
 }
 
 #[test]

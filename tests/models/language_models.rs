@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use crate::common::{Bands, Lab, Tolerance, assert_close, block_on, pack};
+use ralu::checkpoint::pack::RowSource;
 use ralu::checkpoint::source::{Folder, Memory, Source};
-use ralu::checkpoint::weights::{Manifest, TensorInfo, WeightError, Weights};
+use ralu::checkpoint::weights::{Manifest, WeightError, Weights};
 use ralu::models::config::{ConfigError, Qwen3Config};
 use ralu::models::encoders::qwen3::{Qwen3, Qwen3Encoder, unread_weights};
 use ralu::models::encoders::{TextEncoderConfig, TokenisedText};
@@ -112,26 +113,31 @@ impl Encoder {
 
 /// Uploads one weight, its numbers in the order that the model wants.
 async fn send(lab: &Lab, weights: &Weights, upload: &Upload) {
-    let values = |tensor: &TensorInfo, width: usize, rows: &Option<std::sync::Arc<[usize]>>| {
-        let values = weights.tensor_f32(tensor).unwrap();
-        match rows {
-            None => values,
-            Some(rows) => {
-                rows.iter().flat_map(|row| &values[row * width..][..width]).copied().collect()
+    let values = |sources: &[RowSource], width: usize| {
+        let mut all = Vec::new();
+        for source in sources {
+            let values = weights.tensor_f32(&source.tensor).unwrap();
+            match &source.order {
+                None => all.extend(values),
+                Some(rows) => {
+                    all.extend(rows.iter().flat_map(|row| &values[row * width..][..width]));
+                }
             }
         }
+        all
     };
     match upload {
-        Upload::Vector { resident, tensor, rows } => {
+        Upload::Vector { resident, sources } => {
             lab.store.create(&lab.gpu, resident).await.unwrap();
-            let mut values = values(tensor, 1, rows);
+            let mut values = values(sources, 1);
             values.resize(resident.cols, 0.0);
             lab.store.write(&lab.gpu, resident, &values).await.unwrap();
         }
+        Upload::Scales { .. } => unreachable!("these weights have no scales"),
         Upload::BatchNorm { .. } => unreachable!("language models have no batch norm"),
-        Upload::Packed { weight, tensor, rows } => {
+        Upload::Packed { weight, sources } => {
             lab.store.create_packed(&lab.gpu, weight).await.unwrap();
-            let packed = pack(weight, &values(tensor, weight.k, rows));
+            let packed = pack(weight, &values(sources, weight.k));
             for (i, bytes) in packed.iter().enumerate() {
                 lab.store.write_bytes(&lab.gpu, weight.id, i, 0, bytes).await.unwrap();
             }

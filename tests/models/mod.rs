@@ -3,6 +3,8 @@
 mod config_errors;
 mod config_ranges;
 mod costs;
+mod file_lists;
+mod files;
 mod foreign_folders;
 mod klein;
 mod language_models;

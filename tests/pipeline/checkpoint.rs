@@ -13,14 +13,15 @@ use ralu::sampling::Preset;
 use ralu::sampling::cache::CacheSpec;
 
 fn open() -> Pipeline {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny-flux");
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/flux-b/model");
     let source = Box::new(Folder::open(folder).unwrap());
     Pipeline::open(crate::common::gpu(), source, Options::default()).unwrap()
 }
 
-/// Three stages of 4 x 4 to 8 x 8 tokens, ten steps.
+/// Three stages of 4 x 4 to 8 x 8 tokens and a short text, ten steps.
 fn request() -> Request {
-    Request::new("a red apple").size(128, 128).ralu(RaluChoice::Preset(Preset::X7)).seed(3)
+    let request = Request::new("a red apple").size(128, 128).seed(3);
+    request.ralu(RaluChoice::Preset(Preset::X7)).with(|r| r.max_sequence_length = Some(16))
 }
 
 /// Runs to the end, or until after the step of that stage; gives the picture, and how many steps were made.
@@ -127,7 +128,7 @@ fn damaged_ones_and_those_of_other_settings_are_errors() {
         (r#"\"stage\":1"#, r#"\"stage\":7"#, "no such stage"),
         (r#"\"stage\":1"#, r#"\"stage\":2"#, "latents of another size"),
         (r#"\"image\":0"#, r#"\"image\":1"#, "no such picture"),
-        (r#"\"format\":1,\"settings"#, r#"\"format\":2,\"settings"#, "format 2"),
+        (r#"\"format\":2,\"settings"#, r#"\"format\":1,\"settings"#, "format 1"),
     ] {
         assert!(text.contains(from), "{text}");
         let mut changed = bytes[..8].to_vec();

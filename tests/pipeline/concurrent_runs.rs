@@ -26,6 +26,7 @@ fn open(options: Options) -> Pipeline {
 fn plain(seed: u64) -> Request {
     let mut request = Request::new("a fox on a purple background").size(64, 64);
     request.steps = Some(3);
+    request.max_sequence_length = Some(32);
     request.ralu(RaluChoice::Off).seed(seed)
 }
 
@@ -34,6 +35,7 @@ fn staged(seed: u64) -> Request {
     let mut request = Request::new("a red apple").size(192, 128).seed(seed);
     request.negative_prompt = Some("a cat".into());
     request.true_cfg = Some(3.0);
+    request.max_sequence_length = Some(32);
     request.ralu(RaluChoice::Preset(Preset::X7))
 }
 

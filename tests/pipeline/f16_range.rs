@@ -1,4 +1,4 @@
-//! Activations beyond f16: the picture is that of f32, with and without products that round to f16.
+//! Activations beyond f16: the picture is that of f32, with and without products that round to f16, at each of the fallbacks.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,13 +8,16 @@ use half::f16;
 use ralu::checkpoint::source::Folder;
 use ralu::gpu::{Gpu, block_on_while};
 use ralu::models::layers::Precision;
-use ralu::pipeline::{Error, Event, ImageReport, Options, Picture, Pipeline, RaluChoice, Request};
+use ralu::pipeline::{
+    Error, Event, ImageReport, Options, Picture, Pipeline, Products, RaluChoice, Request,
+};
 use ralu::sampling::Preset;
 use ralu::tensor::{AttentionKernel, MatmulKernel};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 fn bundled() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny-flux")
+    // Not by the path that it was built in: `scripts/gpu-check` runs it elsewhere.
+    PathBuf::from("models/tiny-flux")
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -61,8 +64,9 @@ fn scale(file: &Path, factors: &[Factor]) {
 }
 
 /// The bundled model in other units: a block of T5 and one of the transformer compute with larger numbers inside, which
-/// later layers make small again. All factors are powers of two, so in f32 it is the same model.
-fn large_activations() -> tempfile::TempDir {
+/// later layers make small again. All factors are powers of two, so in f32 it is the same model. `larger` is a factor that
+/// the transformer's numbers have besides.
+fn large_activations(larger: f32) -> tempfile::TempDir {
     const ALL: Range<usize> = 0..usize::MAX;
     let folder = tempfile::tempdir().unwrap();
     copy_folder(&bundled(), folder.path());
@@ -72,8 +76,8 @@ fn large_activations() -> tempfile::TempDir {
         &folder.path().join("text_encoder_2/model.safetensors"),
         &[(name("wi_1"), 4096.0, ALL), (name("wo"), 1.0 / 4096.0, ALL)],
     );
-    // Attention's values are 2^15 times as large, and so is what the layer behind it reads. That one takes back 2^8 of
-    // it, and the gate behind it, the third of six vectors, the rest.
+    // Attention's values are 2^15 times as large, and so is what the layer after it reads. That one takes back 2^8 of
+    // it, and the gate after it, the third of six vectors, the rest.
     let name = |name: &str| format!("transformer_blocks.0.{name}");
     let d = 320;
     let mut factors = Vec::new();
@@ -82,9 +86,9 @@ fn large_activations() -> tempfile::TempDir {
         ("attn.add_v_proj", "attn.to_add_out", "norm1_context"),
     ] {
         factors.extend([
-            (name(&format!("{value}.weight")), 32768.0, ALL),
-            (name(&format!("{value}.bias")), 32768.0, ALL),
-            (name(&format!("{out}.weight")), 1.0 / 256.0, ALL),
+            (name(&format!("{value}.weight")), 32768.0 * larger, ALL),
+            (name(&format!("{value}.bias")), 32768.0 * larger, ALL),
+            (name(&format!("{out}.weight")), 1.0 / 256.0 / larger, ALL),
             (name(&format!("{out}.bias")), 128.0, ALL),
             (name(&format!("{norm}.linear.weight")), 1.0 / 128.0, 2 * d * d..3 * d * d),
             (name(&format!("{norm}.linear.bias")), 1.0 / 128.0, 2 * d..3 * d),
@@ -94,9 +98,10 @@ fn large_activations() -> tempfile::TempDir {
     folder
 }
 
-/// Three stages of 4 x 4 to 8 x 8 tokens, ten steps.
+/// Three stages of 4 x 4 to 8 x 8 tokens and a short text, ten steps.
 fn request() -> Request {
-    Request::new("a red apple").size(128, 128).ralu(RaluChoice::Preset(Preset::X7)).seed(3)
+    let request = Request::new("a red apple").size(128, 128).seed(3);
+    request.ralu(RaluChoice::Preset(Preset::X7)).with(|r| r.max_sequence_length = Some(16))
 }
 
 struct Told {
@@ -131,7 +136,7 @@ fn run(pipeline: &Pipeline) -> Result<Told, Error> {
 }
 
 /// A device whose products round to f16, if it can have such.
-fn rounding() -> Option<Gpu> {
+pub(super) fn rounding() -> Option<Gpu> {
     let gpu = crate::common::gpu();
     let has_matrices = gpu.caps().cooperative_matrix.is_some();
     has_matrices.then(|| {
@@ -150,8 +155,8 @@ fn psnr(a: &Picture, b: &Picture) -> f64 {
 }
 
 #[test]
-fn numbers_beyond_f16_are_done_again_in_f32() {
-    let model = large_activations();
+fn numbers_beyond_f16_are_done_again_smaller() {
+    let model = large_activations(1.0);
     let expected = draw(model.path(), crate::common::gpu(), Precision::F32).unwrap();
     // It is the bundled model, in other units: what this test draws is a picture.
     let close = psnr(
@@ -184,14 +189,53 @@ fn numbers_beyond_f16_are_done_again_in_f32() {
     println!("products in f16: {close:.1} dB, {:?}", told.warnings);
     assert!(close >= 40.0, "products in f16: {close} dB");
     // Only the blocks in which it happened.
-    assert_eq!(told.report.in_f32, ["double.0", "t5.0"]);
-    assert_eq!(told.warnings.len(), 2, "{:?}", told.warnings);
-    for (warning, block) in told.warnings.iter().zip(["t5.0", "double.0"]) {
-        assert!(warning.contains(&format!("65504, in {block}")), "{warning}");
-    }
+    assert_eq!(told.report.scaled, ["double.0", "t5.0"]);
+    assert!(told.report.in_f32.is_empty(), "{:?}", told.report);
+    assert_eq!(told.report.products, Products::F16);
+    assert_eq!(told.warnings, ["t5.0", "double.0"].map(|block| warning(block, "divided by 256")));
     assert_eq!(told.steps, 10, "a step that overflowed was reported");
     // The same request gives the same picture, and finds it out anew.
     let again = run(&pipeline).unwrap();
     assert!(again.picture == told.picture, "another picture");
-    assert_eq!(again.report.in_f32, ["double.0"], "the prompt is still encoded");
+    assert_eq!(again.report.scaled, ["double.0"], "the prompt is still encoded");
+}
+
+fn warning(block: &str, how: &str) -> String {
+    format!("numbers beyond f16's largest, 65504, in {block}: done again, and from now on {how}")
+}
+
+/// Weights and activations that are too large even so.
+#[test]
+fn numbers_far_beyond_f16_are_done_again_in_f32() {
+    let Some(gpu) = rounding() else {
+        println!("products that round to f16: this adapter has none");
+        return;
+    };
+    let model = large_activations(256.0);
+    let expected = draw(model.path(), crate::common::gpu(), Precision::F32).unwrap();
+    assert_eq!(expected.report.products, Products::F32);
+    let told = draw(model.path(), gpu, Precision::Auto).unwrap();
+    let close = psnr(&told.picture, &expected.picture);
+    println!("products in f16: {close:.1} dB, {:?}", told.warnings);
+    assert!(close >= 40.0, "products in f16: {close} dB");
+    assert_eq!(told.report.scaled, ["t5.0"]);
+    assert_eq!(told.report.in_f32, ["double.0"]);
+    let expected =
+        [("t5.0", "divided by 256"), ("double.0", "divided by 256"), ("double.0", "in f32")];
+    assert_eq!(told.warnings, expected.map(|(block, how)| warning(block, how)));
+    assert_eq!(told.steps, 10, "a step that overflowed was reported");
+}
+
+/// The user asks for f32, and nothing rounds.
+#[test]
+fn precision_f32_is_the_picture_without_matrices() {
+    let Some(gpu) = rounding() else {
+        println!("products that round to f16: this adapter has none");
+        return;
+    };
+    let told = draw(&bundled(), gpu, Precision::F32).unwrap();
+    let expected =
+        draw(&bundled(), crate::common::gpu().with_caps(|caps| caps.f16 = false), Precision::Auto);
+    assert!(told.picture == expected.unwrap().picture, "another picture");
+    assert_eq!(told.report.products, Products::F32);
 }

@@ -18,9 +18,10 @@ fn open(gpu: Gpu) -> Pipeline {
     Pipeline::open(gpu, Box::new(Folder::open(folder).unwrap()), Options::default()).unwrap()
 }
 
-/// Three stages of 4 x 4 to 8 x 8 tokens, ten steps.
+/// Three stages of 4 x 4 to 8 x 8 tokens and a short text, ten steps.
 fn request() -> Request {
-    Request::new("a red apple").size(128, 128).ralu(RaluChoice::Preset(Preset::X7)).seed(3)
+    let request = Request::new("a red apple").size(128, 128).seed(3);
+    request.ralu(RaluChoice::Preset(Preset::X7)).with(|r| r.max_sequence_length = Some(16))
 }
 
 /// What a run told.
@@ -294,6 +295,8 @@ fn full_memory_is_survived_or_explained() {
 #[test]
 fn work_that_takes_too_long_is_cut_finer() {
     let gpu = || crate::common::gpu().with_caps(|caps| caps.is_cpu = false);
+    // A text that is long enough to be cut.
+    let request = || request().with(|request| request.max_sequence_length = Some(256));
     let pipeline = open(gpu());
     // So fast that nothing is cut.
     pipeline.gpu().faults().flops_per_second.set(Some(1e15));

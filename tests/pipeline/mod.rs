@@ -1,13 +1,17 @@
 //! Whole runs: against their references, with lost devices and full memory, several at once, and planned.
 
+mod budget;
 mod caches;
 mod checkpoint;
 mod concurrent_runs;
 mod descriptions;
 mod dispatches;
 mod executors;
+mod f16_quality;
 mod f16_range;
 mod faults;
+mod formats;
+mod int8;
 mod matrices;
 mod plan;
 mod plan_run;

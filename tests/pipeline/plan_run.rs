@@ -6,9 +6,13 @@ use ralu::sampling::{CustomStages, Preset};
 use ralu::tensor::Caps;
 
 fn planned(model: &str, request: Request) -> Plan {
+    planned_with(model, request, Options::default())
+}
+
+fn planned_with(model: &str, request: Request, options: Options) -> Plan {
     let config = builtin::get(model).unwrap();
     let settings = Settings::resolve(&request, &config).unwrap();
-    plan(&config, None, &settings, Caps::default(), Options::default()).unwrap()
+    plan(&config, None, &settings, Caps::default(), options).unwrap()
 }
 
 /// RALU paper v3, table 1 and 2, as computed by the cost model (linear operations, 10^12), at 1024 x 1024.
@@ -148,4 +152,48 @@ fn memory_of_flux_1_dev_is_planned_without_weights() {
         memory.peak_bytes,
         memory.denoiser_weights_bytes + memory.temporaries_bytes + memory.states_bytes
     );
+}
+
+/// What a format saves is what its blocks take less than 16 bits a number, of the matrices of all blocks: of FLUX.1-dev's width
+/// h = 3072, 24 h^2 numbers in each of 19 double blocks and 12 h^2 in each of 38 single ones, and for modulations 12 h^2 and
+/// 3 h^2. T5-XXL's 24 layers have 4 matrices of 4096^2 numbers and 3 of 4096 x 10240, CLIP's 12 have 12 of 768^2.
+#[test]
+fn plans_have_the_bytes_of_quantised_weights() {
+    let h2 = 3072u64 * 3072;
+    let denoiser = (19 * 24 + 38 * 12) * h2;
+    let modulation = (19 * 12 + 38 * 3) * h2;
+    let t5 = 24 * (4 * 4096 * 4096 + 3 * 4096 * 10240u64);
+    let clip = 12 * 12 * 768 * 768u64;
+    let request = || Request::new("").ralu(RaluChoice::Off);
+    let wide = planned("flux.1-dev", request()).memory;
+    for (name, in_file, [numbers, bytes], has_encoders) in [
+        ("q8_0", [32, 34], [64, 68], false),
+        ("q6_k", [256, 210], [256, 212], false),
+        ("q5_k", [256, 176], [256, 180], false),
+        ("q5_0", [32, 22], [64, 44], false),
+        ("q4_k", [256, 144], [256, 148], false),
+        ("q4_0:all", [32, 18], [64, 36], true),
+        ("q3_k", [256, 110], [256, 112], false),
+        ("q2_k", [256, 84], [256, 84], false),
+        // Codes, and an f32 for 64.
+        ("nf4", [64, 36], [64, 36], false),
+        ("fp8:all", [1, 1], [1, 1], true),
+    ] {
+        // Bytes of a number, in the file and here.
+        let of = |[numbers, bytes]: [u64; 2]| bytes as f64 / numbers as f64;
+        assert!(of([numbers, bytes]) <= 1.05 * of(in_file), "{name}");
+        let options = Options::default().with(|options| options.quantise = name.parse().ok());
+        let memory = planned_with("flux.1-dev", request(), options).memory;
+        let saved = |all: u64| (2 * all - all / numbers * bytes) as f64;
+        // fp8 has an f32 for each output, of which there are 1/768 as many as numbers, or fewer.
+        let near = |wide: u64, found: u64, all: u64| {
+            let off = saved(all) - (wide as f64 - found as f64);
+            let most = if name.starts_with("fp8") { 4.0 * all as f64 / 768.0 } else { 0.0 };
+            assert!((0.0..=most).contains(&off), "{name}: {found} of {wide} bytes are {off} off");
+        };
+        near(wide.denoiser_weights_bytes, memory.denoiser_weights_bytes, denoiser);
+        near(wide.modulation_weights_bytes, memory.modulation_weights_bytes, modulation);
+        let encoders = if has_encoders { t5 + clip } else { 0 };
+        near(wide.text_encoder_weights_bytes, memory.text_encoder_weights_bytes, encoders);
+    }
 }

@@ -28,11 +28,17 @@ fn draw(pipeline: &Pipeline, request: &Request) -> Picture {
 #[test]
 fn a_model_without_files_runs_in_the_memory_of_a_real_one() {
     let plain = Request::new("").size(64, 64).ralu(RaluChoice::Off);
-    let plain = plain.with(|request| request.steps = Some(2));
-    let staged = Request::new("").size(128, 128).ralu(RaluChoice::Preset(Preset::X2));
-    for model in
-        ["models/tiny-flux", "tests/fixtures/sd35m-b/model", "tests/fixtures/klein-a/model"]
-    {
+    let plain = plain.with(|request| {
+        request.steps = Some(2);
+        request.max_sequence_length = Some(16);
+    });
+    let staged = plain.clone().size(128, 128).ralu(RaluChoice::Preset(Preset::X2));
+    let staged = staged.with(|request| request.steps = None);
+    for model in [
+        "tests/fixtures/flux-b/model",
+        "tests/fixtures/sd35m-b/model",
+        "tests/fixtures/klein-a/model",
+    ] {
         let config = config(model);
         for precision in [Precision::Auto, Precision::F32] {
             let options = Options::default().with(|options| options.precision = precision);

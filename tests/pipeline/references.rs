@@ -7,12 +7,16 @@
 //! with weights that make it chaotic. `tests/fixtures/tiny-flux`: the bundled model. All were computed in float32.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ralu::checkpoint::source::{Folder, Memory, Source};
-use ralu::gpu::block_on;
+use ralu::gpu::{Gpu, block_on};
 use ralu::models::family::Family;
+use ralu::models::files::ModelFiles;
+use ralu::models::layers::Precision;
 use ralu::pipeline::{
-    Event, NamedTensor, NamedTensors, Options, Pipeline, RaluChoice, Request, StageEnd, StageStart,
+    Event, NamedTensor, NamedTensors, Options, Pipeline, Products, RaluChoice, Request, StageEnd,
+    StageStart,
 };
 use ralu::sampling::{
     self, CustomStages, Grid, Jump, JumpNoise, Preset, RuleOverrides, Transition, Upsample, Variant,
@@ -22,17 +26,27 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
+/// The repository's folder, where cargo starts tests, or what `scripts/gpu-check` takes along of it: so not by the path
+/// that it was built in.
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    PathBuf::from(".")
 }
 
-fn fixture(name: &str) -> PathBuf {
+pub(super) fn fixture(name: &str) -> PathBuf {
     root().join("tests/fixtures").join(name)
 }
 
 fn open(model: &Path) -> Pipeline {
-    let folder = Folder::open(model).unwrap();
-    Pipeline::open(crate::common::gpu(), Box::new(folder), Options::default()).unwrap()
+    open_on(crate::common::gpu(), model, Precision::F32)
+}
+
+pub(super) fn open_on(gpu: Gpu, model: &Path, precision: Precision) -> Pipeline {
+    open_source(gpu, Box::new(Folder::open(model).unwrap()), precision)
+}
+
+fn open_source(gpu: Gpu, source: Box<dyn Source>, precision: Precision) -> Pipeline {
+    let options = Options::default().with(|options| options.precision = precision);
+    Pipeline::open(gpu, source, options).unwrap()
 }
 
 /// All tensors of a file.
@@ -43,7 +57,7 @@ fn read(path: &Path) -> NamedTensors {
 }
 
 #[track_caller]
-fn numbers<'t>(tensors: &'t NamedTensors, name: &str) -> &'t [f32] {
+pub(super) fn numbers<'t>(tensors: &'t NamedTensors, name: &str) -> &'t [f32] {
     match tensors.0.get(name) {
         Some(NamedTensor::F32 { data, .. }) => data,
         other => panic!("{name}: {:?}", other.map(NamedTensor::shape)),
@@ -51,7 +65,7 @@ fn numbers<'t>(tensors: &'t NamedTensors, name: &str) -> &'t [f32] {
 }
 
 #[track_caller]
-fn indices<'t>(tensors: &'t NamedTensors, name: &str) -> &'t [i64] {
+pub(super) fn indices<'t>(tensors: &'t NamedTensors, name: &str) -> &'t [i64] {
     match tensors.0.get(name) {
         Some(NamedTensor::I64 { data, .. }) => data,
         other => panic!("{name}: {:?}", other.map(NamedTensor::shape)),
@@ -60,7 +74,7 @@ fn indices<'t>(tensors: &'t NamedTensors, name: &str) -> &'t [i64] {
 
 /// Relative L2 distance, within `limit`. NaN fails.
 #[track_caller]
-fn near(label: &str, actual: &[f32], expected: &[f32], limit: f64) {
+pub(super) fn near(label: &str, actual: &[f32], expected: &[f32], limit: f64) {
     assert_eq!(actual.len(), expected.len(), "{label}: length");
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
     let distance =
@@ -72,7 +86,7 @@ fn near(label: &str, actual: &[f32], expected: &[f32], limit: f64) {
 
 /// Peak signal to noise ratio of pictures in 0..1.
 #[track_caller]
-fn psnr(label: &str, actual: &[f32], expected: &[f32], least: f64) {
+pub(super) fn psnr(label: &str, actual: &[f32], expected: &[f32], least: f64) {
     assert_eq!(actual.len(), expected.len(), "{label}: length");
     let error = actual.iter().zip(expected).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
     let psnr = -10.0 * (error / actual.len() as f64).log10();
@@ -81,21 +95,32 @@ fn psnr(label: &str, actual: &[f32], expected: &[f32], least: f64) {
 }
 
 /// What a run told and made.
-struct Outcome {
-    tensors: NamedTensors,
+pub(super) struct Outcome {
+    pub(super) tensors: NamedTensors,
+    pub(super) products: Products,
+    pub(super) warnings: Vec<String>,
     starts: Vec<StageStart>,
     ends: Vec<StageEnd>,
 }
 
-fn run(pipeline: &Pipeline, mut request: Request) -> Outcome {
+pub(super) fn run(pipeline: &Pipeline, mut request: Request) -> Outcome {
     request.collect_tensors = true;
     let mut run = pipeline.start(request).unwrap();
-    let mut outcome = Outcome { tensors: NamedTensors::default(), starts: vec![], ends: vec![] };
+    let mut outcome = Outcome {
+        tensors: NamedTensors::default(),
+        products: Products::default(),
+        warnings: vec![],
+        starts: vec![],
+        ends: vec![],
+    };
     while let Some(event) = block_on(pipeline.gpu(), run.next()).unwrap() {
         match event {
             Event::Stage(start) => outcome.starts.push(start),
             Event::StageEnd(end) => outcome.ends.push(end),
-            Event::Image { tensors, .. } => outcome.tensors = tensors.unwrap(),
+            Event::Image { tensors, report, .. } => {
+                (outcome.tensors, outcome.products) = (tensors.unwrap(), report.products);
+            }
+            Event::Warning(warning) => outcome.warnings.push(warning),
             _ => {}
         }
     }
@@ -105,13 +130,13 @@ fn run(pipeline: &Pipeline, mut request: Request) -> Outcome {
 
 /// How close a plain run comes to diffusers'.
 #[derive(Clone, Copy)]
-struct Limits {
+pub(super) struct Limits {
     /// Relative L2 of text embeddings.
-    embeddings: f64,
+    pub(super) embeddings: f64,
     /// Relative L2 of the finished latents.
-    latents: f64,
+    pub(super) latents: f64,
     /// Least PSNR of the picture in dB.
-    psnr: f64,
+    pub(super) psnr: f64,
 }
 
 /// The fixtures' own rounding is about 1e-5 of the norm: float64 reruns differ by that much.
@@ -121,22 +146,45 @@ const FLUX: Limits = Limits { embeddings: 1e-4, latents: 1e-3, psnr: 50.0 };
 const SD3: Limits = Limits { embeddings: 1e-5, latents: 2e-5, psnr: 100.0 };
 
 /// A fixture of the flux-a kind.
-struct Case {
+pub(super) struct Case {
     json: Value,
-    expected: NamedTensors,
-    pipeline: Pipeline,
+    pub(super) expected: NamedTensors,
+    pub(super) pipeline: Pipeline,
 }
 
 impl Case {
-    fn open(folder: &Path) -> Case {
+    pub(super) fn open(folder: &Path) -> Case {
+        Case::open_on(crate::common::gpu(), folder, Precision::F32)
+    }
+
+    pub(super) fn open_on(gpu: Gpu, folder: &Path, precision: Precision) -> Case {
         let json = std::fs::read_to_string(folder.join("case.json")).unwrap();
         let json: Value = serde_json::from_str(&json).unwrap();
-        let model = json.get("model").and_then(Value::as_str).unwrap_or("model");
-        Case {
-            expected: read(&folder.join("expected.safetensors")),
-            pipeline: open(&folder.join(model)),
-            json,
-        }
+        let expected = read(&folder.join("expected.safetensors"));
+        let pipeline = match json.get("model_args") {
+            Some(args) => {
+                let args = args.as_array().unwrap().iter().map(|arg| arg.as_str().unwrap());
+                let paths = super::formats::paths(folder, &args.collect::<Vec<_>>());
+                let files = ModelFiles::open(Arc::new(Folder::anywhere()), &paths).unwrap();
+                open_source(gpu, Box::new(files), precision)
+            }
+            None => open_on(gpu, &folder.join(Case::model_of(&json)), precision),
+        };
+        Case { expected, pipeline, json }
+    }
+
+    fn model_of(json: &Value) -> &str {
+        json.get("model").and_then(Value::as_str).unwrap_or("model")
+    }
+
+    /// The model's folder in the fixture's.
+    pub(super) fn model(&self) -> &str {
+        Case::model_of(&self.json)
+    }
+
+    /// Whether it says how RALU is to run.
+    pub(super) fn has_ralu(&self) -> bool {
+        self.json.get("ralu").is_some()
     }
 
     fn count(&self, key: &str) -> usize {
@@ -144,7 +192,7 @@ impl Case {
     }
 
     /// The case's request with the fixture's noises.
-    fn request(&self) -> Request {
+    pub(super) fn request(&self) -> Request {
         let given = |name: &&str| Some(((*name).to_owned(), self.expected.0.get(*name)?.clone()));
         Request::default().with(|request| {
             request.prompt = self.json["prompt"].as_str().unwrap().to_owned();
@@ -160,7 +208,7 @@ impl Case {
         })
     }
 
-    fn ralu(&self) -> RaluChoice {
+    pub(super) fn ralu(&self) -> RaluChoice {
         let ralu = &self.json["ralu"];
         let list =
             |key: &str| -> Vec<f64> { (0..3).map(|i| ralu[key][i].as_f64().unwrap()).collect() };
@@ -174,7 +222,7 @@ impl Case {
     }
 
     /// Plain sampling: what diffusers' pipeline makes.
-    fn check_plain(&self, limits: Limits) {
+    pub(super) fn check_plain(&self, limits: Limits) {
         let outcome =
             run(&self.pipeline, self.request().with(|request| request.ralu = RaluChoice::Off));
         let (made, expected) = (&outcome.tensors, &self.expected);
@@ -407,17 +455,17 @@ fn tiny_flux_equals_diffusers() {
 fn small_devices_make_the_same_picture() {
     for change in [
         (|caps| caps.max_binding_bytes = 128 << 10) as fn(&mut Caps),
-        |caps| caps.max_dispatch_flops = 1e6,
+        |caps| caps.max_dispatch_flops = 4e6,
         |caps| caps.is_cpu = !caps.is_cpu,
     ] {
         for (name, limits) in [("flux-b", FLUX), ("sd3-calm", SD3), ("klein-base-b", FLUX)] {
-            let folder = Folder::open(fixture(name).join("model")).unwrap();
+            let model = fixture(name).join("model");
             let gpu = crate::common::gpu().with_caps(change);
             // Nothing is cut because the machine that tests is busy.
             gpu.faults().flops_per_second.set(Some(1e15));
             println!("-- {name}, {:?}", gpu.caps());
             let case = Case {
-                pipeline: Pipeline::open(gpu, Box::new(folder), Options::default()).unwrap(),
+                pipeline: open_on(gpu, &model, Precision::F32),
                 ..Case::open(&fixture(name))
             };
             case.check_plain(limits);
@@ -438,6 +486,7 @@ fn extra_cases() {
         println!("-- {}", path.display());
         let case = Case::open(&path);
         let limits = match case.pipeline.config().family().name() {
+            _ if case.json.get("model_args").is_some() => super::formats::LIMITS,
             "flux" | "flux2" => FLUX,
             _ => SD3,
         };
@@ -507,8 +556,7 @@ fn f8_weights_are_their_numbers() {
         let case = Case::open(&fixture(name));
         let [(f8, f8_bytes), (f32, f32_bytes)] = [Dtype::F8_E4M3, Dtype::F32].map(|stored| {
             let model = changed(name, |_, bytes| *bytes = rounded_to_f8(bytes, stored));
-            let pipeline =
-                Pipeline::open(crate::common::gpu(), Box::new(model), Options::default()).unwrap();
+            let pipeline = open_source(crate::common::gpu(), Box::new(model), Precision::F32);
             let made = run(&pipeline, case.request()).tensors;
             (made, pipeline.gpu().counters().uploaded_bytes)
         });
@@ -540,8 +588,7 @@ fn constant_velocity(fixture_name: &str) -> (Pipeline, Vec<f64>) {
             }
         }
     });
-    let pipeline =
-        Pipeline::open(crate::common::gpu(), Box::new(model), Options::default()).unwrap();
+    let pipeline = open_source(crate::common::gpu(), Box::new(model), Precision::F32);
     // SD3's output layer has (row, column, channel), tokens have (channel, row, column).
     let stored_at = |i: usize| match pipeline.config().family().name() {
         "flux" => i,

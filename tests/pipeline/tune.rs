@@ -6,7 +6,6 @@
 use ralu::checkpoint::source::{Folder, Source};
 use ralu::gpu::{AdapterChoice, Gpu, LimitsPolicy, block_on};
 use ralu::models::config::ModelConfig;
-use ralu::models::layers::Precision;
 use ralu::pipeline::tune::{Tuner, TuningEvent, TuningRecord};
 use ralu::pipeline::{Event, NamedTensor, Options, Pipeline, RaluChoice, Request, Settings};
 use ralu::tensor::{MatmulKernel, RowClass, Tuning};
@@ -36,7 +35,7 @@ fn with_tuner<T>(gpu: &Gpu, seconds: f64, action: impl FnOnce(Tuner<'_>) -> T) -
     let config = ModelConfig::load(&folder as &dyn Source).unwrap();
     let settings = Settings::resolve(&request(), &config).unwrap();
     let source = Some(&folder as &dyn Source);
-    action(Tuner::new(gpu, &config, source, &settings, Precision::Auto, seconds).unwrap())
+    action(Tuner::new(gpu, &config, source, &settings, Options::default(), seconds).unwrap())
 }
 
 /// Measures to the end; gives the record and all events.

@@ -6,6 +6,7 @@ use ralu::advice::Advice;
 use ralu::checkpoint::{source::SourceError, weights::WeightError};
 use ralu::escape::escape;
 use ralu::models::config::ConfigError;
+use ralu::models::files::FilesError;
 use ralu::{gpu, pipeline, sampling};
 
 use super::output;
@@ -86,6 +87,10 @@ fn worded(advice: Advice) -> &'static str {
             "Make the picture smaller (--width, --height), store the weights in 16 bits (--precision f16), or use an \
              adapter with more memory"
         }
+        Advice::LargerBudget => {
+            "Give a larger --memory-budget, make the picture smaller (--width, --height), or use smaller weights (--quantize \
+             q4_k)"
+        }
         Advice::TryAgain => {
             "A driver update, a sleep, or a driver's time-out causes this; if it comes back, choose a smaller picture or \
              another adapter (`ralu devices`)"
@@ -97,9 +102,20 @@ fn worded(advice: Advice) -> &'static str {
         Advice::NoProfiling => {
             "Leave profiling out, or use an adapter that has `timestamp-query` among its features (`ralu devices --json`)"
         }
+        Advice::GiveDenoiser => "Give it with --model or --diffusion-model",
+        Advice::GiveClipL => "Give it with --clip-l",
+        Advice::GiveClipG => "Give it with --clip-g",
+        Advice::GiveT5 => "Give it with --t5xxl",
+        Advice::GiveVae => "Give it with --vae",
         Advice::WeightsAsStored => "Keep the weights as they are stored (--precision auto)",
         Advice::WiderWeights => {
             "Try --precision f32, another adapter (`ralu devices`), or fetch the model again"
+        }
+        Advice::GiveClipTokenizer => {
+            "Give the one that belongs to the model with --clip-tokenizer (a folder, or a tokenizer.json)"
+        }
+        Advice::GiveT5Tokenizer => {
+            "Give the one that belongs to the model with --t5-tokenizer (a folder, or a tokenizer.json)"
         }
         // Advice of a newer library, which this face has no words for yet.
         _ => "",
@@ -126,7 +142,7 @@ macro_rules! failures {
 }
 
 // These may have several lines, each made with care.
-failures!(|error| with_advice(error, error.advice()) => pipeline::Error, gpu::Error, ralu_host::Error, WeightError);
+failures!(|error| with_advice(error, error.advice()) => pipeline::Error, gpu::Error, ralu_host::Error, FilesError, WeightError);
 failures!(|error| error.to_string() => pipeline::png_file::PngError, sampling::Error);
 // Of one line, whatever names and texts of files are in them.
 failures!(|error| escape(&error.to_string()).into_owned() => SourceError, ConfigError, serde_json::Error);

@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use ralu::checkpoint::source::Source;
-use ralu::escape::Escaped;
+use ralu::escape::{Escaped, escape};
 use ralu::gpu::{Gpu, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
-use ralu::pipeline::{Event, ImageReport, Options, Pipeline, RunSchedule, Settings};
+use ralu::pipeline::{Event, ImageReport, Options, Pipeline, Products, RunSchedule, Settings};
 use ralu_host::events::{self, Files};
-use ralu_host::memory::{self, Shortage};
+use ralu_host::memory;
 use ralu_host::pictures::{ResultKind, Results};
 use ralu_host::{Device, End, Session, pipelines};
 use serde_json::json;
@@ -24,7 +24,7 @@ use super::reporter::Reporter;
 use super::request::{self, ParsedRequest};
 use super::targets::Targets;
 use super::tune::{self, TuneTarget};
-use super::{files, model, output, signals};
+use super::{chips, files, model, output, signals};
 
 /// Runs the command. A failure is also the last event, if events are asked for.
 pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
@@ -43,26 +43,41 @@ pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
 fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result<()> {
     let asked = request::from_args(args, true)?;
     signals::listen()?;
-    let ParsedRequest { request, model, precision, mut warnings } = asked;
+    let ParsedRequest { request, model, weights, products, mut warnings } = asked;
 
     // Everything that can be wrong is checked before anything is loaded.
-    let model = model::open(model.as_deref())?;
-    let config = ModelConfig::load(&model.folder as &dyn Source)?;
+    let model = model::open(&model)?;
+    let config = ModelConfig::load(&model.files as &dyn Source)?;
     let settings = Settings::resolve(&request, &config)?;
     let schedule = RunSchedule::new(&settings, &config)?;
     let targets = Targets::new(args, &settings, &schedule)?;
     let trace = TraceFile::new(args.profile.as_ref());
-    targets.check(args, &model.path, &trace)?;
+    targets.check(args, &model.paths, &trace)?;
     warnings.extend(request::without_effect(args, &request, &settings));
     signals::check()?;
 
     let mut progress = Progress::new(quiet, settings.count);
     let cache = tune::find_cache(args.tuning.cache.cache_dir.as_deref());
     let mut device = Device::adapter(args.adapter.choice(), cache.clone());
-    let gpu = device.open()?;
+    let mut gpu = device.open()?;
+    if products == Some(Products::F32) {
+        // Session and pipelines keep it so on devices after this one.
+        gpu = gpu.with_caps(|caps| (caps.f16, caps.int8_dot) = (false, false));
+    }
     signals::check()?;
     let adapter = gpu.report().name.clone();
     progress.say(&format!("adapter: {} ({})", Escaped(&adapter), gpu.report().backend));
+    for note in model.files.notes() {
+        progress.say(&escape(note));
+    }
+    let (options, fitting) = weights.options_on(&gpu, &config, &model.files, &settings)?;
+    match (fitting, options.quantise) {
+        (Some(fitting), _) => progress.say(&fitting),
+        (None, Some(quantise)) => {
+            progress.say(&format!("weights are quantised to {quantise} while they are loaded"));
+        }
+        (None, None) => {}
+    }
     progress.say(&describe(&settings, &schedule, &model.name));
     reporter.emit(&json!({
         "event": "start",
@@ -85,19 +100,22 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
 
     let maker = Maker {
         model: &model.name,
-        model_path: model.given.as_deref(),
+        model_path: model.given.model.as_deref(),
+        model_parts: model.given.parts.saved(),
         adapter: &adapter,
         has_guidance: config.transformer.has_guidance_input(),
-        precision,
+        precision: options.precision,
+        quantise: options.quantise,
         given: request.given.0.keys().cloned().collect(),
     };
-    let options = Options::default().with(|options| options.precision = precision);
-    check_memory(&gpu, &config, &model.folder, &settings, options)?;
-    let source: &dyn Source = &model.folder;
-    let target =
-        TuneTarget { config: &config, source: Some(source), settings: &settings, precision };
+    let options = options.with(|options| {
+        options.host_memory = weights.host_memory.unwrap_or_else(|| memory::host_memory(&gpu));
+    });
+    check_memory(&gpu, &config, &model.files, &settings, options)?;
+    let source: &dyn Source = &model.files;
+    let target = TuneTarget { config: &config, source: Some(source), settings: &settings, options };
     let gpu = tuned(gpu, args, &target, &mut progress, reporter)?;
-    let mut session = Session::new(Pipeline::open(gpu, Box::new(model.folder), options)?);
+    let mut session = Session::new(Pipeline::open(gpu, Box::new(model.files), options)?);
     let started = Instant::now();
     let mut profile = Profile::default();
     let results = Results {
@@ -139,6 +157,15 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
             };
             progress.say(&format!("{name}: done, seed {seed}, {}{reused}", human_time(*seconds)));
             progress.suspend(|| reporter.picture(path));
+            if let Some(before) = products.filter(|before| *before != report.products) {
+                let message = format!(
+                    "the picture of --from was made with products in {before}, this one in {}, as this adapter and its \
+                     kernels do them: it differs a little",
+                    report.products
+                );
+                progress.warn(&message);
+                reporter.emit(&json!({ "event": "warning", "message": message }));
+            }
         }
         Ok(())
     });
@@ -153,7 +180,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         pipelines::keep(pipeline.gpu(), cache);
     }
     if args.profile.is_some() {
-        let mut profiles = Profiles::default();
+        let mut profiles = Profiles::new(chips::peak(&pipeline.gpu().report().name));
         profiles.add(&settings.ralu_name, profile);
         output::diagnostic(profiles.text().trim_end());
         let environment =
@@ -182,12 +209,18 @@ pub fn check_memory(
     options: Options,
 ) -> Result<()> {
     let shortage = memory::shortage(gpu, config, source, settings, options)?;
-    let Some(Shortage { need, free }) = shortage else { return Ok(()) };
+    let Some(shortage) = shortage else { return Ok(()) };
+    let quantised: Vec<&str> = shortage.quantised.iter().map(|(format, _)| format.name()).collect();
+    let quantise = match quantised.len() {
+        0 => String::new(),
+        _ => format!(
+            " quantise the denoiser while it is loaded (--quantize {}),",
+            quantised.join("|")
+        ),
+    };
     Err(Error::failed(format!(
-        "this run needs {} of memory, the machine has {} free. Make the picture smaller (--width, --height), store the \
-         weights in 16 bits (--precision f16), or use a GPU; `ralu plan` says what needs how much",
-        human_bytes(need),
-        human_bytes(free)
+        "{shortage}. Make the picture smaller (--width, --height),{quantise} store weights of 32 bits in 16 (--precision \
+         f16), let weights come and go (--memory-budget), or use a GPU; `ralu plan` says what needs how much"
     )))
 }
 

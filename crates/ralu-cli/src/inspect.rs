@@ -8,13 +8,16 @@ use ralu::checkpoint::weights::Weights;
 use ralu::escape::{Escaped, escape};
 use ralu::gpu::human_bytes;
 use ralu::models::config::{ModelConfig, ModelIndex, folder, stem};
+use ralu::models::files::{Contents, ModelFiles, PartOrigin, Role};
 use ralu::models::{builtin, cost::Parameters};
 use ralu::pipeline::check_model;
+use ralu_host::models;
 use serde::Serialize;
 
-use super::args::InspectArgs;
+use super::args::{InspectArgs, PartArgs};
 use super::error::{Error, Result};
-use super::output;
+use super::hub::{self, Place};
+use super::{model, output};
 
 /// What is known of a model.
 #[derive(Serialize)]
@@ -23,6 +26,9 @@ struct Report {
     model: String,
     /// `folder`, `file` or `builtin`.
     kind: &'static str,
+    /// Of a file: `safetensors` or `GGUF`, with its architecture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<String>,
     family: Option<&'static str>,
     class: Option<String>,
     /// Whether `ralu generate` can run it.
@@ -32,6 +38,14 @@ struct Report {
     /// Parameters of all parts that are used.
     parameters: Option<u64>,
     parts: Vec<Part>,
+    /// Of a file: tensors that are left out on purpose.
+    ignored: usize,
+    /// Of a file: names of tensors that belong to nothing that is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown: Vec<String>,
+    /// What was found next to the file, and what was assumed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     /// The checked configuration.
     config: Option<ModelConfig>,
     /// What a run does when the user does not say.
@@ -46,8 +60,13 @@ struct Part {
     name: String,
     class: Option<String>,
     files: Vec<File>,
+    /// How its names begin in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<&'static str>,
     /// Number of tensors by type.
     dtypes: BTreeMap<String, usize>,
+    /// Bytes of the tensors by type.
+    bytes_by_dtype: BTreeMap<String, u64>,
     tensors: usize,
     /// Of all tensors.
     bytes: u64,
@@ -71,14 +90,17 @@ struct Tensor {
 
 /// Runs the command. What is wrong with a model is part of the report, and also its failure.
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let path = Path::new(&args.model);
-    let report = match builtin::get(&args.model).filter(|_| !path.exists()) {
+    let Place { model: path, denoiser } = model::place(&args.model);
+    let mut files = args.files.clone();
+    let denoiser = denoiser.map(|file| file.to_string_lossy().into_owned());
+    files.diffusion_model = files.diffusion_model.or(denoiser);
+    let path = path.as_path();
+    let is_name = !path.exists() && files == PartArgs::default();
+    let report = match builtin::get(&args.model).filter(|_| is_name) {
         Some(config) => builtin_report(&args.model, config),
         // A configuration says which folder is meant.
-        None if path.is_file() && path.extension().is_none_or(|end| end != "json") => {
-            file_report(path)?
-        }
-        None => folder_report(path).map_err(|error| name_hint(error, path))?,
+        None if path.is_file() && (!is_json(path) || is_index(path)) => file_report(path, &files)?,
+        None => folder_report(path, &files).map_err(|error| name_hint(error, &args.model))?,
     };
     if args.json {
         output::json(&report)?;
@@ -91,8 +113,23 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     }
 }
 
-fn name_hint(error: Error, path: &Path) -> Error {
-    if path.components().count() != 1 || path.exists() {
+fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "json")
+}
+
+fn is_index(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(".index.json")
+}
+
+fn name_hint(error: Error, given: &str) -> Error {
+    let path = Path::new(given);
+    if path.exists() {
+        return error;
+    }
+    if let Some(advice) = hub::how_to_get(given) {
+        return Error::failed(format!("{}; {advice}", error.message()));
+    }
+    if path.components().count() != 1 {
         return error;
     }
     let names = builtin::names().join(", ");
@@ -116,34 +153,39 @@ fn builtin_report(name: &str, config: ModelConfig) -> Report {
             .collect(),
         defaults: Some(config.defaults()),
         config: Some(config),
+        container: None,
+        ignored: 0,
+        unknown: vec![],
+        notes: vec![],
         tensors: vec![],
     }
 }
 
-fn folder_report(path: &Path) -> Result<Report> {
-    let folder = Folder::open(path)?;
-    let source: &dyn Source = &folder;
+/// A folder, with the parts that are given besides.
+fn folder_report(path: &Path, parts: &PartArgs) -> Result<Report> {
+    let files = models::open(&parts.paths(path.to_string_lossy().into_owned()))?;
+    let source: &dyn Source = &files;
     let index = ModelIndex::load(source);
     let config = ModelConfig::load(source);
     let mut problems = Vec::new();
-    let mut parts = Vec::new();
+    let mut found = Vec::new();
     if let Ok(index) = &index {
         let class = |name: &str| index.part(name).map(str::to_owned);
         let encoders: Vec<_> = (index.family.text_encoders().iter())
             .filter(|slot| !slot.optional || index.part(slot.folder).is_some())
             .collect();
-        parts.push(Part::read(source, folder::TRANSFORMER, stem::DIFFUSERS, class));
+        found.push(Part::read(source, folder::TRANSFORMER, stem::DIFFUSERS, class));
         for slot in &encoders {
-            parts.push(Part::read(source, slot.folder, stem::TRANSFORMERS, class));
+            found.push(Part::read(source, slot.folder, stem::TRANSFORMERS, class));
         }
-        parts.push(Part::read(source, folder::VAE, stem::DIFFUSERS, class));
+        found.push(Part::read(source, folder::VAE, stem::DIFFUSERS, class));
         let tokenizers = encoders.iter().map(|slot| slot.tokenizer);
         for name in tokenizers.chain([folder::SCHEDULER]) {
-            parts.push(Part::list(source, path, name, class(name))?);
+            found.push(Part::list(source, name, class(name))?);
         }
     }
     problems.extend(config.as_ref().err().map(|error| escape(&error.to_string()).into_owned()));
-    problems.extend(parts.iter().filter_map(|part| part.problem.clone()));
+    problems.extend(found.iter().filter_map(|part| part.problem.clone()));
     if problems.is_empty() {
         // Names and shapes of all weights, and the tokenizers.
         problems.extend(check_model(source).err().map(|error| error.to_string()));
@@ -157,33 +199,45 @@ fn folder_report(path: &Path) -> Result<Report> {
         supported: problems.is_empty(),
         problems,
         parameters: config.as_ref().map(|config| Parameters::of(config).total()),
-        parts,
+        parts: found,
         defaults: config.as_ref().map(ModelConfig::defaults),
         config,
+        container: None,
+        ignored: 0,
+        unknown: vec![],
+        notes: files.notes().iter().map(|note| escape(note).into_owned()).collect(),
         tensors: vec![],
     })
 }
 
-/// A single safetensors file: what it holds, though it is no model that can be run.
-fn file_report(path: &Path) -> Result<Report> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
+/// A single file: what it holds, and what it wants besides to be run.
+fn file_report(path: &Path, parts: &PartArgs) -> Result<Report> {
+    let shown = path.to_string_lossy().into_owned();
+    let source = Folder::anywhere();
+    let weights = Weights::open_path(&source, &shown.replace('\\', "/"))?;
+    let gguf = weights.gguf();
+    let container = match gguf {
+        None => "safetensors".to_owned(),
+        Some(metadata) => match metadata.text("general.architecture") {
+            None => "GGUF".to_owned(),
+            Some(architecture) => {
+                format!("GGUF, architecture {}", architecture.chars().take(60).collect::<String>())
+            }
+        },
     };
-    let source = Folder::open(parent)?;
-    let weights = Weights::open_file(&source, &name)?;
-    let mut part = Part::of(&weights, &name, None);
-    part.files = vec![File { file: name.clone(), bytes: file_bytes(path) }];
-    Ok(Report {
+    let mut report = Report {
         model: path.display().to_string(),
         kind: "file",
+        container: Some(container),
         family: None,
         class: None,
         supported: false,
         problems: vec![],
         parameters: None,
-        parts: vec![part],
+        parts: vec![],
+        ignored: 0,
+        unknown: vec![],
+        notes: vec![],
         config: None,
         defaults: None,
         tensors: weights
@@ -194,7 +248,60 @@ fn file_report(path: &Path) -> Result<Report> {
                 shape: info.shape.clone(),
             })
             .collect(),
-    })
+    };
+    let contents = match Contents::of(&weights, None) {
+        Ok(contents) => contents,
+        Err(error) => {
+            report.problems.push(escape(&error.to_string()).into_owned());
+            report.parts.push(Part::of(&weights, &shown, None));
+            return Ok(report);
+        }
+    };
+    for (role, found) in &contents.parts {
+        let class = found.denoiser.map(|(family, _)| family.transformer().to_owned());
+        let mut part = Part::of(&found.tensors, &role.to_string(), class);
+        part.prefix = (!found.prefix.is_empty()).then_some(found.prefix);
+        part.files.clear();
+        report.parts.push(part);
+        if let Some((family, _)) = found.denoiser {
+            report.family = Some(family.name());
+            report.class = Some(family.pipeline().to_owned());
+        }
+    }
+    report.ignored = contents.ignored.len();
+    report.unknown = contents.unknown;
+    if report.parts.is_empty() {
+        report.parts.push(Part::of(&weights, &shown, None));
+    }
+    if contents.parts.contains_key(&Role::Denoiser) {
+        match models::open(&parts.paths(shown)) {
+            Ok(files) => model_of(&mut report, &files),
+            Err(error) => report.problems.push(Error::from(error).message().to_owned()),
+        }
+    }
+    Ok(report)
+}
+
+/// Adds what the whole model is that a file belongs to.
+fn model_of(report: &mut Report, files: &ModelFiles) {
+    report.notes = files.notes().iter().map(|note| escape(note).into_owned()).collect();
+    let config = ModelConfig::load(files);
+    let problem = match &config {
+        Err(error) => Some(error.to_string()),
+        Ok(_) => check_model(files).err().map(|error| error.to_string()),
+    };
+    report.problems.extend(problem.map(|problem| escape(&problem).into_owned()));
+    report.supported = report.problems.is_empty();
+    if let Ok(config) = config {
+        report.parameters = Some(Parameters::of(&config).total());
+        report.defaults = Some(config.defaults());
+        report.config = Some(config);
+    }
+    for place in files.parts().iter().filter(|place| place.origin != PartOrigin::Model) {
+        if let Some(weights) = files.weights(place.folder) {
+            report.parts.push(Part::of(weights, &place.role.to_string(), None));
+        }
+    }
 }
 
 fn file_bytes(path: &Path) -> u64 {
@@ -207,7 +314,9 @@ impl Part {
             name: name.to_owned(),
             class,
             files: vec![],
+            prefix: None,
             dtypes: BTreeMap::new(),
+            bytes_by_dtype: BTreeMap::new(),
             tensors: 0,
             bytes: 0,
             problem: None,
@@ -218,6 +327,7 @@ impl Part {
         let mut part = Part::without_files(name, class);
         for info in weights.iter() {
             *part.dtypes.entry(info.dtype.to_string()).or_default() += 1;
+            *part.bytes_by_dtype.entry(info.dtype.to_string()).or_default() += info.n_bytes();
         }
         part.tensors = weights.len();
         part.bytes = weights.total_bytes();
@@ -246,11 +356,11 @@ impl Part {
     }
 
     /// A part without weights.
-    fn list(source: &dyn Source, root: &Path, name: &str, class: Option<String>) -> Result<Self> {
+    fn list(source: &dyn Source, name: &str, class: Option<String>) -> Result<Self> {
         let mut part = Part::without_files(name, class);
         for file in source.list(name)? {
-            let path = root.join(name).join(&file);
-            part.files.push(File { bytes: file_bytes(&path), file: path.display().to_string() });
+            let file = source.shown(&format!("{name}/{file}"));
+            part.files.push(File { bytes: file_bytes(Path::new(&file)), file });
         }
         Ok(part)
     }
@@ -259,7 +369,10 @@ impl Part {
 fn text(report: &Report) -> String {
     let mut lines = vec![escape(&report.model).into_owned()];
     let mut line = |text: String| lines.push(text);
-    if report.kind != "file" {
+    if let Some(container) = &report.container {
+        line(format!("container   {}", Escaped(container)));
+    }
+    if report.kind != "file" || report.family.is_some() {
         let unknown = || "not known".to_owned();
         let shown = |text: &str| escape(text).into_owned();
         line(format!("class       {}", report.class.as_deref().map_or_else(unknown, shown)));
@@ -279,8 +392,11 @@ fn text(report: &Report) -> String {
         let class =
             part.class.as_ref().map(|class| format!(" ({})", Escaped(class))).unwrap_or_default();
         let weights = if part.tensors > 0 {
-            let dtypes: Vec<String> =
-                part.dtypes.iter().map(|(name, n)| format!("{n} {}", Escaped(name))).collect();
+            let count = |(name, n): (&String, &usize)| {
+                let bytes = part.bytes_by_dtype.get(name).copied().unwrap_or(0);
+                format!("{n} {}: {}", Escaped(name), human_bytes(bytes))
+            };
+            let dtypes: Vec<String> = part.dtypes.iter().map(count).collect();
             format!(
                 ": {} tensors ({}), {}",
                 part.tensors,
@@ -290,13 +406,25 @@ fn text(report: &Report) -> String {
         } else {
             String::new()
         };
-        line(format!("\n{}{class}{weights}", Escaped(&part.name)));
+        let prefix = part.prefix.map(|prefix| format!(", under {prefix}")).unwrap_or_default();
+        line(format!("\n{}{class}{prefix}{weights}", Escaped(&part.name)));
         for file in &part.files {
             line(format!("  {}  {}", Escaped(&file.file), human_bytes(file.bytes)));
         }
         if let Some(problem) = &part.problem {
             line(format!("  cannot be used: {}", Escaped(problem)));
         }
+    }
+    if report.ignored > 0 {
+        line(format!("\nignored     {} tensors that are not needed to draw", report.ignored));
+    }
+    if let Some(first) = report.unknown.first() {
+        let n = report.unknown.len();
+        line(format!("\nunknown     {n} tensors, the first {}", Escaped(first)));
+    }
+    if !report.notes.is_empty() {
+        line(String::new());
+        report.notes.iter().for_each(|note| line(note.clone()));
     }
     if !report.tensors.is_empty() {
         line(String::new());
@@ -308,7 +436,9 @@ fn text(report: &Report) -> String {
     line(format!(
         "\n{}",
         match (report.kind, report.supported) {
-            ("file", _) => "a single file cannot be run: `ralu generate` wants a diffusers folder",
+            ("file", false) if report.family.is_none() => {
+                "cannot be run by itself: it holds no denoiser that is supported"
+            }
             ("builtin", _) => {
                 "supported; only the configuration is known here, for `ralu plan`: to run it, download the weights"
             }

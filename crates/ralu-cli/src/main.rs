@@ -7,11 +7,14 @@
 mod args;
 #[cfg(feature = "bench")]
 mod bench;
+mod chips;
+mod convert;
 mod devices;
 mod environment;
 mod error;
 mod files;
 mod generate;
+mod hub;
 mod inspect;
 mod median;
 mod model;
@@ -25,6 +28,7 @@ mod signals;
 mod targets;
 mod tune;
 mod view;
+mod weights;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -49,9 +53,13 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Convert(args) => convert::run(args, cli.quiet),
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(args, cli.quiet),
         Command::Tune(args) => tune::run(args, cli.quiet),
+        Command::Pull(args) => hub::pull(args, cli.quiet),
+        Command::List(args) => hub::list(args),
+        Command::Rm(args) => hub::remove(args, cli.quiet),
         Command::View(args) => match view::run(args) {
             Ok(code) => return code,
             Err(error) => Err(error),

@@ -1,50 +1,119 @@
 //! Finding the model.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use ralu::checkpoint::source::{Folder, Source};
-use ralu::escape::Escaped;
+use ralu::checkpoint::source::Source;
+use ralu::escape::escape;
 use ralu::models::builtin;
 use ralu::models::config::ModelConfig;
-use ralu_host::models::{BUNDLED, find_bundled, name_of};
+use ralu::models::files::ModelFiles;
+use ralu_host::models::{self, BUNDLED, find_bundled, name_of};
 
+use super::args::ModelArgs;
 use super::error::{Error, Result};
+use super::hub::{self, Place};
+use super::output::{self, shown};
 
 /// What the bundled model is called.
 pub fn bundled_name() -> String {
     name_of(Path::new(BUNDLED))
 }
 
-/// An open model folder, not yet read.
+/// An open model, whose configuration is not yet read.
 pub struct Model {
     /// Its files.
-    pub folder: Folder,
-    /// Where they are.
-    pub path: PathBuf,
+    pub files: ModelFiles,
+    /// Folders and files that it lies in.
+    pub paths: Vec<PathBuf>,
     /// The last part of its path.
     pub name: String,
-    /// As the user gave it; `None` for the bundled model.
-    pub given: Option<String>,
+    /// As the user gave it.
+    pub given: ModelArgs,
 }
 
-/// Opens the model folder that `--model` names, or the bundled one.
-pub fn open(given: Option<&str>) -> Result<Model> {
-    let path = match given {
-        Some(given) => PathBuf::from(given),
-        None => bundled()?,
+impl Model {
+    /// The files with its weights. Files next to the folders of a diffusers model belong to other programs.
+    pub fn weight_files(&self) -> Result<Vec<PathBuf>> {
+        let list = |folder: &Path| -> Result<Vec<PathBuf>> {
+            let failed =
+                |error| Error::failed(format!("{}: cannot be listed: {error}", shown(folder)));
+            let entries = fs::read_dir(folder).map_err(failed)?;
+            entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
+        };
+        let is_weights =
+            |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
+        let mut files = Vec::new();
+        for path in &self.paths {
+            if path.is_file() {
+                files.push(path.clone());
+                continue;
+            }
+            files.extend(list(path)?.into_iter().filter(|path| path.is_file() && is_weights(path)));
+            for part in list(path)?.iter().filter(|path| path.is_dir()) {
+                files.extend(list(part)?.into_iter().filter(is_weights));
+            }
+        }
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+}
+
+/// Where the model lies that the user gave: a path, or a name that is in the hub's cache. A path wins.
+pub fn place(given: &str) -> Place {
+    let path = PathBuf::from(given);
+    match path.exists() {
+        true => path.into(),
+        false => hub::cached(given).unwrap_or_else(|| path.into()),
+    }
+}
+
+/// Opens the model that the options name, or the bundled one.
+pub fn open(given: &ModelArgs) -> Result<Model> {
+    let Place { model: path, denoiser } = match &given.model {
+        Some(given) => place(given),
+        // A denoiser with all parts given or found needs no other model.
+        None => match &given.parts.diffusion_model {
+            Some(file) => PathBuf::from(file).into(),
+            None => bundled()?.into(),
+        },
     };
-    if let Some(name) = given
+    if let Some(name) = &given.model
         && builtin::get(name).is_some()
         && !path.exists()
     {
-        return Err(Error::failed(format!(
-            "{} is a name that only `ralu plan`, `ralu inspect` and `ralu bench ops`, `step` and `run` know: its \
-             weights are not bundled; download the model and give its folder with --model",
-            Escaped(name)
-        )));
+        return Err(Error::failed(hub::how_to_get(name).unwrap_or_default()));
     }
-    let folder = Folder::open(&path)?;
-    Ok(Model { folder, name: name_of(&path), path, given: given.map(str::to_owned) })
+    let mut paths = given.parts.paths(path.to_string_lossy().into_owned());
+    if given.model.is_none() && paths.diffusion_model.is_some() {
+        paths.diffusion_model = None;
+    }
+    let denoiser = denoiser.map(|file| file.to_string_lossy().into_owned());
+    paths.diffusion_model = paths.diffusion_model.or(denoiser);
+    let files = models::open(&paths).map_err(|error| {
+        match given.model.as_deref().and_then(hub::how_to_get) {
+            Some(advice) if !path.exists() => Error::failed(format!("{error}; {advice}")),
+            _ => error.into(),
+        }
+    })?;
+    let name = match files.base() {
+        Some("") | None => name_of(Path::new(&files.name())),
+        Some(base) => name_of(Path::new(base)),
+    };
+    let all = files.paths().into_iter().map(|inside| match inside {
+        "" => path.clone(),
+        inside => PathBuf::from(inside),
+    });
+    let paths = all.collect();
+    Ok(Model { files, paths, name, given: given.clone() })
+}
+
+/// Says what was found and assumed of a model's files.
+pub fn tell(files: &ModelFiles) {
+    for note in files.notes() {
+        output::diagnostic(&escape(note));
+    }
 }
 
 /// A configuration, with or without weights to it.
@@ -52,20 +121,20 @@ pub struct Planned {
     /// What the model is made of.
     pub config: ModelConfig,
     /// Its files, unless only its name is known.
-    pub folder: Option<Folder>,
+    pub files: Option<ModelFiles>,
     /// What it is called.
     pub name: String,
 }
 
-/// The configuration of a folder or of a name that [`builtin`] knows.
-pub fn planned(given: Option<&str>) -> Result<Planned> {
-    if let Some(name) = given
+/// The configuration of a model's files or of a name that [`builtin`] knows.
+pub fn planned(given: &ModelArgs) -> Result<Planned> {
+    if let Some(name) = given.alone()
         && !Path::new(name).exists()
         && let Some(config) = builtin::get(name)
     {
-        return Ok(Planned { config, folder: None, name: name.to_ascii_lowercase() });
+        return Ok(Planned { config, files: None, name: name.to_ascii_lowercase() });
     }
-    let model = open(given).map_err(|error| match given {
+    let model = open(given).map_err(|error| match given.alone() {
         Some(name) if !name.contains(['/', '\\']) => Error::failed(format!(
             "{}; known by name: {}",
             error.message(),
@@ -73,8 +142,9 @@ pub fn planned(given: Option<&str>) -> Result<Planned> {
         )),
         _ => error,
     })?;
-    let config = ModelConfig::load(&model.folder as &dyn Source)?;
-    Ok(Planned { config, folder: Some(model.folder), name: model.name })
+    tell(&model.files);
+    let config = ModelConfig::load(&model.files as &dyn Source)?;
+    Ok(Planned { config, files: Some(model.files), name: model.name })
 }
 
 /// The bundled model: looked for upwards from where we are, then upwards from where the program lies.

@@ -24,6 +24,13 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     result(&visible_json(&serde_json::to_string_pretty(value)?))
 }
 
+/// A JSON document as a file.
+#[cfg(feature = "bench")]
+pub fn json_file(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = format!("{}\n", visible_json(&serde_json::to_string_pretty(value)?));
+    super::files::write(path, text.as_bytes())
+}
+
 /// A line of JSON as a result.
 pub fn json_line(json: &str) -> Result<()> {
     result(&visible_json(json))

@@ -143,6 +143,13 @@ impl Progress {
         self.update("loading", share, message, begins);
     }
 
+    /// Shows how much of a file is written.
+    pub fn writing(&mut self, bytes: u64, of: u64) {
+        let share = if of == 0 { 1.0 } else { bytes as f64 / of as f64 };
+        let message = format!("{} of {}", human_bytes(bytes), human_bytes(of));
+        self.update("writing", share, message, false);
+    }
+
     fn stage(&mut self, stage: &StageStart) {
         if stage.stage == 1 {
             self.image_started = Instant::now();

@@ -1,6 +1,6 @@
 //! Where the results of a run go.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ralu::pipeline::{PictureKind, RunSchedule, Settings};
 
@@ -44,7 +44,7 @@ impl Targets {
 
     /// Checks that everything can be written, and that nothing replaces another result or what `args` and `model` name
     /// to read. Makes the folder for stage pictures.
-    pub fn check(&self, args: &GenerateArgs, model: &Path, trace: &TraceFile) -> Result<()> {
+    pub fn check(&self, args: &GenerateArgs, model: &[PathBuf], trace: &TraceFile) -> Result<()> {
         let mut checks = Checks::default();
         let read = [
             (&args.from, "the picture of --from"),
@@ -56,7 +56,7 @@ impl Targets {
                 checks.input(path, what);
             }
         }
-        checks.model(model);
+        model.iter().for_each(|path| checks.model(path));
         for image in 0..self.names.count {
             checks.output(&self.names.picture(image), "the picture")?;
             if let Some(path) = self.names.tensors(image) {

@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 
 use super::args::ViewArgs;
 use super::error::{Error, Result};
+use super::model;
 use super::output::shown;
 
 const VIEWER: &str = "ralu-viewer";
@@ -38,10 +39,39 @@ fn sibling() -> Option<PathBuf> {
 
 fn words(args: &ViewArgs) -> Vec<OsString> {
     let mut words = Vec::new();
-    for (name, path) in [("--model", &args.model), ("--from", &args.from)] {
-        if let Some(path) = path {
-            words.extend([name.into(), path.into()]);
+    // The viewer knows paths; names are known here.
+    let place = args.model.as_ref().map(|path| match path.to_str() {
+        Some(given) => model::place(given),
+        None => path.clone().into(),
+    });
+    let (model, denoiser) = place.map(|place| (place.model, place.denoiser)).unzip();
+    let parts = &args.parts;
+    let given = |path: &Option<String>| path.as_ref().map(OsString::from);
+    let options = [
+        ("--model", model.map(OsString::from)),
+        (
+            "--diffusion-model",
+            given(&parts.diffusion_model).or(denoiser.flatten().map(OsString::from)),
+        ),
+        ("--clip-l", given(&parts.clip_l)),
+        ("--clip-g", given(&parts.clip_g)),
+        ("--t5xxl", given(&parts.t5xxl)),
+        ("--vae", given(&parts.vae)),
+        ("--clip-tokenizer", given(&parts.clip_tokenizer)),
+        ("--t5-tokenizer", given(&parts.t5_tokenizer)),
+        ("--memory-budget", args.memory_budget.map(|budget| budget.to_string().into())),
+        ("--from", args.from.as_ref().map(OsString::from)),
+    ];
+    for (name, value) in options {
+        if let Some(value) = value {
+            words.extend([name.into(), value]);
         }
+    }
+    if parts.no_t5 {
+        words.push("--no-t5".into());
+    }
+    if let Some(quantise) = &args.quantize {
+        words.extend(["--quantize".into(), quantise.to_string().into()]);
     }
     if let Some(prompt) = &args.prompt {
         words.extend(["--".into(), prompt.into()]);

@@ -82,6 +82,22 @@ fn check_place(report: &Value, what: &str) {
     }
 }
 
+/// A share of the chip's peak is told where that is known, and nowhere else.
+#[track_caller]
+fn check_share(report: &Value, row: &Value, rate: &str) {
+    match &report["chip"]["peak"] {
+        Value::Null => assert!(row.get("share_of_peak").is_none(), "{row}"),
+        peak => {
+            let most = 1e3
+                * f64::max(number(&peak["f32_tflops"]), peak["f16_tflops"].as_f64().unwrap_or(0.0));
+            assert!(number(&row["share_of_peak"]) >= number(&row[rate]) / most - 1e-9, "{row}");
+        }
+    }
+    if on_cpu(report) {
+        assert_eq!(report["chip"]["peak"], Value::Null, "a processor's peak is not in the table");
+    }
+}
+
 #[test]
 fn ops_are_measured_and_ranked() {
     let report = report("ops");
@@ -109,6 +125,14 @@ fn ops_are_measured_and_ranked() {
         let arithmetic = ["linear", "attention", "conv2d"].contains(&op["op"].as_str().unwrap());
         assert_eq!(op["gflops_per_second"].is_f64(), arithmetic, "{op}");
         assert!(number(&op["gb_per_second"]) > 0.0, "{op}");
+        assert!(!list(&op["kernels"]).is_empty(), "{op}");
+        assert!(
+            op["op"] != "linear" || op["kernels"][0].as_str().unwrap().starts_with("mat"),
+            "{op}"
+        );
+        if arithmetic {
+            check_share(&report, op, "gflops_per_second");
+        }
         if on_cpu(&report) {
             let rate = number(&op["gb_per_cpu_second"]) * number(&op["median_cpu_seconds"]);
             let same = number(&op["gb_per_second"]) * number(&op["median_seconds"]);
@@ -136,7 +160,10 @@ fn steps_are_measured_in_every_stage() {
     for stage in list(&report["stages"]) {
         assert!(number(&stage["gflops_per_second"]) > 0.0, "{stage}");
         assert_eq!(stage["gflops_per_cpu_second"].is_f64(), on_cpu(&report), "{stage}");
+        assert_eq!(stage["measured_steps"], 1, "{stage}");
+        check_share(&report, stage, "gflops_per_second");
     }
+    assert!(["f32", "f16"].contains(&report["chip"]["products"].as_str().unwrap()), "{report}");
     assert!(report.get("profiles").is_none(), "nobody asked");
 }
 
@@ -150,8 +177,68 @@ fn runs_are_measured_beside_their_prediction() {
     let ratio = measured / number(&run["predicted_speedup"]);
     assert!((ratio - number(&run["ratio"])).abs() < 1e-9);
     assert_eq!(run["measured_cpu_speedup"].is_f64(), on_cpu(&run), "{run}");
+    for one in ["plain", "ralu"] {
+        assert!(number(&run[one]["gflops_per_second"]) > 0.0, "{run}");
+        check_share(&run, &run[one], "gflops_per_second");
+    }
     let regions = number(&run["region_seconds"]);
     assert!(regions > 0.0 && regions < number(&run["ralu"]["median_seconds"]), "{regions}");
+}
+
+#[test]
+fn a_report_goes_to_a_file_with_the_times_of_kernels() {
+    let folder = folder();
+    let path = folder.path().join("report.json");
+    for what in ["step", "run", "ops"] {
+        let output = succeeds(bench(what).arg(format!("--json={}", path.display())));
+        let report = read(&path);
+        check_place(&report, what);
+        // The table is for people, and says what the shares are of.
+        let text = stdout(&output);
+        assert!(text.contains("GFLOP/s") || what == "run", "{text}");
+        assert!(!text.contains('{'), "{text}");
+        match report["chip"]["peak"].as_object() {
+            None => assert!(text.contains("unknown"), "{text}"),
+            Some(_) => assert!(text.contains("at most"), "{text}"),
+        }
+        if what == "ops" {
+            continue;
+        }
+        let profiles = list(&report["profiles"]);
+        assert_eq!(profiles.len(), 2, "plain and RALU");
+        profiles.iter().for_each(check_profile);
+        for row in profiles.iter().flat_map(|profile| list(&profile["programs"][0]["kernels"])) {
+            check_share(&report, row, "gflops_per_second");
+        }
+        // What was written can be compared with.
+        succeeds(bench(what).arg("--compare").arg(&path));
+    }
+    fails(
+        bench("quality").arg(format!("--json={}", path.display())),
+        2,
+        &["results.json", "--json without a file name"],
+    );
+}
+
+/// What the machine has free, where it says so.
+fn free_kib() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_refused_before_any_work() {
+    // It takes 44 GiB.
+    let (kib, on_cpu) = (free_kib(), on_cpu(&report("ops")));
+    if !on_cpu || kib.is_none_or(|kib| kib >= 40 << 20) {
+        println!("NOT RUN: the adapter does not say what it holds, or holds it: {kib:?} KiB");
+        return;
+    }
+    let mut command = on_adapter("bench");
+    command.args(["step", "--model", "flux.1-dev", "--width", "4096", "--height", "4096"]);
+    let parts = ["flux.1-dev at 4096 x 4096", "denoiser weights", "GiB", "are free", "--width"];
+    fails(&mut command, 1, &parts);
 }
 
 // ---- comparisons -------------------------------------------------------------------------------

@@ -59,6 +59,34 @@ fn a_trace_does_not_replace_the_report_it_is_compared_with() {
 }
 
 #[test]
+fn a_report_does_not_replace_what_is_read() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let mask = pixel_with(b"tEXt", b"a\0b");
+    fs::write(path("mask.png"), &mask).expect("a file");
+    fs::create_dir_all(path("own/vae")).expect("a folder");
+    let config = Path::new(MODEL).join("vae/config.json");
+    fs::copy(&config, path("own/vae/config.json")).expect("a copy");
+    let mut over = bench(folder.path(), "step");
+    over.args(["--ralu", "4x", "--regions", "mask.png", "--json=./mask.png"]);
+    fails(&mut over, 2, &["the report", "mask.png", "the mask of --regions"]);
+    for what in ["step", "run", "ops", "load"] {
+        let mut over = bench(folder.path(), what);
+        // A model without weights cannot be loaded; what is written is checked first.
+        let model = if what == "load" { MODEL } else { "own" };
+        let file = format!("--json={model}/vae/config.json");
+        fails(over.args(["--model", model, &file]), 2, &["config.json", "a file of the model"]);
+    }
+    let mut both = bench(folder.path(), "step");
+    fails(both.args(["--json=a.json", "--profile=a.json"]), 2, &["a.json", "the trace"]);
+    let nowhere = bench(folder.path(), "ops").arg("--json=none/a.json").output().expect("an end");
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("does not exist"));
+    assert_eq!(bytes(&path("mask.png")), mask);
+    assert_eq!(bytes(&path("own/vae/config.json")), bytes(&config));
+}
+
+#[test]
 fn results_of_a_comparison_do_not_replace_what_is_read() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);

@@ -1,10 +1,12 @@
 //! `--from`: pictures that other programs have rewritten, those of older versions, and those of strangers.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
-use crate::command::{fails, on_adapter, ralu, root, succeeds};
+use crate::command::{fails, on_adapter, ralu, root, stderr, stdout, succeeds};
 use crate::picture::{bytes, chunk, chunks, folder, pixel_with, plain, png, request};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn a_request_is_plain_ascii_in_the_oldest_kind_of_chunk() {
@@ -108,4 +110,70 @@ fn a_picture_can_come_through_a_pipe() {
     command.args(["plan", "--from", "/dev/stdin"]).stdin(cat.stdout.take().expect("a pipe"));
     assert!(command.output().expect("an end").status.success());
     assert!(cat.wait().expect("an end").success());
+}
+
+/// What a run says that its products rounded to.
+fn products(command: &mut Command) -> (String, String) {
+    let output = succeeds(command.args(["--events", "json"]));
+    let lines = stdout(&output);
+    let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event"));
+    let images: Vec<Value> = events.filter(|event| event["event"] == "image").collect();
+    let [image] = &images[..] else { panic!("{lines}") };
+    (image["products"].as_str().expect("a name").to_owned(), stderr(&output))
+}
+
+/// The picture's own words.
+fn saved(path: &Path) -> Value {
+    let chunks = chunks(&bytes(path));
+    let request = chunks.iter().find(|(_, chunk)| chunk[8..].starts_with(b"ralu\0"));
+    let chunk = &request.expect("a request").1;
+    serde_json::from_slice(&chunk[13..chunk.len() - 4]).expect("JSON")
+}
+
+#[test]
+fn a_picture_says_what_its_products_rounded_to() {
+    let folder = folder();
+    let path = folder.path().join("a.png");
+    let (made, _) = products(&mut plain("a fox", &path));
+    assert_eq!(saved(&path)["products"], json!(made));
+    let (made, _) = products(plain("a fox", &path).args(["--precision", "f32"]));
+    assert_eq!(made, "f32");
+    assert_eq!(
+        (&saved(&path)["products"], &saved(&path)["precision"]),
+        (&json!("f32"), &json!("f32"))
+    );
+}
+
+#[test]
+fn a_picture_is_repeated_with_its_products_or_it_is_said_that_it_is_not() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let (usual, _) = products(&mut plain("a fox", &path("usual.png")));
+    for (changes, wanted) in [
+        (json!({}), "f32"),
+        (json!({ "products": "f32" }), "f32"),
+        (json!({ "products": "f16" }), "f16"),
+    ] {
+        let text = format!("ralu\0{}", request(changes.clone()));
+        fs::write(path("asked.png"), pixel_with(b"tEXt", text.as_bytes())).expect("a file");
+        let again = |more: &[&str]| {
+            let mut command = on_adapter("generate");
+            let _ = fs::remove_file(path("again.png"));
+            command
+                .arg("--from")
+                .arg(path("asked.png"))
+                .arg("-o")
+                .arg(path("again.png"))
+                .args(more);
+            products(&mut command)
+        };
+        let (made, told) = again(&[]);
+        assert!(made == wanted || usual == "f32", "{changes}: {made}");
+        let is_said = told.contains(&format!("made with products in {wanted}, this one in {made}"));
+        assert_eq!(is_said, made != wanted, "{changes}: {told}");
+        // Asked for by the user, it is no surprise.
+        let (made, told) = again(&["--precision", "f32"]);
+        assert_eq!(made, "f32");
+        assert!(!told.contains("made with products"), "{told}");
+    }
 }

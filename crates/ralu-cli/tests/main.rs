@@ -4,12 +4,17 @@
 mod bench;
 mod bench_files;
 mod bench_quality;
+mod convert;
 mod events;
 mod faces;
 mod from_picture;
+mod hub;
 mod masks;
+mod memory_budget;
+mod model_files;
 mod model_is_kept;
 mod outputs;
+mod quantize;
 mod streams;
 mod terminal;
 mod tune;
@@ -17,5 +22,7 @@ mod usage;
 
 #[path = "common/command.rs"]
 mod command;
+#[path = "../../ralu-hub/tests/server.rs"]
+mod hub_server;
 #[path = "common/picture.rs"]
 mod picture;

@@ -177,6 +177,23 @@ fn ctrl_c_while_measuring_leaves_no_file() {
 }
 
 #[test]
+fn published_models_are_tuned_for_by_name() {
+    let folder = temporary();
+    let tune = |model: &str| {
+        let mut command = tuned_on_adapter("tune");
+        command.args(["--model", model, "--seconds", "0", "--json", "--quiet", "--cache-dir"]);
+        command.arg(folder.path());
+        command
+    };
+    let report = json(&mut tune("flux.1-dev"));
+    let shapes = report["record"]["measured"][0]["shapes"].to_string();
+    // Its blocks are 3072 wide, and its weights published in bf16.
+    assert!(shapes.contains("3072") && shapes.contains("bf16"), "{shapes}");
+    assert!(report["choices"][0]["gflops_per_second"].is_null(), "there was no time: {report}");
+    crate::command::fails(&mut tune("flux.9"), 1, &["flux.9", "known by name", "flux.1-dev"]);
+}
+
+#[test]
 fn ralu_tune_measures_anew_and_shows_a_table() {
     let folder = temporary();
     let tune = || {
@@ -189,14 +206,28 @@ fn ralu_tune_measures_anew_and_shows_a_table() {
     let file = PathBuf::from(report["file"].as_str().expect("a path"));
     let record: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     assert_eq!(record, report["record"]);
+    // Of every op the choice, its rate, and its share of the peak where that is known.
+    let choices = report["choices"].as_array().expect("a list");
+    assert_eq!(choices.len(), record["measured"].as_array().expect("a list").len());
+    for (choice, measured) in choices.iter().zip(record["measured"].as_array().unwrap()) {
+        assert_eq!(choice["op"], measured["op"]);
+        let chosen = measured["kernels"].as_array().unwrap().iter().find(|k| k["chosen"] == true);
+        let seconds = chosen.unwrap()["seconds"].as_f64();
+        let rate = seconds.map(|seconds| measured["flops"].as_f64().unwrap() / seconds / 1e9);
+        assert_eq!(choice["gflops_per_second"].as_f64(), rate, "{choice}");
+        let knows = report["peak"].is_object() && rate.is_some();
+        assert!(choice["share_of_peak"].is_null() || knows, "{choice}");
+    }
 
     fs::write(&file, "damaged").unwrap();
     let table = crate::command::stdout(&succeeds(tune().args(["--seconds", "5"])));
-    assert!(table.contains("matmul") && table.contains("chosen"), "{table}");
+    for part in ["matmul", "chosen", "GFLOP/s", "of peak"] {
+        assert!(table.contains(part), "no {part} in {table}");
+    }
     assert!(table.contains(file.to_str().unwrap()), "{table}");
     let record: TuningRecord = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     let lines = record.measured.iter().map(|measured| measured.kernels.len()).sum::<usize>();
-    assert_eq!(table.lines().count(), lines + 3, "{table}");
+    assert_eq!(table.lines().count(), lines + 4, "{table}");
 
     // A run on the same shapes takes it.
     let events = events(&mut generate(folder.path(), &folder.path().join("a.png")));

@@ -123,15 +123,22 @@ fn a_missing_model_folder_is_named() {
 }
 
 #[test]
-fn a_file_is_no_model_folder() {
+fn a_file_of_one_part_is_no_model() {
     let mut command = ralu_generate();
     command.args(["a fox", "--model"]).arg(Path::new(MODEL).join(VAE));
-    fails(&mut command, 1, &[VAE_NAME, "found a file"]);
+    fails(&mut command, 1, &[VAE_NAME, "expected a denoiser", "a VAE"]);
+    let mut command = ralu_generate();
+    command.args(["a fox", "--model"]).arg(Path::new(MODEL).join("model_index.json"));
+    fails(&mut command, 1, &["model_index.json", "found a file", "give the folder"]);
 }
 
 #[test]
 fn a_known_name_without_weights_says_what_it_is_for() {
-    fails(ralu_generate().args(["a fox", "--model", "flux.1-dev"]), 1, &["flux.1-dev", "download"]);
+    fails(
+        ralu_generate().args(["a fox", "--model", "flux.1-dev"]),
+        1,
+        &["flux.1-dev", "ralu pull flux.1-dev", "licence"],
+    );
 }
 
 #[test]
@@ -843,8 +850,12 @@ fn view_hands_on_what_it_is_told_and_how_it_ends() {
     // Where a loader runs the program, that is what the viewer is looked for beside.
     command.env("PATH", folder.path());
     command.args(["--model", "a model", "--from", "one.png", "a fox, two\nlines"]);
+    command.args(["--clip_l", "a.gguf", "--no-t5", "--memory-budget=1KiB"]);
     let output = run(&mut command);
     assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
-    assert_eq!(stdout(&output), "--model\na model\n--from\none.png\n--\na fox, two\nlines\n");
+    assert_eq!(
+        stdout(&output),
+        "--model\na model\n--clip-l\na.gguf\n--memory-budget\n1024B\n--from\none.png\n--no-t5\n--\na fox, two\nlines\n"
+    );
     fails(ralu().args(["view", "--no-such-option"]), 2, &["--no-such-option"]);
 }

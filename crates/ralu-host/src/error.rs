@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use ralu::advice::Advice;
 use ralu::escape::Escaped;
-use ralu::gpu::human_bytes;
 use ralu::pipeline::png_file::PngError;
 
 use crate::memory::Shortage;
@@ -56,7 +55,7 @@ pub enum Error {
     #[error(transparent)]
     Run(#[from] ralu::Error),
     /// The machine has too little memory.
-    #[error("this run needs {} of memory, the machine has {} free", human_bytes(.0.need), human_bytes(.0.free))]
+    #[error("{0}")]
     Memory(Shortage),
     /// There is no model to draw with.
     #[error("no model is open")]
@@ -86,6 +85,12 @@ impl Error {
 
 impl From<ralu::gpu::Error> for Error {
     fn from(error: ralu::gpu::Error) -> Error {
+        Error::Run(error.into())
+    }
+}
+
+impl From<ralu::models::files::FilesError> for Error {
+    fn from(error: ralu::models::files::FilesError) -> Error {
         Error::Run(error.into())
     }
 }

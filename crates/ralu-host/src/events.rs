@@ -15,7 +15,7 @@
 //! | `stage_end` | `image`, `stage`, `seconds`; since the stage's first step `buffers_created`, `bind_groups_created` |
 //! | `regions` | `image`, `rows`, `columns`, `selected`, `density` (edge pixels, or what else the region score is), `seconds` |
 //! | `stage_picture` | `image`, `stage`, `kind` (`estimate`, `edges`, `regions`), `width`, `height`, `file` (null without `--stages`) |
-//! | `image` | `image`, `seed`, `width`, `height`, `file`, `tensors` (null without `--save-tensors`), `seconds`, `steps_computed`, `steps_reused`, `computed` (for each stage and step), `tflops`, `in_f32` (blocks that left f16's range) |
+//! | `image` | `image`, `seed`, `width`, `height`, `file`, `tensors` (null without `--save-tensors`), `seconds`, `steps_computed`, `steps_reused`, `computed` (for each stage and step), `tflops`, `products` (`f16` where kernels on cooperative matrices ran, else `f32`), `scaled` (blocks that left f16's range and were done again with activations divided by 256), `in_f32` (those that left it even so, and were done in f32) |
 //! | `done` | `images`, `seconds`, `gpu_peak_bytes` |
 //! | `error` | `message`, `exit_code`; the last line of a run that failed or was cancelled |
 

@@ -36,12 +36,22 @@ pub fn replace(
     bytes: &[u8],
     writing: Writing,
 ) -> io::Result<()> {
+    replace_by(path, replaced, writing, |file| file.write_all(bytes))
+}
+
+/// [`replace`] with what `write` writes, which may be more than fits in memory.
+pub fn replace_by<E: From<io::Error>>(
+    path: &Path,
+    replaced: Option<&Metadata>,
+    writing: Writing,
+    write: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
     let mut file = temporary(folder_of(path))?;
     writing(Some(file.path()));
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| replaced.map_or(Ok(()), |old| inherit(file.as_file(), old)))
-        .and_then(|()| file.persist(path).map(drop).map_err(|error| error.error));
+    let written = write(file.as_file_mut()).and_then(|()| {
+        replaced.map_or(Ok(()), |old| inherit(file.as_file(), old))?;
+        Ok(file.persist(path).map(drop).map_err(|error| error.error)?)
+    });
     writing(None);
     written
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ralu::escape::Escaped;
 use ralu::gpu::{self, Gpu, block_on_while};
-use ralu::pipeline::tune::{Tuner, TuningEvent, TuningRecord};
+use ralu::pipeline::tune::{MatrixTest, Tuner, TuningEvent, TuningRecord};
 use ralu::tensor::Tuning;
 
 use crate::cache_dir::CacheDir;
@@ -26,21 +26,46 @@ pub struct Chosen {
 /// The kernels for a run: as they are kept, or else measured now, which takes seconds. `None` if `going` said that it was
 /// to stop. That measurements cannot be kept is no error.
 ///
+/// If the device was lost in the test of its cooperative matrices, that is kept, so that no later run loses its device to
+/// them: the next one measures the other kernels.
+///
 /// # Errors
 ///
 /// If the device was lost or failed while kernels were measured.
 pub fn choose(
     gpu: &Gpu,
-    tuner: Tuner<'_>,
+    mut tuner: Tuner<'_>,
     cache: Option<&CacheDir>,
     going: impl Fn() -> bool,
     watch: impl FnMut(&TuningEvent),
 ) -> Result<Option<Chosen>, gpu::Error> {
-    if let Some(record) = cache.and_then(|cache| read(cache, &tuner)) {
-        let tuning = record.tuning;
-        return Ok(Some(Chosen { tuning, measured: None, file: None, not_kept: None }));
+    if let Some(TuningRecord { tuning, matrices, measured, .. }) =
+        cache.and_then(|cache| read(cache, &tuner))
+    {
+        if matrices.is_some() {
+            gpu.trust_matrices();
+        }
+        match matrices {
+            Some(matrices) if measured.is_empty() && is_wrong(&matrices) => {
+                tuner.assume_matrices(matrices);
+            }
+            _ => return Ok(Some(Chosen { tuning, measured: None, file: None, not_kept: None })),
+        }
     }
-    let Some(record) = measure(gpu, tuner, going, watch)? else { return Ok(None) };
+    let record = match measure_all(gpu, &mut tuner, going, watch) {
+        Ok(true) => tuner.record(),
+        Ok(false) => return Ok(None),
+        Err(error) => {
+            if let (Some(cache), true) = (cache, tuner.matrices().is_some_and(is_wrong)) {
+                let mut record = tuner.record();
+                // Half of the measurements are none.
+                record.measured.clear();
+                let kept = keep(cache, &record);
+                let _ = kept.inspect_err(|reason| tracing::warn!("not kept: {reason}"));
+            }
+            return Err(error);
+        }
+    };
     let (file, not_kept) = match cache.map(|cache| keep(cache, &record)) {
         None => (None, None),
         Some(Ok(path)) => (Some(path), None),
@@ -58,19 +83,33 @@ pub fn measure(
     gpu: &Gpu,
     mut tuner: Tuner<'_>,
     going: impl Fn() -> bool,
-    mut watch: impl FnMut(&TuningEvent),
+    watch: impl FnMut(&TuningEvent),
 ) -> Result<Option<TuningRecord>, gpu::Error> {
+    Ok(measure_all(gpu, &mut tuner, going, watch)?.then(|| tuner.record()))
+}
+
+/// Whether it came to its end, rather than to be stopped.
+fn measure_all(
+    gpu: &Gpu,
+    tuner: &mut Tuner<'_>,
+    going: impl Fn() -> bool,
+    mut watch: impl FnMut(&TuningEvent),
+) -> Result<bool, gpu::Error> {
     loop {
         let next = block_on_while(gpu, tuner.next(), &going);
         // What was measured last may have arrived just before.
         if !going() {
-            return Ok(None);
+            return Ok(false);
         }
         match next.transpose()?.flatten() {
             Some(event) => watch(&event),
-            None => return Ok(Some(tuner.record())),
+            None => return Ok(true),
         }
     }
+}
+
+fn is_wrong(matrices: &MatrixTest) -> bool {
+    matrices.complaint().is_some()
 }
 
 /// Keeps what was measured. Gives the file's path.

@@ -1,6 +1,12 @@
-//! Where models lie.
+//! Where models lie, and how they are opened.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ralu::checkpoint::source::Folder;
+use ralu::models::files::{FilesError, ModelFiles, ModelPaths};
 
 /// The bundled model's folder in the repository.
 pub const BUNDLED: &str = "models/tiny-flux";
@@ -12,6 +18,41 @@ pub fn find_bundled<'a>(places: impl IntoIterator<Item = &'a Path>) -> Option<Pa
         .flat_map(Path::ancestors)
         .map(|folder| folder.join(BUNDLED))
         .find(|folder| folder.join("model_index.json").is_file())
+}
+
+/// Opens the files of a model by the system's paths, and finds out what they are. A folder of a diffusers model is not
+/// looked into.
+pub fn open(paths: &ModelPaths) -> Result<ModelFiles, FilesError> {
+    let path = Path::new(&paths.model);
+    // A single configuration is no model: the error says which folder is meant.
+    let is_config =
+        path.extension().is_some_and(|end| end == "json") && !paths.model.ends_with(".index.json");
+    if is_config || paths.is_model_alone() && !path.is_file() {
+        let folder = Folder::open(path)?;
+        return ModelFiles::open(Arc::new(folder), &ModelPaths::default());
+    }
+    if !path.exists() {
+        // As an error of the folder that is not there.
+        Folder::open(path)?;
+    }
+    let paths = match cfg!(windows) {
+        true => paths.with_slashes(),
+        false => paths.clone(),
+    };
+    ModelFiles::open(Arc::new(Folder::anywhere()), &paths)
+}
+
+/// Whether a file is one of a model, by its first bytes, or the index of several.
+pub fn is_model_file(path: &Path) -> bool {
+    if path.to_string_lossy().ends_with(".safetensors.index.json") {
+        return path.is_file();
+    }
+    let mut start = [0; 9];
+    let read =
+        path.is_file() && File::open(path).is_ok_and(|mut f| f.read_exact(&mut start).is_ok());
+    // safetensors: the length of a header in JSON.
+    let is_header = start[5..8] == [0; 3] && start[8] == b'{';
+    read && (start.starts_with(b"GGUF") || is_header)
 }
 
 /// What a model is called: the last part of its folder's path, with links followed.

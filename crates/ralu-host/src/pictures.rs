@@ -5,7 +5,7 @@ use std::io::{BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use ralu::pipeline::saved::Maker;
-use ralu::pipeline::{Event, Picture, PictureKind, Saved, Settings, png_file};
+use ralu::pipeline::{Event, Picture, PictureKind, Products, Saved, Settings, png_file};
 
 use crate::error::Error;
 use crate::files;
@@ -115,7 +115,7 @@ impl Results<'_> {
                     written.picture = Some(path);
                 }
             }
-            Event::Image { image, seed, picture, tensors, .. } => {
+            Event::Image { image, seed, picture, tensors, report, .. } => {
                 // The picture last: a program that waits for it finds everything.
                 if let (Some(path), Some(tensors)) = (self.names.tensors(*image), tensors) {
                     let bytes = tensors.to_bytes().map_err(Error::from)?;
@@ -127,7 +127,7 @@ impl Results<'_> {
                     write(ResultKind::StagePicture, &path, &plain(picture)?)?;
                 }
                 let path = self.names.picture(*image);
-                let bytes = encode(picture, self.settings, *seed, self.maker)?;
+                let bytes = encode(picture, self.settings, *seed, self.maker, report.products)?;
                 write(ResultKind::Picture, &path, &bytes)?;
                 written.picture = Some(path);
             }
@@ -137,7 +137,7 @@ impl Results<'_> {
     }
 }
 
-/// The PNG of a picture, with all that makes it again.
+/// The PNG of a picture, with all that makes it again. `products` is what its report says.
 ///
 /// # Errors
 ///
@@ -147,8 +147,9 @@ pub fn encode(
     settings: &Settings,
     seed: u64,
     maker: &Maker<'_>,
+    products: Products,
 ) -> Result<Vec<u8>, Error> {
-    let saved = Saved::new(settings, seed, maker).map_err(ralu::Error::from)?;
+    let saved = Saved::new(settings, seed, maker, products).map_err(ralu::Error::from)?;
     Ok(png_file::encode(picture, Some(&saved))?)
 }
 

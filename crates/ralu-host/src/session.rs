@@ -134,8 +134,7 @@ impl Session {
 
     /// Moves the model to the next device after a loss, with the kernels of the one before.
     fn move_on(&mut self, device: &mut Device, recovery: &Recovery) -> Result<(), Error> {
-        let tuning = self.pipeline()?.gpu().caps().tuning;
-        let gpu = device.open()?.with_caps(|caps| caps.tuning = tuning);
+        let gpu = device.open()?.learn_from(self.pipeline()?.gpu());
         self.move_to(recovery.limit_work(gpu))
     }
 }

@@ -2,5 +2,6 @@
 
 mod common;
 mod engine;
+mod kernels;
 mod pictures;
 mod session;

@@ -85,9 +85,11 @@ fn files_of_a_run_hold_its_events() {
     let maker = Maker {
         model: "tiny-flux",
         model_path: None,
+        model_parts: None,
         adapter: "test",
         has_guidance: true,
         precision: Precision::default(),
+        quantise: None,
         given: vec![],
     };
     let folder = tempfile::tempdir().expect("a folder");

@@ -125,7 +125,7 @@ fn the_next_device_may_have_faults_of_its_own() {
             gpu.faults().allocations_left.set(Some(20));
             gpu.faults().fails_once.set(true);
         }),
-        ("shorter ones from now on", |gpu| gpu.faults().flops_per_second.set(Some(1e5))),
+        ("shorter ones from now on", |gpu| gpu.faults().flops_per_second.set(Some(1e4))),
     ];
     // Work of a processor is never cut for being slow; and none is cut here because the machine that tests is busy.
     let prepared = |gpu: Gpu| {

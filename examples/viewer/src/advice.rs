@@ -26,6 +26,9 @@ fn worded(advice: Advice) -> Option<&'static str> {
             "A newer driver may; please report it with the output of `ralu devices`"
         }
         Advice::WiderWeights => "Fetch the model again, or start with another adapter",
+        Advice::GiveClipTokenizer | Advice::GiveT5Tokenizer => {
+            "Get the model with its tokenizers: as a diffusers folder"
+        }
         // An adapter was found and opened before there was a window, weights are kept as they are stored, and nothing is
         // profiled.
         _ => return None,

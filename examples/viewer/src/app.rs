@@ -114,7 +114,9 @@ impl App {
         let runs = unfinished.as_deref().unwrap_or_default();
         let losses = runs.iter().map(|run| run.at.losses).max();
         let losses = losses.max(start.before.as_ref().map(|before| before.soon)).unwrap_or(0);
-        let engine = Engine::start(render, loss.clone(), losses, wake)
+        // What was kept may be of another version.
+        let budget = kept.memory_budget.parse().unwrap_or_default();
+        let engine = Engine::start(render, budget, loss.clone(), losses, wake)
             .map_err(|error| format!("the engine's thread cannot be started: {error}"))?;
         let mut app = App {
             engine,
@@ -142,10 +144,10 @@ impl App {
             closes: false,
             kept,
         };
-        let model = app.kept.model.clone();
+        let (model, parts) = (app.kept.model.clone(), app.kept.model_parts.clone());
         match start.open {
             Some(path) => app.open(&path),
-            None => app.open_model(model, start.keep_form),
+            None => app.open_model(model, parts, start.keep_form),
         }
         if let Some(before) = &start.before {
             app.go_on(before, unfinished);
@@ -382,7 +384,8 @@ impl App {
         if self.typed.take().is_some_and(|typed| typed == self.model_field) {
             self.model_field.clear();
         }
-        self.kept.model = model.path.clone();
+        self.kept.model.clone_from(&model.path);
+        self.kept.model_parts.clone_from(&model.parts);
         self.model = Some(model);
     }
 
@@ -419,7 +422,7 @@ impl App {
             return self.fail(with_advice(error));
         }
         if let Some(colors) = colors {
-            let key = Kept::model_key(self.kept.model.as_ref());
+            let key = Kept::model_key(self.kept.model.as_ref(), self.kept.model_parts.as_ref());
             self.kept.colors.insert(key, colors);
         }
         if self.view.compare && !self.is_busy() {

@@ -14,7 +14,7 @@ use ralu::sampling::ZPolicy;
 use serde::Deserialize;
 
 use crate::app::App;
-use crate::form::{CACHES, RALU};
+use crate::form::{CACHES, QUANTIZE, RALU};
 use crate::keys::{Action, tip};
 use crate::theme;
 use crate::view::Paint;
@@ -132,6 +132,15 @@ fn sampling(ui: &mut Ui, app: &mut App) {
 
 /// What is rarely changed.
 fn more(ui: &mut Ui, app: &mut App) {
+    row(ui, "weights", |ui| {
+        let tip = "what large matrices are quantised to while the model is loaded; auto: if they do not fit";
+        let before = app.form.quantize.clone();
+        combo(ui, "quantize", &mut app.form.quantize, &QUANTIZE, tip.to_owned());
+        let open = app.model.as_ref().map(|model| (model.path.clone(), model.parts.clone()));
+        if let Some((path, parts)) = open.filter(|_| app.form.quantize != before) {
+            app.open_model(path, parts, true);
+        }
+    });
     let form = &mut app.form;
     row(ui, "text tokens", |ui| {
         let mut tokens = form.max_sequence_length.unwrap_or(0);

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 
 use eframe::egui_wgpu::RenderState;
 use ralu::gpu::{AdapterKind, AdapterReport, Gpu, describe};
-use ralu::pipeline::{Error, Event, LatentColors, Request};
+use ralu::models::files::ModelPaths;
+use ralu::models::quantise::{Quantise, QuantiseChoice};
+use ralu::pipeline::{Error, Event, LatentColors, MemoryBudget, Request};
 use ralu_host::engine::{self, Ended, EngineEvent, EngineOptions, ModelInfo, OpenModel};
 use ralu_host::{CacheDir, Device, End, models, pipelines};
 
@@ -30,6 +32,8 @@ pub struct Model {
     pub name: String,
     /// As the user gave it; `None` is the bundled one.
     pub path: Option<PathBuf>,
+    /// Its parts in files of their own.
+    pub parts: Option<ModelPaths>,
     pub has_guidance: bool,
     /// The guidance that it has by default.
     pub guidance: Option<f64>,
@@ -37,6 +41,8 @@ pub struct Model {
     pub width: usize,
     pub height: usize,
     pub negative_prompt: Option<String>,
+    /// What it was quantised to while it was loaded.
+    pub quantise: Option<Quantise>,
 }
 
 impl From<ModelInfo> for Model {
@@ -44,12 +50,14 @@ impl From<ModelInfo> for Model {
         Model {
             name: info.name,
             path: info.given,
+            parts: info.parts,
             has_guidance: info.has_guidance,
             guidance: info.defaults.guidance,
             true_cfg: info.defaults.true_cfg,
             width: info.defaults.width,
             height: info.defaults.height,
             negative_prompt: info.defaults.negative_prompt,
+            quantise: info.quantise,
         }
     }
 }
@@ -77,6 +85,7 @@ impl Engine {
     /// Starts on the window's device, after `losses` of others. `wake` is called after everything that happens.
     pub fn start(
         render: &RenderState,
+        memory_budget: MemoryBudget,
         loss: Loss,
         losses: u32,
         wake: impl Fn() + Send + Sync + 'static,
@@ -99,6 +108,7 @@ impl Engine {
         let mut options = EngineOptions::default();
         options.cache = CacheDir::find(None);
         options.tune = true;
+        options.pipeline.memory_budget = memory_budget;
         let window = Window {
             device: render.device.clone(),
             queue: render.queue.clone(),
@@ -113,11 +123,19 @@ impl Engine {
         Ok(Engine { host, events, jobs, adapter })
     }
 
-    /// Opens a model, the bundled one if no folder is given.
-    pub fn open(&self, folder: Option<PathBuf>, colors: Option<LatentColors>) {
+    /// Opens a model, the bundled one if no folder is given, with parts in files of their own.
+    pub fn open(
+        &self,
+        folder: Option<PathBuf>,
+        parts: Option<ModelPaths>,
+        colors: Option<LatentColors>,
+        quantise: QuantiseChoice,
+    ) {
         let mut model = OpenModel::new(folder.clone().unwrap_or_else(bundled));
         model.given = folder;
+        model.parts = parts;
         model.colors = colors;
+        model.quantise = quantise;
         self.host.open(model);
     }
 

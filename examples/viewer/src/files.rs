@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use ralu::models::files::ModelPaths;
 use ralu::models::layers::Precision;
+use ralu::models::quantise::Quantise;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::{Picture, Request};
+use ralu_host::models::is_model_file;
 use ralu_host::{Error, pictures};
 
 use crate::record::Record;
@@ -20,13 +23,16 @@ pub fn save(record: &Record, adapter: &str) -> Result<PathBuf, String> {
     let maker = Maker {
         model: &model.name,
         model_path: path_text.as_deref(),
+        model_parts: model.parts.clone(),
         adapter,
         has_guidance: model.has_guidance,
         precision: Precision::default(),
+        quantise: model.quantise,
         given: vec![],
     };
     let (settings, seed) = (&record.settings, record.settings.seed);
-    let bytes = pictures::encode(picture, settings, seed, &maker).map_err(|e| e.to_string())?;
+    let bytes = pictures::encode(picture, settings, seed, &maker, record.products)
+        .map_err(|e| e.to_string())?;
     write_new(&format!("ralu-{seed}"), &bytes)
 }
 
@@ -75,21 +81,33 @@ fn write_new(name: &str, bytes: &[u8]) -> Result<PathBuf, String> {
 
 /// What was dropped on the window.
 pub enum Dropped {
-    /// A model's folder.
+    /// A model's folder, or its file.
     Model(PathBuf),
-    /// The request of a picture, and the folder of the model that made it; the bundled one if `None`.
-    Picture(Box<Request>, Option<PathBuf>),
+    /// A picture's.
+    Picture {
+        /// What makes it again.
+        request: Box<Request>,
+        /// The folder of the model that made it; the bundled one if `None`.
+        model: Option<PathBuf>,
+        /// Its parts in files of their own.
+        parts: Option<ModelPaths>,
+        /// What it was quantised to.
+        quantise: Option<Quantise>,
+    },
 }
 
 /// Finds out what a path is.
 pub fn read(path: &Path) -> Result<Dropped, String> {
-    if path.is_dir() {
+    if path.is_dir() || is_model_file(path) {
         return Ok(Dropped::Model(path.to_path_buf()));
     }
     let saved = pictures::read_request(path).map_err(|error| match error {
-        Error::Open { .. } => format!("{error}; expected a model folder or a PNG that ralu made"),
+        Error::Open { .. } => {
+            format!("{error}; expected a model folder, a model file or a PNG that ralu made")
+        }
         _ => error.to_string(),
     })?;
     let request = saved.request().map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(Dropped::Picture(Box::new(request), saved.model_path.map(PathBuf::from)))
+    let (model, quantise) = (saved.model_path.map(PathBuf::from), saved.quantize);
+    Ok(Dropped::Picture { request: Box::new(request), model, parts: saved.model_parts, quantise })
 }

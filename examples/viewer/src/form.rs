@@ -1,5 +1,6 @@
 //! What the user asks for, as the controls have it.
 
+use ralu::models::quantise::QuantiseChoice;
 use ralu::pipeline::{Mask, RaluChoice, Request, Rng};
 use ralu::sampling::{CacheSpec, MaskMode, Preset, RuleOverrides, Variant, ZPolicy};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,9 @@ use crate::engine::Model;
 pub const RALU: [&str; 9] = ["auto", "off", "2x", "3x", "4x", "5x", "7x", "distilled", "as loaded"];
 /// Temporal caches that can be chosen.
 pub const CACHES: [&str; 6] = ["off", "first-block", "teacache", "taylorseer", "fora", "magcache"];
+/// What weights can be quantised to while the model is loaded.
+pub const QUANTIZE: [&str; 12] =
+    ["off", "auto", "q8_0", "q6_k", "q5_k", "q5_0", "q4_k", "q4_0", "q3_k", "q2_k", "fp8", "nf4"];
 /// Sides that the keys go through, in pixels.
 pub const SIDES: [usize; 8] = [64, 128, 192, 256, 384, 512, 768, 1024];
 
@@ -32,6 +36,8 @@ pub struct Form {
     pub rules: RuleOverrides,
     pub z_policy: Option<ZPolicy>,
     pub cache: String,
+    /// Of the model, and no part of a request.
+    pub quantize: String,
     /// Painted regions instead of the found ones, rather than added to them.
     pub replace_regions: bool,
     /// The request of a picture that was opened: what the controls do not show of it.
@@ -68,6 +74,7 @@ impl Default for Form {
             rules: RuleOverrides::default(),
             z_policy: None,
             cache: "off".into(),
+            quantize: QUANTIZE[0].into(),
             replace_regions: true,
             loaded: None,
         }
@@ -157,6 +164,11 @@ impl Form {
         request.estimates = true;
         request.keep_first_stage = true;
         Ok(request)
+    }
+
+    /// What is quantised while the model is loaded; nothing if that cannot be read.
+    pub fn quantise(&self) -> QuantiseChoice {
+        self.quantize.parse().unwrap_or_default()
     }
 
     /// The same picture without RALU.

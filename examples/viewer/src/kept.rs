@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
+use ralu::models::files::{ModelPaths, Role};
 use ralu::pipeline::LatentColors;
 use ralu_host::files;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,10 @@ pub struct Kept {
     pub painted: Painted,
     /// The model's folder.
     pub model: Option<PathBuf>,
+    /// Its parts in files of their own.
+    pub model_parts: Option<ModelPaths>,
+    /// How much of the GPU's memory runs may take, as it is written; empty is `auto`.
+    pub memory_budget: String,
     /// What was learnt of each model's colours, by its folder.
     pub colors: BTreeMap<String, LatentColors>,
 }
@@ -57,7 +62,11 @@ impl Kept {
     }
 
     /// The key of a model's colours.
-    pub fn model_key(path: Option<&PathBuf>) -> String {
-        path.map_or_else(|| "bundled".into(), |path| path.display().to_string())
+    pub fn model_key(path: Option<&PathBuf>, parts: Option<&ModelPaths>) -> String {
+        let model = path.map_or_else(|| "bundled".into(), |path| path.display().to_string());
+        // Colours are those of what draws and decodes.
+        let denoiser = parts.and_then(|parts| parts.diffusion_model.clone());
+        let vae = parts.and_then(|parts| parts.parts.get(&Role::Vae).cloned());
+        [Some(model), denoiser, vae].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }

@@ -1,6 +1,7 @@
 //! Watch the stages happen: a window in which RALU draws.
 //!
-//! `cargo run --release -p ralu-viewer -- [--model FOLDER] [--from PICTURE.png] [PROMPT]`
+//! `cargo run --release -p ralu-viewer -- [--model PATH] [--quantize TYPE] [--from PICTURE.png] [PROMPT]`, and the options of
+//! `ralu generate` for parts of a model in files of their own.
 //!
 //! [`engine`] runs the pipeline on a thread of its own, on the window's device. [`app`] takes in what it tells, as
 //! [`record`]s, and shows them: [`controls`] at the left, [`canvas`] in the middle, [`figures`] at the right,
@@ -35,17 +36,26 @@ use std::time::Instant;
 use eframe::egui_wgpu::{WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
 use eframe::{NativeOptions, egui};
 use ralu::gpu::{AdapterChoice, describe, device_descriptor};
+use ralu::models::files::{ModelPaths, Role};
+use ralu::models::quantise::QuantiseChoice;
+use ralu::pipeline::MemoryBudget;
 
 use app::{App, Start};
 use kept::Kept;
 use loss::{Before, Loss};
 
-const USAGE: &str = "usage: ralu-viewer [--model FOLDER] [--from PICTURE.png] [PROMPT]";
+const USAGE: &str = "usage: ralu-viewer [--model PATH] [--diffusion-model FILE] [--clip-l FILE] [--clip-g FILE] [--t5xxl FILE] \
+                     [--vae FILE] [--no-t5] [--clip-tokenizer PATH] [--t5-tokenizer PATH] [--memory-budget SIZE] \
+                     [--quantize TYPE[:PARTS]] [--from PICTURE.png] [PROMPT]";
 
 /// What the command line asks for.
 #[derive(Default)]
 struct Arguments {
     model: Option<PathBuf>,
+    /// The model's parts in files of their own.
+    parts: ModelPaths,
+    memory_budget: Option<MemoryBudget>,
+    quantize: Option<QuantiseChoice>,
     open: Option<PathBuf>,
     prompt: Option<String>,
     before: Option<Before>,
@@ -54,12 +64,33 @@ struct Arguments {
 impl Arguments {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         let mut arguments = Arguments::default();
+        let part = |arguments: &mut Arguments, role, path| {
+            arguments.parts.parts.insert(role, path);
+        };
         while let Some(word) = words.next() {
             let mut next = || words.next().ok_or(format!("{word} needs a path\n{USAGE}"));
             let mut value = || next().map(PathBuf::from);
             match word.as_str() {
                 "--help" | "-h" => return Err(USAGE.into()),
                 "--model" => arguments.model = Some(value()?),
+                "--diffusion-model" => arguments.parts.diffusion_model = Some(next()?),
+                "--clip-tokenizer" => arguments.parts.clip_tokenizer = Some(next()?),
+                "--t5-tokenizer" => arguments.parts.t5_tokenizer = Some(next()?),
+                "--no-t5" => arguments.parts.without_t5 = true,
+                "--clip-l" => part(&mut arguments, Role::ClipL, next()?),
+                "--clip-g" => part(&mut arguments, Role::ClipG, next()?),
+                "--t5xxl" => part(&mut arguments, Role::T5, next()?),
+                "--vae" => part(&mut arguments, Role::Vae, next()?),
+                "--memory-budget" | "--max-vram" => {
+                    let budget = next()?.parse::<MemoryBudget>();
+                    let budget = budget.map_err(|error| format!("{word}: {error}\n{USAGE}"))?;
+                    arguments.memory_budget = Some(budget);
+                }
+                "--quantize" => {
+                    let choice = next()?.parse::<QuantiseChoice>();
+                    let choice = choice.map_err(|error| format!("{word}: {error}\n{USAGE}"))?;
+                    arguments.quantize = Some(choice);
+                }
                 "--from" => arguments.open = Some(value()?),
                 "--after-loss" => {
                     let (reason, soon, unfinished) = (next()?, next()?, next()?);
@@ -86,12 +117,25 @@ fn main() -> ExitCode {
         }
     };
     let mut kept = Kept::read();
-    if let Some(prompt) = arguments.prompt {
-        kept.form.prompt = prompt;
+    if let Some(prompt) = &arguments.prompt {
+        kept.form.prompt.clone_from(prompt);
     }
-    let keep_form = arguments.model.is_none() || arguments.model == kept.model;
-    if let Some(model) = arguments.model {
-        kept.model = Some(model);
+    if let Some(budget) = arguments.memory_budget {
+        kept.memory_budget = budget.to_string();
+    }
+    if let Some(quantise) = arguments.quantize {
+        kept.form.quantize = quantise.to_string();
+    }
+    let Arguments { model, mut parts, .. } = arguments;
+    let mut keep_form = true;
+    if model.is_some() || !parts.is_model_alone() {
+        // A denoiser with all parts given or found needs no other model.
+        let model = model.or_else(|| parts.diffusion_model.take().map(PathBuf::from));
+        let model = model.or_else(|| kept.model.clone());
+        // Parts of another model are no parts of this one.
+        let parts = Some(parts).filter(|parts| !parts.is_model_alone());
+        keep_form = (&model, &parts) == (&kept.model, &kept.model_parts);
+        (kept.model, kept.model_parts) = (model, parts);
     }
     let viewport = egui::ViewportBuilder::default()
         .with_title("ralu")

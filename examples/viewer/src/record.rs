@@ -6,7 +6,7 @@ use eframe::egui::{self, ColorImage, TextureHandle, TextureOptions};
 use ralu::gpu::Counters;
 use ralu::pipeline::plan::Plan;
 use ralu::pipeline::{
-    Event, FirstStage, MemoryUse, Picture, PictureKind, RunSchedule, Settings, StageKind,
+    Event, FirstStage, MemoryUse, Picture, PictureKind, Products, RunSchedule, Settings, StageKind,
 };
 use ralu::sampling::Grid;
 
@@ -77,6 +77,8 @@ pub struct Record {
     /// What the strip of stages shows beside the finished picture.
     pub strip: Vec<Picture>,
     pub picture: Option<Picture>,
+    /// Of the picture.
+    pub products: Products,
     pub seconds: Option<f64>,
     pub first_stage: Option<Arc<FirstStage>>,
     /// Whether it went on from another run's first stage.
@@ -109,6 +111,7 @@ impl Record {
             moments: vec![],
             strip: vec![],
             picture: None,
+            products: Products::default(),
             seconds: None,
             first_stage: None,
             resumed: false,
@@ -173,7 +176,8 @@ impl Record {
                 self.regions = Some(Regions { grid, chosen, heat, seconds });
             }
             Event::FirstStage(first) => self.first_stage = Some(first),
-            Event::Image { picture, seconds, .. } => {
+            Event::Image { picture, seconds, report, .. } => {
+                self.products = report.products;
                 let last = self.schedule.stages.len() - 1;
                 let step = self.schedule.stages[last].steps();
                 self.moment(context, last, step, MomentKind::Finished, &picture);

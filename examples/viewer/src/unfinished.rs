@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ralu::models::layers::Precision;
 use ralu::pipeline::saved::Maker;
-use ralu::pipeline::{Checkpoint, Request, Saved, Settings};
+use ralu::pipeline::{Checkpoint, Products, Request, Saved, Settings};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Model;
@@ -62,12 +62,17 @@ impl Unfinished {
         let maker = Maker {
             model: &model.name,
             model_path: None,
+            model_parts: None,
             adapter: "",
             has_guidance: model.has_guidance,
             precision: Precision::default(),
+            quantise: model.quantise,
             given: vec![],
         };
-        Some(Unfinished { saved: Saved::new(settings, settings.seed, &maker).ok()?, at })
+        Some(Unfinished {
+            saved: Saved::new(settings, settings.seed, &maker, Products::default()).ok()?,
+            at,
+        })
     }
 
     /// The request to go on with; `None` if the GPU was lost too often in the same place.

@@ -12,6 +12,8 @@ const FIRST_BYTES = 64 << 10;
  */
 export class HttpOrigin {
   #base;
+  /** What follows `?` in the address of every file. */
+  #search;
   #warn;
   #signal;
   /** Path to the bytes of small files, the beginnings of large ones, or whole files as Blobs. */
@@ -21,6 +23,8 @@ export class HttpOrigin {
 
   constructor(url, { warn = () => {}, signal } = {}) {
     this.#base = new URL(url, globalThis.location?.href);
+    this.#search = this.#base.search;
+    this.#base.search = this.#base.hash = "";
     if (!this.#base.pathname.endsWith("/")) this.#base.pathname += "/";
     this.#warn = warn;
     this.#signal = signal;
@@ -162,6 +166,7 @@ export class HttpOrigin {
 
   async #fetch(path, options) {
     const url = new URL(path.split("/").map(encodeURIComponent).join("/"), this.#base);
+    url.search = this.#search;
     try {
       // What the browser itself has kept of it is used only if the server says that it still holds.
       return await fetch(url, { cache: "no-cache", ...options, signal: this.#signal });
@@ -218,52 +223,111 @@ function reachable(url) {
     : `${url.host} cannot be reached or does not allow this page to read its files (CORS): check the address and the connection, and let that server send Access-Control-Allow-Origin`;
 }
 
-/** A model folder that the user has picked: a list of files, or a folder's handle. */
+/**
+ * Files that the user has picked, or a folder of them, or addresses of single files on web servers; also both together.
+ * Without a `model_index.json` among them they are no folder: `list` has all their paths, and the engine finds out by their
+ * contents which is what.
+ */
 export class FilesOrigin {
+  /** Path to a File, or to { origin, path }. */
   #files = new Map();
+  /** Address of a folder to the origin of what lies there. */
+  #remotes = new Map();
   name = "the picked folder";
+  /** Paths of files that are no folder; undefined for a folder. */
+  list;
 
-  /** From `<input type="file" webkitdirectory>`, a drop, or `showDirectoryPicker()`. */
-  static async open(files) {
+  /**
+   * From `<input type="file" multiple>` or `webkitdirectory`, a drop, `showDirectoryPicker()`, or addresses. `remote` makes the
+   * origin of a folder's address.
+   */
+  static async open(files, { remote = (url) => new HttpOrigin(url) } = {}) {
     const origin = new FilesOrigin();
     if (files?.kind === "directory") {
       origin.name = files.name;
       await origin.#walk(files, "");
     } else {
-      const list = [...files].map((file) => [file.webkitRelativePath || file.name, file]);
-      // The folder with model_index.json is the model, wherever it lies in what was picked.
-      const index = list.map(([path]) => path).filter((path) => /(^|\/)model_index\.json$/.test(path));
-      const root = index.sort((a, b) => a.length - b.length)[0]?.slice(0, -"model_index.json".length) ?? "";
-      if (root) origin.name = root.replace(/\/$/, "");
-      for (const [path, file] of list) {
-        if (path.startsWith(root)) origin.#files.set(path.slice(root.length), file);
+      for (const file of files) {
+        if (typeof file === "string" || file instanceof URL) await origin.#addAddress(file, remote);
+        else origin.#add(file.webkitRelativePath || file.name, file);
       }
+      if (origin.#remotes.size > 0) origin.name = "the given files";
+      else if (![...origin.#files.keys()].some((path) => path.includes("/"))) origin.name = "the picked files";
     }
+    // The folder with model_index.json is the model, wherever it lies in what was picked.
+    const paths = [...origin.#files.keys()];
+    const index = paths.filter((path) => /(^|\/)model_index\.json$/.test(path)).sort((a, b) => a.length - b.length)[0];
+    if (index === undefined) {
+      origin.list = paths;
+      return origin;
+    }
+    const root = index.slice(0, -"model_index.json".length);
+    if (root) origin.name = root.replace(/\/$/, "");
+    const inside = [...origin.#files].filter(([path]) => path.startsWith(root));
+    origin.#files = new Map(inside.map(([path, file]) => [path.slice(root.length), file]));
     return origin;
   }
 
   async #walk(folder, prefix) {
     for await (const [name, handle] of folder.entries()) {
       if (handle.kind === "directory") await this.#walk(handle, `${prefix}${name}/`);
-      else this.#files.set(prefix + name, await handle.getFile());
+      else this.#add(prefix + name, await handle.getFile());
     }
   }
 
+  /** Two files of one name get different paths: they may come from different folders. */
+  #add(path, file) {
+    // What no path of a model may have in it, and names of files may.
+    const plain = path.replace(/[\\:]/g, "_");
+    let free = plain;
+    for (let i = 2; this.#files.has(free); i += 1) free = `${i}/${plain}`;
+    this.#files.set(free, file);
+  }
+
+  async #addAddress(address, remote) {
+    const url = new URL(address, globalThis.location?.href);
+    const folder = new URL(".", url);
+    folder.search = url.search;
+    const name = decodeURIComponent(url.pathname.slice(folder.pathname.length));
+    if (!this.#remotes.has(folder.href)) this.#remotes.set(folder.href, await remote(folder));
+    this.#add(name, { origin: this.#remotes.get(folder.href), path: name });
+  }
+
+  /** Bytes that came over the network; undefined if none of the files does, or nothing counts them. */
+  get fetchedBytes() {
+    const counts = [...this.#remotes.values()].map((origin) => origin.fetchedBytes).filter((bytes) => bytes !== undefined);
+    return counts.length > 0 ? counts.reduce((a, b) => a + b) : undefined;
+  }
+
   async size(path) {
-    return this.#files.get(path)?.size;
+    const file = this.#files.get(path);
+    return file?.origin ? file.origin.size(file.path) : file?.size;
   }
 
   async read(path, start, end) {
     const file = this.#files.get(path);
+    if (file.origin) return file.origin.read(file.path, start, end);
     try {
       return new Uint8Array(await file.slice(start, end).arrayBuffer());
     } catch (error) {
-      throw new Error(`it cannot be read any more; pick the folder again (${error.message})`);
+      throw new Error(`it cannot be read any more; pick it again (${error.message})`);
+    }
+  }
+
+  /** Downloads what is missing of those of `paths` that are kept in the browser: see `CachedOrigin.download`. */
+  async download(paths, progress = () => {}, signal) {
+    const kept = paths.map((path) => this.#files.get(path)).filter((file) => file?.origin?.download);
+    const sizes = await Promise.all(kept.map(({ origin, path }) => origin.size(path)));
+    const total = sizes.reduce((sum, size) => sum + (size ?? 0), 0);
+    let before = 0;
+    for (const [i, { origin, path }] of kept.entries()) {
+      await origin.download([path], (bytes) => progress(before + bytes, total), signal);
+      before += sizes[i] ?? 0;
     }
   }
 }
 
 /** Whether a file holds weights: large, and read in parts. */
 export function isWeights(path) {
-  return path.endsWith(".safetensors");
+  return /\.(safetensors|sft|gguf)$/i.test(path);
 }

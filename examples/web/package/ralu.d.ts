@@ -56,7 +56,7 @@ export interface FileVersion {
   mark?: string;
 }
 
-/** A model on a web server, by the address of its folder. */
+/** A model on a web server, by the address of its folder. What follows `?` in it follows the address of every file. */
 export class HttpOrigin implements Origin {
   constructor(url: string | URL, options?: { warn?: (text: string) => void; signal?: AbortSignal });
   readonly name: string;
@@ -65,10 +65,19 @@ export class HttpOrigin implements Origin {
   stat(path: string, stored?: FileVersion): Promise<FileVersion | undefined>;
 }
 
-/** A model in a folder that the user has picked. */
+/**
+ * A model in a folder or in files that the user has picked, or in files by their addresses. Files are read in ranges, where
+ * they lie.
+ */
 export class FilesOrigin implements Origin {
-  static open(files: Iterable<File> | FileSystemDirectoryHandle): Promise<FilesOrigin>;
+  /** `remote` makes the origin of the folder that a file's address is in; an `HttpOrigin` by default. */
+  static open(
+    files: Iterable<File | string | URL> | FileSystemDirectoryHandle,
+    options?: { remote?: (folder: URL) => Promise<Origin> | Origin },
+  ): Promise<FilesOrigin>;
   readonly name: string;
+  /** Paths of all files, if there is no `model_index.json` among them that makes them a folder. */
+  readonly list?: string[];
   size(path: string): Promise<number | undefined>;
   read(path: string, start: number, end: number): Promise<Uint8Array>;
 }
@@ -104,17 +113,50 @@ export interface AdapterOptions {
   limits?: "adapter" | "webgpu";
 }
 
+/** A model in files of its own rather than in a diffusers folder. Paths are relative to what is loaded. */
+export interface ModelFiles {
+  /** A denoiser's file or one with all parts, safetensors or GGUF; or the folder of a diffusers model. */
+  model?: string;
+  /** A denoiser whose other parts are the model's. */
+  diffusionModel?: string;
+  clipL?: string;
+  clipG?: string;
+  t5xxl?: string;
+  vae?: string;
+  /** A folder, or a `tokenizer.json`. */
+  clipTokenizer?: string;
+  /** A folder, or a `tokenizer.json`. */
+  t5Tokenizer?: string;
+  /** Leaves T5 out, where a model can be without it. */
+  noT5?: boolean;
+}
+
 export interface LoadOptions {
   onProgress?: (progress: LoadProgress) => void;
   /** Something that does not stop anything; the console by default. */
   onWarning?: (text: string) => void;
   signal?: AbortSignal;
   adapter?: AdapterOptions;
+  /** Which file is what. Without it, a diffusers folder is loaded, or files are sorted by what they hold. */
+  files?: ModelFiles;
   /**
-   * How weights are kept on the GPU. "auto" and "f32": as they are stored; "f16": those of 32 bits rounded to 16. Sums
-   * have 32 bits in any case.
+   * How weights are kept on the GPU, and what products round to. "auto" and "f32": weights as they are stored; "f16": those of
+   * 32 bits rounded to 16. Products and sums have 32 bits. "int8": as "auto", but what meets weights in blocks of 8, 5 and 4
+   * bits is rounded to 8 bits, which is faster on GPUs of AMD, Intel and NVIDIA, and changes pictures a little.
    */
-  precision?: "auto" | "f32" | "f16";
+  precision?: "auto" | "f32" | "f16" | "int8";
+  /**
+   * Quantises large matrices that are stored in 16 or 32 bits on their way to the GPU: "q8_0", "q6_k", "q5_k", "q5_0", "q4_k",
+   * "q4_0", "q3_k", "q2_k", "fp8" or "nf4", with parts of the model behind a colon: "q4_k:denoiser,t5". The parts are
+   * denoiser (the default), clip, t5, qwen3, text-encoders and all.
+   */
+  quantize?: string;
+  /**
+   * The most GPU memory that runs may take: a size such as "800MiB" or "6GiB". Weights that do not fit come and go while the
+   * engine draws, from what the browser has stored, and the picture is the same. "auto", the default: as much as it takes, and
+   * less when the memory is full; "off": never less.
+   */
+  memoryBudget?: string;
   /**
    * Whether a model from a server is kept in the browser: true by default. At every visit it is compared with the server's,
    * and downloaded again if that has changed; "refresh" downloads it again in any case.
@@ -122,8 +164,13 @@ export interface LoadOptions {
   cache?: boolean | "refresh";
   /** Whether `load` downloads all weights; if not, each is fetched when it is first needed. True by default. */
   prefetch?: boolean;
-  /** Where the engine's module is, if not beside this script. */
+  /** Where the engine's module is, if not next to this script. */
   wasm?: string | URL;
+  /**
+   * The folder with CLIP's and T5's vocabularies, if that is not `vocabularies/` next to this script. They are fetched (199 and
+   * 261 KB) and kept as a model's files are when a model in files of its own has no tokenizer, and only then.
+   */
+  vocabularies?: string | URL;
 }
 
 /** A small tensor, row-major. */
@@ -256,6 +303,12 @@ export interface GenerateRequest {
   stagePictures?: boolean;
   /** What the run made (noise, embeddings, latents) with the picture. */
   tensors?: boolean;
+  /**
+   * Tensors that replace what the run would draw or compute, under the names that the tensors of a picture have:
+   * `initial_noise`, `ralu_noise_stage2`, `ralu_noise_stage3`, `prompt_embeds`, `pooled_prompt_embeds`, both with
+   * `negative_` before their names, and `ralu_selected`. Others are left alone.
+   */
+  given?: Record<string, Tensor>;
   /** Ends the run within a step. */
   signal?: AbortSignal;
 }
@@ -404,7 +457,17 @@ export type RaluEvent =
       computed: boolean[][];
       /** Operations of the GPU's programs in units of 10^12, by estimate: steps, jumps and decoding. */
       tflops: number;
-      /** Blocks that met numbers beyond f16's range, and were done again in f32. */
+      /**
+       * What products rounded to: `f16` where kernels on matrices ran, `int8` where those on bytes did, else `f32`.
+       *
+       * - "f32": Nothing: factors are f32.
+       * - "f16": f16, where kernels on cooperative matrices were the ones to run.
+       * - "int8": 8 bits in blocks of 32 numbers, where kernels on bytes were the ones to run.
+       */
+      products: "f32" | "f16" | "int8";
+      /** Blocks that met numbers beyond f16's range, and were done again with activations divided by 256. */
+      scaled: string[];
+      /** Blocks that met numbers beyond f16's range even so, and were done again in f32. */
       inF32: string[];
       picture: ImageData;
       /** What the picture says about itself, as keywords and texts: see `toPng`. */
@@ -417,6 +480,12 @@ export type RaluEvent =
 
 /** A PNG that carries the request in its text chunks: `ralu generate --from FILE.png` draws it again. */
 export function toPng(image: { picture: ImageData; texts?: [keyword: string, text: string][] }): Promise<Blob>;
+
+/** A part of a model that lies in a file of its own. */
+export interface ModelPart {
+  part: "denoiser" | "clip-l" | "clip-g" | "t5" | "vae";
+  path: string;
+}
 
 export interface AdapterInfo {
   name: string;
@@ -451,9 +520,13 @@ export interface MemoryInfo {
  * ```
  */
 export class Ralu {
-  /** Opens a model: the address of its folder, files that the user has picked, or an origin of your own. */
+  /**
+   * Opens a model: the address of its folder or of a file with all parts (`.safetensors`, `.gguf`), files that the user has
+   * picked, addresses of files, or an origin of your own. Which of several files is what, their contents say; if one is
+   * missing, the error names it.
+   */
   static load(
-    model: string | URL | Iterable<File> | FileSystemDirectoryHandle | Origin,
+    model: string | URL | Iterable<File | string | URL> | FileSystemDirectoryHandle | Origin,
     options?: LoadOptions,
   ): Promise<Ralu>;
 
@@ -462,6 +535,8 @@ export class Ralu {
 
   readonly adapter: AdapterInfo;
   readonly memory: MemoryInfo;
+  /** Which file each part is from; empty for a diffusers folder. */
+  readonly parts: ModelPart[];
 
   /**
    * Draws. One request at a time: another one that is begun before the first has ended is an error with the code "busy" and

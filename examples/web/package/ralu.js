@@ -36,12 +36,12 @@ export class RaluError extends Error {
 
 /** The options of `Ralu.load` that are one of a few words. */
 const WORDS = {
-  precision: ["auto", "f32", "f16"],
+  precision: ["auto", "f32", "f16", "int8"],
   cache: [true, false, "refresh"],
   "adapter.preference": ["high-performance", "low-power"],
   "adapter.limits": ["adapter", "webgpu"],
 };
-const OPTIONS = ["onProgress", "onWarning", "signal", "adapter", "precision", "cache", "prefetch", "wasm"];
+const OPTIONS = ["onProgress", "onWarning", "signal", "adapter", "files", "precision", "quantize", "memoryBudget", "cache", "prefetch", "wasm", "vocabularies"];
 
 /** Refuses what is no option, or no value of one, before anything is fetched. */
 function checkOptions(options) {
@@ -88,7 +88,8 @@ export class Ralu {
   static async load(model, options = {}) {
     checkOptions(options);
     const { onProgress = () => {}, onWarning = (text) => console.warn(text), signal } = options;
-    const { cache = true, prefetch = true, wasm, adapter = {}, precision = "auto" } = options;
+    const { cache = true, prefetch = true, wasm, adapter = {}, files, precision = "auto", quantize, memoryBudget } = options;
+    const { vocabularies = new URL("vocabularies/", import.meta.url) } = options;
     if (!globalThis.navigator?.gpu) throw new RaluError("no-webgpu", ADVICE["no-webgpu"]);
     signal?.throwIfAborted();
     // Once for all engines: they share the module and its memory.
@@ -97,7 +98,7 @@ export class Ralu {
       ready = undefined;
       throw new RaluError("fetch", `The engine's module cannot be loaded: ${error.message}`);
     });
-    const open = { model, onProgress, onWarning, signal, cache, prefetch, adapter, precision, exports };
+    const open = { model, onProgress, onWarning, signal, cache, prefetch, adapter, files, precision, quantize, memoryBudget, vocabularies, exports };
     try {
       const first = await openEngine(open);
       if (first.engine) return first.engine;
@@ -112,11 +113,15 @@ export class Ralu {
   }
 
   static forget(url) {
-    return forget(url === undefined ? undefined : new HttpOrigin(url).name);
+    return forget(url === undefined ? undefined : new HttpOrigin(isFile(url) ? new URL(".", addressOf(url)) : url).name);
   }
 
   get adapter() {
     return this.#open().adapter;
+  }
+
+  get parts() {
+    return this.#open().parts;
   }
 
   get memory() {
@@ -171,12 +176,14 @@ export class Ralu {
 }
 
 /** Opens a model: gives its `engine`, or in `changed` what was replaced on the server meanwhile. */
-async function openEngine({ model, onProgress, onWarning, signal, cache, prefetch, adapter, precision, exports }) {
+async function openEngine(options) {
+  const { model, onProgress, onWarning, signal, cache, prefetch, adapter, files, precision, quantize, memoryBudget, exports } = options;
   const warn = (text) => onWarning(escape(text));
-  let origin = await originOf(model, { warn, signal });
-  if (cache && origin instanceof HttpOrigin) {
-    origin = await CachedOrigin.open(origin, { warn, refresh: cache === "refresh" });
-  }
+  const remote = async (url) => {
+    const origin = new HttpOrigin(url, { warn, signal });
+    return cache ? CachedOrigin.open(origin, { warn, refresh: cache === "refresh" }) : origin;
+  };
+  const origin = await originOf(model, remote);
   const asked = new Set();
   let changed;
   // Names of files and what servers say go into messages.
@@ -200,8 +207,10 @@ async function openEngine({ model, onProgress, onWarning, signal, cache, prefetc
   let engine;
   try {
     onProgress({ phase: "open" });
-    engine = await Engine.open(origin.name, seen, { precision, adapter });
-    if (prefetch && origin instanceof CachedOrigin) {
+    const { list } = origin instanceof FilesOrigin && files === undefined ? origin : {};
+    engine = await Engine.open(origin.name, seen, vocabulariesOf(options.vocabularies, remote), { precision, quantize, memoryBudget, adapter, files, list });
+    for (const note of engine.notes) onWarning(note);
+    if (prefetch && (origin instanceof CachedOrigin || origin instanceof FilesOrigin)) {
       const weights = [...asked].filter(isWeights);
       const progress = (bytes, totalBytes) => onProgress({ phase: "download", bytes, totalBytes });
       await noted(() => origin.download(weights, progress, signal)).catch((error) => {
@@ -219,8 +228,33 @@ async function openEngine({ model, onProgress, onWarning, signal, cache, prefetc
   }
 }
 
-function originOf(model, options) {
-  if (typeof model === "string" || model instanceof URL) return new HttpOrigin(model, options);
+function originOf(model, remote) {
+  if (isFile(model)) return FilesOrigin.open([model], { remote });
+  if (typeof model === "string" || model instanceof URL) return remote(model);
   if (typeof model?.read === "function" && typeof model?.size === "function") return model;
-  return FilesOrigin.open(model);
+  return FilesOrigin.open(model, { remote });
+}
+
+/** Whether a model is the address of a single file rather than of a folder. */
+function isFile(model) {
+  return (typeof model === "string" || model instanceof URL) && isWeights(addressOf(model).pathname);
+}
+
+function addressOf(url) {
+  return new URL(url, globalThis.location?.href);
+}
+
+/** CLIP's and T5's vocabularies, for models without tokenizers. Nothing is asked for before one of them is needed. */
+function vocabulariesOf(place, remote) {
+  let origin;
+  const open = () => (origin ??= remote(place));
+  return {
+    name: "vocabularies",
+    size: async (path) => {
+      const size = await (await open()).size(path);
+      if (size !== undefined) return size;
+      throw new Error(`the model has no tokenizer of its own, and ${addressOf(place).href} has no ${path}: serve the whole package, or say where its vocabularies are (the option vocabularies)`);
+    },
+    read: async (path, start, end) => (await open()).read(path, start, end),
+  };
 }

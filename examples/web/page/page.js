@@ -16,11 +16,13 @@ const form = $("form");
 const canvas = $("canvas");
 
 let engine;
-/** What `engine` was loaded from. */
+/** What `engine` was loaded from: { model, precision }. */
 let loaded;
 /** What the next picture is drawn by: an address, or picked files. */
 let model = DEFAULT_MODEL;
 let controller;
+/** Ends when the model is there that is loaded in the foreground. */
+let opening;
 let startedAt;
 /**
  * What the large canvas shows: { picture, caption, regions, request, image }. `request` is the address's of the run that it
@@ -152,12 +154,12 @@ async function readMask(file) {
 /** Loads a model, if it is not the one that is there. */
 async function load(model, signal) {
   const precision = $("precision").value;
-  const key = typeof model === "string" ? `${model} ${precision}` : model;
-  if (engine && loaded === key) return;
+  if (engine && loaded.model === model && loaded.precision === precision) return;
   engine?.dispose();
   engine = undefined;
-  const name = typeof model === "string" ? model : "the picked folder";
-  engine = await Ralu.load(model, {
+  const addresses = typeof model === "string" ? model.trim().split(/\s+/) : [];
+  const name = addresses[0] ?? "the picked files";
+  engine = await Ralu.load(addresses.length > 1 ? addresses : (addresses[0] ?? model), {
     precision,
     signal,
     onWarning: warn,
@@ -169,17 +171,99 @@ async function load(model, signal) {
       }
     },
   });
-  loaded = key;
+  loaded = { model, precision };
+  tellParts();
   $("machine").textContent = `Drawn by ${engine.adapter.name || "this browser's WebGPU"} (${engine.adapter.kind}).`;
+}
+
+/** Model files that were picked, by name and size. A pick adds to those before, as parts may lie in different folders. */
+const picked = new Map();
+const PARTS = {
+  denoiser: "image network",
+  "clip-l": "CLIP-L text encoder",
+  "clip-g": "CLIP-G text encoder",
+  t5: "T5 text encoder",
+  vae: "VAE",
+};
+
+function pick(files) {
+  for (const file of files) picked.set(`${file.name} ${file.size}`, file);
+  openPicked();
+}
+
+function openPicked() {
+  $("other").open = true;
+  listPicked();
+  if (picked.size === 0) return;
+  $("url").value = "";
+  open([...picked.values()]);
+}
+
+function listPicked() {
+  const items = [...picked].map(([key, file]) => {
+    const { name } = file;
+    const [item, text, part, button] = ["li", "span", "span", "button"].map((tag) => document.createElement(tag));
+    text.textContent = `${name}, ${mebibytes(file.size)}`;
+    part.className = "part";
+    button.type = "button";
+    button.textContent = "Remove";
+    button.setAttribute("aria-label", `Remove ${name}`);
+    button.addEventListener("click", () => {
+      picked.delete(key);
+      openPicked();
+      $("files").focus();
+    });
+    item.dataset.name = name;
+    item.append(text, part, button);
+    return item;
+  });
+  $("picked").replaceChildren(...items);
+}
+
+function forgetPicked() {
+  picked.clear();
+  listPicked();
+}
+
+/** Says in the list what was found in each file. */
+function tellParts() {
+  for (const item of $("picked").children) {
+    const parts = engine.parts.filter(({ path }) => path === item.dataset.name).map(({ part }) => PARTS[part]);
+    item.querySelector(".part").textContent = parts.join(", ");
+  }
+}
+
+/** What was dropped on the page: files, or a folder. */
+async function dropped(transfer) {
+  const [first] = transfer.items;
+  // Asked for at once: what was dropped is gone after the event.
+  const handle = first?.webkitGetAsEntry?.()?.isDirectory ? first.getAsFileSystemHandle?.() : undefined;
+  const files = [...transfer.files];
+  if (handle) {
+    forgetPicked();
+    $("url").value = "";
+    open(await handle);
+    return;
+  }
+  const others = files.filter(({ name }) => !/\.(safetensors|sft|gguf|json)$/i.test(name));
+  if (others.length === 0) return pick(files);
+  fail(new Error(`${others.map(({ name }) => name).join(", ")}: no model file; expected .safetensors or .gguf files, or a diffusers folder`));
 }
 
 /** Loads in the foreground: the form waits, everything else does not. */
 async function open(next) {
   model = next;
-  await busy(async (signal) => {
+  if (opening) {
+    // Another model was chosen before this one was there.
+    controller?.abort();
+    await opening;
+  }
+  opening = busy(async (signal) => {
     await load(model, signal);
     status("Ready.", null);
   });
+  await opening;
+  opening = undefined;
 }
 
 // ---- drawing ---------------------------------------------------------------------------------
@@ -402,11 +486,31 @@ $("maskFile").addEventListener("change", (event) => {
     fail(new Error(`${file.name} is no picture that this browser can read; expected one that is white where detail matters`));
   });
 });
-$("load").addEventListener("click", () => open($("url").value || DEFAULT_MODEL));
+$("load").addEventListener("click", () => {
+  forgetPicked();
+  open($("url").value || DEFAULT_MODEL);
+});
+$("files").addEventListener("change", (event) => {
+  const files = [...event.target.files];
+  // The same file can be picked again.
+  event.target.value = "";
+  if (files.length > 0) pick(files);
+});
 $("folder").addEventListener("change", (event) => {
   if (event.target.files.length === 0) return;
+  forgetPicked();
   $("url").value = "";
   open(event.target.files);
+});
+// On an input for files it falls into that.
+const isOnInput = (event) => event.target.closest?.("input[type=file]");
+addEventListener("dragover", (event) => {
+  if (!isOnInput(event) && event.dataTransfer.types.includes("Files")) event.preventDefault();
+});
+addEventListener("drop", (event) => {
+  if (isOnInput(event) || event.dataTransfer.files.length === 0) return;
+  event.preventDefault();
+  dropped(event.dataTransfer);
 });
 $("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey) {

@@ -6,6 +6,7 @@
 mod check;
 mod config;
 mod edits;
+mod files;
 mod given;
 mod limits;
 mod model;
@@ -25,6 +26,7 @@ pub struct Target {
 /// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "config", check: config::check },
+    Target { name: "files", check: files::check },
     Target { name: "given", check: given::check },
     Target { name: "model", check: model::check },
     Target { name: "png", check: png::check },

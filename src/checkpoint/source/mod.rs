@@ -22,6 +22,7 @@ mod remote;
 mod text;
 mod unfinished;
 
+use super::weights::Weights;
 use crate::escape::Escaped;
 pub use crate::sync::BoxFuture;
 use crate::sync::{MaybeSend, MaybeSync};
@@ -50,11 +51,48 @@ pub trait Source: MaybeSend + MaybeSync {
     /// Opens a file for reading in ranges. A missing or zero-length file is an error.
     fn blob(&self, path: &str) -> Result<Box<dyn Blob>, SourceError>;
 
+    /// The file as messages show it.
+    fn shown(&self, path: &str) -> String {
+        let name = self.name();
+        match name.trim_end_matches('/') {
+            "" => path.to_owned(),
+            name => format!("{name}/{path}").trim_end_matches('/').to_owned(),
+        }
+    }
+
+    /// What the tokenizer in the folder `dir` pads with, where its files do not decide that.
+    fn padding(&self, dir: &str) -> Option<Padding> {
+        let _ = dir;
+        None
+    }
+
+    /// The weights of the part `dir` of a model, where they do not lie in files of that folder: a source may show a
+    /// model of other files as if it were a folder.
+    fn weights(&self, dir: &str) -> Option<&Weights> {
+        let _ = dir;
+        None
+    }
+
+    /// Where ready-made vocabularies are, for text encoders that come without a tokenizer: files of
+    /// [`Vocabularies`](crate::text::Vocabularies). Without this, those that are built into the library are used.
+    fn vocabularies(&self) -> Option<&dyn Source> {
+        None
+    }
+
     /// Fetches what reads, also those of blobs, could not have at once ([`SourceError::Absent`]); false if that was
     /// nothing. Most sources lack nothing. See [`read`].
     fn fetch(&self) -> BoxFuture<'_, Result<bool, SourceError>> {
         Box::pin(std::future::ready(Ok(false)))
     }
+}
+
+/// What a tokenizer pads with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// The end mark.
+    End,
+    /// The token of this id.
+    Id(u32),
 }
 
 /// Reads from `source`, again and again until all it asks for has been fetched. `read` has no other effects.
@@ -91,7 +129,8 @@ pub trait Blob: MaybeSend + MaybeSync {
 pub enum SourceError {
     /// The model folder is not there.
     #[error(
-        "{}: no such folder; give the path of a diffusers model folder (the one that holds model_index.json)",
+        "{}: no such folder or file; give the path of a diffusers model folder (the one that holds model_index.json), or \
+         of a model's file",
         Escaped(.path)
     )]
     MissingFolder { path: String },
@@ -172,11 +211,10 @@ pub enum SourceError {
 fn instead_of_file(path: &str) -> &'static str {
     let low = path.to_ascii_lowercase();
     let ends = |ends: &[&str]| ends.iter().any(|end| low.ends_with(end));
-    if ends(&[".gguf"]) {
-        "GGUF files, whose weights are quantised, are not supported: get the model as a diffusers folder"
-    } else if ends(&[".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".onnx"]) {
-        "single-file checkpoints, as ComfyUI and others use them, are not read: get the model as a diffusers folder \
-         (diffusers' from_single_file and save_pretrained make one)"
+    if ends(&[".gguf", ".safetensors", ".sft"]) {
+        "a model's file is opened as a file, not as a folder"
+    } else if ends(&[".ckpt", ".pt", ".pth", ".bin", ".onnx"]) {
+        "files of this kind are not read: get the model as safetensors, as GGUF, or as a diffusers folder"
     } else {
         "give the folder"
     }
@@ -320,6 +358,8 @@ mod folder {
     #[derive(Clone, Debug)]
     pub struct Folder {
         root: PathBuf,
+        /// Whether paths are those of the system, and may lead anywhere.
+        anywhere: bool,
     }
 
     impl Folder {
@@ -328,7 +368,7 @@ mod folder {
             let root = root.as_ref().to_path_buf();
             let path = root.display().to_string();
             match fs::metadata(&root) {
-                Ok(meta) if meta.is_dir() => Ok(Self { root }),
+                Ok(meta) if meta.is_dir() => Ok(Self { root, anywhere: false }),
                 Ok(_) => Err(SourceError::NotAFolder { path }),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     Err(SourceError::MissingFolder { path })
@@ -337,12 +377,21 @@ mod folder {
             }
         }
 
+        /// The system's files, by the paths that a user gives: absolute, or from the working folder on. Not for paths
+        /// that are read from a file.
+        pub fn anywhere() -> Self {
+            Self { root: PathBuf::new(), anywhere: true }
+        }
+
         /// Where it lies.
         pub fn path(&self) -> &Path {
             &self.root
         }
 
         fn resolve(&self, path: &str) -> Result<PathBuf, SourceError> {
+            if self.anywhere {
+                return Ok(PathBuf::from(if path.is_empty() { "." } else { path }));
+            }
             let mut full = self.root.clone();
             full.extend(names(path)?);
             Ok(full)

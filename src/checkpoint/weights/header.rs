@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::scaling::{DeclaredLayer, declared_layers};
 use super::{Result, TensorInfo, WeightError};
 use crate::checkpoint::dtype::StoredDType;
 use crate::checkpoint::json::{self, Name};
@@ -15,7 +16,7 @@ use crate::checkpoint::source::Blob;
 use crate::escape::Escaped;
 
 /// More tensors than this in one file, or in one checkpoint, are an attack or a damaged file: FLUX.1 has 780.
-pub(super) const MAX_TENSORS: usize = 1 << 16;
+pub(crate) const MAX_TENSORS: usize = 1 << 16;
 /// More dimensions than this are an attack or a damaged file: images, volumes and their batches have 5.
 const MAX_DIMENSIONS: usize = 16;
 /// Longer names of types than this are an attack or a damaged file: `F8_E4M3FNUZ` is among the longest.
@@ -25,11 +26,13 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// Reads the header of one safetensors file: `u64` length, JSON of that length, then the tensors' bytes.
 /// <https://huggingface.co/docs/safetensors#format>
+///
+/// Gives the tensors, and the layers with the formats that the metadata declares for them.
 pub(super) fn parse_header(
     blob: &dyn Blob,
     file: &Arc<str>,
     shard: usize,
-) -> Result<Vec<TensorInfo>> {
+) -> Result<(Vec<TensorInfo>, Vec<DeclaredLayer>)> {
     let invalid = |reason: String| WeightError::Header { file: file.to_string(), reason };
     let len = blob.len();
     let start = blob.bytes(0..len.min(64))?;
@@ -72,6 +75,8 @@ pub(super) fn parse_header(
             }
         };
 
+    let (entries, metadata) = entries;
+    let declared = metadata.map_or(Ok(vec![]), declared_layers).map_err(&invalid)?;
     let mut tensors = Vec::with_capacity(entries.len());
     for (name, entry) in entries {
         let of = |what: &str| {
@@ -127,14 +132,9 @@ pub(super) fn parse_header(
         let Ok(shape) = shape.into_iter().map(usize::try_from).collect() else {
             return Err(of("its shape is too large for this machine"));
         };
-        tensors.push(TensorInfo {
-            name: name.as_ref().into(),
-            dtype,
-            shape,
-            file: file.clone(),
-            range: data + begin..data + end,
-            shard,
-        });
+        let range = data + begin..data + end;
+        let name = name.as_ref().into();
+        tensors.push(TensorInfo::stored(name, dtype, shape, file.clone(), range, shard));
     }
 
     let mut by_place: Vec<&TensorInfo> = tensors.iter().filter(|info| info.n_bytes() > 0).collect();
@@ -147,18 +147,25 @@ pub(super) fn parse_header(
             )));
         }
     }
-    Ok(tensors)
+    Ok((tensors, declared))
 }
 
 /// The format of a file that is no safetensors file, judged by its beginning, and what to do about it.
 fn other_format(start: &[u8]) -> Option<&'static str> {
     let low = String::from_utf8_lossy(start).trim_start().to_ascii_lowercase();
     match start {
-        [b'G', b'G', b'U', b'F', ..] => Some(
-            "a GGUF file, whose weights are quantised; get the model as a diffusers folder in 16 or 32 bits",
-        ),
+        // The name of the first file in the archive; PyTorch's begin with a folder of its own.
+        [b'P', b'K', 3, 4, ..]
+            if start.get(30..).is_some_and(|name| name.starts_with(b"model_index.json")) =>
+        {
+            Some(
+                "a DDUF archive, which is not read; unpack it (it is a ZIP file) and give the folder",
+            )
+        }
         [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, b'}' | b'c' | b'(' | 0x95 | 0x8a, ..] => Some(
-            "a pickled checkpoint of PyTorch, which is not read; save the model with safe_serialization=True",
+            "a pickled checkpoint of PyTorch, which is not read, as it can run any program; get the model as safetensors, \
+             or load it in ComfyUI and save it there, convert it with stable-diffusion.cpp (sd -M convert), or save it \
+             with safe_serialization=True",
         ),
         [0x89, b'H', b'D', b'F', ..] => {
             Some("an HDF5 file, which is not read; get the model as safetensors")
@@ -181,11 +188,11 @@ fn other_format(start: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The header's entries in order, `__metadata__` left out, duplicates refused (a JSON map would keep the last one).
+/// The header's entries in order, `__metadata__` apart from them, duplicates refused (a JSON map would keep the last one).
 struct Entries;
 
 impl<'de> DeserializeSeed<'de> for Entries {
-    type Value = Vec<(Cow<'de, str>, Entry<'de>)>;
+    type Value = (Vec<(Cow<'de, str>, Entry<'de>)>, Option<&'de RawValue>);
 
     fn deserialize<D: Deserializer<'de>>(
         self,
@@ -196,7 +203,7 @@ impl<'de> DeserializeSeed<'de> for Entries {
 }
 
 impl<'de> Visitor<'de> for Entries {
-    type Value = Vec<(Cow<'de, str>, Entry<'de>)>;
+    type Value = (Vec<(Cow<'de, str>, Entry<'de>)>, Option<&'de RawValue>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object from tensor names to descriptions")
@@ -206,11 +213,11 @@ impl<'de> Visitor<'de> for Entries {
         self,
         mut map: A,
     ) -> std::result::Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
+        let (mut entries, mut metadata) = (Vec::new(), None);
         let mut seen = BTreeSet::new();
         while let Some(Name(name)) = map.next_key()? {
             if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?;
+                metadata = Some(map.next_value()?);
                 continue;
             }
             if !seen.insert(name.clone()) {
@@ -229,7 +236,7 @@ impl<'de> Visitor<'de> for Entries {
             let fields = json::fields(entry.get(), |name| wanted.contains(&name));
             entries.push((name, fields.unwrap_or_default()));
         }
-        Ok(entries)
+        Ok((entries, metadata))
     }
 }
 

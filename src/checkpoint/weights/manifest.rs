@@ -6,6 +6,8 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::error::merged;
+use super::scaling::foreign;
 use super::{Result, TensorInfo, WeightError, Weights, unsupported};
 
 /// What a model needs of a checkpoint, collected while the model is built.
@@ -68,11 +70,12 @@ impl<'w> Manifest<'w> {
     /// final dot such as `"position_ids"` also covers names that end in `.position_ids`.
     pub fn finish(&self, ignored: &[&str]) -> Result<Vec<String>> {
         let mut report = self.report.borrow_mut();
-        let mut problems = std::mem::take(&mut report.problems);
-        let packed = || (!problems.is_empty()).then(|| quantised(self.weights)).flatten();
-        if let Some((info, sign)) = scaled(self.weights).or_else(packed) {
+        let problems = std::mem::take(&mut report.problems);
+        let quantised = || (!problems.is_empty()).then(|| foreign(self.weights)).flatten();
+        if let Some((info, sign)) = quantised() {
             return Err(WeightError::Quantised { file: info.file.to_string(), sign });
         }
+        let mut problems = merged(problems);
         match problems.len() {
             0 => {}
             1 => return Err(problems.remove(0)),
@@ -169,14 +172,9 @@ impl WeightPath<'_> {
             report
                 .problems
                 .push(WeightError::Missing { name: name.clone(), file: weights.place.clone() });
-            return TensorInfo {
-                name: name.into(),
-                dtype: weights.missing.clone(),
-                shape: shape.to_vec(),
-                file: "".into(),
-                range: 0..0,
-                shard: usize::MAX,
-            };
+            let dtype = weights.missing.clone();
+            let (name, shape, file) = (name.into(), shape.to_vec(), "".into());
+            return TensorInfo::stored(name, dtype, shape, file, 0..0, usize::MAX);
         };
         if info.dtype.known().is_none() {
             report.problems.push(unsupported(info));
@@ -209,45 +207,4 @@ impl WeightPath<'_> {
     fn full(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
     }
-}
-
-/// What shows that weights are packed into fewer bits: a tensor that only packed weights have, or a weight's type.
-/// bitsandbytes, GPTQ, AWQ and compressed-tensors have these.
-fn quantised(weights: &Weights) -> Option<(&TensorInfo, String)> {
-    const NAMES: [&str; 7] =
-        [".absmax", ".quant_map", ".SCB", ".qweight", ".qzeros", ".weight_packed", ".scb"];
-    const TYPES: [&str; 7] = ["F8", "F6", "F4", "I8", "U8", "I4", "U4"];
-    weights.iter().find_map(|info| {
-        let (name, dtype) = (info.name.as_ref(), info.dtype.name());
-        let shown: String = name.chars().take(200).collect();
-        let packed = NAMES.iter().any(|end| name.ends_with(end)) || name.contains(".quant_state.");
-        let few_bits = name.ends_with("weight")
-            && info.dtype.known().is_none()
-            && TYPES.iter().any(|t| dtype.starts_with(t));
-        match (packed, few_bits) {
-            (_, true) => Some((info, format!("the tensor {shown} has type {dtype}"))),
-            (true, _) => Some((info, format!("the tensor {shown} is there"))),
-            _ => None,
-        }
-    })
-}
-
-/// What shows that numbers are to be multiplied with scales that stand in other tensors: without them, all tensors are
-/// there and have types that are read, and the picture is wrong.
-fn scaled(weights: &Weights) -> Option<(&TensorInfo, String)> {
-    const NAMES: [&str; 7] = [
-        "weight_scale",
-        "weight_scale_2",
-        "weight_scale_inv",
-        "scale_weight",
-        "pre_quant_scale",
-        "scaled_fp8",
-        "comfy_quant",
-    ];
-    let info = weights.iter().find(|info| {
-        let last = info.name.rsplit('.').next().unwrap_or_default();
-        NAMES.contains(&last)
-    })?;
-    let shown: String = info.name.chars().take(200).collect();
-    Some((info, format!("in few bits with scales: the tensor {shown} is there")))
 }

@@ -1,6 +1,8 @@
-//! Weights as plain data: which tensors a safetensors checkpoint holds, and what a model needs of them.
+//! Weights as plain data: which tensors a checkpoint holds, and what a model needs of them.
 //!
-//! - [`Weights`] parses headers only (`header.rs`), so opening a 24 GB checkpoint takes milliseconds.
+//! - [`Weights`] parses headers only (`header.rs`, and [`gguf`]), so opening a 24 GB checkpoint takes
+//!   milliseconds. What a file is, its first bytes say, not its name.
+//! - `views.rs`: tensors under other names, rows of tensors, and halves that change places, without copies.
 //! - [`Manifest`] and its cursor [`WeightPath`] collect what a model asks for. Misses and wrong shapes are noted, not
 //!   thrown, so that model code has no `?` and the user sees everything that is wrong at once.
 //! - [`Weights::read_f32`] and [`Weights::check_finite`] look at values.
@@ -23,10 +25,13 @@
 //!
 //! What it does not do: no GPU, no upload, no change of type other than to f32.
 
+mod error;
 mod header;
 mod index;
 mod manifest;
+mod scaling;
 mod values;
+mod views;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -34,155 +39,17 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::dtype::{DTYPES, StoredDType};
-use super::source::{Blob, Source, SourceError};
-use crate::advice::Advice;
+use super::dtype::StoredDType;
+use super::gguf;
+use super::source::{Blob, Source};
 use crate::checkpoint::source::unfinished_download;
-use crate::escape::Escaped;
-use crate::tensor::Storage;
-use header::{MAX_TENSORS, parse_header};
+use header::parse_header;
 
+pub use error::WeightError;
+pub(crate) use header::MAX_TENSORS;
 pub use manifest::{Manifest, WeightPath};
-
-/// Why weights cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the messages name the fields")]
-pub enum WeightError {
-    /// The bytes could not be read.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// No checkpoint in the folder.
-    #[error(
-        "{}: no weights; looked for {}; found {}{}",
-        Escaped(.dir), Escaped(.looked_for), Escaped(.found), Escaped(.hint)
-    )]
-    NoFile { dir: String, looked_for: String, found: String, hint: String },
-    /// The file is not a readable safetensors file.
-    #[error("{}: not a valid safetensors file: {}; fetch the file again", Escaped(.file), Escaped(.reason))]
-    Header { file: String, reason: String },
-    /// The file is of another kind.
-    #[error("{}: not a valid safetensors file but {what}", Escaped(.file))]
-    OtherFormat {
-        file: String,
-        /// What it is, and what to do.
-        what: &'static str,
-    },
-    /// A file is still being downloaded, or its download was broken off.
-    #[error("{}: the download is not complete ({} lies here as well); fetch the file again", Escaped(.file), Escaped(.sign))]
-    Unfinished {
-        file: String,
-        /// The file that says so.
-        sign: String,
-    },
-    /// The weights are packed into fewer bits.
-    #[error(
-        "{}: the weights are quantised ({}), which is not supported; get this part of the model in 16 or 32 bits",
-        Escaped(.file), Escaped(.sign)
-    )]
-    Quantised {
-        file: String,
-        /// What shows it.
-        sign: String,
-    },
-    /// The index of a sharded checkpoint is damaged.
-    #[error("{}: not a valid index of a sharded checkpoint: {}; fetch the file again", Escaped(.file), Escaped(.reason))]
-    Index { file: String, reason: String },
-    /// The index names a file that is not there.
-    #[error(
-        "{}: names the file {}, which is not there{}; the download is not complete, fetch it again",
-        Escaped(.index), Escaped(.shard), Escaped(.hint)
-    )]
-    MissingShard {
-        index: String,
-        shard: String,
-        /// What is there of it, in brackets; may be empty.
-        hint: String,
-    },
-    /// The index says a tensor is in a file that does not have it.
-    #[error(
-        "{}: says that {} is in {}, but that file does not have it; the files belong to different downloads, fetch them again",
-        Escaped(.index), Escaped(.name), Escaped(.shard)
-    )]
-    NotInShard { index: String, name: String, shard: String },
-    /// A tensor is not there.
-    #[error(
-        "{}: the tensor {} is missing; this checkpoint is incomplete or of another model",
-        Escaped(.file), Escaped(.name)
-    )]
-    Missing { name: String, file: String },
-    /// A tensor has another shape than the model's configuration says.
-    #[error(
-        "{}: the tensor {} has shape {found:?}, expected {expected:?}; config.json and weights do not belong together",
-        Escaped(.file), Escaped(.name)
-    )]
-    Shape { name: String, expected: Vec<usize>, found: Vec<usize>, file: String },
-    /// A tensor has a type that cannot be read.
-    #[error(
-        "{}: the tensor {} has type {}, which is not supported; supported: {}; use a checkpoint in one of these",
-        Escaped(.file), Escaped(.name), Escaped(.dtype), DTYPES.each_ref().map(|row| row.name).join(", ")
-    )]
-    DType { name: String, dtype: String, file: String },
-    /// Several of the above.
-    #[error("{}", Many(.problems))]
-    Many { problems: Vec<WeightError> },
-    /// A weight is NaN or infinite.
-    #[error(
-        "{}: the tensor {} holds {value} at element {index}; the checkpoint is damaged, fetch it again",
-        Escaped(.file), Escaped(.name)
-    )]
-    NotFinite { name: String, index: u64, value: f32, file: String },
-    /// A variance is negative.
-    #[error(
-        "{}: the variance {} holds {value} at element {index}; expected numbers of at least 0; the checkpoint is damaged, \
-         fetch it again",
-        Escaped(.file), Escaped(.name)
-    )]
-    NegativeVariance { name: String, index: usize, value: f32, file: String },
-    /// A weight that is to be kept in f16 does not fit it.
-    #[error(
-        "{}: the tensor {} holds {value}, and f16 ends at 65504",
-        Escaped(.file), Escaped(.name)
-    )]
-    BeyondF16 { name: String, value: f32, file: String },
-    /// A weight is to be kept in a type that nothing is rounded to.
-    #[error(
-        "{}: the tensor {} has type {dtype} and cannot be kept as {storage:?}; keep the weights as they are stored",
-        Escaped(.file), Escaped(.name)
-    )]
-    NotNarrowed { name: String, dtype: &'static str, storage: Storage, file: String },
-    /// Elements outside a tensor were asked for.
-    #[error(
-        "{}: the tensor {} has {len} {unit}; {start}..{end} were asked for",
-        Escaped(.file), Escaped(.name)
-    )]
-    Range { name: String, start: u64, end: u64, len: u64, unit: &'static str, file: String },
-}
-
-impl WeightError {
-    /// What may help, where the message does not say it.
-    pub fn advice(&self) -> Option<Advice> {
-        matches!(self, Self::BeyondF16 { .. }).then_some(Advice::WeightsAsStored)
-    }
-}
-
-/// Shows at most this many problems, then a count.
-const MAX_SHOWN: usize = 20;
-
-struct Many<'a>(&'a [WeightError]);
-
-impl fmt::Display for Many<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} tensors do not fit the model's configuration:", self.0.len())?;
-        for problem in self.0.iter().take(MAX_SHOWN) {
-            write!(f, "\n  {problem}")?;
-        }
-        if self.0.len() > MAX_SHOWN {
-            write!(f, "\n  … and {} more", self.0.len() - MAX_SHOWN)?;
-        }
-        Ok(())
-    }
-}
+pub use scaling::{NestedScales, Nf4Scales, Scales, Scaling};
+pub(crate) use views::{Viewed, not_split};
 
 type Result<T> = std::result::Result<T, WeightError>;
 
@@ -190,9 +57,11 @@ type Result<T> = std::result::Result<T, WeightError>;
 // Tensors
 
 /// Where one tensor lies and what it looks like.
+///
+/// It need not be one of the file's: see `views.rs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// As in the file, prefix and all.
+    /// As in the file, prefix and all, or as the model calls it.
     pub name: Arc<str>,
     /// How its numbers are stored.
     pub dtype: StoredDType,
@@ -202,10 +71,26 @@ pub struct TensorInfo {
     pub file: Arc<str>,
     /// Bytes from the start of the file.
     pub range: Range<u64>,
+    /// What the stored codes need to become numbers, if that is in other tensors.
+    pub scaling: Option<Scaling>,
     shard: usize,
+    /// Whether the file has the second half of the rows before the first.
+    halves_swapped: bool,
 }
 
 impl TensorInfo {
+    /// A tensor as the file has it.
+    pub(crate) fn stored(
+        name: Arc<str>,
+        dtype: StoredDType,
+        shape: Vec<usize>,
+        file: Arc<str>,
+        range: Range<u64>,
+        shard: usize,
+    ) -> Self {
+        TensorInfo { name, dtype, shape, file, range, scaling: None, shard, halves_swapped: false }
+    }
+
     /// Number of elements; the product of the shape.
     pub fn n_elements(&self) -> u64 {
         self.shape.iter().map(|n| *n as u64).product()
@@ -228,13 +113,20 @@ impl TensorInfo {
 // ---------------------------------------------------------------------------------------------------------------------
 // Checkpoint
 
-/// The tensors of one checkpoint: one safetensors file, or several with an index.
+/// The tensors of one checkpoint: one file, or several with an index.
+///
+/// Cheap to clone: clones share the open files.
+#[derive(Clone)]
 pub struct Weights {
     /// The folder or file, for messages.
     place: String,
-    shards: Vec<Box<dyn Blob>>,
+    shards: Vec<Arc<dyn Blob>>,
     files: Vec<Arc<str>>,
+    /// Of the first file, if it is GGUF.
+    gguf: Option<Arc<gguf::Metadata>>,
     tensors: BTreeMap<Arc<str>, TensorInfo>,
+    /// Layers and the formats that headers declare for them, until the tensors are joined.
+    declared: Vec<scaling::DeclaredLayer>,
     /// The type of the stand-ins for tensors that are missing.
     missing: StoredDType,
 }
@@ -251,6 +143,9 @@ impl Weights {
     /// Takes the first of `STEM.safetensors.index.json`, `STEM.safetensors`, and the same with diffusers' variants
     /// `fp16` and `bf16`, that has all its files. `dir` may be `""`.
     pub fn open(source: &dyn Source, dir: &str, stem: &str) -> Result<Self> {
+        if let Some(weights) = source.weights(dir) {
+            return Ok(weights.clone());
+        }
         let looked_for = [
             format!("{stem}.safetensors.index.json"),
             format!("{stem}.safetensors"),
@@ -285,7 +180,8 @@ impl Weights {
         let hint = if let Some(file) = unfinished_download(source, dir) {
             format!("; {file} is an unfinished download: fetch this part of the model again")
         } else if any(&[".gguf"]) {
-            "; quantised weights (GGUF) are not supported, get this part of the model in 16 or 32 bits".into()
+            "; a GGUF file is not looked for in a model folder: give it as this part of the model"
+                .into()
         } else if any(&[".bin", ".pt", ".pth", ".ckpt"]) {
             "; pickled checkpoints (.bin, .pt, .ckpt) are not read, save the model with safe_serialization=True"
                 .into()
@@ -304,17 +200,29 @@ impl Weights {
         })
     }
 
-    /// Opens a single safetensors file.
+    /// Opens a single file, safetensors or GGUF, or all files of an index (`….safetensors.index.json`).
+    pub fn open_path(source: &dyn Source, path: &str) -> Result<Self> {
+        match path.to_ascii_lowercase().ends_with(".index.json") {
+            true => {
+                Self::open_index(source, path.rsplit_once('/').map_or("", |(dir, _)| dir), path)
+            }
+            false => Self::open_file(source, path),
+        }
+    }
+
+    /// Opens a single file, safetensors or GGUF.
     pub fn open_file(source: &dyn Source, path: &str) -> Result<Self> {
         let mut weights = Self::empty(shown(source, path));
         weights.add_file(source, path)?;
+        weights.join_scales()?;
         Ok(weights)
     }
 
-    /// Reads the header of an open safetensors file, which messages call `name`.
+    /// Reads the header of an open file, safetensors or GGUF, which messages call `name`.
     pub fn open_blob(blob: Box<dyn Blob>, name: &str) -> Result<Self> {
         let mut weights = Self::empty(name.to_owned());
         weights.add_blob(blob, name.into())?;
+        weights.join_scales()?;
         Ok(weights)
     }
 
@@ -330,7 +238,9 @@ impl Weights {
             place,
             shards: Vec::new(),
             files: Vec::new(),
+            gguf: None,
             tensors: BTreeMap::new(),
+            declared: Vec::new(),
             missing: dtype,
         }
     }
@@ -357,6 +267,7 @@ impl Weights {
                 return Err(WeightError::NotInShard { index, name, shard });
             }
         }
+        weights.join_scales()?;
         Ok(weights)
     }
 
@@ -374,7 +285,19 @@ impl Weights {
     fn add_blob(&mut self, blob: Box<dyn Blob>, file: Arc<str>) -> Result<()> {
         let shard = self.shards.len();
         let header = |reason| WeightError::Header { file: file.to_string(), reason };
-        for info in parse_header(blob.as_ref(), &file, shard)? {
+        let tensors = match blob.bytes(0..blob.len().min(4))?.as_ref() == gguf::MAGIC {
+            true => {
+                let (metadata, tensors) = gguf::read(blob.as_ref(), &file, shard)?;
+                self.gguf.get_or_insert_with(|| Arc::new(metadata));
+                tensors
+            }
+            false => {
+                let (tensors, declared) = parse_header(blob.as_ref(), &file, shard)?;
+                self.declared.extend(declared);
+                tensors
+            }
+        };
+        for info in tensors {
             if let Some(first) = self.tensors.get(&info.name) {
                 return Err(header(format!("{} is also in {}", info.name, first.file)));
             }
@@ -383,7 +306,7 @@ impl Weights {
             }
             self.tensors.insert(info.name.clone(), info);
         }
-        self.shards.push(blob);
+        self.shards.push(blob.into());
         self.files.push(file);
         Ok(())
     }
@@ -428,10 +351,40 @@ impl Weights {
         &self.place
     }
 
-    /// The raw bytes `range` of a tensor, counted from the tensor's start.
+    /// The metadata of a GGUF file.
+    pub fn gguf(&self) -> Option<&gguf::Metadata> {
+        self.gguf.as_deref()
+    }
+
+    /// The bytes of an array or a long text in [`Weights::gguf`], and what it is in messages; `None` if there is none of that
+    /// name.
+    pub fn gguf_array(&self, name: &str) -> Result<Option<gguf::Array<'_>>> {
+        let (Some(metadata), Some(blob)) = (&self.gguf, self.shards.first()) else {
+            return Ok(None);
+        };
+        let file = self.files.first().map_or("", AsRef::as_ref);
+        gguf::Array::read(metadata, name, blob.as_ref(), file)
+    }
+
+    /// The bytes `range` of a tensor as it is stored, counted from the tensor's start.
     pub fn bytes(&self, info: &TensorInfo, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         let (blob, range) = self.locate(info, range)?;
-        Ok(blob.bytes(range)?)
+        if !info.halves_swapped {
+            return Ok(blob.bytes(range)?);
+        }
+        let Range { start, end } = info.range;
+        let middle = start + (end - start) / 2;
+        let half = middle - start;
+        if range.end <= middle {
+            return Ok(blob.bytes(range.start + half..range.end + half)?);
+        }
+        if range.start >= middle {
+            return Ok(blob.bytes(range.start - half..range.end - half)?);
+        }
+        let second = blob.bytes(start..range.end - half)?;
+        let mut bytes = blob.bytes(range.start + half..end)?.into_owned();
+        bytes.extend_from_slice(&second);
+        Ok(bytes.into())
     }
 
     fn locate(&self, info: &TensorInfo, range: Range<u64>) -> Result<(&dyn Blob, Range<u64>)> {
@@ -468,6 +421,7 @@ pub(super) fn unsupported(info: &TensorInfo) -> WeightError {
     WeightError::DType {
         name: info.name.to_string(),
         dtype: info.dtype.name().chars().take(40).collect(),
+        count: 1,
         file: info.file.to_string(),
     }
 }
@@ -477,7 +431,7 @@ fn join(dir: &str, name: &str) -> String {
 }
 
 fn shown(source: &dyn Source, path: &str) -> String {
-    join(source.name().trim_end_matches('/'), path).trim_end_matches('/').to_string()
+    source.shown(path)
 }
 
 /// `a, b, c and 4 more`

@@ -13,6 +13,19 @@ impl Weights {
         let Some(dtype) = info.dtype.known() else {
             return Err(unsupported(info));
         };
+        if let Some(halves) = info
+            .swapped_halves()
+            .filter(|_| range.start <= range.end && range.end <= info.n_elements())
+        {
+            let middle = info.n_elements() / 2;
+            for (half, start) in halves.iter().zip([0, middle]) {
+                let [from, to] = [range.start, range.end].map(|at| at.clamp(start, start + middle));
+                if from < to {
+                    self.read_f32(half, from - start..to - start, out)?;
+                }
+            }
+            return Ok(());
+        }
         let within = range.start <= range.end && range.end <= info.n_elements();
         let at = |element| dtype.block.bytes_of(element).filter(|_| within);
         let (Some(start), Some(end)) = (at(range.start), at(range.end)) else {
@@ -20,7 +33,7 @@ impl Weights {
         };
         let bytes = self.bytes(info, start..end)?;
         let first = out.len();
-        dtype.widen(&bytes, out);
+        self.widen(info, range.start, &bytes, out)?;
         match out[first..].iter().position(|x| !x.is_finite()) {
             None => Ok(()),
             Some(at) => Err(WeightError::NotFinite {
@@ -70,6 +83,7 @@ impl Weights {
     }
 
     /// Checks whole blocks of a tensor that start at byte `offset` of it for NaN and infinity, without converting them.
+    /// Of a tensor that has a [`Scaling`](super::Scaling), these are codes.
     pub fn check_finite(&self, info: &TensorInfo, offset: u64, bytes: &[u8]) -> Result<()> {
         let Some((dtype, at)) =
             info.dtype.known().and_then(|dtype| Some((dtype, dtype.first_not_finite(bytes)?)))

@@ -245,10 +245,11 @@ impl Fields {
         }
     }
 
-    /// Weights that somebody has packed into fewer bits cannot be read, and their shapes say nothing.
-    pub(crate) fn not_quantised(&self) -> Result<()> {
+    /// Weights that somebody has quantised can be read if they are NF4 of bitsandbytes: all else that is to know of these
+    /// stands with the tensors. Of others, shapes say nothing.
+    pub(crate) fn quantisation_is_read(&self) -> Result<()> {
         for field in ["quantization_config", "compression_config"] {
-            if let Some(value) = self.get(field) {
+            if let Some(value) = self.get(field).filter(|value| !is_nf4(value)) {
                 let (path, how) = (self.path.clone(), shortened(&on_one_line(value)));
                 return Err(ConfigError::Quantised { path, field: field.into(), how });
             }
@@ -273,6 +274,17 @@ fn whole(value: &RawValue) -> Option<u64> {
     })
 }
 
+/// Whether a `quantization_config` of transformers and diffusers describes NF4 in bytes, as bitsandbytes makes it.
+fn is_nf4(config: &RawValue) -> bool {
+    let Ok(fields) = json::fields(config.get(), |_| true) else { return false };
+    let text = |name: &str| fields.get(name).and_then(|raw| json::value::<String>(raw));
+    let flag = |name: &str| fields.get(name).and_then(|raw| json::value::<bool>(raw));
+    text("quant_method").as_deref() == Some("bitsandbytes")
+        && flag("load_in_4bit") == Some(true)
+        && text("bnb_4bit_quant_type").as_deref() == Some("nf4")
+        && text("bnb_4bit_quant_storage").is_none_or(|storage| storage == "uint8")
+}
+
 /// The beginning of a value as it stands in the file, its lines joined.
 fn on_one_line(value: &RawValue) -> String {
     let start: String = value.get().chars().take(2 * MAX_SHOWN).collect();
@@ -281,7 +293,7 @@ fn on_one_line(value: &RawValue) -> String {
 
 /// `path` as messages show it.
 pub(crate) fn shown(source: &dyn Source, path: &str) -> String {
-    format!("{}/{path}", source.name().trim_end_matches('/'))
+    source.shown(path)
 }
 
 pub(crate) fn quoted(text: &str) -> String {

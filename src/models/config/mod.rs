@@ -89,7 +89,8 @@ pub enum ConfigError {
     Unsupported { path: String, field: String, found: String, supported: String },
     /// The weights of a part are quantised.
     #[error(
-        "{}: the weights are quantised ({}: {}), which is not supported; get this part of the model in 16 or 32 bits",
+        "{}: the weights are quantised ({}: {}), which is not supported; supported: NF4 of bitsandbytes (load_in_4bit \
+         with bnb_4bit_quant_type nf4, in uint8); get this part of the model so, or in 16 or 32 bits",
         Escaped(.path), Escaped(.field), Escaped(.how)
     )]
     Quantised {
@@ -107,7 +108,7 @@ pub enum ConfigError {
     Pipeline { path: String, found: String },
     /// Two files contradict each other.
     #[error(
-        "{}: \"{}\" is {}, but {} needs {}; the model folder mixes parts that do not belong together",
+        "{}: \"{}\" is {}, but {} needs {}; these parts do not belong together",
         Escaped(.path), Escaped(.field), Escaped(.found), Escaped(.other), Escaped(.expected)
     )]
     Mismatch { path: String, field: String, found: String, expected: String, other: String },
@@ -357,11 +358,11 @@ impl ModelConfig {
 
     /// Do the parts fit together?
     fn check_parts(&self, source: &dyn Source) -> Result<()> {
-        let check = PartsCheck::new(self, shown(source, &config_of(folder::TRANSFORMER)));
+        let check = PartsCheck::new(self, source);
         self.family().check_parts(&check)?;
         if let Some(pooled_dim) = self.transformer.pooled_dim() {
             let poolers: Vec<_> = self.text_encoders.iter().filter(|e| e.gives_pooled).collect();
-            let files: Vec<_> = poolers.iter().map(|e| config_of(e.folder)).collect();
+            let files: Vec<_> = poolers.iter().map(|e| check.file(e.folder)).collect();
             let field = poolers.first().map_or("", |encoder| encoder.config.pooled_field());
             let other = format!("the {field} of {} together", files.join(" and "));
             let pooled = poolers.iter().filter_map(|encoder| encoder.config.pooled_dim()).sum();

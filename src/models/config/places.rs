@@ -69,10 +69,7 @@ fn whole_model(source: &dyn Source, found: &[String]) -> Option<String> {
         ));
     }
     if let Some(file) = ending(&[".gguf"]) {
-        return Some(format!(
-            "{file} holds quantised weights (GGUF), which are not supported; get the model as a diffusers folder in 16 \
-             or 32 bits"
-        ));
+        return Some(format!("{file} (GGUF) may be a model's file: give it instead of the folder"));
     }
     if has("comfyui")
         || has("ComfyUI")
@@ -81,15 +78,16 @@ fn whole_model(source: &dyn Source, found: &[String]) -> Option<String> {
         || has("unet")
     {
         return Some(
-            "this is a folder of ComfyUI or another program that keeps single files, which are not read; get the model \
-             as a diffusers folder"
-                .into(),
+            "this is a folder of ComfyUI or another program that keeps models in single files; give the model's file".into(),
         );
     }
-    if let Some(file) = ending(&[".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".sft"]) {
+    if let Some(file) = ending(&[".safetensors", ".sft"]) {
+        return Some(format!("{file} may be a model's file: give it instead of the folder"));
+    }
+    if let Some(file) = ending(&[".ckpt", ".pt", ".pth", ".bin"]) {
         return Some(format!(
-            "{file} is a single-file checkpoint, as ComfyUI and others use them, which is not read; get the model as a \
-             diffusers folder (diffusers' from_single_file and save_pretrained make one)"
+            "{file} is a pickled checkpoint, which is not read; get the model as safetensors, as GGUF, or as a diffusers \
+             folder"
         ));
     }
     if let Some(file) =

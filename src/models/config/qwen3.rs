@@ -61,7 +61,7 @@ impl Qwen3Config {
     /// Reads a text encoder's `config.json`. `least_layers` is how many layers the denoiser needs the hidden states of.
     pub fn load(source: &dyn Source, path: &str, least_layers: usize) -> Result<Self> {
         let fields = Fields::open(source, path)?;
-        fields.not_quantised()?;
+        fields.quantisation_is_read()?;
         check_kind(&fields)?;
         let num_attention_heads = fields.count_or("num_attention_heads", 32)?;
         let default_key_heads =

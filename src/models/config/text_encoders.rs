@@ -73,7 +73,7 @@ impl ClipConfig {
     /// Reads a CLIP text encoder's `config.json`. `projected` is whether its class has a projection.
     pub fn load(source: &dyn Source, path: &str, projected: bool) -> Result<Self> {
         let mut fields = Fields::open(source, path)?;
-        fields.not_quantised()?;
+        fields.quantisation_is_read()?;
         // A full CLIP config keeps the text half one level down.
         if let Some(text) = fields.inside("text_config")? {
             fields = text;
@@ -148,7 +148,7 @@ impl T5Config {
     /// Reads a T5 encoder's `config.json`.
     pub fn load(source: &dyn Source, path: &str) -> Result<Self> {
         let fields = Fields::open(source, path)?;
-        fields.not_quantised()?;
+        fields.quantisation_is_read()?;
         let config = Self {
             vocab_size: fields.count_or("vocab_size", 32128)?,
             d_model: fields.count_or("d_model", 512)?,

@@ -48,7 +48,7 @@ impl VaeConfig {
     pub fn load(source: &dyn Source, path: &str, class: &str) -> Result<Self> {
         let fields = Fields::open(source, path)?;
         fields.class("_class_name", class)?;
-        fields.not_quantised()?;
+        fields.quantisation_is_read()?;
         let has_batch_norm = class == WITH_BATCH_NORM;
         let config = Self {
             block_out_channels: decoder_channels(&fields)?,

@@ -5,6 +5,7 @@
 //! [`config`](super::config).
 
 pub mod clip;
+pub(crate) mod files;
 pub mod qwen3;
 pub mod t5;
 

@@ -42,7 +42,7 @@ impl FluxConfig {
     pub fn load(source: &dyn Source, path: &str) -> Result<Self> {
         let fields = Fields::open(source, path)?;
         fields.class("_class_name", "FluxTransformer2DModel")?;
-        fields.not_quantised()?;
+        fields.quantisation_is_read()?;
         let in_channels = fields.count("in_channels")?;
         let config = Self {
             in_channels,

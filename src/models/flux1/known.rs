@@ -7,19 +7,31 @@ use std::sync::Arc;
 use super::config::FluxConfig;
 use crate::models::builtin::{clip_l, encoders, part, scheduler, t5_xxl, vae};
 use crate::models::config::{ClipConfig, GenerationConfig, ModelConfig, ModelIndex};
-use crate::models::family::KnownModel;
+use crate::models::family::{KnownModel, QuantisedFiles};
 
 /// FLUX.1-dev: <https://huggingface.co/black-forest-labs/FLUX.1-dev>,
 /// FLUX.1-schnell: <https://huggingface.co/black-forest-labs/FLUX.1-schnell>.
 pub(super) static MODELS: &[KnownModel] = &[
     KnownModel {
         name: "flux.1-dev",
-        repositories: &["black-forest-labs/flux.1-dev"],
+        repositories: &["black-forest-labs/FLUX.1-dev"],
+        licence: "flux-1-dev-non-commercial-license",
+        quantised: Some(QuantisedFiles {
+            repository: "city96/FLUX.1-dev-gguf",
+            file: "flux1-dev-{}.gguf",
+            formats: FORMATS,
+        }),
         config: || flux_1(true),
     },
     KnownModel {
         name: "flux.1-schnell",
-        repositories: &["black-forest-labs/flux.1-schnell"],
+        repositories: &["black-forest-labs/FLUX.1-schnell"],
+        licence: "apache-2.0",
+        quantised: Some(QuantisedFiles {
+            repository: "city96/FLUX.1-schnell-gguf",
+            file: "flux1-schnell-{}.gguf",
+            formats: FORMATS,
+        }),
         config: || flux_1(false),
     },
 ];
@@ -66,3 +78,17 @@ fn flux_1(dev: bool) -> ModelConfig {
         distilled: !dev,
     }
 }
+
+/// city96's conversions. Where the K-quants come in sizes, the one with the most numbers in the named format.
+const FORMATS: &[(&str, &str)] = &[
+    ("q8_0", "Q8_0"),
+    ("q6_k", "Q6_K"),
+    ("q5_k", "Q5_K_S"),
+    ("q5_1", "Q5_1"),
+    ("q5_0", "Q5_0"),
+    ("q4_k", "Q4_K_S"),
+    ("q4_1", "Q4_1"),
+    ("q4_0", "Q4_0"),
+    ("q3_k", "Q3_K_S"),
+    ("q2_k", "Q2_K"),
+];

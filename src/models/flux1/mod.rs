@@ -1,6 +1,7 @@
 //! FLUX.1: two-stream and one-stream blocks, rotary positions, CLIP-L and T5-XXL.
 
 pub mod config;
+mod files;
 mod known;
 mod network;
 mod presets;
@@ -13,9 +14,11 @@ pub use presets::PRESETS;
 
 use super::config::{ClipConfig, ModelConfig, Result, T5Config, TransformerConfig};
 use super::family::{
-    EncoderSlot, Family, FamilyDefaults, Guidance, KnownModel, PartsCheck, TextLength,
+    EncoderSlot, Family, FamilyDefaults, Guidance, KnownModel, PartsCheck, Recognised, TextLength,
 };
+use super::files::Role;
 use crate::checkpoint::source::Source;
+use crate::checkpoint::weights::Weights;
 use crate::sampling::{DISTILLED_PRESETS, FlowMatch, PresetTable};
 
 /// The family of FLUX.1-dev and FLUX.1-schnell.
@@ -46,6 +49,7 @@ impl Family for Flux1 {
             EncoderSlot {
                 folder: "text_encoder",
                 tokenizer: "tokenizer",
+                role: Some(Role::ClipL),
                 class: "CLIPTextModel",
                 optional: false,
                 gives_tokens: false,
@@ -56,6 +60,7 @@ impl Family for Flux1 {
             EncoderSlot {
                 folder: "text_encoder_2",
                 tokenizer: "tokenizer_2",
+                role: Some(Role::T5),
                 class: "T5EncoderModel",
                 optional: false,
                 gives_tokens: true,
@@ -142,8 +147,16 @@ impl Family for Flux1 {
         true
     }
 
+    fn fuses_layers(&self) -> bool {
+        true
+    }
+
     fn packs_latents(&self) -> bool {
         true
+    }
+
+    fn recognise(&self, tensors: &Weights) -> Recognised {
+        files::recognise(tensors)
     }
 
     fn known_models(&self) -> &'static [KnownModel] {

@@ -111,14 +111,18 @@ impl Denoiser for Flux {
     }
 }
 
-/// Three layers and two norms, by name.
-fn load_qkv(loader: &Loader<'_>, config: &FluxConfig, names: [&str; 5]) -> QkvProjection {
+/// Layers of queries, keys and values and two norms, by name; then a layer of `rest` outputs.
+fn load_qkv(
+    loader: &Loader<'_>,
+    config: &FluxConfig,
+    names: [&str; 5],
+    rest: Option<(&str, usize)>,
+) -> QkvProjection {
     let d = config.hidden();
     let [q, k, v, norm_q, norm_k] = names;
+    let parts: Vec<_> = [(q, d), (k, d), (v, d)].into_iter().chain(rest).collect();
     QkvProjection {
-        q: loader.linear(q, d, d),
-        k: loader.linear(k, d, d),
-        v: loader.linear(v, d, d),
+        layers: loader.linear_group(&parts, d),
         norm_q: loader.vector(norm_q, config.attention_head_dim),
         norm_k: loader.vector(norm_k, config.attention_head_dim),
     }
@@ -152,7 +156,7 @@ impl StreamWeights {
         let d = config.hidden();
         StreamWeights {
             modulation,
-            qkv: load_qkv(loader, config, qkv),
+            qkv: load_qkv(loader, config, qkv, None),
             proj: loader.linear(proj, d, d),
             mlp_in: loader.linear(&format!("{mlp}.net.0.proj"), config.mlp(), d),
             mlp_out: loader.linear(&format!("{mlp}.net.2"), d, config.mlp()),
@@ -240,8 +244,8 @@ struct SingleStreamBlock {
     mlp: usize,
     /// Shift, scale and gate.
     modulation: Columns,
-    qkv: QkvProjection,
-    mlp_in: LinearLayer,
+    /// With the first layer of the MLP.
+    qkv_mlp: QkvProjection,
     proj_out: LinearLayer,
 }
 
@@ -254,8 +258,7 @@ impl SingleStreamBlock {
             head_dim: config.attention_head_dim,
             mlp,
             modulation: modulations.add(loader.modulation().linear("norm.linear", 3 * d, d)),
-            qkv: load_qkv(loader, config, names),
-            mlp_in: loader.linear("proj_mlp", mlp, d),
+            qkv_mlp: load_qkv(loader, config, names, Some(("proj_mlp", mlp))),
             proj_out: loader.linear("proj_out", d, d + mlp),
         }
     }
@@ -269,10 +272,9 @@ impl SingleStreamBlock {
             // Attention and MLP write side by side what proj_out reads as one row.
             let both = x.recorder().temp("attn_mlp", rows, d + self.mlp);
             joint_attention(self.head_dim, both.col_range(0..d), state, |qkv| {
-                self.qkv.forward(h, qkv, 0..rows, state);
+                let mlp = both.col_range(d..both.cols());
+                self.qkv_mlp.forward_with_rest(h, qkv, mlp, Activation::GeluTanh, state);
             });
-            let gelu = Epilogue { activation: Activation::GeluTanh, ..Default::default() };
-            linear_into("mlp.in", h, &self.mlp_in, both.col_range(d..both.cols()), gelu);
             residual.add(x, gate, both, &self.proj_out);
         }
     }

@@ -45,7 +45,7 @@ impl Flux2Config {
     pub fn load(source: &dyn Source, path: &str) -> Result<Self> {
         let fields = Fields::open(source, path)?;
         fields.class("_class_name", "Flux2Transformer2DModel")?;
-        fields.not_quantised()?;
+        fields.quantisation_is_read()?;
         let in_channels = fields.count_or("in_channels", 128)?;
         let attention_head_dim = fields.count_or("attention_head_dim", 128)?;
         let num_attention_heads = fields.count_or("num_attention_heads", 48)?;

@@ -13,22 +13,30 @@ use crate::models::family::KnownModel;
 pub(super) static MODELS: &[KnownModel] = &[
     KnownModel {
         name: "flux.2-klein-4b",
-        repositories: &["black-forest-labs/flux.2-klein-4b"],
+        repositories: &["black-forest-labs/FLUX.2-klein-4B"],
+        licence: "apache-2.0",
+        quantised: None,
         config: || klein_4b(true),
     },
     KnownModel {
         name: "flux.2-klein-base-4b",
-        repositories: &["black-forest-labs/flux.2-klein-base-4b"],
+        repositories: &["black-forest-labs/FLUX.2-klein-base-4B"],
+        licence: "apache-2.0",
+        quantised: None,
         config: || klein_4b(false),
     },
     KnownModel {
         name: "flux.2-klein-9b",
-        repositories: &["black-forest-labs/flux.2-klein-9b"],
+        repositories: &["black-forest-labs/FLUX.2-klein-9B"],
+        licence: "flux-non-commercial-license",
+        quantised: None,
         config: || klein_9b(true),
     },
     KnownModel {
         name: "flux.2-klein-base-9b",
-        repositories: &["black-forest-labs/flux.2-klein-base-9b"],
+        repositories: &["black-forest-labs/FLUX.2-klein-base-9B"],
+        licence: "flux-non-commercial-license",
+        quantised: None,
         config: || klein_9b(false),
     },
 ];

@@ -1,6 +1,7 @@
 //! FLUX.2 \[klein\]: two-stream and one-stream blocks with shared modulations, rotary positions on four axes, Qwen3.
 
 pub mod config;
+mod files;
 mod known;
 mod network;
 mod presets;
@@ -15,9 +16,10 @@ pub use presets::{BASE, DISTILLED};
 use super::config::{ModelConfig, Result, TimeShiftType, TransformerConfig};
 use super::encoders::qwen3::Qwen3Encoder;
 use super::family::{
-    EncoderSlot, Family, FamilyDefaults, Guidance, KnownModel, PartsCheck, TextLength,
+    EncoderSlot, Family, FamilyDefaults, Guidance, KnownModel, PartsCheck, Recognised, TextLength,
 };
 use crate::checkpoint::source::Source;
+use crate::checkpoint::weights::Weights;
 use crate::sampling::{FlowMatch, PresetTable};
 
 /// The family of FLUX.2 \[klein\] and its base models.
@@ -60,6 +62,7 @@ impl Family for Flux2 {
         &[EncoderSlot {
             folder: "text_encoder",
             tokenizer: "tokenizer",
+            role: None,
             class: "Qwen3ForCausalLM",
             optional: false,
             gives_tokens: true,
@@ -170,6 +173,10 @@ impl Family for Flux2 {
 
     fn packs_latents(&self) -> bool {
         true
+    }
+
+    fn recognise(&self, tensors: &Weights) -> Recognised {
+        files::recognise(tensors)
     }
 
     fn known_models(&self) -> &'static [KnownModel] {

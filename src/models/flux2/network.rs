@@ -7,7 +7,7 @@ use super::config::Flux2Config;
 use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_images};
 use crate::models::config::TransformerConfig;
 use crate::models::denoiser::{Denoiser, Inputs, Replay, Residual, State, Streams};
-use crate::models::layers::{Loader, TIME_CHANNELS};
+use crate::models::layers::{LinearGroup, Loader, TIME_CHANNELS};
 use crate::models::modulation::{Columns, MlpEmbedder, Modulations};
 use crate::models::rotary_attention::{QkvProjection, joint_attention};
 use crate::ops::{Activation, Affine, Epilogue, LinearLayer, Write, linear_into, norm};
@@ -128,19 +128,24 @@ struct GatedMlp {
 }
 
 impl GatedMlp {
-    /// The gate is outputs `first..first + mlp` of the layer `name` `[n, d]`, the rest follows it.
-    fn load(loader: &Loader<'_>, name: &str, [n, d]: [usize; 2], first: usize, mlp: usize) -> Self {
-        let part = |from| loader.linear_no_bias_part(name, [n, d], from..from + mlp);
-        GatedMlp { gate: part(first), up: part(first + mlp) }
+    /// The gate is the first half of the outputs of the layer `name` `[2 * mlp, d]`.
+    fn load(loader: &Loader<'_>, name: &str, d: usize, mlp: usize) -> Self {
+        let part = |from| loader.linear_no_bias_part(name, [2 * mlp, d], from..from + mlp);
+        GatedMlp { gate: part(0), up: part(mlp) }
     }
 
     /// Writes `silu(gate x) * (up x)` to `y` `[M, mlp]`.
     fn forward_into<'r>(&self, x: Tensor<'r>, y: Tensor<'r>) {
         let silu = Epilogue { activation: Activation::Silu, ..Default::default() };
         linear_into("mlp.gate", x, &self.gate, y, silu);
-        let multiply = Epilogue { write: Write::Multiply, ..Default::default() };
-        linear_into("mlp.up", x, &self.up, y, multiply);
+        multiply_up(x, &self.up, y);
     }
+}
+
+/// Multiplies the gate, which `y` `[M, mlp]` holds, by `up x`.
+fn multiply_up<'r>(x: Tensor<'r>, up: &LinearLayer, y: Tensor<'r>) {
+    let multiply = Epilogue { write: Write::Multiply, ..Default::default() };
+    linear_into("mlp.up", x, up, y, multiply);
 }
 
 /// A block with separate weights for text and image, which meet in attention.
@@ -170,14 +175,12 @@ impl StreamWeights {
         let mlp = loader.pp(mlp);
         StreamWeights {
             qkv: QkvProjection {
-                q: loader.linear_no_bias(q, d, d),
-                k: loader.linear_no_bias(k, d, d),
-                v: loader.linear_no_bias(v, d, d),
+                layers: loader.linear_group_no_bias(&[(q, d), (k, d), (v, d)], d),
                 norm_q: loader.vector(norm_q, config.attention_head_dim),
                 norm_k: loader.vector(norm_k, config.attention_head_dim),
             },
             proj: loader.linear_no_bias(proj, d, d),
-            mlp: GatedMlp::load(&mlp, "linear_in", [2 * width, d], 0, width),
+            mlp: GatedMlp::load(&mlp, "linear_in", d, width),
             mlp_out: mlp.linear_no_bias("linear_out", d, width),
         }
     }
@@ -255,8 +258,9 @@ impl DoubleStreamBlock {
 /// queries, keys, values, gate and up, one after the other.
 struct SingleStreamBlock {
     head_dim: usize,
-    qkv: QkvProjection,
-    mlp: GatedMlp,
+    /// With the gate of the MLP.
+    qkv_gate: QkvProjection,
+    up: LinearLayer,
     proj_out: LinearLayer,
 }
 
@@ -265,18 +269,16 @@ impl SingleStreamBlock {
         let (d, mlp) = (config.hidden(), config.mlp);
         let loader = loader.pp("attn");
         let (name, shape) = ("to_qkv_mlp_proj", [3 * d + 2 * mlp, d]);
-        let part = |i| loader.linear_no_bias_part(name, shape, i * d..(i + 1) * d);
+        let part = |rows| loader.linear_no_bias_part(name, shape, rows);
         let norm = |name| loader.vector(name, config.attention_head_dim);
         SingleStreamBlock {
             head_dim: config.attention_head_dim,
-            qkv: QkvProjection {
-                q: part(0),
-                k: part(1),
-                v: part(2),
+            qkv_gate: QkvProjection {
+                layers: LinearGroup::of(part(0..3 * d + mlp)),
                 norm_q: norm("norm_q.weight"),
                 norm_k: norm("norm_k.weight"),
             },
-            mlp: GatedMlp::load(&loader, name, shape, 3 * d, mlp),
+            up: part(3 * d + mlp..shape[0]),
             proj_out: loader.linear_no_bias("to_out", d, d + mlp),
         }
     }
@@ -293,11 +295,12 @@ impl SingleStreamBlock {
             let h = norm("norm", x, LAYER_NORM, Affine::Modulate { scale, shift });
 
             // Attention and MLP write side by side what proj_out reads as one row.
-            let both = x.recorder().temp("attn_mlp", rows, d + self.mlp.gate.weight.n);
+            let both = x.recorder().temp("attn_mlp", rows, d + self.up.weight.n);
+            let mlp = both.col_range(d..both.cols());
             joint_attention(self.head_dim, both.col_range(0..d), state, |qkv| {
-                self.qkv.forward(h, qkv, 0..rows, state);
+                self.qkv_gate.forward_with_rest(h, qkv, mlp, Activation::Silu, state);
             });
-            self.mlp.forward_into(h, both.col_range(d..both.cols()));
+            multiply_up(h, &self.up, mlp);
             residual.add(x, gate, both, &self.proj_out);
         }
     }

@@ -47,7 +47,7 @@ impl Sd3Config {
     pub fn load(source: &dyn Source, path: &str) -> Result<Self> {
         let fields = Fields::open(source, path)?;
         fields.class("_class_name", "SD3Transformer2DModel")?;
-        fields.not_quantised()?;
+        fields.quantisation_is_read()?;
         let in_channels = fields.count_or("in_channels", 16)?;
         let num_layers = fields.layers_or("num_layers", 18)?;
         let qk_norm = match fields.optional_string("qk_norm")?.as_deref() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::config::Sd3Config;
 use crate::models::builtin::{clip_g, clip_l, encoders, part, scheduler, t5_xxl, vae};
 use crate::models::config::{GenerationConfig, ModelConfig, ModelIndex};
-use crate::models::family::KnownModel;
+use crate::models::family::{KnownModel, QuantisedFiles};
 
 /// SD3: <https://huggingface.co/stabilityai/stable-diffusion-3-medium-diffusers>,
 /// SD3.5: <https://huggingface.co/stabilityai/stable-diffusion-3.5-large> and its neighbours.
@@ -15,24 +15,36 @@ pub(super) static MODELS: &[KnownModel] = &[
     KnownModel {
         name: "sd3-medium",
         repositories: &[
-            "stabilityai/stable-diffusion-3-medium",
             "stabilityai/stable-diffusion-3-medium-diffusers",
+            "stabilityai/stable-diffusion-3-medium",
         ],
+        licence: "stabilityai-ai-community",
+        quantised: None,
         config: || sd3(Sd3Size::Medium3),
     },
     KnownModel {
         name: "sd3.5-medium",
         repositories: &["stabilityai/stable-diffusion-3.5-medium"],
+        licence: "stabilityai-ai-community",
+        quantised: None,
         config: || sd3(Sd3Size::Medium35),
     },
     KnownModel {
         name: "sd3.5-large",
         repositories: &["stabilityai/stable-diffusion-3.5-large"],
+        licence: "stabilityai-ai-community",
+        quantised: Some(QuantisedFiles {
+            repository: "city96/stable-diffusion-3.5-large-gguf",
+            file: "sd3.5_large-{}.gguf",
+            formats: FORMATS,
+        }),
         config: || sd3(Sd3Size::Large35),
     },
     KnownModel {
         name: "sd3.5-large-turbo",
         repositories: &["stabilityai/stable-diffusion-3.5-large-turbo"],
+        licence: "stabilityai-ai-community",
+        quantised: None,
         config: || ModelConfig { distilled: true, ..sd3(Sd3Size::Large35) },
     },
 ];
@@ -98,3 +110,7 @@ fn sd3(size: Sd3Size) -> ModelConfig {
         distilled: false,
     }
 }
+
+/// city96's conversions; rows of this model are no multiple of the K-quants' blocks.
+const FORMATS: &[(&str, &str)] =
+    &[("q8_0", "Q8_0"), ("q5_1", "Q5_1"), ("q5_0", "Q5_0"), ("q4_1", "Q4_1"), ("q4_0", "Q4_0")];

@@ -1,6 +1,7 @@
 //! Stable Diffusion 3 and 3.5: two-stream blocks, a table of positions, CLIP-L, CLIP-G and T5-XXL.
 
 pub mod config;
+mod files;
 mod known;
 mod network;
 mod presets;
@@ -12,9 +13,11 @@ pub use presets::PRESETS;
 
 use super::config::{ClipConfig, ModelConfig, Result, T5Config, TransformerConfig};
 use super::family::{
-    EncoderSlot, Family, FamilyDefaults, Guidance, KnownModel, PartsCheck, TextLength,
+    EncoderSlot, Family, FamilyDefaults, Guidance, KnownModel, PartsCheck, Recognised, TextLength,
 };
+use super::files::Role;
 use crate::checkpoint::source::Source;
+use crate::checkpoint::weights::Weights;
 use crate::sampling::{DISTILLED_PRESETS, FlowMatch, PresetTable};
 
 /// The family of Stable Diffusion 3 and 3.5.
@@ -26,10 +29,11 @@ const NAME: &str = "sd3";
 /// The most steps that a timestep-distilled model asks for.
 const DISTILLED_STEPS: usize = 8;
 
-const fn clip(folder: &'static str, tokenizer: &'static str) -> EncoderSlot {
+const fn clip(folder: &'static str, tokenizer: &'static str, role: Role) -> EncoderSlot {
     EncoderSlot {
         folder,
         tokenizer,
+        role: Some(role),
         class: "CLIPTextModelWithProjection",
         optional: false,
         gives_tokens: true,
@@ -40,11 +44,12 @@ const fn clip(folder: &'static str, tokenizer: &'static str) -> EncoderSlot {
 }
 
 static TEXT_ENCODERS: [EncoderSlot; 3] = [
-    clip("text_encoder", "tokenizer"),
-    clip("text_encoder_2", "tokenizer_2"),
+    clip("text_encoder", "tokenizer", Role::ClipL),
+    clip("text_encoder_2", "tokenizer_2", Role::ClipG),
     EncoderSlot {
         folder: "text_encoder_3",
         tokenizer: "tokenizer_3",
+        role: Some(Role::T5),
         class: "T5EncoderModel",
         // As in diffusers, which has zeros in place of its tokens.
         optional: true,
@@ -94,7 +99,7 @@ impl Family for Sd3 {
         let width: usize = clips().map(|clip| clip.config.token_dim()).sum();
         let text_dim = check.config.transformer.text_dim();
         if width > text_dim {
-            let files: Vec<_> = clips().map(|e| format!("{}/config.json", e.folder)).collect();
+            let files: Vec<_> = clips().map(|e| check.file(e.folder)).collect();
             let other = format!("the hidden_size of {} together", files.join(" and "));
             let expected = format!("at least {width}");
             return check.mismatch("joint_attention_dim", text_dim, expected, other);
@@ -177,8 +182,16 @@ impl Family for Sd3 {
         if config.distilled { 4 } else { 28 }
     }
 
+    fn fuses_layers(&self) -> bool {
+        true
+    }
+
     fn packs_latents(&self) -> bool {
         false
+    }
+
+    fn recognise(&self, tensors: &Weights) -> Recognised {
+        files::recognise(tensors)
     }
 
     fn known_models(&self) -> &'static [KnownModel] {

@@ -11,7 +11,7 @@ use super::config::Sd3Config;
 use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_images};
 use crate::models::config::TransformerConfig;
 use crate::models::denoiser::{Denoiser, Inputs, Positions, Replay, Residual, State, Streams};
-use crate::models::layers::{Loader, TIME_CHANNELS};
+use crate::models::layers::{LinearGroup, Loader, TIME_CHANNELS};
 use crate::models::modulation::{Columns, MlpEmbedder, Modulations};
 use crate::models::position_table::PositionTable;
 use crate::ops::{
@@ -122,36 +122,43 @@ impl Denoiser for Sd3 {
 
 /// Queries, keys and values of one stream; the norms are SD3.5's.
 struct QkvProjection {
-    q: LinearLayer,
-    k: LinearLayer,
-    v: LinearLayer,
+    layers: LinearGroup,
+    has_queries: bool,
     norms: Option<[Resident; 2]>,
 }
 
 impl QkvProjection {
-    fn load(loader: &Loader<'_>, config: &Sd3Config, names: [&str; 3], norms: [&str; 2]) -> Self {
+    /// Without queries where nobody would attend with them.
+    fn load(
+        loader: &Loader<'_>,
+        config: &Sd3Config,
+        names: [&str; 3],
+        norms: [&str; 2],
+        has_queries: bool,
+    ) -> Self {
         let d = config.hidden();
-        let [q, k, v] = names.map(|name| loader.linear(name, d, d));
+        let parts = names.map(|name| (name, d));
+        if !has_queries {
+            // They are in the checkpoint all the same.
+            loader.linear(names[0], d, d);
+        }
         QkvProjection {
-            q,
-            k,
-            v,
+            layers: loader.linear_group(&parts[usize::from(!has_queries)..], d),
+            has_queries,
             norms: config
                 .qk_norm
                 .then(|| norms.map(|name| loader.vector(name, config.attention_head_dim))),
         }
     }
 
-    /// Queries, keys and values of `x`, written to `q`, `k` and `v`. Queries may be left out.
-    fn forward<'r>(&self, x: Tensor<'r>, q: Option<Tensor<'r>>, [k, v]: [Tensor<'r>; 2]) {
+    /// Queries, keys and values of `x`, written side by side to `qkv` `[M, 3 * hidden]`.
+    fn forward<'r>(&self, x: Tensor<'r>, qkv: Tensor<'r>) {
         let recorder = x.recorder();
-        if let Some(q) = q {
-            linear_into("q", x, &self.q, q, Epilogue::default());
-        }
-        linear_into("k", x, &self.k, k, Epilogue::default());
-        linear_into("v", x, &self.v, v, Epilogue::default());
+        let [q, k, _] = qkv.chunk_cols();
+        let wanted = qkv.cols() - self.layers.n()..qkv.cols();
+        self.layers.forward_into("qkv", x, qkv.col_range(wanted));
         if let Some([norm_q, norm_k]) = &self.norms {
-            if let Some(q) = q {
+            if self.has_queries {
                 qk_norm("q.norm", q, recorder.resident(norm_q), EPS);
             }
             qk_norm("k.norm", k, recorder.resident(norm_k), EPS);
@@ -229,15 +236,16 @@ impl Block {
         Block {
             head_dim: config.attention_head_dim,
             img_modulation: modulation("norm1.linear", if has_dual { 9 } else { 6 }),
-            img_qkv: QkvProjection::load(&attn, config, names, norms),
+            img_qkv: QkvProjection::load(&attn, config, names, norms, true),
             img_proj: attn.linear("to_out.0", d, d),
             img_mlp: Mlp::load(&loader.pp("ff"), config),
             dual: has_dual.then(|| {
                 let attn = loader.pp("attn2");
-                (QkvProjection::load(&attn, config, names, norms), attn.linear("to_out.0", d, d))
+                let qkv = QkvProjection::load(&attn, config, names, norms, true);
+                (qkv, attn.linear("to_out.0", d, d))
             }),
             txt_modulation: modulation("norm1_context.linear", if is_last { 2 } else { 6 }),
-            txt_qkv: QkvProjection::load(&attn, config, added, added_norms),
+            txt_qkv: QkvProjection::load(&attn, config, added, added_norms, !is_last),
             txt_out: (!is_last).then(|| {
                 (attn.linear("to_add_out", d, d), Mlp::load(&loader.pp("ff_context"), config))
             }),
@@ -284,26 +292,20 @@ impl Block {
 
             // The last block asks for the image alone.
             let first_query = if self.txt_out.is_some() { 0 } else { t };
-            let q = recorder.temp("q", rows - first_query, d);
-            let kv = ["k", "v"].map(|name| recorder.temp(name, rows, d));
-            let part = |range: std::ops::Range<usize>| kv.map(|m| m.row_range(range.clone()));
-            recorder.scope("txt", || {
-                let q = self.txt_out.as_ref().map(|_| q.row_range(0..t));
-                self.txt_qkv.forward(txt_in, q, part(0..t));
-            });
-            let img_q = q.row_range(t - first_query..q.rows());
-            recorder.scope("img", || self.img_qkv.forward(img_in, Some(img_q), part(t..rows)));
-            let attn = recorder.temp("attn", q.rows(), d);
-            self.attention("attn", q, kv, attn);
+            let qkv = recorder.temp("qkv", rows, 3 * d);
+            recorder.scope("txt", || self.txt_qkv.forward(txt_in, qkv.row_range(0..t)));
+            recorder.scope("img", || self.img_qkv.forward(img_in, qkv.row_range(t..rows)));
+            let attn = recorder.temp("attn", rows - first_query, d);
+            self.attention("attn", qkv, attn);
 
             let img_attn = attn.row_range(t - first_query..attn.rows());
             recorder.scope("img", || residual.add(img, gate_msa, img_attn, &self.img_proj));
             if let (Some((qkv, proj)), Some((x, gate))) = (&self.dual, dual_in) {
                 recorder.scope("dual", || {
-                    let [q, k, v] = ["q", "k", "v"].map(|name| recorder.temp(name, img.rows(), d));
-                    qkv.forward(x, Some(q), [k, v]);
+                    let dual = recorder.temp("qkv", img.rows(), 3 * d);
+                    qkv.forward(x, dual);
                     let attn = recorder.temp("attn", img.rows(), d);
-                    self.attention("attn", q, [k, v], attn);
+                    self.attention("attn", dual, attn);
                     residual.add(img, gate, attn, proj);
                 });
             }
@@ -321,7 +323,10 @@ impl Block {
         }
     }
 
-    fn attention<'r>(&self, name: &str, q: Tensor<'r>, [k, v]: [Tensor<'r>; 2], out: Tensor<'r>) {
+    /// Of the last rows of `qkv`, as many as `out` has.
+    fn attention<'r>(&self, name: &str, qkv: Tensor<'r>, out: Tensor<'r>) {
+        let [q, k, v] = qkv.chunk_cols();
+        let q = q.row_range(q.rows() - out.rows()..q.rows());
         let scale = 1.0 / (self.head_dim as f32).sqrt();
         let options = Attention { head_dim: self.head_dim, scale, causal: false, bias: None };
         attention_over(name, q, &[(k, v)], out, options);

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{RunMemory, RunRecordings, StepRecordings};
 use crate::gpu::{Program, ReadBack, Store};
+use crate::ops::choice::is_in_int8;
 use crate::pipeline::Error;
 use crate::pipeline::device::Device;
-use crate::tensor::plan_memory;
+use crate::tensor::{Command, plan_memory};
 use crate::turns::Turns;
 
 /// The compiled programs of a run and the memory they work on.
@@ -17,6 +18,8 @@ pub(in crate::pipeline) struct Programs {
     pub decode_low: Option<Program>,
     pub decode: Program,
     pub decode_mixed: Option<Program>,
+    /// Whether any of their products is of bytes.
+    pub in_int8: bool,
     /// For the latents of steps that run one after the other.
     pub read_backs: [ReadBack; 2],
     /// Bytes that were newly allocated for the temporaries of all stages together.
@@ -81,6 +84,11 @@ impl Programs {
         let flags = memory.shared.f16_range.iter().flat_map(|range| range.flags().band_bytes());
         let bytes = latents.max().unwrap_or(0) + flags.sum::<u64>();
         let read_backs = [ReadBack::new(gpu, bytes).await?, ReadBack::new(gpu, bytes).await?];
+        let mut commands = recordings.all().flat_map(|recording| &recording.commands);
+        let in_int8 = commands.any(|command| match command {
+            Command::Dispatch(dispatch) => is_in_int8(dispatch.pipeline.shader),
+            Command::Copy { .. } => false,
+        });
         unfinished.keep();
         Ok(Programs {
             memory,
@@ -89,6 +97,7 @@ impl Programs {
             decode_low,
             decode,
             decode_mixed,
+            in_int8,
             read_backs,
             allocated_bytes,
         })

@@ -9,7 +9,7 @@ use crate::ops::change_rows;
 use crate::pipeline::{RunSchedule, Settings, StageKind};
 use crate::sampling::RopeMode;
 use crate::sampling::cache::{CacheSpec, Cached, Probe};
-use crate::tensor::{Blocks, Caps, F16Range, Recorder, Resident, ResidentIds};
+use crate::tensor::{Caps, F16Range, Fallbacks, Recorder, Resident, ResidentIds};
 
 /// Index of each number in the `step` vector.
 pub(in crate::pipeline) mod step {
@@ -189,8 +189,8 @@ pub(in crate::pipeline) struct ResidentPlanner<'a> {
     pub caps: Caps,
     pub config: &'a ModelConfig,
     pub settings: &'a Settings,
-    /// Blocks whose products do not round to f16.
-    pub in_f32: &'a Blocks,
+    /// What becomes of blocks that met numbers beyond f16.
+    pub fallbacks: &'a Fallbacks,
 }
 
 impl ResidentPlanner<'_> {
@@ -216,7 +216,7 @@ impl ResidentPlanner<'_> {
             step: self.matrix("step", 1, step::LEN),
             f16_range: self.caps.rounds_to_f16().then(|| {
                 let flags = self.matrix("f16 flags", 1, F16Range::FLAGS);
-                Arc::new(F16Range::new(flags, self.in_f32.clone()))
+                Arc::new(F16Range::new(flags, self.fallbacks.clone()))
             }),
         }
     }

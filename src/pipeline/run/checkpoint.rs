@@ -9,7 +9,7 @@ use crate::pipeline::device::Device;
 use crate::pipeline::programs::step;
 use crate::pipeline::{Error, NamedTensors, Settings};
 use crate::sampling::cache::CacheRule;
-use crate::tensor::{Blocks, F16Range};
+use crate::tensor::{F16Range, Fallbacks};
 
 /// Where a run was after a step. [`super::super::Request::resume`] goes on from it, to the same picture.
 ///
@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) flops_done: f64,
     pub(super) cache: Option<CacheRule>,
     pub(super) tensors: NamedTensors,
-    pub(super) in_f32: Blocks,
+    pub(super) fallbacks: Fallbacks,
 }
 
 impl Checkpoint {
@@ -76,7 +76,7 @@ impl Run {
         if !at.state.selected.is_empty() && at.state.selected.len() != self.schedule.regions {
             self.schedule.set_regions(at.state.selected.len());
         }
-        self.in_f32.clone_from(&at.state.in_f32);
+        self.fallbacks.clone_from(&at.state.fallbacks);
         Ok(())
     }
 
@@ -137,7 +137,7 @@ impl Run {
             flops_done: self.image.flops_done,
             cache: self.image.cache.clone(),
             tensors: self.image.tensors.clone(),
-            in_f32: self.in_f32.clone(),
+            fallbacks: self.fallbacks.clone(),
         }
     }
 

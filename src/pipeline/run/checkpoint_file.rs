@@ -11,10 +11,11 @@ use super::checkpoint::{Checkpoint, State};
 use crate::models::config::ModelConfig;
 use crate::models::layers::Precision;
 use crate::pipeline::saved::Maker;
-use crate::pipeline::{Error, NamedTensors, RunSchedule, Saved, Settings};
+use crate::pipeline::{Error, NamedTensors, Products, RunSchedule, Saved, Settings};
+use crate::tensor::Fallbacks;
 
 /// Version of the layout.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Where the metadata of a safetensors file has [`Numbers`].
 const KEY: &str = "ralu.checkpoint";
 const LATENTS: &str = "latents";
@@ -35,7 +36,7 @@ struct Numbers {
     flops_done: f64,
     /// Since the picture was begun; absent before its first step.
     seconds: Option<f64>,
-    in_f32: BTreeSet<String>,
+    fallbacks: Fallbacks,
 }
 
 /// What has to be the same in both runs: all that the picture depends on.
@@ -43,12 +44,14 @@ fn identity(settings: &Settings) -> Result<Saved, Error> {
     let maker = Maker {
         model: "",
         model_path: None,
+        model_parts: None,
         adapter: "",
         has_guidance: true,
         precision: Precision::Auto,
+        quantise: None,
         given: vec![],
     };
-    Ok(Saved::new(settings, settings.seed, &maker)?)
+    Ok(Saved::new(settings, settings.seed, &maker, Products::default())?)
 }
 
 fn damaged(what: impl std::fmt::Display) -> Error {
@@ -76,7 +79,7 @@ impl Checkpoint {
             step_seconds: *step_seconds,
             flops_done: self.state.flops_done,
             seconds: started.map(|started| started.elapsed().as_secs_f64()),
-            in_f32: self.state.in_f32.clone(),
+            fallbacks: self.state.fallbacks.clone(),
         };
         let bytes = |data: &[f32]| data.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let mut tensors = BTreeMap::from([(LATENTS.to_owned(), bytes(&self.x))]);
@@ -143,7 +146,7 @@ impl Checkpoint {
                 flops_done: numbers.flops_done,
                 cache: None,
                 tensors: NamedTensors::default(),
-                in_f32: numbers.in_f32,
+                fallbacks: numbers.fallbacks,
             },
         };
         let channels = config.transformer.token_channels();

@@ -28,13 +28,15 @@ use super::context::RunContext;
 use super::event::{Event, ImageReport, Part, StepDone};
 use super::modulation::{ModulationKey, ModulationTable};
 use super::programs::{Programs, RunMemory};
-use super::residency::NeedsPart;
+use super::residency::{NeedsPart, Working};
 use super::speed::measure_speed;
-use super::{Error, NamedTensors, Request, RunSchedule, Settings};
+use super::tune::prove_matrices;
+use super::{Error, NamedTensors, Products, Request, RunSchedule, Settings};
 use crate::escape::Escaped;
 use crate::gpu::{Counters, RunProfiler, Ticket};
+use crate::models::layers::Precision;
 use crate::sampling::cache::CacheRule;
-use crate::tensor::{Blocks, Resident};
+use crate::tensor::{Fallbacks, Resident};
 pub use checkpoint::Checkpoint;
 use checkpoint::State;
 pub use first_stage::FirstStage;
@@ -55,15 +57,19 @@ pub struct Run {
     resume: Option<Arc<Checkpoint>>,
     checkpoint: Option<Arc<Checkpoint>>,
     made_room: bool,
+    /// At what memory was full even so, and how much was held: since then there is a budget.
+    full_at: Option<[String; 2]>,
     /// How often work was found to take too long.
     cut_finer: u32,
-    /// Blocks whose products do not round to f16, as they met numbers beyond it.
-    in_f32: Blocks,
+    /// What has become of blocks that met numbers beyond f16.
+    fallbacks: Fallbacks,
     collect_tensors: bool,
     profile: bool,
     profiler: Option<Arc<RunProfiler>>,
     events: VecDeque<Event>,
     phase: Phase,
+    /// While it is under way.
+    working: Option<Working>,
     /// Until its modulations are made.
     needs_modulation: Option<NeedsPart>,
     /// From [`Phase::Prepare`] on.
@@ -139,6 +145,7 @@ impl Run {
         let schedule = RunSchedule::new(&settings, config)?;
         let mut events: VecDeque<Event> =
             settings.warnings.iter().cloned().map(Event::Warning).collect();
+        events.extend(context.model.not_quantised().into_iter().map(Event::Warning));
         for (dir, names) in context.model.extra_weights() {
             let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
             let more = if names.len() > shown.len() { ", …" } else { "" };
@@ -146,6 +153,18 @@ impl Run {
                 "{dir}: {} weights are not used by this kind of model: {}{more}",
                 names.len(),
                 Escaped(&shown.join(", "))
+            )));
+        }
+        let caps = context.device.gpu.caps();
+        if context.model.options.precision == Precision::Int8 && !caps.int8 {
+            let (reason, products) = match caps.rounds_to_f16() {
+                true => ("multiplies f16 faster", Products::F16),
+                false => {
+                    ("has no instruction for products of bytes, or does not tell", Products::F32)
+                }
+            };
+            events.push_back(Event::Warning(format!(
+                "precision int8 changes nothing here: this adapter {reason}; products are in {products}"
             )));
         }
         let mut run = Run {
@@ -160,13 +179,15 @@ impl Run {
             resume: request.resume,
             checkpoint: None,
             made_room: false,
+            full_at: None,
             cut_finer: 0,
-            in_f32: Blocks::default(),
+            fallbacks: Fallbacks::default(),
             collect_tensors: request.collect_tensors,
             profile: request.profile,
             profiler: None,
             events,
             phase: Phase::Start,
+            working: None,
             needs_modulation: None,
             prepared: None,
             image: ImageState::default(),
@@ -215,6 +236,11 @@ impl Run {
                 Ok(phase) => phase,
                 Err(error) => {
                     self.phase = Phase::Done;
+                    self.working = None;
+                    if self.full_at.is_some() {
+                        // The budget did not help; a later run may find more memory.
+                        context.residency.set_budget(context.model.options.memory_budget.bytes());
+                    }
                     return Err(error);
                 }
             };
@@ -236,12 +262,18 @@ impl Run {
     async fn advance(&mut self, phase: Phase) -> Result<Phase, Error> {
         Ok(match phase {
             Phase::Start => {
+                if let Some(warning) = prove_matrices(&self.context.device.gpu).await? {
+                    self.events.push_back(Event::Warning(warning));
+                    // It is told whatever follows: if the device was lost in the test, the run ends.
+                    return Ok(Phase::Start);
+                }
                 measure_speed(&self.context.device.gpu).await?;
                 if self.profile {
                     let profiler = RunProfiler::new(&self.context.device.gpu).await?;
                     self.profiler = Some(Arc::new(profiler));
                 }
                 let started = Instant::now();
+                self.place()?;
                 let mut warnings = Vec::new();
                 let RunContext { model, cache, residency, .. } = &*self.context;
                 self.needs_modulation = Some(NeedsPart::modulation(residency));
@@ -251,7 +283,7 @@ impl Run {
                     residency,
                     &self.settings,
                     &self.given,
-                    &self.in_f32,
+                    &self.fallbacks,
                     &mut warnings,
                 )?;
                 self.events.extend(warnings.into_iter().map(Event::Warning));
@@ -261,6 +293,7 @@ impl Run {
                 }
             }
             Phase::LoadEncoders(prompts, started) => {
+                self.context.make_room_for(Part::TextEncoders);
                 match self.context.upload_next(Part::TextEncoders).await? {
                     Some(event) => {
                         self.events.push_back(event);
@@ -303,6 +336,7 @@ impl Run {
             }
             Phase::BeginImage(number) if number >= self.settings.count => {
                 self.keep_programs();
+                self.working = None;
                 Phase::Done
             }
             Phase::BeginImage(number)
@@ -381,6 +415,7 @@ impl Run {
             context.release_modulation();
             return Ok(Phase::Load(encoded, table));
         }
+        context.make_room_for(Part::Modulation);
         match context.upload_next(Part::Modulation).await? {
             Some(event) => self.events.push_back(event),
             None => ModulationTable::make(context, key).await?,

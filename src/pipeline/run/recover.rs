@@ -4,7 +4,8 @@
 use super::{Phase, Prepared, Run};
 use crate::gpu;
 use crate::ops::choice;
-use crate::pipeline::{Error, Event};
+use crate::pipeline::{Error, Event, MemoryBudget};
+use crate::tensor::Fallback;
 
 /// Share of a dispatch that took too long which the next ones may be.
 const RETRY_DISPATCH_SHARE: f64 = 0.25;
@@ -32,16 +33,31 @@ impl Run {
                     "GPU memory is full at {what} ({allocated} held): what was kept for later prompts is given back"
                 ))
             }
+            Error::Gpu(gpu::Error::OutOfMemory { what, allocated })
+                if self.full_at.is_none()
+                    && self.context.model.options.memory_budget != MemoryBudget::Off =>
+            {
+                self.full_at = Some([what.clone(), allocated.clone()]);
+                let budget = self.context.device.gpu.counters().bytes_alive / 5 * 4;
+                self.context.residency.set_budget(Some(budget));
+                Some(format!(
+                    "GPU memory is full at {what} ({allocated} held): the run goes on within a budget of {}",
+                    gpu::human_bytes(budget)
+                ))
+            }
             Error::BeyondF16 { blocks } => {
-                let named: Vec<&str> = blocks.iter().map(String::as_str).collect();
-                let before = self.in_f32.len();
-                self.in_f32.extend(blocks.iter().cloned());
-                (self.in_f32.len() > before).then(|| {
-                    format!(
-                        "numbers beyond f16's largest, 65504, in {}: done again, and from now on in f32",
-                        named.join(", ")
-                    )
-                })
+                let raised = self.fallbacks.raise(blocks);
+                let told: Vec<String> =
+                    [(Fallback::Scaled, "divided by 256"), (Fallback::F32, "in f32")]
+                        .into_iter()
+                        .map(|(kind, how)| (raised.of_kind(kind), how))
+                        .filter(|(blocks, _)| !blocks.is_empty())
+                        .map(|(blocks, how)| {
+                            format!("in {}: done again, and from now on {how}", blocks.join(", "))
+                        })
+                        .collect();
+                (!told.is_empty())
+                    .then(|| format!("numbers beyond f16's largest, 65504, {}", told.join("; ")))
             }
             _ => None,
         };

@@ -15,6 +15,7 @@ use crate::pipeline::text_cache::Embedding;
 use crate::pipeline::{Error, Rng, StageKind};
 use crate::sampling::cache::{CacheRule, Decision, TaylorUpdate};
 use crate::sampling::{self, JumpNoise, RegionScore};
+use crate::tensor::Fallback;
 use crate::turns::Turns;
 
 impl Run {
@@ -257,7 +258,8 @@ impl Run {
 
     async fn submit(&mut self, program: &Program, ticket: Ticket) -> Result<Ticket, Error> {
         self.image.flops_done += program.flops();
-        Ok(program.start(&self.context.device.gpu, ticket).await?)
+        let context = &self.context;
+        program.start_fed(&context.device.gpu, ticket, &context.feeder()).await
     }
 
     /// The change that a probe measured.
@@ -388,7 +390,9 @@ impl Run {
         self.check_finite("the decoded picture", &values).await?;
         turns.yield_if_due().await;
         self.image.report.flops = self.image.flops_done + self.programs().decode.flops();
-        self.image.report.in_f32 = self.in_f32.iter().cloned().collect();
+        self.image.report.products = self.products();
+        self.image.report.scaled = self.fallbacks.of_kind(Fallback::Scaled);
+        self.image.report.in_f32 = self.fallbacks.of_kind(Fallback::F32);
         let planes = picture::planes(&values);
         self.learn_colors(self.schedule.stages.len() - 1, 0.0, &planes).await?;
         turns.yield_if_due().await;

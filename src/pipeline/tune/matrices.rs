@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpu::{Error, Gpu, Program, SlotPool, Store};
 use crate::ops::choice::{self, Matrices};
-use crate::ops::{Activation, Attention, Epilogue, LinearLayer, attention, linear_into};
+use crate::ops::{
+    Activation, Attention, Conv2d, Conv2dOptions, Epilogue, LinearLayer, attention, conv2d,
+    linear_into,
+};
 use crate::tensor::{
-    AttentionKernel, Caps, MatmulKernel, PackedWeight, Recorder, Resident, ResidentIds, RowClass,
-    Storage, Tuning,
+    AttentionKernel, Caps, Conv2dKernel, MatmulKernel, PackedWeight, Recorder, Resident,
+    ResidentIds, RowClass, Storage, Tuning,
 };
 
 /// What kernels on cooperative matrices gave, next to those that do without.
@@ -36,6 +39,10 @@ pub enum MatrixTest {
 }
 
 impl MatrixTest {
+    fn failed(what: String, error: &Error) -> Self {
+        MatrixTest::Failed { what, reason: error.to_string() }
+    }
+
     /// What is wrong, in a sentence without an end; `None` if nothing is.
     pub fn complaint(&self) -> Option<String> {
         match self {
@@ -46,23 +53,47 @@ impl MatrixTest {
     }
 }
 
-/// Computes a product and an attention on cooperative matrices and without them, and compares. Takes some ten
+/// Computes a product, a convolution and an attention on cooperative matrices and without them, and compares. Takes some ten
 /// milliseconds and a megabyte. `None` if the device has no matrices that kernels can use, or may not round to f16.
 ///
 /// If anything is wrong, no kernel on matrices runs on this device any more
 /// ([`Tuning::without_matrices`](crate::tensor::Tuning)).
 pub async fn test_matrices(gpu: &Gpu) -> Option<MatrixTest> {
-    let caps = gpu.caps();
-    let matrices = choice::matrices(&caps).filter(|_| caps.f16)?;
-    let outcome = run(gpu, matrices).await;
-    if outcome != MatrixTest::Ok {
+    let outcome = match run(gpu).await {
+        Ok(outcome) => outcome?,
+        Err(error) => MatrixTest::failed("making room for a test".to_owned(), &error),
+    };
+    judge(gpu, &outcome);
+    Some(outcome)
+}
+
+/// [`test_matrices`] before the first use of matrices on this device; not if they were tested already. What is to be told
+/// the user, if they turned out to be of no use. Fails if memory is full, which says nothing about them.
+pub(in crate::pipeline) async fn prove_matrices(gpu: &Gpu) -> Result<Option<String>, Error> {
+    if !gpu.must_test_matrices() {
+        return Ok(None);
+    }
+    let Some(outcome) = run(gpu).await? else { return Ok(None) };
+    judge(gpu, &outcome);
+    let complaint = outcome.complaint();
+    Ok(complaint.map(|reason| {
+        format!("on this adapter's cooperative matrices {reason}. They are not used any more: products are in f32")
+    }))
+}
+
+/// Draws the consequences.
+fn judge(gpu: &Gpu, outcome: &MatrixTest) {
+    gpu.trust_matrices();
+    if *outcome != MatrixTest::Ok {
         gpu.change_caps(|caps| caps.tuning.without_matrices = true);
     }
-    Some(outcome)
 }
 
 /// Rows and columns of the product, and its K.
 const PRODUCT: [usize; 3] = [128, 128, 256];
+/// Height and width of the picture, its channels and those of the convolution: the picture does not fill the last block of a
+/// kernel.
+const CONVOLUTION: [usize; 4] = [11, 19, 36, 128];
 /// Queries, keys and heads of the attention: neither fills the last block of a kernel.
 const ATTENTION: [usize; 3] = [80, 100, 2];
 /// How far a result of attention may be from the other, as values are below 1. The scores are exact. Weights are
@@ -70,25 +101,47 @@ const ATTENTION: [usize; 3] = [80, 100, 2];
 /// twice that at most.
 const ATTENTION_TOLERANCE: f32 = 1.0 / 512.0;
 
-async fn run(gpu: &Gpu, matrices: Matrices) -> MatrixTest {
+/// Fails if memory is full. Any other error is an outcome.
+async fn run(gpu: &Gpu) -> Result<Option<MatrixTest>, Error> {
+    let caps = gpu.caps();
+    let Some(matrices) = choice::matrices(&caps).filter(|_| caps.f16) else { return Ok(None) };
+    run_on(gpu, matrices).await.map(Some)
+}
+
+async fn run_on(gpu: &Gpu, matrices: Matrices) -> Result<MatrixTest, Error> {
     let mut lab = Lab { gpu, store: Store::default(), ids: ResidentIds::default(), random: 1 };
     let [rows, columns, k] = PRODUCT;
     let what = format!("a product of [{rows}, {k}] and [{columns}, {k}]");
     // Sums of 256 products that are multiples of 2^-10 and at most 1: exact in any order, if they are summed in f32.
-    match lab.product().await.map(|results| compare(results, columns, 0.0)) {
-        Ok(None) => {}
-        Ok(Some(found)) => return MatrixTest::Mismatch { what, found },
-        Err(error) => return MatrixTest::Failed { what, reason: error.to_string() },
+    let found = outcome(what, lab.product().await, columns, 0.0)?;
+    if found != MatrixTest::Ok {
+        return Ok(found);
+    }
+    let [height, width, channels, outputs] = CONVOLUTION;
+    let what = format!("a convolution of [{height}, {width}, {channels}] to {outputs} channels");
+    // As exact: sums of 324 products.
+    let found = outcome(what, lab.convolution().await, outputs, 0.0)?;
+    if found != MatrixTest::Ok {
+        return Ok(found);
     }
     let head_dim = 8 * matrices.side;
     let [rows, keys, heads] = ATTENTION;
     let what = format!("attention of [{rows}, {heads} of {head_dim}] to {keys} keys");
-    match lab.attention(head_dim).await {
-        Ok(results) => match compare(results, heads * head_dim, ATTENTION_TOLERANCE) {
-            None => MatrixTest::Ok,
-            Some(found) => MatrixTest::Mismatch { what, found },
-        },
-        Err(error) => MatrixTest::Failed { what, reason: error.to_string() },
+    outcome(what, lab.attention(head_dim).await, heads * head_dim, ATTENTION_TOLERANCE)
+}
+
+/// What the results of a kernel on matrices and of the one without come to.
+fn outcome(
+    what: String,
+    results: Result<[Vec<f32>; 2], Error>,
+    columns: usize,
+    tolerance: f32,
+) -> Result<MatrixTest, Error> {
+    match results.map(|results| compare(results, columns, tolerance)) {
+        Ok(None) => Ok(MatrixTest::Ok),
+        Ok(Some(found)) => Ok(MatrixTest::Mismatch { what, found }),
+        Err(error @ Error::OutOfMemory { .. }) => Err(error),
+        Err(error) => Ok(MatrixTest::failed(what, &error)),
     }
 }
 
@@ -119,15 +172,7 @@ impl Lab<'_> {
         let [rows, columns, k] = PRODUCT;
         let x = self.matrix("x", rows, k).await?;
         let limit = self.gpu.caps().max_binding_bytes;
-        let weight = PackedWeight::new(&self.ids, "weight", columns, k, Storage::F16, limit);
-        self.store.create_packed(self.gpu, &weight).await?;
-        for (shard, bytes) in weight.shard_bytes().enumerate() {
-            // Any order will do: they are random.
-            let numbers = self.numbers(bytes as usize / 2);
-            let halves: Vec<u8> =
-                numbers.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
-            self.store.write_bytes(self.gpu, weight.id, shard, 0, &halves).await?;
-        }
+        let weight = self.weight(columns, k).await?;
         let layer = LinearLayer { weight, bias: None };
         let epilogue = || Epilogue { activation: Activation::Identity, ..Default::default() };
         let on = async |kernel| {
@@ -141,6 +186,27 @@ impl Lab<'_> {
             .await
         };
         Ok([on(MatmulKernel::Cooperative).await?, on(MatmulKernel::Tiled).await?])
+    }
+
+    /// As [`Lab::product`].
+    async fn convolution(&mut self) -> Result<[Vec<f32>; 2], Error> {
+        let [height, width, channels, outputs] = CONVOLUTION;
+        let x = self.matrix("x", height * width, channels).await?;
+        let layer = Conv2d {
+            weight: self.weight(outputs, 9 * channels).await?,
+            bias: self.matrix("bias", 1, outputs).await?,
+        };
+        let on = async |kernel| {
+            let tuning = Tuning { conv2d: Some(kernel), ..Tuning::default() };
+            let limit = self.gpu.caps().max_binding_bytes;
+            let y = self.ids.matrix("y", height * width, outputs, limit);
+            self.run(tuning, &y, |recorder| {
+                let (x, y) = (recorder.resident(&x), recorder.resident(&y));
+                conv2d("convolution", x, width, &layer, y, Conv2dOptions::default());
+            })
+            .await
+        };
+        Ok([on(Conv2dKernel::Matrices).await?, on(Conv2dKernel::Tiled).await?])
     }
 
     /// As [`Lab::product`].
@@ -180,6 +246,21 @@ impl Lab<'_> {
         let program = Program::compile(self.gpu, &self.store, &pool, &recording).await?;
         program.run(self.gpu).await?;
         self.store.read(self.gpu, y).await
+    }
+
+    /// A weight `[outputs, k]` in f16.
+    async fn weight(&mut self, outputs: usize, k: usize) -> Result<PackedWeight, Error> {
+        let limit = self.gpu.caps().max_binding_bytes;
+        let weight = PackedWeight::new(&self.ids, "weight", outputs, k, Storage::F16, limit);
+        self.store.create_packed(self.gpu, &weight).await?;
+        for (shard, bytes) in weight.shard_bytes().enumerate() {
+            // Any order will do: they are random.
+            let numbers = self.numbers(bytes as usize / 2);
+            let halves: Vec<u8> =
+                numbers.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+            self.store.write_bytes(self.gpu, weight.id, shard, 0, &halves).await?;
+        }
+        Ok(weight)
     }
 
     async fn matrix(&mut self, label: &str, rows: usize, cols: usize) -> Result<Resident, Error> {

@@ -18,15 +18,17 @@ use std::time::Duration;
 
 use web_time::Instant;
 
-use super::{Error, RunSchedule, Settings};
+use super::{Error, Options, RunSchedule, Settings};
 use crate::checkpoint::source::Source;
 use crate::checkpoint::weights::Weights;
 use crate::gpu::{Error as GpuError, Gpu, Profiler};
 use crate::models::config::{ModelConfig, folder, stem};
-use crate::models::layers::Precision;
+use crate::models::quantise::{Fate, Quantising};
 use crate::tensor::{Caps, Storage, Tuning};
 use trial::{Advance, Trial};
 
+pub use crate::ops::choice::{is_in_int8, is_on_matrices};
+pub(super) use matrices::prove_matrices;
 pub use matrices::{MatrixTest, test_matrices};
 pub use record::{KernelSeconds, Measured, TuningKey, TuningRecord};
 
@@ -68,6 +70,8 @@ pub struct Tuner<'g> {
     done: usize,
     of: usize,
     tuning: Tuning,
+    /// Products may round to f16.
+    rounds: bool,
     matrices: Option<MatrixTest>,
     measured: Vec<Measured>,
 }
@@ -83,19 +87,19 @@ pub fn usual_seconds(gpu: &Gpu) -> f64 {
 impl<'g> Tuner<'g> {
     /// Prepares to measure for a model at a picture's size. Measures and compiles nothing yet.
     ///
-    /// `source` says in which type weights are stored, see [`matrix_storage`]. After `seconds` whatever
+    /// `source` and `options` say how weights are kept, see [`matrix_storage`]. After `seconds` whatever
     /// is not decided keeps the usual kernel; only the compilation or run that is then under way is finished.
     pub fn new(
         gpu: &'g Gpu,
         config: &ModelConfig,
         source: Option<&dyn Source>,
         settings: &Settings,
-        precision: Precision,
+        options: Options,
         seconds: f64,
     ) -> Result<Self, Error> {
         let schedule = RunSchedule::new(settings, config)?;
-        let storage = matrix_storage(source, precision)?;
-        let caps = Caps { tuning: Tuning::default(), ..gpu.caps() };
+        let storage = matrix_storage(source, options)?;
+        let caps = options.precision.limit(Caps { tuning: Tuning::default(), ..gpu.caps() });
         let samples = sample::samples(&caps, config, settings, &schedule, storage);
         let shapes = samples.iter().flat_map(|sample| sample.shapes()).collect();
         let trials: VecDeque<Trial> =
@@ -112,6 +116,7 @@ impl<'g> Tuner<'g> {
             profiler: None,
             done: 0,
             tuning: Tuning::default(),
+            rounds: caps.f16,
             matrices: None,
             measured: Vec::new(),
         })
@@ -122,9 +127,19 @@ impl<'g> Tuner<'g> {
         &self.key
     }
 
+    /// Takes what an earlier test of cooperative matrices on this adapter gave, in place of a test.
+    pub fn assume_matrices(&mut self, outcome: MatrixTest) {
+        self.matrices = Some(outcome);
+    }
+
+    /// What the test of cooperative matrices gave, if there was one.
+    pub fn matrices(&self) -> Option<&MatrixTest> {
+        self.matrices.as_ref()
+    }
+
     /// Measures until something is worth telling; `None` when everything is done. A kernel that fails is an event;
     /// an error means that the device is lost. Cooperative matrices are tested first: if they are wrong, or the device is
-    /// lost by them, the record says so, and has no kernel use them.
+    /// lost by them, that is an event, the record says so, and has no kernel use them.
     pub async fn next(&mut self) -> Result<Option<TuningEvent>, GpuError> {
         let now = Instant::now();
         let end = match self.end {
@@ -135,7 +150,6 @@ impl<'g> Tuner<'g> {
                 self.started = Some(now);
                 self.end = Some(now + self.limit);
                 if let Some(reason) = self.test_matrices().await {
-                    self.gpu.check()?;
                     let what = "cooperative matrices".to_owned();
                     return Ok(Some(TuningEvent::Failed { what, reason }));
                 }
@@ -146,6 +160,7 @@ impl<'g> Tuner<'g> {
             let parts = self.trials.len().min(2) as u32;
             let Some(trial) = self.trials.front_mut() else {
                 self.profiler = None;
+                self.gpu.check()?;
                 return Ok(None);
             };
             // Each may take half of what is left: those that matter most come first.
@@ -174,7 +189,12 @@ impl<'g> Tuner<'g> {
 
     /// What is wrong with cooperative matrices. Kernels on them take no part then.
     async fn test_matrices(&mut self) -> Option<String> {
-        self.matrices = test_matrices(self.gpu).await;
+        if !self.rounds {
+            return None;
+        }
+        if self.matrices.is_none() {
+            self.matrices = test_matrices(self.gpu).await;
+        }
         let reason = self.matrices.as_ref()?.complaint()?;
         self.tuning.without_matrices = true;
         let caps = Caps { tuning: Tuning::default(), cooperative_matrix: None, ..self.gpu.caps() };
@@ -195,14 +215,23 @@ impl<'g> Tuner<'g> {
     }
 }
 
-/// How most numbers of the denoiser's matrices are kept on the GPU: as `precision` keeps the type that `source` stores
-/// them in, or, without, as bf16, which FLUX.1 is published in.
-pub fn matrix_storage(source: Option<&dyn Source>, precision: Precision) -> Result<Storage, Error> {
-    let Some(source) = source else { return Ok(Storage::Bf16) };
+/// How most numbers of the denoiser's matrices are kept on the GPU, if the model is opened with `options`: in the type that
+/// `source` stores them in or, without, in bf16, which FLUX.1 is published in, unless that is quantised.
+pub fn matrix_storage(source: Option<&dyn Source>, options: Options) -> Result<Storage, Error> {
+    let quantise = options.quantise.filter(|quantise| quantise.parts.has_denoiser());
+    let Some(source) = source else {
+        return Ok(quantise.map_or(Storage::Bf16, |quantise| quantise.format.storage()));
+    };
+    let quantising =
+        quantise.map(|quantise| Quantising { format: quantise.format, is_fused: false });
     let weights = Weights::open(source, folder::TRANSFORMER, stem::DIFFUSERS)?;
     let mut numbers: Vec<(Storage, u64)> = vec![];
-    for info in weights.iter().filter(|info| info.shape.len() == 2) {
-        let storage = precision.matrix(&info.dtype);
+    for info in weights.iter() {
+        let [rows, k] = info.shape[..] else { continue };
+        let storage = match quantising.map(|quantising| quantising.fate(info, rows, k)) {
+            Some(Fate::Quantised(quantised)) => quantised.format.storage(),
+            _ => options.precision.weight(info, k),
+        };
         match numbers.iter_mut().find(|(seen, _)| *seen == storage) {
             Some((_, n)) => *n += info.n_elements(),
             None => numbers.push((storage, info.n_elements())),

@@ -7,7 +7,7 @@ use crate::gpu::AdapterReport;
 use crate::tensor::{Caps, Tuning};
 
 /// Changes when the meaning of a kept record does.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What a choice of kernels depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,7 @@ struct Limits {
     subgroup_sizes: Option<(u32, u32)>,
     cooperative_matrix: Option<u32>,
     f16: bool,
+    int8: bool,
 }
 
 impl TuningKey {
@@ -59,6 +60,7 @@ impl TuningKey {
                     subgroup_sizes: caps.subgroup_sizes,
                     cooperative_matrix: caps.cooperative_matrix,
                     f16: caps.f16,
+                    int8: caps.int8,
                 },
                 shapes,
             },
@@ -103,6 +105,9 @@ pub struct Measured {
     pub class: Option<String>,
     /// What was measured.
     pub shapes: Vec<String>,
+    /// Operations of that.
+    #[serde(default)]
+    pub flops: f64,
     /// The kernels; the first is the one that runs without tuning.
     pub kernels: Vec<KernelSeconds>,
 }

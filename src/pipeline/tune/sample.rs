@@ -131,8 +131,15 @@ struct Sampler<'a> {
 }
 
 impl Sampler<'_> {
+    /// In the storage of the model, where that holds it: convolutions are in no blocks.
     fn weight(&self, n: usize, k: usize) -> PackedWeight {
-        PackedWeight::new(self.ids, "weight", n, k, self.storage, self.caps.max_binding_bytes)
+        let storage = if self.storage.holds_rows_of(k) { self.storage } else { Storage::F32 };
+        PackedWeight::new(self.ids, "weight", n, k, storage, self.caps.max_binding_bytes)
+    }
+
+    fn convolution(&self, n: usize, c: usize) -> PackedWeight {
+        let storage = if self.storage.is_packed() { Storage::F32 } else { self.storage };
+        PackedWeight::new(self.ids, "weight", n, 9 * c, storage, self.caps.max_binding_bytes)
     }
 
     /// Layers `[K, N]`, of which the last are left out where all would be too much.
@@ -178,7 +185,7 @@ impl Sampler<'_> {
                 height: power_below((share / row(picture)).min(*width as f64), IMAGE_ROWS),
                 width: *width,
                 layer: Conv2d {
-                    weight: self.weight(*channels, 9 * channels),
+                    weight: self.convolution(*channels, *channels),
                     bias: self.ids.matrix("bias", 1, channels.next_multiple_of(4), u64::MAX),
                 },
             })
@@ -328,6 +335,11 @@ impl Sample {
             Piece::Conv2d { layer, .. } => Some(&layer.bias),
             Piece::Linear { .. } | Piece::Attention { .. } => None,
         })
+    }
+
+    /// Operations of its recording.
+    pub fn flops(&self) -> f64 {
+        self.repeats as f64 * self.pieces.iter().map(Piece::flops).sum::<f64>()
     }
 
     /// What is measured, in words.

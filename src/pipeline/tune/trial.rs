@@ -250,6 +250,7 @@ impl Trial {
             op: op.name().to_owned(),
             class: op.class(),
             shapes: self.sample.shapes(),
+            flops: self.sample.flops(),
             kernels: self
                 .candidates
                 .into_iter()

@@ -1,9 +1,10 @@
 //! 3 x 3 convolutions.
 
-use super::check_all;
+use super::linear::f16_tolerance;
+use super::{check_all, largest, variants};
 use crate::common::{Bands, EPSILON, Frame, Lab, Random, Tolerance, assert_close, round};
 use ralu::ops::{self, Activation, Conv2d, Conv2dOptions, reference};
-use ralu::tensor::Storage;
+use ralu::tensor::{Command, Conv2dKernel, Recording, Storage};
 
 #[derive(Clone, Copy, Debug)]
 struct ConvCase {
@@ -73,7 +74,18 @@ const CONV_CASES: &[ConvCase] = &[
     ConvCase { n: 64, prologue: true, ..CONV },
     ConvCase { height: 33, width: 31, c: 68, n: 36, add: true, prologue: true, ..CONV },
     ConvCase { n: 64, upsample: true, prologue: true, ..CONV },
+    // Around tiles of 8 or 16 x 8 pixels, and 16 channels.
+    ConvCase { height: 9, width: 17, c: 16, n: 128, storage: Storage::Bf16, ..CONV },
+    ConvCase { height: 8, width: 16, c: 32, n: 64, add: true, prologue: true, ..CONV },
 ];
+
+/// Whether a recording of one convolution is on matrices.
+fn is_on_matrices(recording: &Recording) -> bool {
+    recording.commands.iter().any(|command| match command {
+        Command::Dispatch(dispatch) => dispatch.pipeline.shader == "conv2d_matrices",
+        Command::Copy { .. } => false,
+    })
+}
 
 pub async fn conv2d() {
     check_all(
@@ -106,23 +118,29 @@ async fn check_conv2d(lab: &Lab, label: &str, case: &ConvCase) {
         weight: lab.weight("weight", &weight, n, 9 * c, storage).await,
         bias: lab.vector("bias", &bias).await,
     };
-    lab.run(|r, copies| {
-        let image = r.image("x", height, width, c);
-        copies.before(r.resident(&xs), image);
-        // A picture in bands is a temporary; one in a single buffer may be a view with guards.
-        let prologue = prologue.then(|| r.resident(&affines));
-        let options = Conv2dOptions { upsample, add, prologue };
-        let into = |y| ops::conv2d("y", image, width, &layer, y, options);
-        if ys.resident.bands.len() == 1 {
-            into(ys.on(r));
-        } else {
-            let y = r.image("y", height * up, width * up, n4);
-            copies.before(ys.on(r), y);
-            into(y);
-            copies.after(y, ys.on(r));
-        }
-    })
-    .await;
+    let recording = lab
+        .run(|r, copies| {
+            let image = r.image("x", height, width, c);
+            copies.before(r.resident(&xs), image);
+            // A picture in bands is a temporary; one in a single buffer may be a view with guards.
+            let prologue = prologue.then(|| r.resident(&affines));
+            let options = Conv2dOptions { upsample, add, prologue };
+            let into = |y| ops::conv2d("y", image, width, &layer, y, options);
+            if ys.resident.bands.len() == 1 {
+                into(ys.on(r));
+            } else {
+                let y = r.image("y", height * up, width * up, n4);
+                copies.before(ys.on(r), y);
+                into(y);
+                copies.after(y, ys.on(r));
+            }
+        })
+        .await;
+    let in_f16 = is_on_matrices(&recording);
+    // A variant that falls back would test the wrong kernel. Narrow weights have none on matrices.
+    let wanted = lab.caps().tuning.conv2d == Some(Conv2dKernel::Matrices);
+    assert_eq!(in_f16, wanted && layer.weight.tile >= 32, "{label}");
+    assert!(!lab.beyond_f16.get(), "{label}: all numbers fit f16");
 
     weight.resize(n4 * 9 * c, 0.0);
     bias.resize(n4, 0.0);
@@ -136,6 +154,7 @@ async fn check_conv2d(lab: &Lab, label: &str, case: &ConvCase) {
             .collect(),
     };
     let mut expected = reference::conv2d(&seen, width, c, &weight, &bias, upsample);
+    let largest = largest(&expected);
     if add {
         expected.iter_mut().zip(&old).for_each(|(e, old)| *e += f64::from(*old));
     }
@@ -145,5 +164,55 @@ async fn check_conv2d(lab: &Lab, label: &str, case: &ConvCase) {
         // Each number comes with a few roundings of its own.
         tolerance = tolerance.plus(Tolerance::sum(9 * c));
     }
+    if in_f16 {
+        // Taps are folded to f32.
+        let storage = if upsample { Storage::F32 } else { storage };
+        let in_sum = [seen.len(), 9 * c];
+        tolerance = tolerance.plus(f16_tolerance((&seen, 1.0), &weight, storage, in_sum, largest));
+    }
     assert_close(&label, [y_pixels, n4], &lab.read_view(&ys).await, &expected, tolerance);
+}
+
+/// Kernels that round to f16 say so if a pixel or a weight does not fit it; one that does is none of that.
+pub async fn conv2d_flags_numbers_beyond_f16() {
+    let mut lab = Lab::new().await;
+    let base = lab.caps();
+    let (height, width, c, n) = (5, 9, 20, 64);
+    for variant in variants::<ConvCase>(&base) {
+        lab = lab.with_caps(|caps| {
+            *caps = base;
+            (variant.change)(caps);
+        });
+        // The largest that bf16 has below f16's largest, and some beyond; as the first and as the last number.
+        for (role, value) in [("x", 65280.0), ("x", -7e4), ("weight", 65280.0), ("weight", 7e4)] {
+            for last in [false, true] {
+                let mut x = Random::new(3).numbers(height * width * c, 1.0);
+                let mut weight = Random::new(4).numbers(n * 9 * c, 1.0);
+                let numbers = if role == "x" { &mut x } else { &mut weight };
+                let place = if last { numbers.len() - 1 } else { 0 };
+                numbers[place] = value;
+                let weight = round(&weight, Storage::Bf16);
+                let xs = lab.matrix("x", height * width, c, &x, Bands::AsNeeded).await;
+                let layer = Conv2d {
+                    weight: lab.weight("weight", &weight, n, 9 * c, Storage::Bf16).await,
+                    bias: lab.vector("bias", &vec![0.0; n]).await,
+                };
+                let recording = lab
+                    .run(|r, copies| {
+                        let image = r.image("x", height, width, c);
+                        copies.before(r.resident(&xs), image);
+                        let y = r.image("y", height, width, n);
+                        ops::conv2d("y", image, width, &layer, y, Conv2dOptions::default());
+                    })
+                    .await;
+                assert_eq!(
+                    lab.beyond_f16.get(),
+                    is_on_matrices(&recording) && f32::abs(value) > 65504.0,
+                    "{role} with {value}, last: {last}, with {}",
+                    variant.name
+                );
+                lab.clear();
+            }
+        }
+    }
 }

@@ -11,6 +11,7 @@ pub mod group_norm;
 pub mod linear;
 pub mod norm;
 pub mod qk_norm_rope;
+pub mod quantise_rows;
 pub mod renoise;
 pub mod strided_rows;
 pub mod unpack;
@@ -25,13 +26,19 @@ macro_rules! every_test {
         $each! {
             linear::linear,
             linear::linear_keeps_poison_in_its_row,
+            linear::int8_keeps_poison_in_its_row,
+            linear::a_split_gives_the_bits_of_two_layers,
             linear::linear_flags_weights_beyond_f16,
+            conv2d::conv2d_flags_numbers_beyond_f16,
+            linear::linear_falls_back,
             linear::every_f8_code_is_its_number,
+            linear::every_block_is_its_numbers,
             attention::attention,
             attention::attention_masked,
             attention::attention_grouped,
             attention::attention_keeps_poison_in_its_row,
             attention::attention_flags_numbers_beyond_f16,
+            attention::attention_falls_back,
             attention::attention_over,
             attention::softmax_is_good_to_some_roundings,
             conv2d::conv2d,
@@ -41,6 +48,8 @@ macro_rules! every_test {
             activation::activation,
             activation::activation_into,
             qk_norm_rope::qk_norm_rope,
+            quantise_rows::quantise_rows,
+            quantise_rows::poison_stays_in_its_block,
             euler::euler,
             fold_taps::fold_taps,
             combine::combine,
@@ -65,11 +74,19 @@ pub struct Variant {
     offered: fn(&Caps) -> bool,
     /// The case types of the tables that it concerns; all tables, if none.
     only: &'static [&'static str],
+    /// It is about how the host cuts work, with kernels that other variants run: not in browsers, where that is slow.
+    natively: bool,
 }
 
 impl Variant {
-    const EVERYWHERE: Variant =
-        Variant { name: "", change: |_| {}, needs: "", offered: |_| true, only: &[] };
+    const EVERYWHERE: Variant = Variant {
+        name: "",
+        change: |_| {},
+        needs: "",
+        offered: |_| true,
+        only: &[],
+        natively: false,
+    };
 
     /// One of the kernels of a matrix product, for any number of rows.
     const fn matmul(name: &'static str, change: fn(&mut Caps)) -> Variant {
@@ -96,20 +113,31 @@ fn product_on_matrices(caps: &mut Caps) {
     caps.tuning.matmul = [Some(MatmulKernel::Cooperative); 3];
 }
 
+fn product_of_bytes(caps: &mut Caps) {
+    caps.int8 = true;
+    caps.tuning.matmul = [Some(MatmulKernel::Int8); 3];
+}
+
 fn attention_on_matrices(caps: &mut Caps) {
     caps.f16 = true;
     caps.tuning.attention = Some(AttentionKernel::Matrices);
 }
 
+fn convolution_on_matrices(caps: &mut Caps) {
+    caps.f16 = true;
+    caps.tuning.conv2d = Some(Conv2dKernel::Matrices);
+}
+
 const ATTENTION: &[&str] = &["AttentionCase", "RangesCase"];
 
-pub static VARIANTS: [Variant; 20] = [
+pub static VARIANTS: [Variant; 24] = [
     Variant { name: "graphics kernels", change: |caps| caps.is_cpu = false, ..Variant::EVERYWHERE },
     Variant { name: "processor kernels", change: |caps| caps.is_cpu = true, ..Variant::EVERYWHERE },
     Variant::matmul("direct matmul", |caps| {
         caps.tuning.matmul = [Some(MatmulKernel::Direct); 3];
     }),
     Variant::matmul("matmul panels", |caps| {
+        caps.is_cpu = true;
         caps.tuning.matmul = [Some(MatmulKernel::Panel); 3];
     }),
     Variant::matmul("matmul tiles", |caps| {
@@ -127,14 +155,22 @@ pub static VARIANTS: [Variant; 20] = [
             caps.tuning.matmul = [Some(MatmulKernel::Subgroup); 3];
         })
     },
+    Variant::matmul("matmul of bytes", product_of_bytes),
     Variant {
-        name: "cooperative matmul",
+        natively: true,
+        ..Variant::matmul("matmul of bytes with 4 KiB bindings", |caps| {
+            product_of_bytes(caps);
+            caps.max_binding_bytes = 4096;
+        })
+    },
+    Variant {
+        name: "matmul on matrices",
         change: product_on_matrices,
         only: &["LinearCase"],
         ..ON_MATRICES
     },
     Variant {
-        name: "cooperative matmul in four parts",
+        name: "matmul on matrices in four parts",
         change: |caps| {
             product_on_matrices(caps);
             subgroups_of(caps, 4, 4);
@@ -143,7 +179,7 @@ pub static VARIANTS: [Variant; 20] = [
         ..ON_MATRICES
     },
     Variant {
-        name: "cooperative matmul in four or eight parts",
+        name: "matmul on matrices in four or eight parts",
         change: |caps| {
             product_on_matrices(caps);
             subgroups_of(caps, 2, 4);
@@ -199,20 +235,39 @@ pub static VARIANTS: [Variant; 20] = [
         only: &["ConvCase"],
         needs: "subgroups",
         offered: |caps| caps.subgroup_sizes.is_some(),
+        ..Variant::EVERYWHERE
+    },
+    Variant {
+        name: "convolution on matrices",
+        change: convolution_on_matrices,
+        only: &["ConvCase"],
+        ..ON_MATRICES
+    },
+    Variant {
+        name: "convolution on matrices in four parts",
+        change: |caps| {
+            convolution_on_matrices(caps);
+            subgroups_of(caps, 4, 4);
+        },
+        only: &["ConvCase"],
+        ..ON_MATRICES
     },
     Variant {
         name: "4 KiB bindings",
         change: |caps| (caps.is_cpu, caps.max_binding_bytes) = (false, 4096),
+        natively: true,
         ..Variant::EVERYWHERE
     },
     Variant {
         name: "20 KiB bindings",
         change: |caps| (caps.is_cpu, caps.max_binding_bytes) = (true, 20 << 10),
+        natively: true,
         ..Variant::EVERYWHERE
     },
     Variant {
         name: "small dispatches",
         change: |caps| (caps.is_cpu, caps.max_dispatch_flops) = (true, 1e4),
+        natively: true,
         ..Variant::EVERYWHERE
     },
 ];
@@ -220,7 +275,10 @@ pub static VARIANTS: [Variant; 20] = [
 /// The variants that a table of `Case`s is run with on an adapter. Those that it cannot run are said.
 pub fn variants<Case>(caps: &Caps) -> Vec<&'static Variant> {
     let table = std::any::type_name::<Case>().rsplit("::").next().unwrap_or_default();
-    let concerns = |variant: &&Variant| variant.only.is_empty() || variant.only.contains(&table);
+    let concerns = |variant: &&Variant| {
+        (variant.only.is_empty() || variant.only.contains(&table))
+            && !(variant.natively && cfg!(target_arch = "wasm32"))
+    };
     let (run, left): (Vec<_>, Vec<_>) =
         VARIANTS.iter().filter(concerns).partition(|variant| (variant.offered)(caps));
     for Variant { name, needs, .. } in left {
@@ -283,7 +341,7 @@ pub async fn check_all<Case>(
 
 /// The cases that a person wants to see: `RALU_TEST_CASE="m=16,n=64,processor"` are those whose name has all of these
 /// words in it. The name is a case as Debug writes it, with its variant; `=` stands for `: `. Without the variable,
-/// which no script sets, it is all of them.
+/// which only `scripts/portability --matrices` sets, it is all of them.
 struct Chosen {
     words: Vec<String>,
 }

@@ -6,7 +6,7 @@ use race::expected::{QUERY_SCALE, stored, weight_scale};
 use race::numbers::{self, Operand};
 use race::protocol::{Hello, Racer, serve};
 use ralu::gpu::{self, AdapterChoice, Gpu, Program, SlotPool, Store, block_on};
-use ralu::checkpoint::pack::Packer;
+use ralu::checkpoint::pack::{Packer, vector};
 use ralu::checkpoint::source::{Folder, Memory, Source};
 use ralu::checkpoint::weights::{Manifest, Weights};
 use ralu::models::config::TransformerConfig;
@@ -172,8 +172,8 @@ impl Operands<'_> {
 
     fn upload(&self, weights: &Weights, upload: &Upload) -> Result<()> {
         match upload {
-            Upload::Vector { resident, tensor, .. } => {
-                let mut values = weights.tensor_f32(tensor).map_err(text)?;
+            Upload::Vector { resident, sources } => {
+                let mut values = vector(weights, sources).map_err(text)?;
                 values.resize(resident.cols, 0.0);
                 block_on(self.gpu, async {
                     self.store.create(self.gpu, resident).await?;
@@ -181,15 +181,13 @@ impl Operands<'_> {
                 })
                 .map_err(text)
             }
-            Upload::Packed { weight, tensor, rows } => {
+            Upload::Packed { weight, sources } => {
                 block_on(self.gpu, self.store.create_packed(self.gpu, weight)).map_err(text)?;
                 let mut packer = Packer::default();
                 for (i, shard) in weight.shards.iter().enumerate() {
                     let mut offset = 0;
                     for first in (shard.row0..shard.row0 + shard.rows).step_by(weight.tile) {
-                        let bytes = packer
-                            .tile(weights, tensor, weight, first, rows.as_deref())
-                            .map_err(text)?;
+                        let bytes = packer.tile(weights, sources, weight, first).map_err(text)?;
                         let write = self.store.write_bytes(self.gpu, weight.id, i, offset, bytes);
                         block_on(self.gpu, write).map_err(text)?;
                         offset += bytes.len() as u64;

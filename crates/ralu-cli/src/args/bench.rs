@@ -1,6 +1,6 @@
 //! `ralu bench`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -31,9 +31,22 @@ pub struct BenchArgs {
     /// Perfetto and chrome://tracing show.
     #[arg(long, value_name = "TRACE.json", num_args = 0..=1, require_equals = true)]
     pub profile: Option<Option<PathBuf>>,
-    /// As JSON.
-    #[arg(long)]
-    pub json: bool,
+    /// As JSON. With a file name, writes it there and prints the table; `step` and `run` then also time every kernel, if
+    /// the adapter has a clock.
+    #[arg(long, value_name = "REPORT.json", num_args = 0..=1, require_equals = true)]
+    pub json: Option<Option<PathBuf>>,
+}
+
+impl BenchArgs {
+    /// Whether the result on stdout is JSON.
+    pub fn prints_json(&self) -> bool {
+        matches!(self.json, Some(None))
+    }
+
+    /// The file that the result goes to as JSON.
+    pub fn json_file(&self) -> Option<&Path> {
+        self.json.as_ref()?.as_deref()
+    }
 }
 
 /// What `ralu bench` measures.

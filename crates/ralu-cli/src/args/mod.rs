@@ -3,6 +3,8 @@
 mod adapter;
 #[cfg(feature = "bench")]
 mod bench;
+mod hub;
+mod model;
 mod parse;
 mod request;
 
@@ -10,11 +12,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ralu::models::layers::Precision;
+use ralu::models::quantise::{Quantise, QuantiseChoice};
+use ralu::pipeline::MemoryBudget;
 
 pub use adapter::{AdapterArgs, CacheDirArgs, TuningArgs};
 #[cfg(feature = "bench")]
 pub use bench::{BenchArg, BenchArgs, QualityArgs};
-use parse::{named, seconds, whole};
+pub use hub::{ListArgs, PullArgs, RmArgs};
+pub use model::{ModelArgs, PartArgs};
+use parse::{choice, named, seconds, whole};
 pub use request::{CacheArg, RaluArg, RequestArgs};
 
 /// Pictures from text with FLUX and Stable Diffusion 3, sped up by Region-Adaptive Latent Upsampling, on any GPU.
@@ -43,11 +49,19 @@ pub enum Command {
     Plan(Box<PlanArgs>),
     /// Says what a model folder or file holds, what is missing and what is not supported.
     Inspect(InspectArgs),
+    /// Writes a model's weights to one file, quantised on the way.
+    Convert(ConvertArgs),
     /// Measures ops, steps or whole runs.
     #[cfg(feature = "bench")]
     Bench(Box<BenchArgs>),
     /// Re-measures which kernels are fastest on an adapter, and keeps the result for later runs.
     Tune(TuneArgs),
+    /// Downloads a model from the Hugging Face hub, by its name.
+    Pull(PullArgs),
+    /// Lists the models that were downloaded, and those that are known by name.
+    List(ListArgs),
+    /// Removes a downloaded model.
+    Rm(RmArgs),
     /// Opens a window in which the stages can be watched, and regions painted (needs the viewer, `ralu-viewer`).
     View(ViewArgs),
 }
@@ -94,9 +108,8 @@ pub struct GenerateArgs {
 /// `ralu tune`.
 #[derive(Clone, Debug, Args)]
 pub struct TuneArgs {
-    /// A diffusers model folder: its shapes are measured. [default: the bundled tiny-flux]
-    #[arg(short, long, value_name = "PATH")]
-    pub model: Option<String>,
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// Pixels. [default: the model's own]
     #[arg(long, value_name = "W", value_parser = whole, allow_negative_numbers = true)]
     pub width: Option<usize>,
@@ -106,9 +119,13 @@ pub struct TuneArgs {
     /// Text tokens, where the model lets them be chosen. [default: the model's own]
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     pub max_sequence_length: Option<usize>,
-    /// How weights are kept on the GPU (`auto`: as they are stored in the checkpoint). [default: auto]
+    /// How weights are kept on the GPU, and whether factors of products may be rounded to 16 or 8 bits, as for `generate`.
+    /// [default: auto]
     #[arg(long, value_parser = named::<Precision>())]
     pub precision: Option<Precision>,
+    /// What is quantised while weights are loaded, as for `generate`. [default: off]
+    #[arg(long, value_name = "TYPE[:PARTS]", value_parser = choice::<QuantiseChoice>)]
+    pub quantize: Option<QuantiseChoice>,
     #[command(flatten)]
     pub adapter: AdapterArgs,
     #[command(flatten)]
@@ -126,9 +143,17 @@ pub struct TuneArgs {
 pub struct ViewArgs {
     /// The text to begin with.
     pub prompt: Option<String>,
-    /// A diffusers model folder. [default: the one that was open last]
+    /// A diffusers model folder, or a model's file. [default: the one that was open last]
     #[arg(short, long, value_name = "PATH")]
     pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub parts: PartArgs,
+    /// The most GPU memory that runs may take, as for `generate`. [default: as the last time]
+    #[arg(long, value_name = "SIZE", value_parser = choice::<MemoryBudget>, alias = "max-vram")]
+    pub memory_budget: Option<MemoryBudget>,
+    /// What is quantised while the model is loaded, as for `generate`. [default: as last time]
+    #[arg(long, value_name = "TYPE[:PARTS]", value_parser = choice::<QuantiseChoice>)]
+    pub quantize: Option<QuantiseChoice>,
     /// Opens the request that a picture of this program carries.
     #[arg(long, value_name = "PICTURE.png")]
     pub from: Option<PathBuf>,
@@ -155,12 +180,31 @@ pub struct PlanArgs {
 /// `ralu inspect`.
 #[derive(Clone, Debug, Args)]
 pub struct InspectArgs {
-    /// A diffusers model folder, a safetensors file, or the name of a published model, such as flux.1-dev
-    /// (an unknown name is answered with all that are known).
+    /// A diffusers model folder, any safetensors or GGUF file of a model or of one of its parts, or the name of a published
+    /// model, such as flux.1-dev (an unknown name is answered with all that are known).
     pub model: String,
+    /// The model's other files, as for `generate`.
+    #[command(flatten)]
+    pub files: PartArgs,
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `ralu convert`.
+#[derive(Clone, Debug, Args)]
+pub struct ConvertArgs {
+    /// A diffusers model folder, of which the denoiser is taken, the folder of one part, or a safetensors or GGUF file.
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// The file that is written: .safetensors for fp8 and nf4, .gguf for all other formats.
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// The format of large matrices (q8_0, q6_k, q5_k, q5_0, q4_k, q4_0, q3_k, q2_k, fp8 or nf4), with PARTS for files that
+    /// hold several: of denoiser, clip, t5, text-encoders, all, with commas between [default: denoiser]. Without it, numbers
+    /// stay in the type they have.
+    #[arg(long, value_name = "TYPE[:PARTS]", value_parser = choice::<Quantise>)]
+    pub quantize: Option<Quantise>,
 }
 
 /// How events are written.

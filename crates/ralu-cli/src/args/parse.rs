@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ralu::names;
+use ralu::pipeline::MemoryBudget;
 use ralu::sampling::{CacheSpec, check_stages};
 use serde::Deserialize;
 
@@ -45,6 +46,15 @@ pub fn seed(text: &str) -> Result<u64, String> {
 pub fn number(text: &str) -> Result<f64, String> {
     let expected = || "expected a number, for example 3.5".to_owned();
     text.trim().parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(expected)
+}
+
+/// Bytes, written like a budget of memory; 0 is none.
+pub fn size(text: &str) -> Result<u64, String> {
+    match (text.trim(), text.parse::<MemoryBudget>()) {
+        ("0", _) => Ok(0),
+        (_, Ok(MemoryBudget::Bytes(bytes))) => Ok(bytes),
+        _ => Err("expected a size such as 6GiB or 800MiB".to_owned()),
+    }
 }
 
 pub fn seconds(text: &str) -> Result<f64, String> {

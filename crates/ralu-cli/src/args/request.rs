@@ -5,23 +5,24 @@ use std::path::PathBuf;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use ralu::models::layers::Precision;
+use ralu::models::quantise::QuantiseChoice;
 use ralu::names;
-use ralu::pipeline::Rng;
+use ralu::pipeline::{MemoryBudget, Rng};
 use ralu::sampling::{
     CacheSpec, JumpNoise, Preset, RegionScore, RopeMode, Upsample, Variant, ZPolicy,
 };
 
+use super::ModelArgs;
 use super::parse::{
-    PerStage, cache, choice, named, number, numbers_per_stage, seed, steps_per_stage, whole,
+    PerStage, cache, choice, named, number, numbers_per_stage, seed, size, steps_per_stage, whole,
 };
 
 /// What the picture depends on.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Request")]
 pub struct RequestArgs {
-    /// A diffusers model folder. [default: the bundled tiny-flux]
-    #[arg(short, long, value_name = "PATH")]
-    pub model: Option<String>,
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// Pixels. [default: the model's own]
     #[arg(long, value_name = "W", value_parser = whole, allow_negative_numbers = true)]
     pub width: Option<usize>,
@@ -105,10 +106,27 @@ pub struct RequestArgs {
     /// Adds the regions of --regions to the found ones.
     #[arg(long, requires = "regions", help_heading = "RALU")]
     pub regions_add: bool,
-    /// How weights are kept on the GPU (`auto`: as they are stored in the checkpoint); sums are always 32 bits wide.
+    /// The most GPU memory that a run may take: a size such as 6GiB or 800MiB. Weights that do not fit come and go while it
+    /// draws: the picture is the same. `auto`: as much as it takes, and less when the memory is full; `off`: never less.
     /// [default: auto]
+    #[arg(long, value_name = "SIZE", value_parser = choice::<MemoryBudget>, alias = "max-vram", help_heading = "Adapter")]
+    pub memory_budget: Option<MemoryBudget>,
+    /// Memory of this machine for copies of weights that come and go: with enough of it they are read and packed once. [default:
+    /// half of what is free, next to a GPU]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Adapter")]
+    pub host_memory: Option<u64>,
+    /// `auto`: weights as they are stored in the checkpoint, factors of products rounded to 16 bits on GPUs with units for
+    /// that. `f16`: 32-bit weights rounded to 16 bits, too. `f32`: weights as they are stored, nothing rounded. `int8`: as
+    /// `auto`, but what meets weights in blocks of 4, 5 and 8 bits is rounded to 8 bits, on GPUs that multiply such bytes and have
+    /// no units for more: faster, and pictures change a little. Sums are always 32 bits wide. [default: auto]
     #[arg(long, value_parser = named::<Precision>(), help_heading = "Adapter")]
     pub precision: Option<Precision>,
+    /// Quantises large matrices that are stored in 16 or 32 bits while they are loaded: q8_0, q6_k, q5_k, q5_0, q4_k, q4_0,
+    /// q3_k, q2_k, fp8 or nf4; `auto`: the first of q8_0, q6_k and q4_k that fits into the memory, if that is known and the
+    /// weights do not fit as they are; `off`: nothing. PARTS are of denoiser, clip, t5, qwen3, text-encoders, all, with commas
+    /// between. [default: off; parts: denoiser]
+    #[arg(long, value_name = "TYPE[:PARTS]", value_parser = choice::<QuantiseChoice>, help_heading = "Adapter")]
+    pub quantize: Option<QuantiseChoice>,
 }
 
 /// `--ralu`.

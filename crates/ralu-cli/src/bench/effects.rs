@@ -56,6 +56,9 @@ fn unused(bench: BenchArg, args: &RequestArgs) -> Vec<&'static str> {
         regions,
         regions_add,
         precision: _,
+        memory_budget,
+        host_memory,
+        quantize: _,
     } = args;
     let how_it_is_drawn = [
         ("--guidance", guidance.is_some()),
@@ -73,6 +76,8 @@ fn unused(bench: BenchArg, args: &RequestArgs) -> Vec<&'static str> {
         ("--cache", cache.is_some()),
         ("--regions", regions.is_some()),
         ("--regions-add", *regions_add),
+        ("--memory-budget", memory_budget.is_some()),
+        ("--host-memory", host_memory.is_some()),
     ];
     // These have a say in the shapes of ops: RALU rounds sizes up, and a custom schedule needs all of its options.
     let how_large_it_is = [

@@ -2,11 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ralu::escape::Escaped;
 use ralu::gpu::{Gpu, block_on};
-use ralu::pipeline::{Options, Part, Pipeline};
+use ralu::pipeline::{MemoryBudget, Part, Pipeline};
 use serde::Serialize;
 
 use super::super::args::BenchArgs;
@@ -57,9 +57,14 @@ struct Report {
 
 /// Runs the benchmark.
 pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
-    let ParsedRequest { model: given, precision, .. } = request::plain(&args.request)?;
-    let path = model::open(given.as_deref())?.folder.path().to_path_buf();
-    let files = weight_files(&path)?;
+    let ParsedRequest { model: given, weights, .. } = request::plain(&args.request)?;
+    // All weights are loaded: within a budget nothing is before there is a run.
+    let options =
+        weights.options()?.with(|options| options.memory_budget = MemoryBudget::default());
+    let files = model::open(&given)?.weight_files()?;
+    if let Some(path) = args.json_file() {
+        super::checks(args).output(path, "the report")?;
+    }
     let runs = args.runs.unwrap_or(RUNS);
     let (mut reads, mut keeps, mut loads) = (Vec::new(), Vec::new(), Vec::new());
     let (mut read_bytes, mut load_bytes) = (0, 0);
@@ -74,10 +79,9 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
             let kept: Result<Vec<Vec<u8>>> = files.iter().map(|file| keep(file)).collect();
             kept.map(drop)
         })?;
-        let model = model::open(given.as_deref())?;
+        let model = model::open(&given)?;
         let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
-        let options = Options::default().with(|options| options.precision = precision);
-        let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
+        let pipeline = Pipeline::open(gpu, Box::new(model.files), options)?;
         let gpu = pipeline.gpu();
         let load = timed(|| {
             for part in Part::ALL {
@@ -120,8 +124,11 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         keep,
         load,
     };
-    if args.json {
+    if args.prints_json() {
         return output::json(&report);
+    }
+    if let Some(path) = args.json_file() {
+        output::json_file(path, &report)?;
     }
     let (adapter, model) = (Escaped(&report.adapter), Escaped(&report.model));
     output::line(format!("{adapter} ({}), {model}", report.backend))?;
@@ -176,25 +183,6 @@ fn timed(body: impl FnOnce() -> Result<()>) -> Result<Spent> {
     let stopwatch = Stopwatch::start(true);
     body()?;
     Ok(stopwatch.spent())
-}
-
-/// The weight files of a model's parts. Files next to the parts' folders belong to other programs.
-fn weight_files(model: &Path) -> Result<Vec<PathBuf>> {
-    let list = |folder: &Path| -> Result<Vec<PathBuf>> {
-        let failed = |error| Error::failed(format!("{}: cannot be listed: {error}", shown(folder)));
-        let entries = fs::read_dir(folder).map_err(failed)?;
-        entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
-    };
-    let mut files = Vec::new();
-    for part in list(model)?.iter().filter(|path| path.is_dir()) {
-        files.extend(
-            list(part)?.into_iter().filter(|path| {
-                path.extension().is_some_and(|extension| extension == "safetensors")
-            }),
-        );
-    }
-    files.sort();
-    Ok(files)
 }
 
 /// Reads a file into memory of its own.

@@ -1,8 +1,11 @@
 //! `ralu bench`: measurements. A number without the adapter's name is not a result, so that comes with each.
 
+mod chip;
 mod compare;
 mod device;
 mod effects;
+mod estimates;
+mod limits;
 mod load;
 mod op;
 mod ops;
@@ -15,7 +18,7 @@ mod stopwatch;
 
 use ralu::checkpoint::source::Source;
 use ralu::escape::Escaped;
-use ralu::gpu::block_on;
+use ralu::gpu::{Gpu, block_on};
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::{
     Event, Options, Pipeline, RaluChoice, Request, RunSchedule, Settings, plan::baseline_steps,
@@ -52,6 +55,12 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         ));
     }
     if args.what == BenchArg::Quality {
+        if args.json_file().is_some() {
+            return Err(Error::usage(
+                "`ralu bench quality` writes results.json to its --output; expected --json without a file name, or another \
+                 bench",
+            ));
+        }
         return quality::run(args, quiet);
     }
     if args.quality != QualityArgs::default() {
@@ -61,21 +70,18 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         ));
     }
     effects::warn_of_unused(args);
-    let profile = args.profile.is_some();
     match args.what {
-        BenchArg::Ops if profile => Err(Error::usage(
+        BenchArg::Ops if args.profile.is_some() => Err(Error::usage(
             "--profile belongs to `ralu bench step` and `run`: `ops` measures one kernel at a time as it is",
         )),
         BenchArg::Load => load::run(args, quiet),
         BenchArg::Ops => show(args, quiet, ops::measure, |_| None),
         BenchArg::Step => {
-            let measure =
-                |args: &BenchArgs, quiet| step::measure(&Bench::open(args, quiet)?, profile);
+            let measure = |args: &BenchArgs, quiet| step::measure(&Bench::open(args, quiet)?);
             show(args, quiet, measure, step::StepReport::profiles)
         }
         BenchArg::Run | BenchArg::Quality => {
-            let measure =
-                |args: &BenchArgs, quiet| run::measure(&Bench::open(args, quiet)?, profile);
+            let measure = |args: &BenchArgs, quiet| run::measure(&Bench::open(args, quiet)?);
             show(args, quiet, measure, run::RunReport::profiles)
         }
     }
@@ -90,7 +96,11 @@ fn show<R: Report>(
 ) -> Result<()> {
     let earlier = Earlier::read(args.compare.as_deref())?;
     let trace = TraceFile::new(args.profile.as_ref());
-    trace.check(&mut checks(args))?;
+    let mut checks = checks(args);
+    trace.check(&mut checks)?;
+    if let Some(path) = args.json_file() {
+        checks.output(path, "the report")?;
+    }
     let report = measure(args, quiet)?;
     if let Some(profiles) = profiles(&report)
         && let Some(path) = trace.write(profiles, report.environment())?
@@ -98,7 +108,7 @@ fn show<R: Report>(
     {
         output::diagnostic(&format!("trace: {}", output::shown(path)));
     }
-    report::show(&report, earlier.as_ref(), args.json)
+    report::show(&report, earlier.as_ref(), args)
 }
 
 /// What a bench reads, so that nothing it writes can replace that.
@@ -116,13 +126,14 @@ fn checks(args: &BenchArgs) -> Checks {
         }
     }
     // A model that cannot be opened is told of by what opens it.
-    if let Ok(model) = model::open(args.request.model.as_deref()) {
-        checks.model(&model.path);
+    if let Ok(model) = model::open(&args.request.model) {
+        model.paths.iter().for_each(|path| checks.model(path));
     }
     checks
 }
 
 /// An open model and what is measured with it.
+#[derive(Clone)]
 struct Bench {
     pipeline: Pipeline,
     config: ModelConfig,
@@ -131,13 +142,17 @@ struct Bench {
     options: Options,
     name: String,
     runs: usize,
+    /// Whether kernels are timed, too.
+    profile: bool,
     quiet: bool,
 }
 
 impl Bench {
     fn open(args: &BenchArgs, quiet: bool) -> Result<Self> {
-        let ParsedRequest { mut request, model, precision, .. } = request::plain(&args.request)?;
-        let Planned { config, folder, name } = model::planned(model.as_deref())?;
+        let ParsedRequest { mut request, model, weights, .. } = request::plain(&args.request)?;
+        let options = weights.options()?;
+        let planned = model::planned(&model)?;
+        let config = planned.config.clone();
         request.prompt = PROMPT.to_owned();
         let steps = request.steps.take().unwrap_or_else(|| baseline_steps(&config));
         let mut plain = request.clone();
@@ -168,17 +183,30 @@ impl Bench {
             RunSchedule::new(&Settings::resolve(request, &config)?, &config)?;
         }
         let settings = Settings::resolve(&plain, &config)?;
-        effects::warn_of(&[&settings, &Settings::resolve(&ralu, &config)?]);
+        let settings_of_ralu = Settings::resolve(&ralu, &config)?;
+        effects::warn_of(&[&settings, &settings_of_ralu]);
         let target = TuneTarget {
             config: &config,
-            source: folder.as_ref().map(|folder| folder as &dyn Source),
+            source: planned.files.as_ref().map(|files| files as &dyn Source),
             settings: &settings,
-            precision,
+            options,
         };
-        let gpu = device::open(&args.adapter.choice(), &args.tuning, &target, quiet)?;
-        let options = Options::default().with(|options| options.precision = precision);
-        let pipeline = match folder {
-            Some(folder) => Pipeline::open(gpu, Box::new(folder), options)?,
+        let fits = |gpu: &Gpu| {
+            limits::check_memory(gpu, &planned, [&settings, &settings_of_ralu], options, quiet)
+        };
+        let gpu = device::open(&args.adapter.choice(), &args.tuning, &target, quiet, fits)?;
+        let profile = args.profile.is_some() || args.json_file().is_some();
+        let can_profile = limits::has_clock(&gpu);
+        // Who asks for nothing but kernels' times is told by an error that there are none.
+        if profile && !can_profile && args.profile.is_none() && !quiet {
+            output::diagnostic(
+                "this adapter has no timestamps: the report has the times of steps, and none of kernels",
+            );
+        }
+        let profile = args.profile.is_some() || (profile && can_profile);
+        let Planned { files, name, .. } = planned;
+        let pipeline = match files {
+            Some(files) => Pipeline::open(gpu, Box::new(files), options)?,
             // A model that is not on this machine.
             None => {
                 if !quiet {
@@ -191,22 +219,54 @@ impl Bench {
             }
         };
         let runs = args.runs.unwrap_or(RUNS);
-        Ok(Bench { pipeline, config, plain, ralu, options, name, runs, quiet })
+        Ok(Bench { pipeline, config, plain, ralu, options, name, runs, profile, quiet })
     }
 
-    /// Runs each program once, so that no measured run compiles or loads anything.
-    fn warm_up(&self, ralu: &Settings) -> Result<()> {
+    /// Runs each program once, or only those of steps, so that no measured run compiles or loads anything. Says what a step
+    /// takes, as that is how long one has to wait.
+    fn warm_up(&self, ralu: &Settings, what: WarmUp) -> Result<()> {
         self.say("warming up");
-        self.events(&self.plain.clone().with(|request| request.steps = Some(1)), |_, _| {})?;
-        let choice = match &ralu.ralu {
-            Some(params) => one_step_each(params),
-            None => RaluChoice::Off,
+        let told = |event: &Event| {
+            if let Event::Step(step) = event {
+                self.say(&format!(
+                    "the first step of stage {} took {:.2} s",
+                    step.stage, step.seconds
+                ));
+            }
         };
-        self.events(&self.ralu.clone().with(|request| request.ralu = choice), |_, _| {})
+        let plain = with_steps(&self.plain, None, 1);
+        let ralu = self.short(ralu, 1);
+        for request in [plain, ralu] {
+            match what {
+                WarmUp::Steps => self.steps(&request, |event, _| told(event))?,
+                WarmUp::Pictures => self.events(&request, |event, _| told(event))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The request of RALU with so many steps in each stage; as it is where a cache of plain sampling is measured.
+    fn short(&self, ralu: &Settings, steps: usize) -> Request {
+        match &ralu.ralu {
+            None => self.ralu.clone(),
+            params => with_steps(&self.ralu, params.as_ref(), steps),
+        }
     }
 
     /// Runs a request. Each event comes with what was spent since the one before it.
     fn events(&self, request: &Request, mut each: impl FnMut(&Event, Spent)) -> Result<()> {
+        self.events_while(request, |event, spent| {
+            each(event, spent);
+            true
+        })
+    }
+
+    /// Runs a request until `each` gives false.
+    fn events_while(
+        &self,
+        request: &Request,
+        mut each: impl FnMut(&Event, Spent) -> bool,
+    ) -> Result<()> {
         let gpu = self.pipeline.gpu();
         let on_cpu = stopwatch::on_cpu(gpu.report());
         let mut run = self.pipeline.start(request.clone())?;
@@ -215,10 +275,22 @@ impl Bench {
             let next = block_on(gpu, run.next());
             signals::check()?;
             match next? {
-                Some(event) => each(&event, stopwatch.spent()),
-                None => return Ok(()),
+                Some(event) if each(&event, stopwatch.spent()) => {}
+                _ => return Ok(()),
             }
         }
+    }
+
+    /// The steps of a request, and nothing after its last one: each event with what was spent since the one before it.
+    fn steps(&self, request: &Request, mut each: impl FnMut(&Event, Spent)) -> Result<()> {
+        let settings = self.settings(request)?;
+        let all = settings.count * RunSchedule::new(&settings, &self.config)?.steps();
+        let mut done = 0;
+        self.events_while(request, |event, spent| {
+            each(event, spent);
+            done += usize::from(matches!(event, Event::Step(_)));
+            done < all
+        })
     }
 
     fn settings(&self, request: &Request) -> Result<Settings> {
@@ -236,8 +308,23 @@ impl Bench {
     }
 }
 
-/// The same stages with one step each.
-fn one_step_each(params: &RaluParams) -> RaluChoice {
-    let stage_steps = vec![1; params.stage_steps.len()];
-    RaluChoice::Custom(CustomStages { stage_steps, ..params.into() })
+/// What is run before anything is measured.
+#[derive(Clone, Copy)]
+enum WarmUp {
+    Steps,
+    Pictures,
+}
+
+/// The request with so many steps in each of its stages. `ralu` has the stages' parameters, if there are some.
+fn with_steps(request: &Request, ralu: Option<&RaluParams>, steps: usize) -> Request {
+    request.clone().with(|request| match ralu {
+        Some(params) => {
+            let stage_steps = vec![steps; params.stage_steps.len()];
+            request.ralu = RaluChoice::Custom(CustomStages { stage_steps, ..params.into() });
+        }
+        None => {
+            request.ralu = RaluChoice::Off;
+            request.steps = Some(steps);
+        }
+    })
 }

@@ -38,9 +38,11 @@ pub fn cases(
     works.extend(cost::decode_works(&config.vae, 2 * schedule.rows, 2 * schedule.cols));
     for work in &mut works {
         match work {
-            Work::Linear { storage: stored, .. } | Work::Conv2d { storage: stored, .. } => {
+            Work::Linear { storage: stored, k, .. } if storage.holds_rows_of(*k) => {
                 *stored = storage;
             }
+            // Convolutions are in no blocks.
+            Work::Conv2d { storage: stored, .. } if !storage.is_packed() => *stored = storage,
             _ => {}
         }
     }

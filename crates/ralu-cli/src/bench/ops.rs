@@ -6,15 +6,17 @@ use ralu::checkpoint::source::Source;
 use ralu::gpu::{self, Gpu, Program, SlotPool, block_on};
 use ralu::pipeline::tune::matrix_storage;
 use ralu::pipeline::{RunSchedule, Settings};
-use ralu::tensor::{Recorder, Work};
+use ralu::tensor::{Command, Dispatch, Recorder, Work};
 use serde::{Deserialize, Serialize};
 
 use super::super::args::BenchArgs;
+use super::super::chips::{Peak, percent};
 use super::super::environment::Environment;
 use super::super::error::Result;
 use super::super::request::{self, ParsedRequest};
 use super::super::tune::TuneTarget;
 use super::super::{model, output, signals};
+use super::chip::Chip;
 use super::device;
 use super::op::{Operands, cases, record};
 use super::report::{Report, Row};
@@ -32,6 +34,8 @@ const MAX_REPEATS: usize = 16;
 pub struct OpsReport {
     #[serde(flatten)]
     environment: Environment,
+    #[serde(skip_deserializing)]
+    chip: Chip,
     /// How weights are kept on the GPU.
     weights: String,
     runs: usize,
@@ -43,6 +47,9 @@ pub struct OpsReport {
 struct OpReport {
     op: String,
     shape: String,
+    /// The shaders that it ran.
+    #[serde(default)]
+    kernels: Vec<String>,
     #[serde(flatten)]
     took: Medians,
     /// Absent where operations are not what an op is about.
@@ -59,20 +66,25 @@ struct OpReport {
     /// the adapter is a processor.
     #[serde(default)]
     share_of_best: f64,
+    /// Of what the chip can do at most, where that is known: of its arithmetic or of its memory, whichever is nearer.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    share_of_peak: Option<f64>,
 }
 
 /// Measures each op of the model's shapes.
 pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
-    let ParsedRequest { request, model, precision, .. } = request::plain(&args.request)?;
-    let planned = model::planned(model.as_deref())?;
+    let ParsedRequest { request, model, weights, .. } = request::plain(&args.request)?;
+    let options = weights.options()?;
+    let planned = model::planned(&model)?;
     let config = &planned.config;
     let settings = Settings::resolve(&request, config)?;
     super::effects::warn_of(&[&settings]);
     let schedule = RunSchedule::new(&settings, config)?;
-    let source = planned.folder.as_ref().map(|folder| folder as &dyn Source);
-    let storage = matrix_storage(source, precision)?;
-    let target = TuneTarget { config, source, settings: &settings, precision };
-    let gpu = device::open(&args.adapter.choice(), &args.tuning, &target, quiet)?;
+    let source = planned.files.as_ref().map(|files| files as &dyn Source);
+    let storage = matrix_storage(source, options)?;
+    let target = TuneTarget { config, source, settings: &settings, options };
+    let gpu = device::open(&args.adapter.choice(), &args.tuning, &target, quiet, |_| Ok(()))?;
+    let chip = Chip::of(&gpu);
     let runs = args.runs.unwrap_or(RUNS);
     let mut ops = Vec::new();
     let n_text = config.text_tokens(settings.max_sequence_length);
@@ -81,17 +93,17 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<OpsReport> {
         if !quiet {
             output::diagnostic(&format!("{} {op}", op.name()));
         }
-        let took = measure_op(&gpu, &op, runs)?;
-        ops.push(OpReport::new(&op, took));
+        let (kernels, took) = measure_op(&gpu, &op, runs)?;
+        ops.push(OpReport::new(&op, kernels, took, &chip));
     }
     rank(&mut ops);
     let environment = Environment::new(gpu.report(), &planned.name, &settings);
     let weights = format!("{storage:?}").to_lowercase();
-    Ok(OpsReport { environment, weights, runs, ops })
+    Ok(OpsReport { environment, chip, weights, runs, ops })
 }
 
-/// What one execution takes.
-fn measure_op(gpu: &Gpu, op: &Work, runs: usize) -> Result<Medians> {
+/// The shaders that an op runs, and what one execution takes.
+fn measure_op(gpu: &Gpu, op: &Work, runs: usize) -> Result<(Vec<String>, Medians)> {
     let operands = Operands::new(gpu);
     // A byte takes about as long as several operations.
     let work = op.flops().total().max(16.0 * op.bytes());
@@ -99,6 +111,14 @@ fn measure_op(gpu: &Gpu, op: &Work, runs: usize) -> Result<Medians> {
     let recorder = Recorder::new(gpu.caps());
     record(&operands, &recorder, op, repeats)?;
     let recording = recorder.finish(op.name());
+    let mut kernels: Vec<String> = Vec::new();
+    for command in &recording.commands {
+        if let Command::Dispatch(Dispatch { pipeline, .. }) = command
+            && !kernels.iter().any(|kernel| kernel == pipeline.shader)
+        {
+            kernels.push(pipeline.shader.to_owned());
+        }
+    }
     let pool = SlotPool::default();
     let program = block_on(gpu, Program::compile(gpu, &operands.store, &pool, &recording))?;
     let once = || -> std::result::Result<Spent, gpu::Error> {
@@ -114,16 +134,20 @@ fn measure_op(gpu: &Gpu, op: &Work, runs: usize) -> Result<Medians> {
         signals::check()?;
         spent.push(once()?);
     }
-    Ok(Medians::of(&spent))
+    Ok((kernels, Medians::of(&spent)))
 }
 
 impl OpReport {
-    fn new(op: &Work, took: Medians) -> Self {
+    fn new(op: &Work, kernels: Vec<String>, took: Medians, chip: &Chip) -> Self {
         let (flops, bytes) = (op.flops().total(), op.bytes());
         let counts = flops > 0.0;
+        let shader = kernels.first().map_or("", String::as_str);
+        let share = |peak: Peak| peak.share_of_nearer(shader, took.rate(flops), took.rate(bytes));
         OpReport {
             op: op.name().to_owned(),
             shape: op.to_string(),
+            share_of_peak: chip.peak.map(share),
+            kernels,
             took,
             gflops_per_second: counts.then(|| took.rate(flops)),
             gb_per_second: took.rate(bytes),
@@ -173,15 +197,15 @@ impl Report for OpsReport {
 
     fn text(&self) -> String {
         let per_cpu = self.ops.iter().any(|op| op.gb_per_cpu_second.is_some());
-        let mut text = String::new();
+        let mut text = format!("{}\n", self.chip.about());
         if per_cpu {
             let _ = writeln!(text, "{:>72}{:>26}", "", "per second of CPU time");
         }
         let cpu = if per_cpu { format!("{:>10} {:>8}", "GFLOP/s", "GB/s") } else { String::new() };
         let _ = writeln!(
             text,
-            "{:<14} {:<34} {:>12} {:>10} {:>8} {cpu} {:>8}",
-            "op", "shape", "seconds", "GFLOP/s", "GB/s", "of best"
+            "{:<14} {:<34} {:>12} {:>10} {:>8} {cpu} {:>8} {:>8}",
+            "op", "shape", "seconds", "GFLOP/s", "GB/s", "of best", "of peak"
         );
         let number = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{rate:.1}"));
         for op in &self.ops {
@@ -191,13 +215,14 @@ impl Report for OpsReport {
             };
             let _ = writeln!(
                 text,
-                "{:<14} {:<34} {:>12.6} {:>10} {:>8.2} {cpu} {:>6.0} %",
+                "{:<14} {:<34} {:>12.6} {:>10} {:>8.2} {cpu} {:>6.0} % {:>8}",
                 op.op,
                 op.shape,
                 op.took.median_seconds,
                 number(op.gflops_per_second),
                 op.gb_per_second,
-                100.0 * op.share_of_best
+                100.0 * op.share_of_best,
+                percent(op.share_of_peak)
             );
         }
         text

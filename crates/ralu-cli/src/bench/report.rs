@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::super::args::BenchArgs;
 use super::super::environment::Environment;
 use super::super::error::Result;
 use super::super::output;
@@ -45,12 +46,16 @@ struct Document<'a, R> {
     compared: Option<&'a Comparison>,
 }
 
-/// Writes a report to stdout, with an earlier one next to it if there is one.
-pub fn show<R: Report>(report: &R, earlier: Option<&Earlier<R>>, json: bool) -> Result<()> {
+/// Writes a report to stdout and to the file of `--json`, with an earlier one next to it if there is one.
+pub fn show<R: Report>(report: &R, earlier: Option<&Earlier<R>>, args: &BenchArgs) -> Result<()> {
     let compared = earlier.map(|earlier| earlier.compare(report));
     let compared = compared.as_ref();
-    if json {
-        return output::json(&Document { bench: R::BENCH, report, compared });
+    let document = Document { bench: R::BENCH, report, compared };
+    if args.prints_json() {
+        return output::json(&document);
+    }
+    if let Some(path) = args.json_file() {
+        output::json_file(path, &document)?;
     }
     output::line(report.environment())?;
     output::line(report.text().trim_end())?;

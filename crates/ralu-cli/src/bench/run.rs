@@ -2,21 +2,26 @@
 
 use std::fmt::Write;
 
+use ralu::models::cost::Flops;
 use ralu::pipeline::{Event, Request, RunSchedule, Settings, plan::plan};
 use serde::{Deserialize, Serialize};
 
+use super::super::chips::percent;
 use super::super::environment::Environment;
 use super::super::error::Result;
 use super::super::profile::{Profile, Profiles};
-use super::Bench;
+use super::chip::{Chip, EstimatedSeconds};
 use super::report::{Report, Row};
 use super::stopwatch::{Medians, Spent};
+use super::{Bench, WarmUp};
 use crate::median::median;
 
 #[derive(Serialize, Deserialize)]
 pub struct RunReport {
     #[serde(flatten)]
     environment: Environment,
+    #[serde(skip_deserializing)]
+    chip: Chip,
     plain: Measured,
     ralu: Measured,
     /// Median seconds of the plain runs over those of RALU's.
@@ -43,6 +48,15 @@ struct Measured {
     seconds: Vec<f64>,
     #[serde(flatten)]
     took: Medians,
+    /// Operations of a picture over its seconds.
+    #[serde(default)]
+    gflops_per_second: f64,
+    /// Of what the chip can do at most, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    share_of_peak: Option<f64>,
+    /// What its steps should take by arithmetic, where that was done for the chip.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    estimated_seconds_of_steps: Option<EstimatedSeconds>,
 }
 
 /// What a picture took.
@@ -55,9 +69,9 @@ struct Cost {
 }
 
 /// Measures plain runs and RALU's in turn, so that a machine that slows down slows both down.
-pub fn measure(bench: &Bench, profile: bool) -> Result<RunReport> {
+pub fn measure(bench: &Bench) -> Result<RunReport> {
     let (plain, ralu) = (bench.settings(&bench.plain)?, bench.settings(&bench.ralu)?);
-    bench.warm_up(&ralu)?;
+    bench.warm_up(&ralu, WarmUp::Pictures)?;
     let mut costs = [Cost::default(), Cost::default()];
     for i in 0..bench.runs {
         let requests = [("plain", &plain, &bench.plain), ("RALU", &ralu, &bench.ralu)];
@@ -71,13 +85,14 @@ pub fn measure(bench: &Bench, profile: bool) -> Result<RunReport> {
     }
     let [plain_cost, ralu_cost] = costs;
     let predicted_speedup = predicted(bench, [&plain, &ralu], [plain_cost.flops, ralu_cost.flops])?;
-    let region_seconds = median(ralu_cost.region_seconds);
-    let plain_runs = Measured::new(bench, "off", &plain, &plain_cost.spent)?;
-    let ralu_runs = Measured::new(bench, &ralu.ralu_name, &ralu, &ralu_cost.spent)?;
+    let region_seconds = median(ralu_cost.region_seconds.clone());
+    let chip = Chip::of(bench.pipeline.gpu());
+    let plain_runs = Measured::new(bench, "off", &plain, &plain_cost, &chip)?;
+    let ralu_runs = Measured::new(bench, &ralu.ralu_name, &ralu, &ralu_cost, &chip)?;
     let measured_speedup = plain_runs.took.median_seconds / ralu_runs.took.median_seconds;
     let cpu = plain_runs.took.median_cpu_seconds.zip(ralu_runs.took.median_cpu_seconds);
-    let mut profiles = Profiles::default();
-    if profile {
+    let mut profiles = Profiles::new(chip.peak);
+    if bench.profile {
         for (name, request) in [("off", &bench.plain), (ralu.ralu_name.as_str(), &bench.ralu)] {
             bench.say("timing kernels");
             let request = request.clone().with(|request| request.profile = true);
@@ -88,6 +103,7 @@ pub fn measure(bench: &Bench, profile: bool) -> Result<RunReport> {
     }
     Ok(RunReport {
         environment: bench.environment(&ralu),
+        chip,
         plain: plain_runs,
         ralu: ralu_runs,
         measured_speedup,
@@ -95,7 +111,7 @@ pub fn measure(bench: &Bench, profile: bool) -> Result<RunReport> {
         predicted_speedup,
         ratio: measured_speedup / predicted_speedup,
         region_seconds,
-        profiles: profile.then_some(profiles),
+        profiles: bench.profile.then_some(profiles),
     })
 }
 
@@ -137,12 +153,33 @@ impl Cost {
 }
 
 impl Measured {
-    fn new(bench: &Bench, ralu: &str, settings: &Settings, spent: &[Spent]) -> Result<Self> {
+    fn new(
+        bench: &Bench,
+        ralu: &str,
+        settings: &Settings,
+        Cost { spent, flops, .. }: &Cost,
+        chip: &Chip,
+    ) -> Result<Self> {
+        let schedule = RunSchedule::new(settings, &bench.config)?;
+        let text = bench.config.text_tokens(settings.max_sequence_length);
+        let of_steps = schedule.stages.iter().fold(Flops::default(), |sum, stage| {
+            let step = bench.config.transformer.step_flops(stage.n_tokens, text);
+            sum + step * (settings.evaluations_per_step() * stage.steps()) as f64
+        });
+        let took = Medians::of(spent);
+        let rate = took.rate(*flops);
         Ok(Measured {
             ralu: ralu.to_owned(),
-            steps: RunSchedule::new(settings, &bench.config)?.steps(),
+            steps: schedule.steps(),
             seconds: spent.iter().map(|spent| spent.seconds).collect(),
-            took: Medians::of(spent),
+            took,
+            gflops_per_second: rate,
+            share_of_peak: chip.share(rate),
+            // A cache leaves some of them out.
+            estimated_seconds_of_steps: match settings.cache {
+                None => chip.estimated(of_steps),
+                Some(_) => None,
+            },
         })
     }
 }
@@ -173,14 +210,20 @@ impl Report for RunReport {
     }
 
     fn text(&self) -> String {
-        let mut text = String::new();
+        let mut text = format!("{}\n", self.chip.about());
         for (name, one) in [("plain", &self.plain), ("RALU", &self.ralu)] {
             let preset = if one.ralu == "off" { "" } else { &one.ralu };
             let cpu = one.took.median_cpu_seconds;
             let cpu = cpu.map_or(String::new(), |seconds| format!(", {seconds:.3} s of CPU time"));
+            let share = one
+                .share_of_peak
+                .map_or(String::new(), |share| format!(", {} of its peak", percent(Some(share))));
+            let estimated = one.estimated_seconds_of_steps.map_or(String::new(), |seconds| {
+                format!(", steps estimated {:.2} s, goal {:.2} s", seconds.built, seconds.goal)
+            });
             let _ = writeln!(
                 text,
-                "{:<10} {:>3} steps  {:>9.3} s{cpu} (median of {})",
+                "{:<10} {:>3} steps  {:>9.3} s{cpu} (median of {}){share}{estimated}",
                 format!("{name} {preset}"),
                 one.steps,
                 one.took.median_seconds,

@@ -67,7 +67,7 @@ pub fn check_folder(folder: &Path, what: &str) -> Result<()> {
 pub struct Checks {
     /// What is read, and what it is.
     inputs: HashMap<PathBuf, String>,
-    model: Option<ModelFiles>,
+    models: Vec<ModelFiles>,
     /// What is written, and what it is.
     outputs: HashMap<OsString, String>,
     folders: HashSet<PathBuf>,
@@ -82,9 +82,12 @@ impl Checks {
         }
     }
 
-    /// Notes the folder of the model.
-    pub fn model(&mut self, folder: &Path) {
-        self.model = Some(ModelFiles::find(folder));
+    /// Notes a folder or a file of the model.
+    pub fn model(&mut self, path: &Path) {
+        match path.is_file() {
+            true => self.input(path, "a file of the model"),
+            false => self.models.push(ModelFiles::find(path)),
+        }
     }
 
     /// Checks that a file can be written that no earlier one is. `what` says whose it is.
@@ -110,7 +113,7 @@ impl Checks {
                 shown(path)
             )));
         }
-        if self.model.as_ref().is_some_and(|model| model.changes_with(path, &file)) {
+        if self.models.iter().any(|model| model.changes_with(path, &file)) {
             let does = if file.exists() {
                 "would replace a file of the model"
             } else {

@@ -12,7 +12,7 @@ use super::error::{Error, Result};
 use super::output::shown;
 use super::signals;
 pub use checks::{Checks, check_folder, make_folder};
-use ralu_host::files::{Destination, replace};
+use ralu_host::files::{Destination, replace, replace_by};
 pub use read::read_all;
 
 /// Writes `bytes` to a file of their own and renames it to `path`, so that nobody ever sees half a file. Pipes and
@@ -31,6 +31,21 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
             };
             stream.write_all(bytes).map_err(|error| failed(path, error))
         }
+    }
+}
+
+/// Writes what `write` writes, however much that is, to a file of its own and renames it to `path`. Only files can be
+/// written so.
+pub fn write_by<E: From<std::io::Error> + std::fmt::Display>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> std::result::Result<(), E>,
+) -> Result<()> {
+    match find(path)? {
+        Destination::File { path: file, replaced } => {
+            replace_by(&file, replaced.as_ref(), signals::set_writing, write)
+                .map_err(|error| failed(path, error))
+        }
+        Destination::Stream { .. } => Err(failed(path, "this is no file")),
     }
 }
 

@@ -10,6 +10,7 @@ use ralu::pipeline::Event;
 use serde::Serialize;
 use serde_json::json;
 
+use super::chips::Peak;
 use super::error::Result;
 use super::files::{self, Checks};
 use table::Table;
@@ -114,9 +115,14 @@ fn kernel_seconds(programs: &[Ran]) -> f64 {
 }
 
 /// Several profiles, each with its name.
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 #[serde(transparent)]
-pub struct Profiles(Vec<Entry>);
+pub struct Profiles {
+    entries: Vec<Entry>,
+    /// What the chip can do at most, where that is known.
+    #[serde(skip)]
+    peak: Option<Peak>,
+}
 
 #[derive(Serialize)]
 struct Entry {
@@ -131,14 +137,19 @@ struct Entry {
 }
 
 impl Profiles {
+    /// None yet.
+    pub fn new(peak: Option<Peak>) -> Self {
+        Profiles { entries: vec![], peak }
+    }
+
     /// Adds the profile of a run.
     pub fn add(&mut self, ralu: &str, profile: Profile) {
         let times: Vec<_> = profile.programs.into_iter().map(|program| program.times).collect();
-        self.0.push(Entry {
+        self.entries.push(Entry {
             ralu: ralu.to_owned(),
             steps: profile.steps,
             pictures: profile.pictures,
-            programs: table::tables(&times),
+            programs: table::tables(&times, self.peak.as_ref()),
             times,
         });
     }
@@ -146,7 +157,7 @@ impl Profiles {
     /// The tables as text for people.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for Entry { ralu, steps, pictures, programs, .. } in &self.0 {
+        for Entry { ralu, steps, pictures, programs, .. } in &self.entries {
             let name = if ralu == "off" { "plain".to_owned() } else { format!("RALU {ralu}") };
             if !text.is_empty() {
                 text.push('\n');
@@ -199,7 +210,7 @@ impl TraceFile {
     ) -> Result<Option<&Path>> {
         let Some(path) = &self.0 else { return Ok(None) };
         let mut trace = trace::Trace::default();
-        for Entry { ralu, times, .. } in &profiles.0 {
+        for Entry { ralu, times, .. } in &profiles.entries {
             trace.add(if ralu == "off" { "plain" } else { ralu }, times);
         }
         let document = trace.document(json!(environment));

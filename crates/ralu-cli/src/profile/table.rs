@@ -6,6 +6,7 @@ use std::fmt;
 use ralu::gpu::{KernelTime, ProgramTimes};
 use serde::Serialize;
 
+use crate::chips::{Peak, percent};
 use crate::median::median;
 
 /// Rows of a program's table; the rest is summed up in one more.
@@ -40,10 +41,13 @@ struct Row {
     gflops_per_second: f64,
     /// Buffers that are bound, each counted once.
     gb_per_second: f64,
+    /// Of what the chip can do at most, where that is known: of its arithmetic or of its memory, whichever is nearer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share_of_peak: Option<f64>,
 }
 
 /// A table for each program, in the order in which they ran first.
-pub fn tables(times: &[ProgramTimes]) -> Vec<Table> {
+pub fn tables(times: &[ProgramTimes], peak: Option<&Peak>) -> Vec<Table> {
     let mut programs: Vec<Vec<&ProgramTimes>> = vec![];
     for times in times {
         // A program that was planned again, for other regions, has the same name and other dispatches.
@@ -55,11 +59,11 @@ pub fn tables(times: &[ProgramTimes]) -> Vec<Table> {
             None => programs.push(vec![times]),
         }
     }
-    programs.iter().map(|runs| Table::new(runs)).collect()
+    programs.iter().map(|runs| Table::new(runs, peak)).collect()
 }
 
 impl Table {
-    fn new(runs: &[&ProgramTimes]) -> Self {
+    fn new(runs: &[&ProgramTimes], peak: Option<&Peak>) -> Self {
         let ProgramTimes { program, kernels } = runs[0];
         let medians = |(i, kernel): (usize, &KernelTime)| {
             let seconds = median(runs.iter().map(|run| run.kernels[i].seconds).collect());
@@ -70,8 +74,8 @@ impl Table {
             program: program.clone(),
             runs: runs.len(),
             kernel_seconds: kernels.iter().map(|kernel| kernel.seconds).sum(),
-            totals: rows(&kernels, |_| None),
-            kernels: rows(&kernels, |label| Some(pattern(label))),
+            totals: rows(&kernels, peak, |_| None),
+            kernels: rows(&kernels, peak, |label| Some(pattern(label))),
         }
     }
 }
@@ -84,7 +88,11 @@ struct Sum {
     bytes: f64,
 }
 
-fn rows(kernels: &[KernelTime], place: impl Fn(&str) -> Option<String>) -> Vec<Row> {
+fn rows(
+    kernels: &[KernelTime],
+    peak: Option<&Peak>,
+    place: impl Fn(&str) -> Option<String>,
+) -> Vec<Row> {
     let mut sums: HashMap<(&str, Option<String>), Sum> = HashMap::new();
     for kernel in kernels {
         let sum = sums.entry((&kernel.kernel, place(&kernel.label))).or_default();
@@ -96,14 +104,21 @@ fn rows(kernels: &[KernelTime], place: impl Fn(&str) -> Option<String>) -> Vec<R
     let all: f64 = sums.values().map(|sum| sum.seconds).sum();
     // A clock that is too coarse may see no time at all.
     let over = |amount: f64, by: f64| if by > 0.0 { amount / by } else { 0.0 };
-    let row = |((kernel, label), sum): ((&str, Option<String>), Sum)| Row {
-        kernel: kernel.to_owned(),
-        label,
-        calls: sum.calls,
-        seconds: sum.seconds,
-        share: over(sum.seconds, all),
-        gflops_per_second: over(sum.flops, sum.seconds) / 1e9,
-        gb_per_second: over(sum.bytes, sum.seconds) / 1e9,
+    let row = |((kernel, label), sum): ((&str, Option<String>), Sum)| {
+        let gflops_per_second = over(sum.flops, sum.seconds) / 1e9;
+        let gb_per_second = over(sum.bytes, sum.seconds) / 1e9;
+        let shader = kernel.split('.').next().unwrap_or(kernel);
+        let share = |peak: &Peak| peak.share_of_nearer(shader, gflops_per_second, gb_per_second);
+        Row {
+            kernel: kernel.to_owned(),
+            label,
+            calls: sum.calls,
+            seconds: sum.seconds,
+            share: over(sum.seconds, all),
+            gflops_per_second,
+            gb_per_second,
+            share_of_peak: peak.map(share),
+        }
     };
     let mut rows: Vec<Row> = sums.into_iter().map(row).collect();
     rows.sort_by(|a, b| {
@@ -124,7 +139,7 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Table { program, runs, kernel_seconds, totals, kernels } = self;
         writeln!(f, "{program}: kernels {:.3} ms (median of {runs})", 1e3 * kernel_seconds)?;
-        writeln!(f, "        ms   share  calls   GFLOP/s     GB/s  kernel")?;
+        writeln!(f, "        ms   share  calls   GFLOP/s     GB/s of peak  kernel")?;
         for row in totals {
             writeln!(f, "{row}")?;
         }
@@ -139,7 +154,7 @@ impl fmt::Display for Table {
         let sum = |of: fn(&Row) -> f64| rest.iter().map(of).sum::<f64>();
         writeln!(
             f,
-            "{:>10.3} {:>5.1} % {:>6}{:>20}{} more rows, all in --json",
+            "{:>10.3} {:>5.1} % {:>6}{:>28}{} more rows, all in --json",
             1e3 * sum(|row| row.seconds),
             100.0 * sum(|row| row.share),
             rest.iter().map(|row| row.calls).sum::<usize>(),
@@ -151,11 +166,21 @@ impl fmt::Display for Table {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row { kernel, label, calls, seconds, share, gflops_per_second, gb_per_second } = self;
+        let Row {
+            kernel,
+            label,
+            calls,
+            seconds,
+            share,
+            gflops_per_second,
+            gb_per_second,
+            share_of_peak,
+        } = self;
+        let of_peak = percent(*share_of_peak);
         let (ms, percent) = (1e3 * seconds, 100.0 * share);
         write!(
             f,
-            "{ms:>10.3} {percent:>5.1} % {calls:>6} {gflops_per_second:>9.1} {gb_per_second:>8.2}  "
+            "{ms:>10.3} {percent:>5.1} % {calls:>6} {gflops_per_second:>9.1} {gb_per_second:>8.2} {of_peak:>7}  "
         )?;
         match label {
             None => write!(f, "{kernel}"),

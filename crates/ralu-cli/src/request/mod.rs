@@ -6,16 +6,17 @@ use std::path::Path;
 
 use ralu::checkpoint::source::open_file;
 use ralu::escape::Escaped;
-use ralu::models::layers::Precision;
-use ralu::pipeline::{Mask, NamedTensors, RaluChoice, Request, png_file};
+use ralu::models::quantise::QuantiseChoice;
+use ralu::pipeline::{Mask, NamedTensors, Products, RaluChoice, Request, png_file};
 use ralu::sampling::{CustomStages, MaskMode, ZPolicy};
 use ralu_host::pictures;
 
-use super::args::{CacheArg, GenerateArgs, RaluArg, RequestArgs};
+use super::args::{CacheArg, GenerateArgs, ModelArgs, PartArgs, RaluArg, RequestArgs};
 use super::error::{Error, Result};
 use super::files;
 use super::model;
 use super::output::shown;
+use super::weights::Weights;
 
 mod effects;
 
@@ -29,9 +30,11 @@ pub struct ParsedRequest {
     /// For the library.
     pub request: Request,
     /// `--model`, or the model of `--from`.
-    pub model: Option<String>,
+    pub model: ModelArgs,
     /// How weights are kept.
-    pub precision: Precision,
+    pub weights: Weights,
+    /// What the products of the picture that is to be repeated rounded to, unless the arguments say how they are to be.
+    pub products: Option<Products>,
     /// What should be said before the run.
     pub warnings: Vec<String>,
 }
@@ -44,12 +47,17 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
     let mut warnings = Vec::new();
 
     let mut base = Request::default();
-    let mut model_path = args.request.model.clone();
-    let mut precision = None;
+    let mut model = args.request.model.clone();
+    let (mut precision, mut quantise, mut products) = (None, None, None);
     if let Some(saved) = &saved {
         base = saved.request().map_err(Error::failed)?;
-        model_path = model_path.or_else(|| saved.model_path.clone());
-        if model_path.is_none() && saved.model != model::bundled_name() {
+        // Another model's parts are no parts of this one.
+        if model.model.is_none() {
+            model.model.clone_from(&saved.model_path);
+            let parts = saved.model_parts.as_ref().map(PartArgs::from_saved);
+            model.parts = model.parts.or(parts.unwrap_or_default());
+        }
+        if model == ModelArgs::default() && saved.model != model::bundled_name() {
             return Err(Error::usage(format!(
                 "this picture was made with the model {}, and does not say in which folder that is (those made in \
                  browsers do not); give it with --model PATH",
@@ -57,6 +65,8 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
             )));
         }
         precision = Some(saved.precision);
+        quantise = saved.quantize.map(QuantiseChoice::To);
+        products = args.request.precision.is_none().then_some(saved.products);
         if args.given.is_none() && !saved.given.is_empty() {
             warnings.push(format!(
                 "this picture was made with given tensors ({}), which it does not carry; without --given the \
@@ -83,8 +93,12 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
     request.stage_pictures = args.stages.is_some();
     request.collect_tensors = args.save_tensors.is_some();
     request.profile = args.profile.is_some();
-    let precision = args.request.precision.or(precision).unwrap_or_default();
-    Ok(ParsedRequest { request, model: model_path, precision, warnings })
+    let weights = Weights {
+        precision: args.request.precision.or(precision).unwrap_or_default(),
+        quantise: args.request.quantize.or(quantise).unwrap_or_default(),
+        ..Weights::of(&args.request)
+    };
+    Ok(ParsedRequest { request, model, weights, products, warnings })
 }
 
 /// The request of arguments without prompt and files, for measurements.
@@ -95,7 +109,8 @@ pub fn plain(args: &RequestArgs) -> Result<ParsedRequest> {
     Ok(ParsedRequest {
         request,
         model: args.model.clone(),
-        precision: args.precision.unwrap_or_default(),
+        weights: Weights::of(args),
+        products: None,
         warnings: vec![],
     })
 }

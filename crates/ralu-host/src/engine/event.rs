@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ralu::gpu::{AdapterReport, Counters};
 use ralu::models::config::Defaults;
+use ralu::models::files::ModelPaths;
+use ralu::models::quantise::Quantise;
 use ralu::pipeline::tune::{TuningEvent, TuningRecord};
 use ralu::pipeline::{Checkpoint, Event, LatentColors, MemoryUse, Plan, RunSchedule, Settings};
 
@@ -60,8 +62,10 @@ pub enum EngineEvent {
 pub struct ModelInfo {
     /// What it is called: the last part of its folder's path.
     pub name: String,
-    /// The folder that it lies in.
+    /// Its folder or file.
     pub folder: PathBuf,
+    /// Its parts in files of their own. Pictures carry them.
+    pub parts: Option<ModelPaths>,
     /// The folder as the user named it; `None` if nobody did, as for the bundled model. Pictures carry it.
     pub given: Option<PathBuf>,
     /// Whether it has an input for guidance.
@@ -70,6 +74,8 @@ pub struct ModelInfo {
     pub defaults: Defaults,
     /// The adapter that it draws on.
     pub adapter: AdapterReport,
+    /// What was quantised while it was loaded. Pictures carry it.
+    pub quantise: Option<Quantise>,
 }
 
 /// A run that begins.

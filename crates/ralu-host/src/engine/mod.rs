@@ -41,6 +41,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+use ralu::models::files::ModelPaths;
+use ralu::models::quantise::QuantiseChoice;
 use ralu::pipeline::{LatentColors, Options, Request};
 
 use crate::cache_dir::CacheDir;
@@ -57,7 +59,7 @@ pub struct EngineOptions {
     /// Whether kernels are chosen by measuring them, which takes seconds in the first run of a model on an adapter. Else
     /// the defaults run.
     pub tune: bool,
-    /// How models are opened.
+    /// How models are opened, but for what [`OpenModel::quantise`] says.
     pub pipeline: Options,
 }
 
@@ -65,18 +67,28 @@ pub struct EngineOptions {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OpenModel {
-    /// The folder that it lies in.
+    /// Its folder or file.
     pub folder: PathBuf,
+    /// Its parts in files of their own; [`ModelPaths::model`] in it is not looked at.
+    pub parts: Option<ModelPaths>,
     /// The folder as the user named it, for [`ModelInfo::given`].
     pub given: Option<PathBuf>,
     /// What earlier runs learnt of its colours.
     pub colors: Option<LatentColors>,
+    /// What is quantised while the model is loaded. `auto` goes by a picture of the model's own size.
+    pub quantise: QuantiseChoice,
 }
 
 impl OpenModel {
     /// The model in a folder.
     pub fn new(folder: impl Into<PathBuf>) -> OpenModel {
-        OpenModel { folder: folder.into(), given: None, colors: None }
+        OpenModel {
+            folder: folder.into(),
+            parts: None,
+            given: None,
+            colors: None,
+            quantise: QuantiseChoice::Off,
+        }
     }
 }
 

@@ -1,16 +1,18 @@
 //! What the engine's thread does.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use ralu::checkpoint::source::Folder;
 use ralu::gpu::{Gpu, block_on_while};
+use ralu::models::config::ModelConfig;
+use ralu::models::files::{ModelFiles, ModelPaths};
+use ralu::models::quantise::QuantiseChoice;
 use ralu::pipeline::plan::plan;
 use ralu::pipeline::tune::{Tuner, TuningEvent, usual_seconds};
-use ralu::pipeline::{Checkpoint, Event, Pipeline, Request, Settings};
+use ralu::pipeline::{Checkpoint, Event, Options, Pipeline, Request, Settings};
 use ralu::tensor::Tuning;
 
 use super::event::{Ended, EngineEvent, ModelInfo, Started};
@@ -37,14 +39,23 @@ pub struct Worker {
 struct Open {
     session: Session,
     info: ModelInfo,
+    /// How it was opened.
+    options: Options,
     /// Whether its kernels were chosen.
     chosen: bool,
 }
 
 impl Open {
-    fn source(&self) -> Result<Folder, Error> {
-        Ok(Folder::open(&self.info.folder)?)
+    fn source(&self) -> Result<ModelFiles, Error> {
+        open_files(&self.info.folder, self.info.parts.as_ref())
     }
+}
+
+/// The model whose folder or file that is, with parts in files of their own.
+fn open_files(path: &Path, parts: Option<&ModelPaths>) -> Result<ModelFiles, Error> {
+    let model = path.to_string_lossy().into_owned();
+    let paths = parts.cloned().unwrap_or_default();
+    Ok(models::open(&paths.with(|paths| paths.model = model))?)
 }
 
 /// A job on its way: what is known of it when it ends.
@@ -99,11 +110,12 @@ impl Worker {
     }
 
     fn opened(&mut self, model: OpenModel) -> Result<Open, Error> {
-        let OpenModel { folder, given, colors } = model;
-        let source = Folder::open(&folder)?;
+        let OpenModel { folder, parts, given, colors, quantise } = model;
+        let source = open_files(&folder, parts.as_ref())?;
         let gpu = self.device.open()?;
         let adapter = gpu.report().clone();
-        let pipeline = Pipeline::open(gpu, Box::new(source), self.options.pipeline)?;
+        let options = self.options(quantise, &gpu, &source)?;
+        let pipeline = Pipeline::open(gpu, Box::new(source), options)?;
         if let Some(colors) = colors {
             pipeline.set_latent_colors(colors);
         }
@@ -111,12 +123,34 @@ impl Worker {
         let info = ModelInfo {
             name: models::name_of(&folder),
             folder,
+            parts,
             given,
             has_guidance: config.transformer.has_guidance_input(),
             defaults: config.defaults(),
             adapter,
+            quantise: options.quantise,
         };
-        Ok(Open { session: Session::new(pipeline), info, chosen: false })
+        Ok(Open { session: Session::new(pipeline), info, options, chosen: false })
+    }
+
+    /// How a model is opened of which that is quantised.
+    fn options(
+        &self,
+        choice: QuantiseChoice,
+        gpu: &Gpu,
+        source: &ModelFiles,
+    ) -> Result<Options, Error> {
+        let mut options = self.options.pipeline;
+        options.quantise = match choice {
+            QuantiseChoice::Off => options.quantise,
+            QuantiseChoice::To(quantise) => Some(quantise),
+            QuantiseChoice::Auto(_) => {
+                let config = ModelConfig::load(source).map_err(ralu::Error::from)?;
+                let settings = Settings::resolve(&Request::default(), &config)?;
+                memory::choose(choice, gpu, &config, source, &settings, options)?.0
+            }
+        };
+        Ok(options)
     }
 
     /// Does a job, and tells how it ended.
@@ -155,7 +189,7 @@ impl Worker {
             return Ok(End::Cancelled);
         }
         let Worker { device, options, signals, tell, open } = self;
-        let Open { session, info, .. } = open.as_mut().ok_or(Error::NoModel)?;
+        let Open { session, info, options: opened, .. } = open.as_mut().ok_or(Error::NoModel)?;
         let pipeline = session.pipeline()?;
         if let Some(bytes) = resume {
             match Checkpoint::read(bytes, &settings, pipeline.config()) {
@@ -164,12 +198,14 @@ impl Worker {
             }
         }
         progress.checkpoint.clone_from(&request.resume);
-        let source = Folder::open(&info.folder)?;
+        let source = open_files(&info.folder, info.parts.as_ref())?;
         let (config, caps) = (pipeline.config(), pipeline.gpu().caps());
         // That it cannot be told what a run will take is no reason not to try.
-        let plan = plan(config, Some(&source), &settings, caps, options.pipeline).ok();
-        if let Some(shortage) = plan.as_ref().and_then(|plan| memory::of_plan(pipeline.gpu(), plan))
-        {
+        let plan = plan(config, Some(&source), &settings, caps, *opened).ok();
+        let shortage = plan.as_ref().and_then(|plan| {
+            memory::of_plan(pipeline.gpu(), config, &source, &settings, *opened, plan)
+        });
+        if let Some(shortage) = shortage {
             return Err(Error::Memory(shortage));
         }
         // Whether it can be started is said before it is told that it is.
@@ -226,9 +262,9 @@ impl Worker {
         let source = open.source()?;
         let pipeline = open.session.pipeline()?;
         let gpu = pipeline.gpu();
-        let (config, precision) = (pipeline.config(), options.pipeline.precision);
+        let (config, opened) = (pipeline.config(), open.options);
         let seconds = usual_seconds(gpu);
-        let tuner = Tuner::new(gpu, config, Some(&source), settings, precision, seconds)?;
+        let tuner = Tuner::new(gpu, config, Some(&source), settings, opened, seconds)?;
         let going = || !signals.is_cancelled(job);
         let mut watch = |event: &TuningEvent| {
             tell(EngineEvent::Tuning { job, event: event.clone() });
@@ -271,8 +307,8 @@ impl Worker {
         if let Some(cache) = &self.options.cache {
             pipelines::keep(open.session.pipeline()?.gpu(), cache);
         }
-        let gpu = self.device.open()?.with_caps(|caps| caps.tuning = tuning);
-        Ok(open.session.move_to(gpu)?)
+        let gpu = self.device.open()?.learn_from(open.session.pipeline()?.gpu());
+        Ok(open.session.move_to(gpu.with_caps(|caps| caps.tuning = tuning))?)
     }
 
     fn tune(
@@ -288,9 +324,9 @@ impl Worker {
         let source = open.source()?;
         let pipeline = open.session.pipeline()?;
         let gpu = pipeline.gpu();
-        let (config, precision) = (pipeline.config(), options.pipeline.precision);
+        let (config, opened) = (pipeline.config(), open.options);
         let seconds = usual_seconds(gpu);
-        let tuner = Tuner::new(gpu, config, Some(&source), &settings, precision, seconds)?;
+        let tuner = Tuner::new(gpu, config, Some(&source), &settings, opened, seconds)?;
         let going = || !signals.is_cancelled(job);
         let watch = |event: &TuningEvent| {
             tell(EngineEvent::Tuning { job, event: event.clone() });

@@ -38,9 +38,10 @@ pub fn pipeline(gpu: Gpu) -> Pipeline {
     Pipeline::open(gpu, Box::new(folder), Options::default()).expect("the fixture's model")
 }
 
-/// Three stages of 4 x 4 to 8 x 8 tokens, ten steps.
+/// Three stages of 4 x 4 to 8 x 8 tokens and a short text, ten steps.
 pub fn request() -> Request {
-    Request::new("a red apple").size(128, 128).ralu(RaluChoice::Preset(Preset::X7)).seed(3)
+    let request = Request::new("a red apple").size(128, 128).seed(3);
+    request.ralu(RaluChoice::Preset(Preset::X7)).with(|r| r.max_sequence_length = Some(16))
 }
 
 /// A device, and how often it was opened. `prepare` gets the number of each, from 0.

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use eframe::egui;
+use ralu::models::files::ModelPaths;
 
 use super::App;
 use crate::dialog::{Dialog, Wanted};
 use crate::files::{self, Dropped};
+use crate::form::QUANTIZE;
 use crate::kept::Kept;
 use crate::loss::Before;
 use crate::unfinished::Unfinished;
@@ -34,13 +36,19 @@ impl App {
         }
     }
 
-    pub(super) fn open_model(&mut self, path: Option<PathBuf>, keep_form: bool) {
-        let key = Kept::model_key(path.as_ref());
+    pub fn open_model(
+        &mut self,
+        path: Option<PathBuf>,
+        parts: Option<ModelPaths>,
+        keep_form: bool,
+    ) {
+        let key = Kept::model_key(path.as_ref(), parts.as_ref());
         self.keep_form = keep_form;
         self.engine.stop();
         self.model = None;
         self.opening = true;
-        self.engine.open(path, self.kept.colors.get(&key).cloned());
+        let colors = self.kept.colors.get(&key).cloned();
+        self.engine.open(path, parts, colors, self.form.quantise());
     }
 
     /// Opens what is typed in the field for paths.
@@ -56,19 +64,22 @@ impl App {
         }
     }
 
-    /// Opens a model folder, or the request of a picture.
+    /// Opens a model's folder or file, or the request of a picture.
     pub fn open(&mut self, path: &Path) {
         self.notice = None;
         self.typed = None;
         match files::read(path) {
             Err(message) => self.fail(message),
-            Ok(Dropped::Model(folder)) => self.open_model(Some(folder), false),
-            Ok(Dropped::Picture(request, model)) => {
+            Ok(Dropped::Model(folder)) => self.open_model(Some(folder), None, false),
+            Ok(Dropped::Picture { request, model, parts, quantise }) => {
                 self.painted = self.form.load(*request);
+                let quantize = quantise.map_or_else(|| QUANTIZE[0].into(), |to| to.to_string());
+                let is_other = quantize != self.form.quantize;
+                self.form.quantize = quantize;
                 self.say(format!("the request of {}", path.display()));
-                let open = self.model.as_ref().map(|model| &model.path);
-                if open != Some(&model) {
-                    self.open_model(model, true);
+                let open = self.model.as_ref().map(|model| (&model.path, &model.parts));
+                if open != Some((&model, &parts)) || is_other {
+                    self.open_model(model, parts, true);
                 }
             }
         }

@@ -60,6 +60,16 @@ fn request() -> String {
         }
     }
     fields.push(Field {
+        name: "given".to_owned(),
+        kind: "Record<string, Tensor>".to_owned(),
+        is_optional: true,
+        docs: "Tensors that replace what the run would draw or compute, under the names that the tensors of a picture \
+               have: `initial_noise`, `ralu_noise_stage2`, `ralu_noise_stage3`, `prompt_embeds`, \
+               `pooled_prompt_embeds`, both with `negative_` before their names, and `ralu_selected`. Others are left \
+               alone."
+            .to_owned(),
+    });
+    fields.push(Field {
         name: "signal".to_owned(),
         kind: "AbortSignal".to_owned(),
         is_optional: true,

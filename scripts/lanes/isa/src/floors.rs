@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::Result;
+use crate::limits;
 use crate::results::{Chip, Kernel};
 
 /// `chip | products an instruction of the hottest block, at least | kernel`, for kernels that multiply.
@@ -11,7 +12,7 @@ const FLOORS: &str = "scripts/lanes/kernel-isa.floors";
 /// `chip | words of the kernel's name | what it may have | why`, for kernels that run without tuning.
 const EXCEPTIONS: &str = "scripts/lanes/kernel-isa.exceptions";
 /// The least part of the operations of a program, that in which it does most, of a kernel that has a floor.
-const SHARE: f64 = 0.01;
+pub const SHARE: f64 = 0.01;
 
 struct Floor {
     chip: String,
@@ -29,7 +30,7 @@ struct Exception {
 }
 
 /// The parts of a file's lines, without comments.
-fn lines<const N: usize>(path: &str) -> Result<Vec<[String; N]>> {
+pub fn lines<const N: usize>(path: &str) -> Result<Vec<[String; N]>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -157,7 +158,8 @@ fn faults(chip: &Chip, floors: &[Floor], exceptions: &[Exception]) -> Vec<String
 /// Compares a chip's result with what was recorded.
 pub fn judge(result: &Path) -> Result<()> {
     let chip = Chip::read(result)?;
-    let faults = faults(&chip, &floors()?, &exceptions()?);
+    let mut faults = faults(&chip, &floors()?, &exceptions()?);
+    faults.extend(limits::faults(&chip)?);
     for fault in &faults {
         println!("{fault}");
     }

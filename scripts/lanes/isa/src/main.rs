@@ -3,6 +3,7 @@
 mod blocks;
 mod driver;
 mod floors;
+mod limits;
 mod printed;
 mod results;
 mod spirv;
@@ -16,7 +17,7 @@ const USAGE: &str = "isa compile KERNELS CHIP RESULT.json [--quick] [--keep FOLD
                                compiles the kernels of a list with the driver at hand; --quick leaves out those that
                                tuning alone chooses and those with checks, --keep keeps the machine code, --printed is
                                for drivers that print it: the file that stdout is appended to
-isa judge RESULT.json          compares with floors and exceptions
+isa judge RESULT.json          compares with floors, exceptions and limits
 isa record RESULT.json         writes what is there as the chip's floors
 isa table RESULT.json...       writes docs/portability/kernels.md";
 

@@ -103,7 +103,7 @@ impl Vendor {
     }
 
     /// The disassembly among the texts that a compiler gives.
-    fn machine_code<'c>(self, compiled: &'c Compiled) -> Option<&'c str> {
+    fn machine_code(self, compiled: &Compiled) -> Option<&str> {
         let name = match self {
             Vendor::Amd => "Assembly",
             Vendor::Nvidia => "NAK assembly",

@@ -28,7 +28,8 @@ compiler's own model, which guesses how often loops turn: they compare versions 
 has none). *Checked* is the cycles of the kernel with the checks of loops and indices that browsers keep, over those without:
 less than one where the checks keep a loop from being unrolled, whose turns the model then no longer counts.
 A kernel in **bold** runs without tuning. `scripts/lanes/kernel-isa.floors` holds what products an instruction must not fall
-below, `scripts/lanes/kernel-isa.exceptions` which kernels may have spills or scratch, and why.
+below, `scripts/lanes/kernel-isa.exceptions` which kernels may have spills or scratch, and why, `scripts/lanes/kernel-isa.limits` what
+registers, occupancy, reads and checks may be. [What it was before](kernels-before.md) these kernels were made.
 ";
 
 /// Puts the results in place of those of the same chips, and writes page and data.

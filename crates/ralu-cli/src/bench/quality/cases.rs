@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::plan::{Caps, Tflops, plan};
-use ralu::pipeline::{RaluChoice, Request, RunSchedule, Settings};
+use ralu::pipeline::{Options, RaluChoice, Request, RunSchedule, Settings};
 
 use super::inputs::NamedOptions;
 use super::results::{Setting, fingerprint};
@@ -28,6 +28,8 @@ pub struct Case {
     pub request: Request,
     /// What the request means for the model.
     pub settings: Settings,
+    /// How the model is opened for it.
+    pub options: Options,
     /// Operations of one picture.
     pub tflops: Tflops,
 }
@@ -37,6 +39,7 @@ impl Case {
         asked: NamedOptions,
         folder: String,
         request: Request,
+        options: Options,
         config: &ModelConfig,
     ) -> Result<Self> {
         let request = request.with(|request| {
@@ -47,10 +50,13 @@ impl Case {
         let settings = Settings::resolve(&request, config)?;
         // Operations do not depend on the adapter, and nothing else is asked here.
         let tflops = plan(config, None, &settings, Caps::default(), Default::default())?.tflops;
-        let fingerprint = fingerprint(&settings);
-        let NamedOptions { name, options } = asked;
-        let setting = Setting { name, options, fingerprint, folder };
-        Ok(Case { setting, request, settings, tflops })
+        let mut fingerprint = fingerprint(&settings);
+        if let Some(quantise) = options.quantise {
+            fingerprint = format!("{fingerprint} {quantise}");
+        }
+        let NamedOptions { name, options: asked } = asked;
+        let setting = Setting { name, options: asked, fingerprint, folder };
+        Ok(Case { setting, request, settings, options, tflops })
     }
 
     /// The name of the folder of its pictures.
@@ -65,7 +71,12 @@ impl Case {
 }
 
 /// The plain picture that all settings are compared with: what it shows is the bench's own, how it is made is not.
-pub fn reference(shared: &Request, steps: usize, config: &ModelConfig) -> Result<Case> {
+pub fn reference(
+    shared: &Request,
+    steps: usize,
+    options: Options,
+    config: &ModelConfig,
+) -> Result<Case> {
     let request = Request::default().with(|request| {
         request.width = shared.width;
         request.height = shared.height;
@@ -79,7 +90,7 @@ pub fn reference(shared: &Request, steps: usize, config: &ModelConfig) -> Result
     });
     let name = "reference".to_owned();
     let asked = NamedOptions { name: name.clone(), options: format!("--ralu off --steps {steps}") };
-    Case::new(asked, name, request, config)
+    Case::new(asked, name, request, options, config)
 }
 
 /// The settings, each with a folder name of its own. Notes in `checks` what they read.
@@ -99,14 +110,16 @@ pub fn settings(
         if let Some(mask) = &arguments.regions {
             checks.input(mask, "the mask of --regions");
         }
-        let request = request::plain(&arguments).map_err(|error| named(&name, error))?.request;
+        let parsed = request::plain(&arguments).map_err(|error| named(&name, error))?;
+        let options = parsed.weights.options().map_err(|error| named(&name, error))?;
+        let request = parsed.request;
         // Of the default settings, those that the model or the size does not have are left out.
         if by_default && Settings::resolve(&request, config).is_err() {
             continue;
         }
         let folder = free_folder(&slug(&name), reference, &cases);
-        let case =
-            Case::new(asked, folder, request, config).map_err(|error| named(&name, error))?;
+        let case = Case::new(asked, folder, request, options, config)
+            .map_err(|error| named(&name, error))?;
         check_size(&case, reference, config).map_err(|error| named(&name, error))?;
         cases.push(case);
     }

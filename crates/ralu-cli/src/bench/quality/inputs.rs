@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Parser;
 
-use crate::args::{BenchArgs, Cli, Command, RequestArgs};
+use crate::args::{BenchArgs, Cli, Command, ModelArgs, RequestArgs};
 use crate::bench::read::read_text;
 use crate::error::{Error, Result};
 use crate::output::shown;
@@ -54,7 +54,7 @@ impl NamedOptions {
         let alone = Alone::try_parse_from(name.chain(words.iter().map(OsString::from)))
             .map_err(|error| refused(first_paragraph(&error)))?;
         let shared = [
-            ("--model", alone.request.model.is_some()),
+            ("--model", alone.request.model != ModelArgs::default()),
             ("--precision", alone.request.precision.is_some()),
             ("--seed", alone.request.seed.is_some()),
             ("--count", alone.request.count.is_some()),

@@ -14,11 +14,11 @@ mod sheet;
 mod store;
 mod table;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 use ralu::checkpoint::source::Source;
-use ralu::gpu::block_on_while;
+use ralu::gpu::{AdapterChoice, Gpu, block_on_while};
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::plan::Tflops;
 use ralu::pipeline::{Event, NamedTensor, NamedTensors, Options, Pipeline, Request, png_file};
@@ -27,7 +27,7 @@ use self::cases::Case;
 use self::progress::Progress;
 use self::results::{Compared, Measures, Reference, Results, Subject, Work};
 use self::store::{Made, Pictures, Store};
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, ModelArgs};
 use crate::bench::device;
 use crate::error::{Error, Result};
 use crate::{files, generate, model, output, request, signals, tune};
@@ -58,7 +58,7 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         files::write(&store.folder().join(store::TABLE), table.as_bytes())?;
         bench.draw_sheet(store)?;
     }
-    if args.json {
+    if args.prints_json() {
         return output::json(&bench.results);
     }
     output::line(table::text(&bench.results))
@@ -66,11 +66,13 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
 
 /// An open model, what is compared, and what is done.
 struct Bench {
-    pipeline: Pipeline,
+    model: OpenModel,
     reference: Case,
     settings: Vec<Case>,
     results: Results,
     store: Option<Store>,
+    /// The pictures that others are compared with, by prompt and seed, where some are made by other weights.
+    references: BTreeMap<(usize, u64), Made>,
     progress: Progress,
     /// What was already warned of.
     warned: BTreeSet<String>,
@@ -87,12 +89,13 @@ impl Bench {
         })?;
         let prompts = inputs::lines(prompts, "prompts", "\"a red apple on a blue background\"")?;
         let seeds = seeds(args)?;
-        let request::ParsedRequest { request: shared, model, precision, .. } =
+        let request::ParsedRequest { request: shared, model: given, weights, .. } =
             request::plain(&args.request)?;
-        let model = model::open(model.as_deref())?;
-        let config = ModelConfig::load(&model.folder as &dyn Source)?;
+        let options = weights.options()?;
+        let model = model::open(&given)?;
+        let config = ModelConfig::load(&model.files as &dyn Source)?;
         let reference_steps = quality.reference_steps.unwrap_or(REFERENCE_STEPS);
-        let reference = cases::reference(&shared, reference_steps, &config)?;
+        let reference = cases::reference(&shared, reference_steps, options, &config)?;
         let command_line: Vec<OsString> = std::env::args_os().collect();
         let mut checks = super::checks(args);
         let settings = cases::settings(args, &command_line, &reference, &config, &mut checks)?;
@@ -106,18 +109,18 @@ impl Bench {
 
         let measured = tune::TuneTarget {
             config: &config,
-            source: Some(&model.folder as &dyn Source),
+            source: Some(&model.files as &dyn Source),
             settings: &reference.settings,
-            precision,
+            options,
         };
-        let gpu = device::open(&args.adapter.choice(), &args.tuning, &measured, quiet)?;
+        let gpu = device::open(&args.adapter.choice(), &args.tuning, &measured, quiet, |_| Ok(()))?;
         let subject = Subject {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             adapter: gpu.report().name.clone(),
             backend: gpu.report().backend.to_owned(),
             model: model.name,
-            model_path: model.given,
-            precision: format!("{precision:?}").to_lowercase(),
+            model_path: model.given.model,
+            precision: format!("{:?}", options.precision).to_lowercase(),
             width: reference.settings.width,
             height: reference.settings.height,
             reference_steps,
@@ -130,53 +133,82 @@ impl Bench {
         if let Some(store) = &store {
             results.resume(store.folder())?;
         }
-        let options = Options::default().with(|options| options.precision = precision);
         for case in std::iter::once(&reference).chain(&settings) {
-            generate::check_memory(&gpu, &config, &model.folder, &case.settings, options)
+            generate::check_memory(&gpu, &config, &model.files, &case.settings, case.options)
                 .map_err(|error| case.named(error))?;
         }
-        let pipeline = Pipeline::open(gpu, Box::new(model.folder), options)?;
+        let pipeline = Pipeline::open(gpu, Box::new(model.files), options)?;
+        let model = OpenModel { given, adapter: args.adapter.choice(), options, pipeline };
         let work = work_left(&results, &reference, &settings);
         let progress = Progress::new(quiet, work);
         let warned = BTreeSet::new();
-        Ok(Bench { pipeline, reference, settings, results, store, progress, warned })
+        let references = BTreeMap::new();
+        Ok(Bench { model, reference, settings, results, store, references, progress, warned })
     }
 
-    /// Makes all pictures that are missing.
+    /// Makes all pictures that are missing: first those with the reference's weights, then those with each other kind.
     fn measure(&mut self) -> Result<()> {
-        if self.results.n_done() < self.n_pictures() {
-            self.warm_up()?;
+        let mut kinds = vec![self.reference.options];
+        for case in &self.settings {
+            if !kinds.contains(&case.options) {
+                kinds.push(case.options);
+            }
         }
-        for prompt in 0..self.results.subject.prompts.len() {
-            for seed in self.results.subject.seeds.clone() {
-                self.measure_one(prompt, seed)?;
+        for options in &kinds {
+            let mut is_warm = false;
+            for prompt in 0..self.results.subject.prompts.len() {
+                for seed in self.results.subject.seeds.clone() {
+                    let missing = self.missing(*options, prompt, seed);
+                    let has_reference = self.results.reference(prompt, seed).is_some();
+                    if missing.is_empty() && (has_reference || *options != kinds[0]) {
+                        continue;
+                    }
+                    if !is_warm {
+                        self.warm_up(*options)?;
+                        is_warm = true;
+                    }
+                    self.measure_one((prompt, seed), missing, kinds.len() > 1)?;
+                }
             }
         }
         Ok(())
     }
 
+    /// The settings with such weights whose picture of a prompt and seed is not made yet.
+    fn missing(&self, options: Options, prompt: usize, seed: u64) -> Vec<usize> {
+        let settings = self.settings.iter().enumerate();
+        settings
+            .filter(|(_, case)| case.options == options)
+            .filter(|(_, case)| !self.results.has(&case.setting.name, prompt, seed))
+            .map(|(i, _)| i)
+            .collect()
+    }
+
     /// One plain step. Drivers finish their compiling at the first use of a kernel; without this the reference, by
     /// which all others are measured, would pay for it.
-    fn warm_up(&self) -> Result<()> {
+    fn warm_up(&mut self, options: Options) -> Result<()> {
         self.progress.say("warming up");
         let prompt = self.results.subject.prompts[0].clone();
         let request = self.reference.request.clone().with(|request| {
             request.prompt = prompt;
             request.steps = Some(1);
         });
-        events(&self.pipeline, request, |_| {})
+        events(self.model.opened_as(options)?, request, |_| {})
     }
 
-    /// The reference of a prompt and seed, and all settings compared with it.
-    fn measure_one(&mut self, prompt: usize, seed: u64) -> Result<()> {
+    /// The reference of a prompt and seed, if it is not made yet, and the settings `missing` compared with it. It is kept in
+    /// memory if there are `others` to come.
+    fn measure_one(
+        &mut self,
+        (prompt, seed): (usize, u64),
+        missing: Vec<usize>,
+        others: bool,
+    ) -> Result<()> {
         let has_reference = self.results.reference(prompt, seed).is_some();
-        let missing: Vec<usize> = (0..self.settings.len())
-            .filter(|i| !self.results.has(&self.settings[*i].setting.name, prompt, seed))
-            .collect();
-        if has_reference && missing.is_empty() {
-            return Ok(());
-        }
         let saved = match &self.store {
+            _ if self.references.contains_key(&(prompt, seed)) => {
+                self.references.remove(&(prompt, seed))
+            }
             Some(store) if has_reference => {
                 let folder = &self.reference.setting.folder;
                 store.load_with_latents(folder, self.prompt(prompt), seed)?
@@ -197,6 +229,9 @@ impl Bench {
             let measures = compare(&made, &reference).map_err(|e| self.settings[i].named(e))?;
             self.results.pictures.push(Compared { setting, prompt, seed, work, measures });
             self.keep()?;
+        }
+        if others {
+            self.references.insert((prompt, seed), reference);
         }
         Ok(())
     }
@@ -224,7 +259,8 @@ impl Bench {
         });
         self.progress.begin(number, of, name, case.tflops.with_attention);
         let mut done = None;
-        events(&self.pipeline, request, |event| match event {
+        let pipeline = self.model.opened_as(case.options).map_err(|error| case.named(error))?;
+        events(pipeline, request, |event| match event {
             Event::Step(step) => self.progress.step(step.done),
             Event::Warning(message) => {
                 let warning = format!("{name}: {message}");
@@ -294,6 +330,28 @@ impl Bench {
     fn n_pictures(&self) -> usize {
         let subject = &self.results.subject;
         subject.prompts.len() * subject.seeds.len() * (1 + self.settings.len())
+    }
+}
+
+/// The model, opened as a setting wants it: one at a time, so that no more memory is needed than for one.
+struct OpenModel {
+    /// Its files, as they were given.
+    given: ModelArgs,
+    adapter: AdapterChoice,
+    /// How it is open.
+    options: Options,
+    pipeline: Pipeline,
+}
+
+impl OpenModel {
+    fn opened_as(&mut self, options: Options) -> Result<&Pipeline> {
+        if self.options != options {
+            let gpu = pollster::block_on(Gpu::open(&self.adapter))?.learn_from(self.pipeline.gpu());
+            let files = model::open(&self.given)?.files;
+            self.pipeline = Pipeline::open(gpu, Box::new(files), options)?;
+            self.options = options;
+        }
+        Ok(&self.pipeline)
     }
 }
 

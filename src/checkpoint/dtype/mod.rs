@@ -4,16 +4,23 @@
 //! A row is all that is known of a type; everybody else asks it. A new type is a row here and, if it is to stay as small
 //! on the GPU as in the file, a [`Storage`] with its accessor (`tensor/storage.rs`, `shaders/lib`).
 
+mod ggml;
+pub(crate) mod nf4;
+
 use std::fmt;
 
 use half::{bf16, f16};
 
 use crate::tensor::{Block, Storage};
 
+pub(crate) use ggml::{iq4_xs_scale, k_scale_min, q3_k_scale};
+
 /// The types that are read. Numbers are little-endian.
-pub static DTYPES: [DType; 5] = [
+pub static DTYPES: [DType; 19] = [
     DType {
         name: "F32",
+        in_safetensors: true,
+        ggml: Some(0),
         block: Block::number(4),
         matrix: Storage::F32,
         kept_as_is: true,
@@ -26,6 +33,8 @@ pub static DTYPES: [DType; 5] = [
     },
     DType {
         name: "F16",
+        in_safetensors: true,
+        ggml: Some(1),
         block: Block::number(2),
         matrix: Storage::F16,
         kept_as_is: true,
@@ -36,6 +45,8 @@ pub static DTYPES: [DType; 5] = [
     },
     DType {
         name: "BF16",
+        in_safetensors: true,
+        ggml: Some(30),
         block: Block::number(2),
         matrix: Storage::Bf16,
         kept_as_is: true,
@@ -46,6 +57,8 @@ pub static DTYPES: [DType; 5] = [
     },
     DType {
         name: "F64",
+        in_safetensors: true,
+        ggml: None,
         block: Block::number(8),
         matrix: Storage::F32,
         kept_as_is: false,
@@ -57,6 +70,8 @@ pub static DTYPES: [DType; 5] = [
     // e4m3fn: no infinities, one NaN of each sign.
     DType {
         name: "F8_E4M3",
+        in_safetensors: true,
+        ggml: None,
         block: Block::number(1),
         matrix: Storage::F8E4M3,
         kept_as_is: true,
@@ -65,17 +80,112 @@ pub static DTYPES: [DType; 5] = [
         widen: |bytes, out| out.extend(bytes.iter().map(|b| f8_e4m3(*b))),
         first_not_finite: |bytes| first(bytes, |[b]: [u8; 1]| b & 0x7f == 0x7f),
     },
+    // The upper half of an f16, infinities and NaN included.
+    DType {
+        name: "F8_E5M2",
+        in_safetensors: true,
+        ggml: None,
+        block: Block::number(1),
+        matrix: Storage::F8E5M2,
+        kept_as_is: true,
+        convolution: Storage::F16,
+        rounding: 1.0 / 8.0,
+        widen: |bytes, out| {
+            out.extend(bytes.iter().map(|b| f16::from_bits(u16::from(*b) << 8).to_f32()));
+        },
+        first_not_finite: |bytes| first(bytes, |[b]: [u8; 1]| b & 0x7c == 0x7c),
+    },
+    block_format("Q4_0", 2, (32, 18), Storage::Q4_0, ggml::q4_0, |b| {
+        ggml::first_not_finite(b, (32, 18), &[0])
+    }),
+    block_format("Q4_1", 3, (32, 20), Storage::Q4_1, ggml::q4_1, |b| {
+        ggml::first_not_finite(b, (32, 20), &[0, 2])
+    }),
+    block_format("Q5_0", 6, (32, 22), Storage::Q5_0, ggml::q5_0, |b| {
+        ggml::first_not_finite(b, (32, 22), &[0])
+    }),
+    block_format("Q5_1", 7, (32, 24), Storage::Q5_1, ggml::q5_1, |b| {
+        ggml::first_not_finite(b, (32, 24), &[0, 2])
+    }),
+    block_format("Q8_0", 8, (32, 34), Storage::Q8_0, ggml::q8_0, |b| {
+        ggml::first_not_finite(b, (32, 34), &[0])
+    }),
+    block_format("Q2_K", 10, (256, 84), Storage::Q2K, ggml::q2_k, |b| {
+        ggml::first_not_finite(b, (256, 84), &[80, 82])
+    }),
+    block_format("Q3_K", 11, (256, 110), Storage::Q3K, ggml::q3_k, |b| {
+        ggml::first_not_finite(b, (256, 110), &[108])
+    }),
+    block_format("Q4_K", 12, (256, 144), Storage::Q4K, ggml::q4_k, |b| {
+        ggml::first_not_finite(b, (256, 144), &[0, 2])
+    }),
+    block_format("Q5_K", 13, (256, 176), Storage::Q5K, ggml::q5_k, |b| {
+        ggml::first_not_finite(b, (256, 176), &[0, 2])
+    }),
+    block_format("Q6_K", 14, (256, 210), Storage::Q6K, ggml::q6_k, |b| {
+        ggml::first_not_finite(b, (256, 210), &[208])
+    }),
+    block_format("IQ4_NL", 20, (32, 18), Storage::Iq4Nl, ggml::iq4_nl, |b| {
+        ggml::first_not_finite(b, (32, 18), &[0])
+    }),
+    block_format("IQ4_XS", 23, (256, 136), Storage::Iq4Xs, ggml::iq4_xs, |b| {
+        ggml::first_not_finite(b, (256, 136), &[0])
+    }),
+    // What a code stands for, in units of its block's largest number, which is in another tensor.
+    DType {
+        name: "NF4",
+        in_safetensors: false,
+        ggml: None,
+        block: Block {
+            numbers: nf4::BLOCK_NUMBERS as usize,
+            bytes: nf4::BLOCK_NUMBERS as usize / 2,
+        },
+        matrix: Storage::Nf4,
+        kept_as_is: true,
+        convolution: Storage::F32,
+        rounding: 1.0 / 16_777_216.0,
+        widen: nf4::widen,
+        first_not_finite: |_| None,
+    },
 ];
+
+/// A block format of GGML: its number in GGUF files, numbers and bytes of a block, how the GPU keeps it.
+const fn block_format(
+    name: &'static str,
+    ggml: u32,
+    (numbers, bytes): (usize, usize),
+    matrix: Storage,
+    widen: fn(&[u8], &mut Vec<f32>),
+    first_not_finite: fn(&[u8]) -> Option<usize>,
+) -> DType {
+    DType {
+        name,
+        in_safetensors: false,
+        ggml: Some(ggml),
+        block: Block { numbers, bytes },
+        matrix,
+        kept_as_is: true,
+        convolution: Storage::F32,
+        rounding: 1.0 / 16_777_216.0,
+        widen,
+        first_not_finite,
+    }
+}
 
 /// A number type of checkpoints that is read: a row of [`DTYPES`].
 pub struct DType {
-    /// As safetensors headers call it.
+    /// What it is called: in safetensors headers, or by GGML.
     pub name: &'static str,
+    /// Whether safetensors files have it.
+    pub in_safetensors: bool,
+    /// Its number in GGUF files, if they have it.
+    pub ggml: Option<u32>,
     /// How many numbers lie together in the file, in how many bytes.
     pub block: Block,
     /// How the weight of a linear layer is kept on the GPU.
     pub matrix: Storage,
-    /// Whether the blocks of `matrix` are those of the file, byte for byte. Else numbers are converted by way of f32.
+    /// Whether `matrix` has the numbers of the file as they are: the same bytes or, in a packed storage, the same codes and
+    /// scales in another order (`checkpoint/pack`). Else numbers are converted by way of f32.
     pub kept_as_is: bool,
     /// How the weight of a 3x3 convolution is kept on the GPU: there, numbers of a row change places, which those of
     /// larger blocks cannot. Holds every number of the type.
@@ -95,9 +205,9 @@ impl DType {
         DTYPES.iter().find(|row| row.name == name)
     }
 
-    /// Whether a weight that is kept as `storage` has the file's bytes.
+    /// Whether a weight that is kept as `storage` has the file's numbers as they are.
     pub fn is_kept_as_is(&self, storage: Storage) -> bool {
-        self.kept_as_is && self.matrix == storage
+        self.kept_as_is && self.matrix == storage.with_single_scales()
     }
 
     /// Appends numbers to `out` as f32. Bytes that do not fill a block are left.
@@ -133,17 +243,29 @@ impl Eq for DType {}
 pub enum StoredDType {
     /// A type that is read.
     Known(&'static DType),
-    /// Another one, by its safetensors name (`I8`, `F4`, …).
+    /// Another one, by the name it has in safetensors headers (`I8`, `F4`, …) or its number in GGUF files.
     Other(String),
 }
 
 impl StoredDType {
     /// The type that a safetensors header calls `name`.
     pub fn named(name: &str) -> Self {
+        let row = DType::named(name).filter(|row| row.in_safetensors);
+        row.map_or_else(|| Self::Other(name.into()), Self::Known)
+    }
+
+    /// The type that has a row of that name, whatever files have it.
+    pub(crate) fn of_row(name: &str) -> Self {
         DType::named(name).map_or_else(|| Self::Other(name.into()), Self::Known)
     }
 
-    /// The safetensors name.
+    /// The type of that number in a GGUF file.
+    pub fn of_ggml(id: u32) -> Self {
+        let row = DTYPES.iter().find(|row| row.ggml == Some(id));
+        row.map_or_else(|| Self::Other(format!("GGML type {id}")), Self::Known)
+    }
+
+    /// What it is called.
     pub fn name(&self) -> &str {
         match self {
             Self::Known(row) => row.name,

@@ -1,0 +1,52 @@
+//! `--memory-budget`: the same picture in less memory, and what is said where it does not fit.
+
+use crate::command::{fails, json, on_adapter, ralu, root, stderr, succeeds};
+use crate::picture::{bytes, folder};
+
+const SIZE: [&str; 5] = ["--width=64", "--height=64", "--steps=2", "--ralu=off", "--seed=1"];
+
+#[test]
+fn less_memory_draws_the_same_picture() {
+    let folder = folder();
+    let draw = |name: &str, options: &[&str]| {
+        let path = folder.path().join(name);
+        let mut command = on_adapter("generate");
+        command.current_dir(root()).arg("a fox").args(SIZE).args(options).arg("-o").arg(&path);
+        let said = stderr(&succeeds(&mut command));
+        let pixels = image::load_from_memory(&bytes(&path)).expect("a picture").to_rgb8();
+        (pixels.into_raw(), said)
+    };
+    let (plain, _) = draw("plain.png", &[]);
+    let (within, said) = draw("within.png", &["--max-vram", "18MiB", "--host-memory", "64M"]);
+    assert!(plain == within);
+    assert!(said.contains("17.") || said.contains("16."), "{said}");
+}
+
+#[test]
+fn a_plan_says_what_comes_and_goes() {
+    let plan = |options: &[&str]| {
+        let mut command = ralu();
+        command.current_dir(root()).arg("plan").args(SIZE).args(options);
+        command
+    };
+    let report = json(&mut plan(&["--json", "--memory-budget=20MiB"]));
+    let streaming = &report["memory"]["streaming"];
+    assert_eq!(streaming["budget_bytes"], 20 << 20);
+    assert!(streaming["denoiser"]["streamed_blocks"].as_u64() > Some(0), "{streaming}");
+    let peak = report["memory"]["peak_bytes"].as_u64().expect("bytes");
+    assert!(peak + streaming["staging_bytes"].as_u64().expect("bytes") <= 20 << 20);
+    for off in ["off", "auto"] {
+        assert!(
+            json(&mut plan(&["--json", "--memory-budget", off]))["memory"]["streaming"].is_null()
+        );
+    }
+    let output = succeeds(&mut plan(&["--memory-budget=20MiB"]));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("Fits within 20.0 MiB") && text.contains("come and go"), "{text}");
+    assert!(text.contains("A step takes at least 0.0"), "{text}");
+    fails(&mut plan(&["--memory-budget=1MiB"]), 1, &["at least", "1.0 MiB", "--memory-budget"]);
+    for wrong in ["six", "0", "-1G"] {
+        let option = format!("--memory-budget={wrong}");
+        fails(&mut plan(&[&option]), 2, &["expected auto, off, or a size"]);
+    }
+}

@@ -1,0 +1,25 @@
+// What happens to a sum of a linear layer, and where it goes.
+
+@group(0) @binding(4) var<storage, read> gate: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+
+override HAS_GATE: bool = false;
+override MODE: u32 = 0u;        // 0: y = v, 1: y += v, 2: y *= v
+
+// Writes four columns of a row, if there is such a row.
+fn put(row: u32, column4: u32, sum: vec4<f32>) {
+    if (row >= params.m) {
+        return;
+    }
+    var v = activate4(whole_sum(sum, params.column4 + column4), ACTIVATION);
+    if (HAS_GATE) {
+        v *= gate[params.gate_offset + params.column4 + column4];
+    }
+    let at = params.y_offset + row * params.y_stride + params.column4 + column4;
+    if (MODE == 1u) {
+        v += y[at];
+    } else if (MODE == 2u) {
+        v *= y[at];
+    }
+    y[at] = v;
+}

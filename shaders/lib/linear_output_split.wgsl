@@ -1,0 +1,19 @@
+// Where the sums of a linear layer go that has two outputs: the columns before SPLIT to y as they are, what the activation
+// makes of the others to `rest`. For layers without a gate, which store.
+
+@group(0) @binding(4) var<storage, read_write> rest: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+
+// Writes four columns of a row, if there is such a row.
+fn put(row: u32, column4: u32, sum: vec4<f32>) {
+    if (row >= params.m) {
+        return;
+    }
+    let column = params.column4 + column4;
+    let v = whole_sum(sum, column);
+    if (column < params.split4) {
+        y[params.y_offset + row * params.y_stride + column] = v;
+    } else {
+        rest[params.rest_offset + row * params.rest_stride + column - params.split4] = activate4(v, ACTIVATION);
+    }
+}
