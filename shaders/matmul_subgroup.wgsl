@@ -20,8 +20,21 @@ enable subgroups;
 override TILES: u32 = 4u;       // tiles of the weight in a workgroup
 
 const ROWS: u32 = 32u;
+// Groups of four numbers of K in an iteration: of weights in blocks two, which share words and scales.
+const STEP: u32 = select(1u, 2u, IN_BLOCKS);
 
 alias Sums = array<vec4<f32>, ROWS>;
+alias Held = array<vec4<f32>, ROWS / HELD>;
+
+// The rows that begin at `at`, from group `k` of K.
+fn load_held(at: array<u32, ROWS / HELD>, k: u32) -> Held {
+    var starts = at;
+    var rows: Held;
+    for (var i = 0u; i < ROWS / HELD; i++) {
+        rows[i] = x[starts[i] + k];
+    }
+    return rows;
+}
 
 // One dimension, as naga demands for `subgroup_invocation_id`.
 @compute @workgroup_size(LANES * TILES)
@@ -45,14 +58,16 @@ fn main(
         sums[r] = vec4<f32>();
     }
     var w = tile * params.k4 * 4u * LANES + index % LANES;
-    for (var k = 0u; k < params.k4; k++) {
-        let b = widen4x4(load4x4(w, LANES));
-        w += 4u * LANES;
-        var a: array<vec4<f32>, ROWS / HELD>;
-        for (var i = 0u; i < ROWS / HELD; i++) {
-            a[i] = x[at[i] + k];
+    for (var k = 0u; k < params.k4; k += STEP) {
+        if (IN_BLOCKS) {
+            let b = numbers8x4(w, LANES, 4u * LANES);
+            multiply_held(&sums, load_held(at, k), b.first[0], b.first[1], b.first[2], b.first[3]);
+            multiply_held(&sums, load_held(at, k + 1u), b.second[0], b.second[1], b.second[2], b.second[3]);
+        } else {
+            let b = widen4x4(load4x4(w, LANES));
+            multiply_held(&sums, load_held(at, k), b[0], b[1], b[2], b[3]);
         }
-        multiply_held(&sums, a, b[0], b[1], b[2], b[3]);
+        w += STEP * 4u * LANES;
     }
     let column4 = tile * LANES + index % LANES;
     if (own_tile >= tiles || column4 >= params.n4) {

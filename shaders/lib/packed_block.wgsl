@@ -8,6 +8,9 @@
 
 @group(0) @binding(2) var<storage, read> weight: array<vec4<u32>>;
 
+// Whether neighbouring numbers share words and scales. K then has whole blocks.
+const IN_BLOCKS: bool = true;
+
 // Whether there may be numbers beyond f16's largest.
 const EXCEEDS_F16: bool = true;
 

@@ -2,6 +2,9 @@
 
 #import numbers_8x4
 
+// Whether neighbouring numbers share words and scales.
+const IN_BLOCKS: bool = false;
+
 struct Stored4x4 {
     a: Stored4,
     b: Stored4,

@@ -449,8 +449,15 @@ fn resolve_ralu(
     };
     match &request.ralu {
         RaluChoice::Off => Ok(("off".into(), None)),
+        RaluChoice::Auto if !large_enough => Ok(("off".into(), None)),
         // Steps are steps of plain sampling: who counts them wants that.
-        RaluChoice::Auto if request.steps.is_some() || !large_enough => Ok(("off".into(), None)),
+        RaluChoice::Auto if request.steps.is_some() => {
+            warnings.push(format!(
+                "a number of steps is one of plain sampling, so RALU is off; without it, or with RALU {0} asked for, {0} is used",
+                presets.default
+            ));
+            Ok(("off".into(), None))
+        }
         RaluChoice::Auto => named(presets.default),
         // What speeds up fifty steps makes no sense for four.
         RaluChoice::Preset(asked) if presets.is_distilled && *asked != Preset::Distilled => {

@@ -224,6 +224,8 @@ fn ascii_json(value: &impl Serialize) -> Result<String, serde_json::Error> {
 impl Saved {
     /// The keyword of the PNG text chunk that holds it.
     pub const KEYWORD: &str = "ralu";
+    /// The keyword of the text that other programs show, which they write themselves in the same form.
+    pub const PARAMETERS: &str = "parameters";
     /// What wrote it, for the chunk `Software`.
     pub const SOFTWARE: &str = concat!("ralu ", env!("CARGO_PKG_VERSION"));
 
@@ -308,7 +310,33 @@ impl Saved {
         texts.push(("schedule", schedule));
         texts.extend(self.guidance.map(|guidance| ("guidance", guidance.to_string())));
         texts.push(("model", self.model.clone()));
+        texts.push((Saved::PARAMETERS, self.parameters()));
         Ok(texts)
+    }
+
+    /// The form of stable-diffusion-webui, which galleries show: the prompt, the negative one, and a line of names and
+    /// values.
+    fn parameters(&self) -> String {
+        let steps = match &self.ralu.parameters {
+            None => self.steps,
+            Some(stages) => stages.stage_steps.iter().sum(),
+        };
+        let mut values = vec![
+            ("Steps", steps.to_string()),
+            ("Sampler", "Euler".into()),
+            ("CFG scale", self.true_cfg.to_string()),
+        ];
+        values.extend(self.guidance.map(|scale| ("Distilled CFG Scale", scale.to_string())));
+        values.push(("Seed", self.seed.to_string()));
+        values.push(("Size", format!("{}x{}", self.width, self.height)));
+        values.push(("Model", self.model.replace(['\n', ','], " ")));
+        values.extend(self.ralu.parameters.as_ref().map(|_| ("RALU", self.ralu.name.clone())));
+        values.push(("Version", Saved::SOFTWARE.into()));
+        let values: Vec<String> =
+            values.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let negative = self.negative_prompt.as_ref().map(|text| format!("Negative prompt: {text}"));
+        let lines = [Some(self.prompt.clone()), negative, Some(values.join(", "))];
+        lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
     }
 
     /// The request that makes the picture again.

@@ -88,6 +88,8 @@ function compare(result, request, note = "") {
   return distance;
 }
 
+/** What the event loop may wait for: 50 ms on a core of its own. */
+const MOST_JOBS = 25;
 const f32 = { load: { precision: "f32" } };
 const small = { prompt: "a red apple on a blue background", width: 64, height: 64, seed: 7, ralu: "off", steps: 2 };
 const medium = { ...small, width: 128, height: 128 };
@@ -103,7 +105,7 @@ const tests = {
   },
 
   async "a plain picture is the native one"() {
-    const request = { ...medium, steps: 8 };
+    const request = { ...medium, steps: 4 };
     await withPage(async (draw) => {
       const result = await draw({ ...f32, request });
       compare(result, request);
@@ -111,7 +113,7 @@ const tests = {
       console.log(`    ${JSON.stringify(result.memory)}`);
       check(result.memory.heapBytes < 128 << 20, `the heap grew to ${result.memory.heapBytes} bytes`);
       const steps = result.events.filter((event) => event.type === "step");
-      check(steps.length === 8, `${steps.length} step events`);
+      check(steps.length === 4, `${steps.length} step events`);
       // A second prompt on the same engine.
       const other = { ...small, prompt: "a fox on a purple background" };
       compare(await draw({ request: other }), other, ", second prompt");
@@ -139,11 +141,10 @@ const tests = {
         }
         const stages = upscaled.events.filter((event) => event.type === "stage").map((event) => event.tokens);
         check(stages.length === 3 && stages[0] < stages[1] && stages[1] < stages[2], `stages of ${stages} tokens`);
-        const longest = holds.slice(0, 5).map(({ at, work }) => `${work.toFixed(1)} (at ${(at / 1000).toFixed(1)} s)`);
+        const longest = holds.slice(0, 5).map(({ at, work, jobs }) => `${work.toFixed(1)} ms (${jobs.toFixed(1)} jobs, at ${(at / 1000).toFixed(1)} s)`);
         const byClock = Math.max(...holds.map(({ wall }) => wall));
-        console.log(`    of ${tasks} tasks of the page's thread the longest worked for ${longest.join(", ")} ms; by the clock ${byClock.toFixed(0)} ms at most, with waiting for the GPU process and for a core`);
-        // The bar itself: this is work, not time, and 1.4 times what was measured on two busy cores.
-        check(holds[0].work < 50, `the event loop waited for ${holds[0].work} ms of work; allowed are 50`);
+        console.log(`    of ${tasks} tasks of the page's thread the longest worked for ${longest.join(", ")}; by the clock ${byClock.toFixed(0)} ms at most, with waiting for the GPU process and for a core`);
+        check(holds[0].jobs < MOST_JOBS, `the event loop waited for the work of ${holds[0].jobs} jobs; allowed are ${MOST_JOBS}`);
       });
     } finally {
       server.made.clear();
@@ -407,7 +408,7 @@ const tests = {
       // The form is there before the model is.
       await page.getByLabel("Prompt", { exact: true }).fill("a fox on a purple background");
       await page.getByLabel("Seed", { exact: true }).fill("5");
-      await page.getByLabel("Size").selectOption("256");
+      await page.getByLabel("Size").selectOption("128");
       await page.getByLabel("Speed-up").selectOption("7x");
       await page.getByLabel("Precision").selectOption("f32");
       await state("done");
@@ -420,7 +421,7 @@ const tests = {
         const canvas = document.getElementById("canvas");
         return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
       });
-      const request = { prompt: "a fox on a purple background", width: 256, height: 256, seed: 5, ralu: "7x" };
+      const request = { prompt: "a fox on a purple background", width: 128, height: 128, seed: 5, ralu: "7x" };
       const expected = reference(request);
       const decibels = psnr(pixels, expected.rgb);
       console.log(`    ${decibels.toFixed(1)} dB to the native picture`);
@@ -460,7 +461,6 @@ const tests = {
       await state("cancelled");
       await page.setViewportSize({ width: 390, height: 844 });
       await page.emulateMedia({ colorScheme: "dark" });
-      await page.getByLabel("Size").selectOption("128");
       await page.getByLabel("Prompt", { exact: true }).press("Enter");
       await state("done");
       await page.screenshot({ path: join(out, "phone.png"), fullPage: true });

@@ -22,7 +22,7 @@ use super::profile::{Profile, Profiles, TraceFile};
 use super::progress::{Progress, human_time};
 use super::reporter::Reporter;
 use super::request::{self, ParsedRequest};
-use super::targets::Targets;
+use super::targets::{Targets, is_stdout};
 use super::tune::{self, TuneTarget};
 use super::{chips, files, model, output, signals};
 
@@ -123,6 +123,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         settings: &settings,
         maker: &maker,
         stages: schedule.stages.len(),
+        options: Targets::options(args),
     };
     // There is nothing to do but to wait and to write, and a file that cannot be written ends the run: no use for
     // `ralu_host::engine` and its thread.
@@ -131,9 +132,12 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         progress.event(&event);
         profile.event(&event);
         let written = results.write(&event, |kind, path, bytes| {
+            if kind == ResultKind::Picture && is_stdout(path) {
+                return output::bytes(bytes);
+            }
             let written = files::write(path, bytes);
             match kind {
-                ResultKind::Picture => written.map_err(|error| files::rescue(bytes, error)),
+                ResultKind::Picture => written.map_err(|error| files::rescue(path, bytes, error)),
                 _ => written,
             }
         })?;
@@ -156,7 +160,17 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
                 ),
             };
             progress.say(&format!("{name}: done, seed {seed}, {}{reused}", human_time(*seconds)));
-            progress.suspend(|| reporter.picture(path));
+            if !is_stdout(path) {
+                progress.suspend(|| reporter.picture(path));
+            }
+            if written.lost_request {
+                let message = format!(
+                    "{} carries no request: a JPEG has no room for one this long; write a PNG or a WebP to keep it",
+                    output::shown(path)
+                );
+                progress.warn(&message);
+                reporter.emit(&json!({ "event": "warning", "message": message }));
+            }
             if let Some(before) = products.filter(|before| *before != report.products) {
                 let message = format!(
                     "the picture of --from was made with products in {before}, this one in {}, as this adapter and its \

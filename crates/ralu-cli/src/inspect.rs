@@ -10,8 +10,9 @@ use ralu::gpu::human_bytes;
 use ralu::models::config::{ModelConfig, ModelIndex, folder, stem};
 use ralu::models::files::{Contents, ModelFiles, PartOrigin, Role};
 use ralu::models::{builtin, cost::Parameters};
-use ralu::pipeline::check_model;
+use ralu::pipeline::{Saved, check_model};
 use ralu_host::models;
+use ralu_host::pictures::{self, is_picture};
 use serde::Serialize;
 
 use super::args::{InspectArgs, PartArgs};
@@ -88,8 +89,37 @@ struct Tensor {
     shape: Vec<usize>,
 }
 
+/// Says how a picture was made.
+fn inspect_picture(path: &Path, args: &InspectArgs) -> Result<()> {
+    if args.files != PartArgs::default() {
+        return Err(Error::usage(format!(
+            "{} is a picture, which has no parts in other files; expected no option but --json",
+            output::shown(path)
+        )));
+    }
+    let saved = pictures::read_request(path)?;
+    if args.json {
+        return output::json(&saved);
+    }
+    let of_people = |keyword| ![Saved::KEYWORD, Saved::PARAMETERS].contains(&keyword);
+    let texts = saved.texts()?.into_iter().filter(|(keyword, _)| of_people(keyword));
+    let more = [
+        ("version", saved.version.clone()),
+        ("adapter", saved.adapter.clone()),
+        ("precision", format!("{}, products in {}", saved.precision, saved.products)),
+    ];
+    for (keyword, text) in texts.chain(more) {
+        output::line(format!("{keyword}: {}", Escaped(&text)))?;
+    }
+    output::line(format!("again: ralu generate --from {}", output::shown(path)))
+}
+
 /// Runs the command. What is wrong with a model is part of the report, and also its failure.
 pub fn run(args: &InspectArgs) -> Result<()> {
+    let picture = Path::new(&args.model);
+    if is_picture(picture) {
+        return inspect_picture(picture, args);
+    }
     let Place { model: path, denoiser } = model::place(&args.model);
     let mut files = args.files.clone();
     let denoiser = denoiser.map(|file| file.to_string_lossy().into_owned());

@@ -8,6 +8,7 @@ mod args;
 #[cfg(feature = "bench")]
 mod bench;
 mod chips;
+mod completions;
 mod convert;
 mod devices;
 mod environment;
@@ -30,10 +31,12 @@ mod tune;
 mod view;
 mod weights;
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 use ralu::escape::escape;
 
 use args::{Cli, Command};
@@ -41,9 +44,10 @@ use args::{Cli, Command};
 fn main() -> ExitCode {
     quiet_wayland();
     show_panics_safely();
-    let cli = match Cli::try_parse() {
+    let words = words();
+    let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(answer) => return show_usage(answer),
+        Err(answer) => return show_usage(answer, &words),
     };
     if let Err(message) = start_log(cli.verbose) {
         output::diagnostic(&format!("warning: {message}"));
@@ -60,6 +64,8 @@ fn main() -> ExitCode {
         Command::Pull(args) => hub::pull(args, cli.quiet),
         Command::List(args) => hub::list(args),
         Command::Rm(args) => hub::remove(args, cli.quiet),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => completions::write_manual(args),
         Command::View(args) => match view::run(args) {
             Ok(code) => return code,
             Err(error) => Err(error),
@@ -74,17 +80,35 @@ fn main() -> ExitCode {
     }
 }
 
+/// The arguments. A sentence in the place of a command is drawn: no command has a space in its name.
+fn words() -> Vec<OsString> {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let first = words.iter().skip(1).position(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    if let Some(at) = first.map(|at| at + 1)
+        && words[at].to_string_lossy().trim().contains(char::is_whitespace)
+    {
+        words.insert(at, "generate".into());
+    }
+    words
+}
+
 /// Shows help, or what is wrong with the arguments, as clap does. It may repeat arguments, which shells make of names of
 /// files: if a terminal would obey any, it is asked about escaped ones.
-fn show_usage(answer: clap::Error) -> ExitCode {
-    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
-    let words: Vec<String> = words.collect();
-    let answer = if words.iter().all(|word| escape(word) == *word) {
+fn show_usage(mut answer: clap::Error, words: &[OsString]) -> ExitCode {
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    answer = if words.iter().all(|word| escape(word) == *word) {
         answer
     } else {
         let escaped = words.iter().map(|word| escape(word).into_owned());
         Cli::try_parse_from(escaped).err().unwrap_or(answer)
     };
+    // A word that is like no command may be what is to be drawn.
+    if let (Some(ContextValue::String(word)), None) =
+        (answer.get(ContextKind::InvalidSubcommand), answer.get(ContextKind::SuggestedSubcommand))
+    {
+        let tip = format!("a picture of it is drawn by `ralu generate {word}`").into();
+        answer.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
     match answer.print() {
         // Who asks for help and does not read it has no error.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => ExitCode::FAILURE,

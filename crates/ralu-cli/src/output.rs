@@ -83,9 +83,13 @@ fn visible_json(json: &str) -> Cow<'_, str> {
 }
 
 fn result(text: &str) -> Result<()> {
+    bytes(format!("{text}\n").as_bytes())
+}
+
+/// Bytes that are no text.
+pub fn bytes(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    let text = format!("{text}\n");
-    let mut rest = text.as_bytes();
+    let mut rest = bytes;
     loop {
         // What is buffered already stays there, whatever goes wrong.
         let written = match rest {

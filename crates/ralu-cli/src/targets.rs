@@ -1,5 +1,6 @@
 //! Where the results of a run go.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use ralu::pipeline::{PictureKind, RunSchedule, Settings};
@@ -9,7 +10,29 @@ use super::error::{Error, Result};
 use super::files::{self, Checks};
 use super::output::shown;
 use super::profile::TraceFile;
-use ralu_host::pictures::Names;
+use ralu_host::pictures::{Names, PictureFormat, PictureOptions};
+
+/// Whether a picture goes to stdout.
+pub fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Checks that stdout can take a picture, and nothing else goes there.
+fn check_stdout(args: &GenerateArgs, count: usize) -> Result<()> {
+    let refused = |reason: &str| Err(Error::usage(format!("--output - cannot be: {reason}")));
+    if args.events.is_some() {
+        return refused("events go to stdout, too; expected a file's name, or no --events");
+    }
+    if count > 1 {
+        return refused("stdout takes one picture; expected a file's name, or --count 1");
+    }
+    if std::io::stdout().is_terminal() {
+        return refused(
+            "stdout is a terminal; expected a file or a pipe there, as in `… -o - > fox.png`",
+        );
+    }
+    Ok(())
+}
 
 /// All files that a run writes.
 pub struct Targets {
@@ -19,13 +42,26 @@ pub struct Targets {
 
 impl Targets {
     pub fn new(args: &GenerateArgs, settings: &Settings, schedule: &RunSchedule) -> Result<Self> {
-        if let Some(output) = &args.output
-            && !output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
-        {
-            return Err(Error::usage(format!(
-                "--output {}: pictures are written as PNG; expected a name that ends in .png",
-                shown(output)
-            )));
+        let output = args.output.as_deref();
+        let format = match output {
+            None => PictureFormat::default(),
+            Some(output) if is_stdout(output) => {
+                check_stdout(args, settings.count)?;
+                PictureFormat::default()
+            }
+            Some(output) => PictureFormat::of(output).ok_or_else(|| {
+                let endings = PictureFormat::ENDINGS.map(|(ending, _)| format!(".{ending}"));
+                Error::usage(format!(
+                    "--output {}: pictures are written as PNG, JPEG or WebP; expected a name that ends in {}, or - for stdout",
+                    shown(output),
+                    endings.join(", ")
+                ))
+            })?,
+        };
+        if args.quality.is_some() && format != PictureFormat::Jpeg {
+            return Err(Error::usage(
+                "--quality is that of JPEGs, and the picture is none; expected --output FILE.jpg",
+            ));
         }
         let names = Names {
             picture: args.output.clone(),
@@ -35,6 +71,15 @@ impl Targets {
             count: settings.count,
         };
         Ok(Targets { names, n_stages: schedule.stages.len() })
+    }
+
+    /// How pictures are written.
+    pub fn options(args: &GenerateArgs) -> PictureOptions {
+        let usual = PictureOptions::default();
+        PictureOptions {
+            quality: args.quality.unwrap_or(usual.quality),
+            metadata: !args.no_metadata,
+        }
     }
 
     /// What they are called.
@@ -58,7 +103,10 @@ impl Targets {
         }
         model.iter().for_each(|path| checks.model(path));
         for image in 0..self.names.count {
-            checks.output(&self.names.picture(image), "the picture")?;
+            let picture = self.names.picture(image);
+            if !is_stdout(&picture) {
+                checks.output(&picture, "the picture")?;
+            }
             if let Some(path) = self.names.tensors(image) {
                 checks.output(&path, "the tensors")?;
             }

@@ -9,7 +9,7 @@ use ralu::models::config::ModelConfig;
 use ralu::pipeline::tune::{
     KernelSeconds, Measured, Tuner, TuningEvent, TuningRecord, usual_seconds,
 };
-use ralu::pipeline::{Options, Settings};
+use ralu::pipeline::{Options, Settings, check_model};
 use ralu_host::{CacheDir, kernels};
 use serde_json::{Value, json};
 
@@ -69,6 +69,10 @@ pub fn tuned(
     let cache = find_cache(args.cache.cache_dir.as_deref());
     let (false, Some(cache)) = (args.no_tune, cache) else { return Ok(tuned) };
     let tuner = target.tuner(&tuned.gpu, usual_seconds(&tuned.gpu))?;
+    // What is wrong with the model is said before seconds go into measurements for it.
+    if let (Some(source), false) = (target.source, kernels::are_kept(&cache, &tuner)) {
+        check_model(source)?;
+    }
     let chosen = match kernels::choose(&tuned.gpu, tuner, Some(&cache), going, watch) {
         Ok(chosen) => chosen.ok_or(Error::Cancelled)?,
         Err(error) => {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::command::{MODEL, json, succeeds, tuned_on_adapter};
+use crate::command::{MODEL, fails, json, root, succeeds, tuned_on_adapter};
 use ralu::pipeline::tune::TuningRecord;
 use serde_json::Value;
 
@@ -40,6 +40,24 @@ fn kept(cache: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(cache) else { return vec![] };
     let paths = entries.map(|entry| entry.unwrap().path());
     paths.filter(|path| path.extension().is_none_or(|e| e != "pipelines")).collect()
+}
+
+#[test]
+fn a_model_without_its_tokenizer_is_refused_before_anything_is_measured() {
+    let folder = temporary();
+    let cache = folder.path().join("cache");
+    let formats = |path: &str| root().join("tests/fixtures/formats").join(path);
+    let mut command = tuned_on_adapter("generate");
+    command.args(["a fox", "--width=64", "--height=64", "--steps=1", "--events=json"]);
+    command.arg("--model").arg(formats("flux-bfl-bf16/flux1-dev.safetensors"));
+    for (option, file) in [("--clip-l", "clip_l"), ("--t5xxl", "t5xxl_fp16"), ("--vae", "ae")] {
+        command.arg(option).arg(formats(&format!("common/{file}.safetensors")));
+    }
+    command.arg("--clip-tokenizer").arg(formats("tokenizers/clip"));
+    command.arg("--cache-dir").arg(&cache).arg("--output").arg(folder.path().join("a.png"));
+    // Its T5 has fewer words than the vocabulary that is built in.
+    fails(&mut command, 1, &["T5 tokenizer", "--t5-tokenizer"]);
+    assert_eq!(kept(&cache), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -35,6 +35,9 @@ pub enum Error {
     /// A picture could not be made a PNG.
     #[error(transparent)]
     Png(#[from] PngError),
+    /// A picture could not be made a JPEG or a WebP.
+    #[error("the picture's file cannot be made: {0}")]
+    Encode(String),
     /// A picture's file could not be opened.
     #[error("{} cannot be opened: {reason}", Escaped(&.path.to_string_lossy()))]
     Open {

@@ -74,6 +74,11 @@ pub fn choose(
     Ok(Some(Chosen { tuning: record.tuning, measured: Some(record), file, not_kept }))
 }
 
+/// Whether an earlier run measured what [`choose`] would measure.
+pub fn are_kept(cache: &CacheDir, tuner: &Tuner<'_>) -> bool {
+    read(cache, tuner).is_some()
+}
+
 /// Measures to the end, whatever is kept. `None` if `going` said that it was to stop.
 ///
 /// # Errors

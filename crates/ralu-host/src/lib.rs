@@ -27,6 +27,7 @@ pub mod files;
 pub mod kernels;
 pub mod memory;
 pub mod models;
+mod picture_format;
 pub mod pictures;
 pub mod pipelines;
 mod session;

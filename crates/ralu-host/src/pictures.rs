@@ -1,7 +1,7 @@
 //! Pictures with their request: what the files of a run are called, what is in them, and how a request is read again.
 
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use ralu::pipeline::saved::Maker;
@@ -9,6 +9,8 @@ use ralu::pipeline::{Event, Picture, PictureKind, Products, Saved, Settings, png
 
 use crate::error::Error;
 use crate::files;
+use crate::picture_format;
+pub use crate::picture_format::{PictureFormat, PictureOptions, is_picture};
 
 /// What the files of a run are called.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +83,8 @@ pub struct Written {
     pub picture: Option<PathBuf>,
     /// The file of the tensors.
     pub tensors: Option<PathBuf>,
+    /// Whether the picture's file had no room for its request.
+    pub lost_request: bool,
 }
 
 /// Makes a run's files of its events.
@@ -94,6 +98,8 @@ pub struct Results<'a> {
     pub maker: &'a Maker<'a>,
     /// Number of stages. The last one's clean estimate is the picture.
     pub stages: usize,
+    /// How pictures are written.
+    pub options: PictureOptions,
 }
 
 impl Results<'_> {
@@ -127,7 +133,13 @@ impl Results<'_> {
                     write(ResultKind::StagePicture, &path, &plain(picture)?)?;
                 }
                 let path = self.names.picture(*image);
-                let bytes = encode(picture, self.settings, *seed, self.maker, report.products)?;
+                let saved = Saved::new(self.settings, *seed, self.maker, report.products);
+                let saved = saved.map_err(|error| Error::from(ralu::Error::from(error)))?;
+                let saved = self.options.metadata.then_some(&saved);
+                let format = PictureFormat::of(&path).unwrap_or_default();
+                let (bytes, lost) =
+                    picture_format::encode(picture, saved, format, self.options.quality)?;
+                written.lost_request = lost;
                 write(ResultKind::Picture, &path, &bytes)?;
                 written.picture = Some(path);
             }
@@ -186,7 +198,7 @@ pub fn write_new(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Err
     Ok(path)
 }
 
-/// What the PNG at `path` says about itself.
+/// What the picture at `path` says about itself, whatever its format.
 ///
 /// # Errors
 ///
@@ -196,13 +208,11 @@ pub fn read_request(path: &Path) -> Result<Saved, Error> {
     let file =
         File::open(path).map_err(|reason| Error::Open { path: path.to_path_buf(), reason })?;
     if file.metadata().is_ok_and(|meta| meta.is_dir()) {
-        return Err(failed("this is a folder; expected a PNG file".into()));
+        return Err(failed("this is a folder; expected a picture's file".into()));
     }
-    let text =
-        png_file::request_in(BufReader::new(file)).map_err(|error| failed(error.to_string()))?;
-    let text = text.ok_or_else(|| {
+    let text = picture_format::request_in(file).map_err(failed)?.ok_or_else(|| {
         failed(
-            "this PNG carries no request; expected a picture that ralu made (programs that edit or share pictures often \
+            "this picture carries no request; expected a picture that ralu made (programs that edit or share pictures often \
              remove such texts)"
                 .into(),
         )

@@ -7,7 +7,7 @@ use std::path::Path;
 use ralu::pipeline::png_file;
 use ralu::pipeline::saved::Maker;
 use ralu::{Event, Picture, Precision};
-use ralu_host::pictures::{Names, ResultKind, Results, read_request, write_new};
+use ralu_host::pictures::{Names, PictureOptions, ResultKind, Results, read_request, write_new};
 use ralu_host::{Device, End, Error, Session};
 
 use crate::common::{choice, gpu, pipeline, request};
@@ -64,7 +64,7 @@ fn what_is_no_picture_of_ours_is_said_to_be_none() {
         ("plain.png", "carries no request"),
         ("text.png", "not a readable PNG"),
         ("none.png", "none.png cannot be opened"),
-        (".", "this is a folder; expected a PNG file"),
+        (".", "this is a folder; expected a picture's file"),
     ] {
         let error = read_request(&path(name)).expect_err(name).to_string();
         assert!(error.contains(words), "{error}");
@@ -100,7 +100,8 @@ fn files_of_a_run_hold_its_events() {
         first_seed: settings.seed,
         count: settings.count,
     };
-    let results = Results { names: &names, settings: &settings, maker: &maker, stages: 3 };
+    let options = PictureOptions::default();
+    let results = Results { names: &names, settings: &settings, maker: &maker, stages: 3, options };
     let (mut drawn, mut order) = (vec![], vec![]);
     let mut device = Device::adapter(choice(), None);
     let outcome = session.draw(

@@ -27,8 +27,8 @@ pub fn encode(picture: &Picture, saved: Option<&Saved>) -> Result<Vec<u8>, PngEr
     let mut encoder = png::Encoder::new(&mut bytes, picture.width as u32, picture.height as u32);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    encoder.add_text_chunk("Software".into(), Saved::SOFTWARE.into())?;
     if let Some(saved) = saved {
+        encoder.add_text_chunk("Software".into(), Saved::SOFTWARE.into())?;
         for (keyword, text) in saved.texts()? {
             if keyword == Saved::KEYWORD {
                 // ASCII, for the oldest kind of chunk: programs that rewrite PNGs (ImageMagick 6) drop iTXt.

@@ -13,10 +13,10 @@ pub struct AdapterArgs {
     #[arg(long, value_name = "INDEX|NAME-PART")]
     pub adapter: Option<String>,
     /// Only adapters of this backend.
-    #[arg(long)]
+    #[arg(hide_short_help = true, long)]
     pub backend: Option<BackendArg>,
     /// Use what the adapter offers, or no more than WebGPU guarantees everywhere.
-    #[arg(long, value_name = "POLICY", default_value = "adapter")]
+    #[arg(hide_short_help = true, long, value_name = "POLICY", default_value = "adapter")]
     pub limits: LimitsArg,
 }
 
@@ -41,7 +41,7 @@ impl AdapterArgs {
 pub struct TuningArgs {
     /// Neither measures kernels, as the first run on an adapter does, nor uses what was measured: the same
     /// kernels on all adapters of a kind. Whichever run, pictures are the same up to rounding.
-    #[arg(long)]
+    #[arg(hide_short_help = true, long)]
     pub no_tune: bool,
     #[command(flatten)]
     pub cache: CacheDirArgs,
@@ -52,7 +52,7 @@ pub struct TuningArgs {
 #[command(next_help_heading = "Adapter")]
 pub struct CacheDirArgs {
     /// Where measurements of kernels are kept. [default: the user's cache folder]
-    #[arg(long, value_name = "DIR")]
+    #[arg(hide_short_help = true, long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 }
 

@@ -5,6 +5,7 @@ mod adapter;
 mod bench;
 mod hub;
 mod model;
+mod other_programs;
 mod parse;
 mod request;
 
@@ -20,6 +21,7 @@ pub use adapter::{AdapterArgs, CacheDirArgs, TuningArgs};
 pub use bench::{BenchArg, BenchArgs, QualityArgs};
 pub use hub::{ListArgs, PullArgs, RmArgs};
 pub use model::{ModelArgs, PartArgs};
+use other_programs::OtherPrograms;
 use parse::{choice, named, seconds, whole};
 pub use request::{CacheArg, RaluArg, RequestArgs};
 
@@ -47,7 +49,7 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Says what a run would do, before it does it: stages, tokens, steps, FLOPs, memory, speed-up.
     Plan(Box<PlanArgs>),
-    /// Says what a model folder or file holds, what is missing and what is not supported.
+    /// Says what a model folder or file holds, what is missing and what is not supported; or how a picture was made.
     Inspect(InspectArgs),
     /// Writes a model's weights to one file, quantised on the way.
     Convert(ConvertArgs),
@@ -64,13 +66,45 @@ pub enum Command {
     Rm(RmArgs),
     /// Opens a window in which the stages can be watched, and regions painted (needs the viewer, `ralu-viewer`).
     View(ViewArgs),
+    /// Prints what completes this command line in a shell.
+    Completions(CompletionsArgs),
+    /// Writes manual pages, one for each command.
+    Man(ManArgs),
+}
+
+/// `ralu completions`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+For bash: ralu completions bash > ~/.local/share/bash-completion/completions/ralu
+For zsh:  ralu completions zsh > a folder of $fpath, as _ralu
+For fish: ralu completions fish > ~/.config/fish/completions/ralu.fish")]
+pub struct CompletionsArgs {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// `ralu man`.
+#[derive(Clone, Debug, Args)]
+pub struct ManArgs {
+    /// The folder that they are written to, such as ~/.local/share/man/man1.
+    pub folder: PathBuf,
 }
 
 /// `ralu generate`.
 #[derive(Clone, Debug, Args)]
 pub struct GenerateArgs {
-    /// The text; `-` reads stdin.
-    #[arg(allow_hyphen_values = false)]
+    /// The text, with quotes or without; `-` reads stdin.
+    #[arg(value_name = "PROMPT", allow_hyphen_values = false)]
+    pub words: Vec<String>,
+    /// The text, as an option.
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        conflicts_with = "words",
+        allow_hyphen_values = true,
+        help_heading = "Request"
+    )]
     pub prompt: Option<String>,
     #[command(flatten)]
     pub request: RequestArgs,
@@ -78,31 +112,54 @@ pub struct GenerateArgs {
     pub adapter: AdapterArgs,
     #[command(flatten)]
     pub tuning: TuningArgs,
-    /// Where the picture goes; with --count above 1, FILE-0.png, FILE-1.png, … [default: ralu-SEED.png]
-    #[arg(short, long, value_name = "FILE.png", help_heading = "Output")]
+    /// Where the picture goes, as PNG, JPEG or WebP (without loss) by the ending of its name; with --count above 1,
+    /// FILE-0.png, FILE-1.png, …; `-` is stdout, as PNG. [default: ralu-SEED.png]
+    #[arg(short, long, value_name = "FILE.png|jpg|webp", alias = "out", help_heading = "Output")]
     pub output: Option<PathBuf>,
+    /// Quality of JPEGs, from 1 to 100. [default: 92]
+    #[arg(hide_short_help = true, long, value_name = "Q", value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Output")]
+    pub quality: Option<u8>,
+    /// Leaves out of pictures how they were made: --from cannot repeat them.
+    #[arg(hide_short_help = true, long, help_heading = "Output")]
+    pub no_metadata: bool,
     /// Writes what the run made (embeddings, noise, latents, picture) in float32.
-    #[arg(long, value_name = "FILE.safetensors", help_heading = "Output")]
+    #[arg(hide_short_help = true, long, value_name = "FILE.safetensors", help_heading = "Output")]
     pub save_tensors: Option<PathBuf>,
     /// Writes each stage's clean estimate, the edge map, and the chosen regions drawn over it.
-    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    #[arg(hide_short_help = true, long, value_name = "DIR", help_heading = "Output")]
     pub stages: Option<PathBuf>,
     /// Reports everything that happens on stdout, one JSON object a line.
-    #[arg(long, value_name = "FORMAT", help_heading = "Output")]
+    #[arg(hide_short_help = true, long, value_name = "FORMAT", help_heading = "Output")]
     pub events: Option<EventFormat>,
     /// Times every kernel by the GPU's clock and shows the times at the end, on stderr. With a file name,
     /// writes a trace that Perfetto and chrome://tracing show.
-    #[arg(long, value_name = "TRACE.json", num_args = 0..=1, require_equals = true, help_heading = "Output")]
+    #[arg(hide_short_help = true, long, value_name = "TRACE.json", num_args = 0..=1, require_equals = true, help_heading = "Output")]
     pub profile: Option<Option<PathBuf>>,
     /// Repeats the request that a picture of this program carries; other options win over it.
-    #[arg(long, value_name = "PICTURE.png", help_heading = "Request")]
+    #[arg(long, value_name = "PICTURE", help_heading = "Request")]
     pub from: Option<PathBuf>,
     /// Tensors that replace what the engine would draw or compute: without --given-names the noises.
-    #[arg(long, value_name = "FILE.safetensors", help_heading = "Request")]
+    #[arg(hide_short_help = true, long, value_name = "FILE.safetensors", help_heading = "Request")]
     pub given: Option<PathBuf>,
     /// Which tensors to take from --given.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Request")]
+    #[arg(
+        hide_short_help = true,
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        help_heading = "Request"
+    )]
     pub given_names: Option<Vec<String>>,
+    #[command(flatten)]
+    pub other_programs: OtherPrograms,
+}
+
+impl GenerateArgs {
+    /// The text, if there is one.
+    pub fn prompt(&self) -> Option<String> {
+        let words = || (!self.words.is_empty()).then(|| self.words.join(" "));
+        self.prompt.clone().or_else(words)
+    }
 }
 
 /// `ralu tune`.
@@ -180,8 +237,8 @@ pub struct PlanArgs {
 /// `ralu inspect`.
 #[derive(Clone, Debug, Args)]
 pub struct InspectArgs {
-    /// A diffusers model folder, any safetensors or GGUF file of a model or of one of its parts, or the name of a published
-    /// model, such as flux.1-dev (an unknown name is answered with all that are known).
+    /// A diffusers model folder, any safetensors or GGUF file of a model or of one of its parts, the name of a published
+    /// model, such as flux.1-dev (an unknown name is answered with all that are known), or a picture of this program.
     pub model: String,
     /// The model's other files, as for `generate`.
     #[command(flatten)]

@@ -22,28 +22,28 @@ pub struct ModelArgs {
 #[command(next_help_heading = "Model")]
 pub struct PartArgs {
     /// A denoiser's file; the other parts are those of --model.
-    #[arg(long, value_name = "FILE", alias = "diffusion_model")]
+    #[arg(hide_short_help = true, long, value_name = "FILE", alias = "diffusion_model")]
     pub diffusion_model: Option<String>,
     /// The CLIP-L text encoder: a file, or a folder of a diffusers model.
-    #[arg(long, value_name = "FILE", alias = "clip_l")]
+    #[arg(hide_short_help = true, long, value_name = "FILE", alias = "clip_l")]
     pub clip_l: Option<String>,
     /// The CLIP-G text encoder (SD3).
-    #[arg(long, value_name = "FILE", alias = "clip_g")]
+    #[arg(hide_short_help = true, long, value_name = "FILE", alias = "clip_g")]
     pub clip_g: Option<String>,
     /// The T5 text encoder.
-    #[arg(long, value_name = "FILE")]
+    #[arg(hide_short_help = true, long, value_name = "FILE")]
     pub t5xxl: Option<String>,
     /// The VAE.
-    #[arg(long, value_name = "FILE")]
+    #[arg(hide_short_help = true, long, value_name = "FILE")]
     pub vae: Option<String>,
     /// Leaves T5 out (SD3).
-    #[arg(long)]
+    #[arg(hide_short_help = true, long)]
     pub no_t5: bool,
     /// CLIP's tokenizer: a folder with tokenizer.json, or with vocab.json and merges.txt; or a tokenizer.json.
-    #[arg(long, value_name = "PATH", alias = "clip_tokenizer")]
+    #[arg(hide_short_help = true, long, value_name = "PATH", alias = "clip_tokenizer")]
     pub clip_tokenizer: Option<String>,
     /// T5's tokenizer: a folder with tokenizer.json, or that file.
-    #[arg(long, value_name = "PATH", alias = "t5_tokenizer")]
+    #[arg(hide_short_help = true, long, value_name = "PATH", alias = "t5_tokenizer")]
     pub t5_tokenizer: Option<String>,
 }
 

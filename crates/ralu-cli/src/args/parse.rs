@@ -31,6 +31,13 @@ pub fn whole(text: &str) -> Result<usize, String> {
     text.trim().parse().map_err(|_| "expected a whole number, for example 512".to_owned())
 }
 
+/// Width and height of a picture.
+pub fn width_and_height(text: &str) -> Result<(usize, usize), String> {
+    let expected = || "expected width and height, for example 1024x768".to_owned();
+    let (width, height) = text.split_once(['x', 'X', '\u{d7}']).ok_or_else(expected)?;
+    Ok((whole(width).map_err(|_| expected())?, whole(height).map_err(|_| expected())?))
+}
+
 #[cfg(feature = "bench")]
 pub fn positive(text: &str) -> Result<usize, String> {
     match whole(text)? {

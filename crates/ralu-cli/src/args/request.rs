@@ -15,85 +15,88 @@ use ralu::sampling::{
 use super::ModelArgs;
 use super::parse::{
     PerStage, cache, choice, named, number, numbers_per_stage, seed, size, steps_per_stage, whole,
+    width_and_height,
 };
 
 /// What the picture depends on.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Request")]
 pub struct RequestArgs {
-    #[command(flatten)]
-    pub model: ModelArgs,
     /// Pixels. [default: the model's own]
-    #[arg(long, value_name = "W", value_parser = whole, allow_negative_numbers = true)]
+    #[arg(short = 'W', long, value_name = "W", value_parser = whole, allow_negative_numbers = true)]
     pub width: Option<usize>,
     /// Pixels. [default: the model's own]
-    #[arg(long, value_name = "H", value_parser = whole, allow_negative_numbers = true)]
+    #[arg(short = 'H', long, value_name = "H", value_parser = whole, allow_negative_numbers = true)]
     pub height: Option<usize>,
+    /// Both at once.
+    #[arg(long, value_name = "WxH", value_parser = width_and_height, conflicts_with_all = ["width", "height"])]
+    pub size: Option<(usize, usize)>,
     /// Steps of plain sampling; turns RALU off unless --ralu is given too. [default: the model's own]
-    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "N", value_parser = whole, allow_negative_numbers = true,
+        aliases = ["num-inference-steps", "sampling-steps"])]
     pub steps: Option<usize>,
     /// FLUX.1: distilled guidance; others: scale of classifier-free guidance. [default: the model's own]
-    #[arg(long, value_name = "G", value_parser = number, allow_negative_numbers = true)]
+    #[arg(long, value_name = "G", value_parser = number, allow_negative_numbers = true, alias = "guidance-scale")]
     pub guidance: Option<f64>,
     /// What classifier-free guidance steers away from.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub negative_prompt: Option<String>,
     /// Scale of true classifier-free guidance; 1 is off. [default: the model's own]
-    #[arg(long, value_name = "G", value_parser = number, allow_negative_numbers = true)]
+    #[arg(hide_short_help = true, long, value_name = "G", value_parser = number, allow_negative_numbers = true)]
     pub true_cfg: Option<f64>,
     /// Text tokens, where the model lets them be chosen. [default: the model's own]
-    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
+    #[arg(hide_short_help = true, long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     pub max_sequence_length: Option<usize>,
     /// Seed of the first picture. [default: random, printed]
     #[arg(long, value_name = "S", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// How many pictures; number i (from 0) uses seed S + i. [default: 1]
-    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true, aliases = ["batch-count", "num-images"])]
     pub count: Option<usize>,
     /// Where the initial noise comes from; `torch` is what PyTorch's CPU generator draws.
     /// [default: philox]
-    #[arg(long, value_parser = named::<Rng>())]
+    #[arg(hide_short_help = true, long, value_parser = named::<Rng>())]
     pub rng: Option<Rng>,
     /// Acceleration. [default: the model's best-tested preset]
     #[arg(long, value_name = "PRESET", help_heading = "RALU")]
     pub ralu: Option<RaluArg>,
     /// With `custom`: steps of each stage, for example 5,6,7.
-    #[arg(long, value_name = "N,N,N", value_parser = steps_per_stage, help_heading = "RALU", allow_hyphen_values = true)]
+    #[arg(hide_short_help = true, long, value_name = "N,N,N", value_parser = steps_per_stage, help_heading = "Research", allow_hyphen_values = true)]
     pub stage_steps: Option<PerStage<usize>>,
     /// With `custom`: when each stage ends, from 0 (noise) to 1 (picture), for example 0.3,0.45,1.
-    #[arg(long, value_name = "T,T,T", value_parser = numbers_per_stage, help_heading = "RALU", allow_hyphen_values = true)]
+    #[arg(hide_short_help = true, long, value_name = "T,T,T", value_parser = numbers_per_stage, help_heading = "Research", allow_hyphen_values = true)]
     pub stage_ends: Option<PerStage<f64>>,
     /// With `custom`: share of tokens that are refined early, for example 0.3.
-    #[arg(long, value_name = "R", value_parser = number, help_heading = "RALU", allow_negative_numbers = true)]
+    #[arg(hide_short_help = true, long, value_name = "R", value_parser = number, help_heading = "Research", allow_negative_numbers = true)]
     pub up_ratio: Option<f64>,
     /// With `custom`: time shift of each stage. [default: solved]
-    #[arg(long, value_name = "H,H,H", value_parser = numbers_per_stage, help_heading = "RALU", allow_hyphen_values = true)]
+    #[arg(hide_short_help = true, long, value_name = "H,H,H", value_parser = numbers_per_stage, help_heading = "Research", allow_hyphen_values = true)]
     pub stage_shifts: Option<PerStage<f64>>,
     /// With `custom`: strength of the noise between stages. [default: solved]
-    #[arg(long, value_name = "Z", value_parser = number, help_heading = "RALU", allow_negative_numbers = true)]
+    #[arg(hide_short_help = true, long, value_name = "Z", value_parser = number, help_heading = "Research", allow_negative_numbers = true)]
     pub stage_z: Option<f64>,
     /// `official` reproduces every quirk of the authors' code. [default: exact]
-    #[arg(long, value_name = "VARIANT", value_parser = named::<Variant>(), help_heading = "RALU")]
+    #[arg(hide_short_help = true, long, value_name = "VARIANT", value_parser = named::<Variant>(), help_heading = "Research")]
     pub ralu_variant: Option<Variant>,
     /// How a coarse token becomes four: `token` repeats it, `latent` repeats its pixels.
     /// [default: the variant's]
-    #[arg(long, value_name = "RULE", value_parser = choice::<Upsample>, help_heading = "RALU")]
+    #[arg(hide_short_help = true, long, value_name = "RULE", value_parser = choice::<Upsample>, help_heading = "Research")]
     pub upsample: Option<Upsample>,
     /// How positions of two grids meet in stage 2: `official`, or `crpa` in units of the query's own
     /// grid. [default: the variant's]
-    #[arg(long, value_name = "MODE", value_parser = choice::<RopeMode>, help_heading = "RALU")]
+    #[arg(hide_short_help = true, long, value_name = "MODE", value_parser = choice::<RopeMode>, help_heading = "Research")]
     pub rope_mode: Option<RopeMode>,
     /// What regions are chosen by: `edges` of a decoded picture, or `latent-gradient` or `variance` of
     /// the latents, which decode nothing. [default: the variant's]
-    #[arg(long, value_name = "SCORE", value_parser = choice::<RegionScore>, help_heading = "RALU")]
+    #[arg(hide_short_help = true, long, value_name = "SCORE", value_parser = choice::<RegionScore>, help_heading = "Research")]
     pub region_score: Option<RegionScore>,
     /// Noise between stages: `fresh` onto the noisy latents, or `bound` to coordinates, onto the clean
     /// estimate. [default: the variant's]
-    #[arg(long, value_name = "NOISE", value_parser = choice::<JumpNoise>, help_heading = "RALU")]
+    #[arg(hide_short_help = true, long, value_name = "NOISE", value_parser = choice::<JumpNoise>, help_heading = "Research")]
     pub jump_noise: Option<JumpNoise>,
     /// Strength of the noise between stages: `published`, `min-noise` (the least that still fits the
     /// model's schedule), or `fixed=Z`. [default: published]
-    #[arg(long, value_name = "POLICY", value_parser = choice::<ZPolicy>, help_heading = "RALU")]
+    #[arg(hide_short_help = true, long, value_name = "POLICY", value_parser = choice::<ZPolicy>, help_heading = "Research")]
     pub z_policy: Option<ZPolicy>,
     /// Reuses work of earlier steps: fbc, teacache, taylorseer, fora or magcache, with parameters as in
     /// `taylorseer:order=1,interval=3`, or off. [default: off]
@@ -104,7 +107,7 @@ pub struct RequestArgs {
     #[arg(long, value_name = "MASK.png", help_heading = "RALU")]
     pub regions: Option<PathBuf>,
     /// Adds the regions of --regions to the found ones.
-    #[arg(long, requires = "regions", help_heading = "RALU")]
+    #[arg(hide_short_help = true, long, requires = "regions", help_heading = "RALU")]
     pub regions_add: bool,
     /// The most GPU memory that a run may take: a size such as 6GiB or 800MiB. Weights that do not fit come and go while it
     /// draws: the picture is the same. `auto`: as much as it takes, and less when the memory is full; `off`: never less.
@@ -113,7 +116,7 @@ pub struct RequestArgs {
     pub memory_budget: Option<MemoryBudget>,
     /// Memory of this machine for copies of weights that come and go: with enough of it they are read and packed once. [default:
     /// half of what is free, next to a GPU]
-    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Adapter")]
+    #[arg(hide_short_help = true, long, value_name = "SIZE", value_parser = size, help_heading = "Adapter")]
     pub host_memory: Option<u64>,
     /// `auto`: weights as they are stored in the checkpoint, factors of products rounded to 16 bits on GPUs with units for
     /// that. `f16`: 32-bit weights rounded to 16 bits, too. `f32`: weights as they are stored, nothing rounded. `int8`: as
@@ -127,6 +130,9 @@ pub struct RequestArgs {
     /// between. [default: off; parts: denoiser]
     #[arg(long, value_name = "TYPE[:PARTS]", value_parser = choice::<QuantiseChoice>, help_heading = "Adapter")]
     pub quantize: Option<QuantiseChoice>,
+    // The last, as its heading would be that of what follows.
+    #[command(flatten)]
+    pub model: ModelArgs,
 }
 
 /// `--ralu`.

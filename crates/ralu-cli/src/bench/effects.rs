@@ -32,6 +32,7 @@ fn unused(bench: BenchArg, args: &RequestArgs) -> Vec<&'static str> {
         model: _,
         width,
         height,
+        size,
         steps,
         guidance,
         negative_prompt,
@@ -83,6 +84,7 @@ fn unused(bench: BenchArg, args: &RequestArgs) -> Vec<&'static str> {
     let how_large_it_is = [
         ("--width", width.is_some()),
         ("--height", height.is_some()),
+        ("--size", size.is_some()),
         ("--steps", steps.is_some()),
         ("--max-sequence-length", max_sequence_length.is_some()),
         ("--ralu", ralu.is_some()),

@@ -49,14 +49,16 @@ pub fn write_by<E: From<std::io::Error> + std::fmt::Display>(
     }
 }
 
-/// A finished picture that cannot be written where it should go, because of `error`, goes to the system's folder for
-/// temporary files instead. Gives the error to tell.
-pub fn rescue(bytes: &[u8], error: Error) -> Error {
+/// A finished picture that cannot be written to `path`, because of `error`, goes to the system's folder for temporary
+/// files instead. Gives the error to tell.
+pub fn rescue(path: &Path, bytes: &[u8], error: Error) -> Error {
     if !matches!(error, Error::Failed(_)) {
         return error;
     }
+    let ending = path.extension().map(|ending| format!(".{}", ending.display()));
+    let ending = ending.unwrap_or_default();
     let mut builder = tempfile::Builder::new();
-    let file = builder.prefix("ralu-").suffix(".png").tempfile_in(std::env::temp_dir());
+    let file = builder.prefix("ralu-").suffix(&ending).tempfile_in(std::env::temp_dir());
     let kept = file.and_then(|mut file| {
         file.write_all(bytes)?;
         Ok(file.keep()?.1)

@@ -76,9 +76,9 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
         }
     }
     let mut request = apply(base, &args.request, saved.is_some())?;
-    match &args.prompt {
+    match args.prompt() {
         Some(prompt) if prompt == "-" => request.prompt = read_stdin()?,
-        Some(prompt) => request.prompt.clone_from(prompt),
+        Some(prompt) => request.prompt = prompt,
         None if saved.is_some() || !prompt_needed => {}
         None => {
             return Err(Error::usage(
@@ -123,8 +123,9 @@ fn no_seed(error: getrandom::Error) -> Error {
 /// `base` with everything that `args` say.
 fn apply(base: Request, args: &RequestArgs, repeats: bool) -> Result<Request> {
     let mut request = base;
-    request.width = args.width.or(request.width);
-    request.height = args.height.or(request.height);
+    let (width, height) = args.size.unzip();
+    request.width = args.width.or(width).or(request.width);
+    request.height = args.height.or(height).or(request.height);
     request.steps = args.steps.or(request.steps);
     request.guidance = args.guidance.or(request.guidance);
     if let Some(negative) = &args.negative_prompt {

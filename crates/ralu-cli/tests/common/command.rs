@@ -75,17 +75,22 @@ pub fn on_adapter(name: &str) -> Command {
 /// `--cache-dir`.
 pub fn tuned_on_adapter(name: &str) -> Command {
     let mut command = ralu();
-    command.arg(name);
-    for (variable, option) in [
+    command.arg(name).args(adapter_options());
+    command
+}
+
+/// The options for the adapter under test.
+pub fn adapter_options() -> Vec<String> {
+    let options = [
         ("RALU_TEST_ADAPTER", "--adapter"),
         ("RALU_TEST_BACKEND", "--backend"),
         ("RALU_TEST_LIMITS", "--limits"),
-    ] {
-        if let Some(value) = std::env::var(variable).ok().filter(|value| !value.is_empty()) {
-            command.args([option, &value]);
-        }
-    }
-    command
+    ];
+    let given = options.into_iter().filter_map(|(variable, option)| {
+        let value = std::env::var(variable).ok().filter(|value| !value.is_empty())?;
+        Some([option.to_owned(), value])
+    });
+    given.flatten().collect()
 }
 
 pub fn run(command: &mut Command) -> Output {

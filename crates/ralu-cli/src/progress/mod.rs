@@ -7,9 +7,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ralu::escape::escape;
 use ralu::gpu::human_bytes;
 use ralu::pipeline::tune::TuningEvent;
-use ralu::pipeline::{Event, Part, StageStart};
+use ralu::pipeline::{Event, Part, StageStart, StepDone};
 
 use super::output;
+
+mod time_left;
+
+use time_left::TimeLeft;
 
 /// Lines of a stage come no more often than this.
 const QUIET_TIME: Duration = Duration::from_secs(5);
@@ -21,7 +25,7 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     quiet: bool,
     images: usize,
-    image_started: Instant,
+    time_left: TimeLeft,
     last_line: Instant,
     stage: Option<StageStart>,
     loading: Option<Part>,
@@ -43,13 +47,12 @@ impl Progress {
             }
             bar
         });
-        let now = Instant::now();
         Progress {
             bar,
             quiet,
             images,
-            image_started: now,
-            last_line: now,
+            time_left: TimeLeft::default(),
+            last_line: Instant::now(),
             stage: None,
             loading: None,
         }
@@ -86,21 +89,10 @@ impl Progress {
             Event::Loading { part, bytes, of } => self.loading(*part, *bytes, *of),
             Event::Encoded { n_tokens, seconds } => {
                 self.say(&format!("prompt encoded: {n_tokens} tokens, {seconds:.1} s"));
+                self.phase("preparing", 0.0, "compiling kernels");
             }
             Event::Stage(stage) => self.stage(stage),
-            Event::Step(step) => {
-                let left = self.image_started.elapsed().as_secs_f64() * (1.0 / step.done - 1.0);
-                let of = self.stage.as_ref().map_or(step.stage, |stage| stage.of);
-                let message = format!(
-                    "stage {}/{of}, step {}/{}, {} left, {:.2} s a step",
-                    step.stage,
-                    step.step,
-                    step.of,
-                    human_time(left),
-                    step.seconds
-                );
-                self.update(&self.picture_name(step.image), step.done, message, false);
-            }
+            Event::Step(step) => self.step(step),
             Event::StageEnd(_) => {}
             Event::Regions { selected, grid, .. } => {
                 self.say(&format!("regions: {} of {} tokens", selected.len(), grid.n_tokens()));
@@ -150,9 +142,37 @@ impl Progress {
         self.update("writing", share, message, false);
     }
 
+    fn step(&mut self, step: &StepDone) {
+        let left = self.time_left.after_step(step.step, step.seconds, step.done);
+        let of = self.stage.as_ref().map_or(step.stage, |stage| stage.of);
+        let name = self.picture_name(step.image);
+        let place = format!("stage {}/{of}, step {}/{}", step.stage, step.step, step.of);
+        let (left, seconds) = (human_time(left), step.seconds);
+        self.update(
+            &name,
+            step.done,
+            format!("{place}, {left} left, {seconds:.2} s a step"),
+            false,
+        );
+        // What comes next is no step.
+        if step.step == step.of {
+            let next = if step.stage == of { "decoding" } else { "preparing the next stage" };
+            self.phase(&name, step.done, &format!("stage {}/{of} done, {next}", step.stage));
+        }
+    }
+
+    /// Shows what goes on between steps, where something is there that shows it.
+    fn phase(&self, name: &str, share: f64, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(name.to_owned());
+            bar.set_message(what.to_owned());
+            bar.set_position((share.clamp(0.0, 1.0) * WHOLE as f64) as u64);
+        }
+    }
+
     fn stage(&mut self, stage: &StageStart) {
         if stage.stage == 1 {
-            self.image_started = Instant::now();
+            self.time_left = TimeLeft::default();
         }
         let message = format!(
             "stage {}/{}: {} steps on {} tokens, {}",
@@ -165,7 +185,10 @@ impl Progress {
         self.stage = Some(stage.clone());
         let name = self.picture_name(stage.image);
         match &self.bar {
-            Some(bar) => bar.set_prefix(name),
+            Some(bar) => {
+                bar.set_prefix(name);
+                bar.set_message(message);
+            }
             None => self.update(&name, 0.0, message, true),
         }
     }
