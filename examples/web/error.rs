@@ -71,7 +71,7 @@ fn code(error: &Error) -> &'static str {
         Error::Tokens(TokenError::Length { .. } | TokenError::Encode { .. }) => "bad-request",
         Error::Tokens(_) => "bad-model",
         Error::NotFinite { .. } => "not-finite",
-        Error::MemoryBudget { .. } => "out-of-memory",
+        Error::MemoryBudget { .. } | Error::TooLittleMemory { .. } => "out-of-memory",
         _ => "bad-request",
     }
 }

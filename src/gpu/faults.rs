@@ -1,5 +1,8 @@
 //! Faults to order: tests ask for them to see what is done about them. Nothing else does.
 
+use std::sync::Arc;
+
+use super::SimulatedClock;
 use crate::sync::Locked;
 
 /// What goes wrong on a device from now on. By default nothing.
@@ -22,6 +25,9 @@ pub struct Faults {
     /// Estimated FLOPs per second that submissions seem to run at, whatever a clock says: what follows from it is then the
     /// same on any machine, however busy.
     pub flops_per_second: Locked<Option<f64>>,
+    /// What says when submissions end and how long the host waits for them, whatever a clock says. Set with the device's speed
+    /// in [`Faults::flops_per_second`], which submissions are cut by.
+    pub clock: Locked<Option<Arc<SimulatedClock>>>,
 }
 
 /// No kernel in any language.
@@ -39,6 +45,23 @@ impl Faults {
             }
         }
         text
+    }
+
+    /// Notes a submission of so many FLOPs. Gives the time of its end, where time is simulated.
+    pub(super) fn submit(&self, flops: f64) -> Option<f64> {
+        self.clock.lock().as_ref().map(|clock| clock.submit(flops))
+    }
+
+    /// Whether the host is past a simulated time; `None` where time is none.
+    pub(super) fn has_passed(&self, time: Option<f64>) -> Option<bool> {
+        Some(self.clock.lock().as_ref()?.has_passed(time?))
+    }
+
+    /// Notes that the host has waited until a simulated time.
+    pub(super) fn wait(&self, time: Option<f64>) {
+        if let (Some(clock), Some(time)) = (&*self.clock.lock(), time) {
+            clock.wait(time);
+        }
     }
 
     /// Whether an allocation fails.

@@ -70,6 +70,8 @@ struct Slice {
     /// FLOPs of its largest dispatch.
     largest: f64,
     submitted: Instant,
+    /// When it ends, where time is simulated.
+    end: Option<f64>,
     /// What native executors sleep for; in a browser the event loop does that.
     #[cfg(not(target_arch = "wasm32"))]
     index: wgpu::SubmissionIndex,
@@ -100,6 +102,11 @@ impl Gpu {
         }
     }
 
+    /// `flops`, or those of the least slice that is worth a submission.
+    pub(super) fn least_slice_flops(&self, flops: f64) -> f64 {
+        flops.max(LEAST_SLICE_FLOPS)
+    }
+
     /// Submits a slice for `ticket`, and waits until few enough are queued. Fails if an earlier slice of the ticket did.
     pub(super) async fn enqueue(
         &self,
@@ -124,6 +131,7 @@ impl Gpu {
             flops,
             largest,
             submitted,
+            end: self.faults.submit(flops),
             #[cfg(not(target_arch = "wasm32"))]
             index: _index,
             done,
@@ -164,7 +172,10 @@ impl Gpu {
         // Natively, callbacks run inside `poll`.
         let _ = self.device.poll(wgpu::PollType::Poll);
         let slices = self.in_flight.slices.lock();
-        slices.iter().take_while(|slice| slice.number <= number).all(|slice| slice.done.is_set())
+        let has_ended = |slice: &Slice| {
+            self.faults.has_passed(slice.end).unwrap_or_else(|| slice.done.is_set())
+        };
+        slices.iter().take_while(|slice| slice.number <= number).all(has_ended)
     }
 
     /// Waits for the oldest slice. What went wrong in it is left to its ticket; a lost device is everybody's error.
@@ -180,6 +191,7 @@ impl Gpu {
             if is_first { slices.pop_front() } else { None }
         };
         let Some(slice) = slice else { return Ok(()) };
+        self.faults.wait(slice.end);
         let pace = self.in_flight.pace.get();
         let (pace, seconds) = match self.faults.flops_per_second.get() {
             Some(speed) => pace.at_speed(&slice, speed),

@@ -15,9 +15,11 @@ mod adapters;
 mod block_on;
 mod error;
 mod faults;
+mod feed;
 mod in_flight;
 mod int8;
 mod matrices;
+mod memory;
 mod pipeline_cache;
 #[cfg(not(target_arch = "wasm32"))]
 mod poller;
@@ -26,7 +28,9 @@ mod program;
 mod read_back;
 mod shader;
 mod signal;
+mod simulated_clock;
 mod store;
+mod upload_speed;
 mod uploads;
 
 pub use adapters::{
@@ -37,12 +41,14 @@ pub use adapters::{
 pub use block_on::{block_on, block_on_while};
 pub use error::{Error, human_bytes};
 pub use faults::Faults;
+pub use feed::{Feed, Pauses, Pieces};
 pub use in_flight::Ticket;
 pub(crate) use profile::RunProfiler;
 pub use profile::{KernelTime, Profiler, ProgramTimes};
-pub use program::{Feed, Program, SlotPool};
+pub use program::{Program, SlotPool};
 pub use read_back::ReadBack;
 pub use shader::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
+pub use simulated_clock::SimulatedClock;
 pub use store::{Store, StreamedBlock};
 pub use uploads::Uploads;
 
@@ -111,6 +117,8 @@ pub struct Gpu {
     lost: Arc<Mutex<Loss>>,
     uncaptured: Arc<Mutex<Option<String>>>,
     counters: Arc<Ledger>,
+    /// Bytes that it can hold, where somebody has said it.
+    assumed_memory: Locked<Option<u64>>,
     faults: Faults,
     timers: Locked<Option<profile::Timers>>,
     profiled: Locked<Vec<ProgramTimes>>,
@@ -239,6 +247,7 @@ impl Gpu {
             lost,
             uncaptured,
             counters: Arc::default(),
+            assumed_memory: Locked::default(),
             faults: Faults::default(),
             timers: Locked::default(),
             profiled: Locked::default(),
@@ -270,12 +279,13 @@ impl Gpu {
     }
 
     /// Takes over what was learnt of `before`, an earlier device of the same adapter: kernels, whether products may round
-    /// to f16 and to bytes, and whether matrices were tested.
+    /// to f16 and to bytes, whether matrices were tested, and how much memory it was said to hold.
     pub fn learn_from(self, before: &Gpu) -> Gpu {
         let Caps { tuning, f16, int8_dot, .. } = before.caps();
         let driver = |gpu: &Gpu| (gpu.report.name.clone(), gpu.report.driver.clone());
         if driver(&self) == driver(before) {
             self.matrices_tested.set(before.matrices_tested.get());
+            self.assumed_memory.set(before.assumed_memory.get());
         }
         self.with_caps(|caps| {
             caps.tuning = tuning;

@@ -1,11 +1,14 @@
 //! Compiled recordings: bind groups and pipelines made once, replayed every step.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 
+use super::feed::{Feed, NothingToFeed, Pauses};
 use super::profile::{Kernel, Timing};
 use super::{Buffer, Error, Gpu, PARAMS_BYTES, Store, Ticket};
-use crate::sync::{Locked, MaybeSend, MaybeSync};
+use crate::sync::{Locked, MaybeSync};
 use crate::tensor::{
     Access, BufferRef, Command, Dispatch, MemoryPlan, Recording, ResidentId, plan_memory,
 };
@@ -78,31 +81,13 @@ enum Step {
     },
 }
 
-/// Brings weights to the GPU that share their memory with others ([`Store::create_streamed`]).
-pub trait Feed {
-    /// What may go wrong.
-    type Error: From<Error>;
-
-    /// Hands the weights of block `block` to the device, so that they are there before whatever is submitted next. Whatever
-    /// was submitted before still finds what was in that memory.
-    fn bring(&self, block: u32) -> impl Future<Output = Result<(), Self::Error>> + MaybeSend;
-
-    /// Whether two blocks may be on the GPU together.
-    fn fit_together(&self, a: u32, b: u32) -> bool;
-}
-
-/// For programs all of whose weights are on the GPU.
-struct NothingToFeed;
-
-impl Feed for NothingToFeed {
-    type Error = Error;
-
-    async fn bring(&self, block: u32) -> Result<(), Error> {
-        unreachable!("block {block} is streamed, and nobody brings it")
-    }
-
-    fn fit_together(&self, _: u32, _: u32) -> bool {
-        false
+impl Step {
+    /// Estimated FLOPs.
+    fn flops(&self) -> f64 {
+        match self {
+            Step::Dispatch { flops, .. } => *flops,
+            Step::Copy { .. } => 0.0,
+        }
     }
 }
 
@@ -355,8 +340,7 @@ impl Program {
     ///
     /// While somebody profiles, it waits for the end itself.
     ///
-    /// `feed` brings the weights that are streamed: each block just before the one in front of it is submitted, where both
-    /// fit, so that the host works on it while the GPU has something to do.
+    /// `feed` brings the weights that are streamed: each block between pieces of the work in front of it, where both fit.
     pub async fn start_fed<F: Feed + MaybeSync>(
         &self,
         gpu: &Gpu,
@@ -364,43 +348,84 @@ impl Program {
         feed: &F,
     ) -> Result<Ticket, F::Error> {
         let timing = Timing::begin(gpu, self.kernels.len()).await?;
-        let max_commands = timing.as_ref().map_or(usize::MAX, |_| Timing::MAX_COMMANDS);
         let mut from = 0;
+        let mut here = None;
         let mut blocks = self.streamed.iter().copied().peekable();
         while from < self.steps.len() {
             if let Some((_, block)) = blocks.next_if(|(first, _)| *first <= from) {
-                feed.bring(block).await?;
-                if let Some((_, next)) = blocks.peek()
-                    && feed.fit_together(block, *next)
-                {
-                    feed.bring(*next).await?;
-                }
+                feed.bring(block, &Pauses::none()).await?;
+                here = Some(block);
                 // Another block may begin with the same step.
                 if blocks.peek().is_some_and(|(first, _)| *first <= from) {
                     continue;
                 }
             }
-            let end = blocks.peek().map_or(self.steps.len(), |(first, _)| *first);
-            let limit = gpu.slice_flops();
-            let (mut flops, mut largest) = (0.0, 0.0f64);
-            let mut to = from;
-            while to < end.min(from.saturating_add(max_commands)) && (to == from || flops < limit) {
-                if let Step::Dispatch { flops: more, .. } = &self.steps[to] {
-                    flops += more;
-                    largest = largest.max(*more);
-                }
-                to += 1;
-            }
-            let steps = &self.steps[from..to];
-            let encode = || self.encode(gpu, steps, timing.as_ref());
-            gpu.enqueue(&mut ticket, &self.label, flops, largest, encode).await?;
-            from = to;
+            let next = blocks.peek().copied();
+            let end = next.map_or(self.steps.len(), |(first, _)| first);
+            // What was there before is no longer needed: its work is submitted.
+            let fits = |next: &u32| here.is_none_or(|here| feed.fit_together(here, *next));
+            let coming = next.map(|(_, block)| block).filter(fits);
+            self.submit(gpu, &mut ticket, from..end, timing.as_ref(), coming, feed).await?;
+            from = end;
         }
         if let Some(timing) = timing {
             gpu.finish(&ticket).await?;
             timing.finish(gpu, &self.label, &self.kernels).await?;
         }
         Ok(ticket)
+    }
+
+    /// Submits the commands `range`, for which all weights are there, while block `coming` is brought.
+    async fn submit<F: Feed + MaybeSync>(
+        &self,
+        gpu: &Gpu,
+        ticket: &mut Ticket,
+        range: Range<usize>,
+        timing: Option<&Timing>,
+        coming: Option<u32>,
+        feed: &F,
+    ) -> Result<(), F::Error> {
+        let max_commands = timing.map_or(usize::MAX, |_| Timing::MAX_COMMANDS);
+        let pauses = Pauses::none();
+        let pieces = coming.map(|block| feed.pieces(block));
+        let mut block = pin!(async {
+            match coming {
+                Some(block) => feed.bring(block, &pauses).await,
+                None => Ok(()),
+            }
+        });
+        let all: f64 = self.steps[range.clone()].iter().map(Step::flops).sum();
+        let mut rest = pieces;
+        let mut from = range.start;
+        while from < range.end {
+            let mut limit = gpu.slice_flops();
+            if let Some(pieces) = rest {
+                match pauses.next(pieces.bytes, block.as_mut()).await {
+                    Some(outcome) => {
+                        outcome?;
+                        rest = None;
+                    }
+                    None => limit = limit.min(gpu.least_slice_flops(all / pieces.count as f64)),
+                }
+            }
+            let (mut flops, mut largest) = (0.0, 0.0f64);
+            let mut to = from;
+            while to < range.end.min(from.saturating_add(max_commands))
+                && (to == from || flops < limit)
+            {
+                flops += self.steps[to].flops();
+                largest = largest.max(self.steps[to].flops());
+                to += 1;
+            }
+            let steps = &self.steps[from..to];
+            let encode = || self.encode(gpu, steps, timing);
+            gpu.enqueue(ticket, &self.label, flops, largest, encode).await?;
+            from = to;
+        }
+        if rest.is_some() {
+            pauses.next(u64::MAX, block).await.unwrap_or(Ok(()))?;
+        }
+        Ok(())
     }
 
     fn encode(&self, gpu: &Gpu, steps: &[Step], timing: Option<&Timing>) -> wgpu::CommandBuffer {

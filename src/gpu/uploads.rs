@@ -93,6 +93,8 @@ struct Copy {
 struct Returning {
     staging: Staging,
     mapped: Signal,
+    /// When it comes back, where time is simulated.
+    end: Option<f64>,
     outcome: Arc<Mutex<Option<Result<(), wgpu::BufferAsyncError>>>>,
 }
 
@@ -180,8 +182,9 @@ impl Uploads {
             if returning.len() < CHUNKS { None } else { returning.pop_front() }
         };
         let staging = match returning {
-            Some(Returning { staging, mapped, outcome }) => {
+            Some(Returning { staging, mapped, end, outcome }) => {
                 mapped.wait(gpu).await;
+                gpu.faults().wait(end);
                 gpu.check()?;
                 let outcome = outcome.lock().ok().and_then(|mut outcome| outcome.take());
                 match outcome {
@@ -226,6 +229,7 @@ impl Uploads {
             gpu.queue.submit([encoder.finish()]);
         };
         gpu.scoped("an upload", copy).await?;
+        let end = gpu.faults().submit(0.0);
         let (mapped, outcome) = (Signal::default(), Arc::new(Mutex::new(None)));
         let (set, slot) = (mapped.clone(), outcome.clone());
         staging.raw.map_async(wgpu::MapMode::Write, .., move |result| {
@@ -234,7 +238,7 @@ impl Uploads {
             }
             set.set();
         });
-        self.returning.lock().push_back(Returning { staging, mapped, outcome });
+        self.returning.lock().push_back(Returning { staging, mapped, end, outcome });
         Ok(())
     }
 }

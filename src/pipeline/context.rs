@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::conditioning::Encoders;
 use super::device::Device;
+use super::memory_budget::usable_memory;
 use super::model::Model;
 use super::placement::Placement;
 use super::residency::Residency;
-use super::run_cache::RunCache;
+use super::run_cache::{ProgramsKey, RunCache};
 use super::streaming::Feeder;
-use super::{Error, Event, Part};
+use super::{Error, Event, MemoryBudget, Part};
 use crate::gpu::Gpu;
 
 /// A model on a device. Runs and pipelines own it together, so that each may outlive the others.
@@ -51,15 +52,21 @@ impl RunContext {
         self.residency.set_placement(&self.model, &self.device, placement);
     }
 
-    /// Within a budget of memory, frees the denoiser and all that works on it before a part is loaded that may not fit next
-    /// to it.
-    pub fn make_room_for(&self, part: Part) {
+    /// Where memory is limited, frees the denoiser and all that works on it before a part is loaded that may not fit next to
+    /// it. Where the placement has room for both, only programs leave that are not `key`'s: it counts on those.
+    pub fn make_room_for(&self, part: Part, key: &ProgramsKey) {
         let RunContext { model, device, residency, cache, .. } = self;
-        let is_due = residency.budget().is_some()
+        let is_due = residency.limit().is_some()
             && !residency.keeps_all_parts()
             && residency.has_one_run()
             && !residency.is_loaded(part);
         if !is_due {
+            return;
+        }
+        if residency.streaming.placement().keeps_denoiser {
+            if !cache.holds_programs(key) {
+                self.free_programs();
+            }
             return;
         }
         if part == Part::TextEncoders {
@@ -70,6 +77,18 @@ impl RunContext {
             self.free_programs();
             residency.free(model, device, Part::Denoiser);
         }
+    }
+
+    /// Whether a part can be loaded ahead of the run that needs it: memory is not limited, and what is free, if that is told,
+    /// holds the part next to those that are loaded.
+    pub fn has_room_for(&self, part: Part) -> bool {
+        let RunContext { model, device, residency, .. } = self;
+        let free = device.gpu.free_memory();
+        let free = free.filter(|_| model.options.memory_budget == MemoryBudget::Auto);
+        let wanted = Part::ALL.into_iter().filter(|p| *p == part || residency.is_loaded(*p));
+        let bytes: u64 = wanted.map(|part| model.parts.bytes_of(part)).sum();
+        let fits = |free: u64| bytes <= usable_memory(free + device.gpu.held_memory());
+        residency.limit().is_none() && free.is_none_or(fits)
     }
 
     fn free_programs(&self) {

@@ -106,6 +106,17 @@ pub enum Error {
         /// The smallest one that the run can keep within.
         least: u64,
     },
+    /// Less memory than any run like this can keep within.
+    #[error(
+        "a run like this needs {} MiB of GPU memory at least, and {} are free",
+        least.div_ceil(1 << 20), gpu::human_bytes(*.free)
+    )]
+    TooLittleMemory {
+        /// Bytes that the adapter has free.
+        free: u64,
+        /// The least that the run can keep within.
+        least: u64,
+    },
     /// NaN or infinity came out of the network.
     #[error(
         "{what} holds numbers that are not finite ({bad} of {of}), so there is no picture. The weights may be \
@@ -142,6 +153,7 @@ impl Error {
             Error::Tokens(error) => error.advice(),
             Error::NotFinite { .. } => Some(Advice::WiderWeights),
             Error::MemoryBudget { .. } => Some(Advice::LargerBudget),
+            Error::TooLittleMemory { .. } => Some(Advice::LessMemory),
             _ => None,
         }
     }

@@ -10,7 +10,9 @@ use serde::Deserialize;
 #[serde(try_from = "String")]
 #[non_exhaustive]
 pub enum MemoryBudget {
-    /// As much as it takes. If an allocation fails, the run goes on within four fifths of what there was.
+    /// As much as it takes. Where the adapter says what it has free ([`Gpu::free_memory`](crate::gpu::Gpu::free_memory)) and a
+    /// run needs more, that less what others need ([`usable_memory`]). If an allocation fails all the same, the run goes on
+    /// within four fifths of what there was.
     #[default]
     Auto,
     /// As much as it takes. If an allocation fails, the run fails.
@@ -25,6 +27,45 @@ impl MemoryBudget {
         match self {
             MemoryBudget::Bytes(bytes) => Some(bytes),
             MemoryBudget::Auto | MemoryBudget::Off => None,
+        }
+    }
+}
+
+/// What others need of an adapter's memory, at least: the screen, and programs that draw on it.
+const LEAST_FOR_OTHERS: u64 = 512 << 20;
+
+/// What runs may take of `bytes` that they could have: a tenth, and half a GiB at least, is for the screen and other programs.
+pub fn usable_memory(bytes: u64) -> u64 {
+    bytes.saturating_sub(LEAST_FOR_OTHERS.max(bytes / 10))
+}
+
+/// What limits the memory of runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limit {
+    /// The most that a run may take.
+    pub bytes: u64,
+    /// Whether it is what the adapter had free when it was asked, rather than what the host asked for or what there was when
+    /// memory was full.
+    pub is_told: bool,
+}
+
+impl Limit {
+    /// A limit that is not looked at again.
+    pub fn fixed(bytes: u64) -> Self {
+        Limit { bytes, is_told: false }
+    }
+
+    /// A limit by what the adapter has free.
+    pub fn told(bytes: u64) -> Self {
+        Limit { bytes, is_told: true }
+    }
+
+    /// This limit, or `usable` bytes if that is less or much more: a run with the same limit as the one before finds its weights
+    /// where they were. A little less does not count: drivers also count what lies between our buffers.
+    pub fn renewed(self, usable: u64) -> Self {
+        match (self.bytes - self.bytes / 16..=self.bytes / 4 * 5).contains(&usable) {
+            true => self,
+            false => Limit::told(usable),
         }
     }
 }
@@ -114,6 +155,24 @@ mod tests {
         }
         for budget in [MemoryBudget::Auto, MemoryBudget::Off, MemoryBudget::Bytes(12_345)] {
             assert_eq!(read(&budget.to_string()), Ok(budget));
+        }
+    }
+
+    #[test]
+    fn the_screen_has_its_share() {
+        assert_eq!(usable_memory(10_000_000_000), 9_000_000_000);
+        assert_eq!(usable_memory(4 << 30), (4 << 30) - (512 << 20));
+        assert_eq!(usable_memory(100), 0);
+    }
+
+    #[test]
+    fn a_limit_stays_while_there_is_about_as_much() {
+        let limit = Limit::told(1000);
+        for usable in [938, 1000, 1250] {
+            assert_eq!(limit.renewed(usable), limit);
+        }
+        for usable in [937, 1251] {
+            assert_eq!(limit.renewed(usable), Limit::told(usable));
         }
     }
 }

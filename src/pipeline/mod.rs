@@ -38,6 +38,7 @@ mod placement;
 pub mod plan;
 #[cfg(all(feature = "png", not(target_arch = "wasm32")))]
 pub mod png_file;
+mod predict;
 mod preview;
 mod products;
 mod programs;
@@ -59,11 +60,12 @@ pub mod tune;
 
 pub use error::Error;
 pub use event::{Event, ImageReport, Part, PictureKind, StageEnd, StageStart, StepDone};
-pub use memory_budget::{MemoryBudget, MemoryBudgetError};
+pub use memory_budget::{MemoryBudget, MemoryBudgetError, usable_memory};
 pub use model::{Model, Options, check_model};
 pub use picture::{Picture, draw_edges, draw_regions};
 pub use pipeline::{MemoryUse, Pipeline};
 pub use plan::Plan;
+pub use predict::{AdapterSpeed, PredictedStep};
 pub use preview::LatentColors;
 pub use products::Products;
 pub use recovery::Recovery;

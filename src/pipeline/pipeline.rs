@@ -137,9 +137,10 @@ impl Pipeline {
     /// Uploads a part now rather than in the first run that needs it. Text encoders that do not stay on the GPU are
     /// still there when the next prompt is encoded. `progress` gets [`Event::Loading`]s.
     ///
-    /// Within a budget of memory this does nothing: what stays on the GPU depends on the run.
+    /// Where memory is limited, or the adapter says that it has too little, this does nothing: what stays on the GPU then
+    /// depends on the run.
     pub async fn load(&self, part: Part, mut progress: impl FnMut(Event)) -> Result<(), Error> {
-        if self.0.residency.budget().is_some() {
+        if !self.0.has_room_for(part) {
             return Ok(());
         }
         loop {

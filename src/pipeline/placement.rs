@@ -46,6 +46,8 @@ pub(super) struct PhaseBytes {
     pub encoding: u64,
     /// While modulations are made.
     pub modulating: u64,
+    /// The modulations themselves, which are among those of modulating and of denoising.
+    pub modulations: u64,
     /// From the first step to the picture.
     pub denoising: u64,
     /// In all phases, if nothing leaves the GPU between them.
@@ -69,8 +71,11 @@ pub(super) struct Placement {
     pub streamed: Vec<Block>,
     /// Whether text encoders and modulations stay on the GPU after their work.
     pub keeps_all_parts: bool,
-    /// Bytes that uploads may take for staging.
-    pub staging_bytes: Option<u64>,
+    /// Whether there is room for what encodes another prompt and makes its modulations next to the denoiser, so that this
+    /// stays where it is.
+    pub keeps_denoiser: bool,
+    /// Bytes that uploads may take for staging, where that is limited.
+    pub most_staging_bytes: Option<u64>,
 }
 
 /// What a part of a model takes on the GPU.
@@ -97,7 +102,8 @@ impl Placement {
         Placement { keeps_all_parts, ..Default::default() }
     }
 
-    /// The placement for which a run keeps within `budget` bytes, with as few streamed blocks as can be.
+    /// The placement for which a run keeps within `budget` bytes, with as few streamed blocks of the denoiser as can be. If what
+    /// works on the next prompt fits next to it, by streaming more of its own, the denoiser stays.
     ///
     /// # Errors
     ///
@@ -109,27 +115,43 @@ impl Placement {
         if kept <= budget {
             return Ok(Placement {
                 keeps_all_parts: true,
-                staging_bytes: Some(staging),
+                most_staging_bytes: Some(staging),
                 ..Default::default()
             });
         }
-        let mut streamed = Vec::new();
-        let mut least = 0;
-        for part in Part::ALL {
-            let blocks = parts.blocks_of(part);
-            let in_blocks: u64 = blocks.iter().map(Block::bytes).sum();
-            let fixed = phases.of(part) + parts.bytes_of(part) - in_blocks;
-            let fewest = (0..=blocks.len()).map(|n| bytes_with(&blocks, n)).min().unwrap_or(0);
-            least = least.max(fixed + fewest);
-            let room = budget.saturating_sub(fixed + staging);
-            if let Some(resident) = most_resident(&blocks, room) {
-                streamed.extend(streamed_of(&blocks, resident));
-            }
-        }
-        if least + staging > budget {
+        let needs = Part::ALL.map(|part| Need::new(parts, part, phases.of(part)));
+        let least = needs.iter().map(Need::least).max().unwrap_or(0);
+        let room = budget.saturating_sub(staging);
+        let apart = needs.iter().map(|need| need.most_resident(room)).collect::<Option<Vec<_>>>();
+        let Some(apart) = apart else {
             return Err(Error::MemoryBudget { budget, least: least_budget(least) });
-        }
-        Ok(Placement { streamed, keeps_all_parts: false, staging_bytes: Some(staging) })
+        };
+        let [encoders, modulation, denoiser] = &needs;
+        let left = room.saturating_sub(denoiser.bytes(apart[2]));
+        let modulation = modulation.without(phases.modulations);
+        let next = encoders.most_resident(left).zip(modulation.most_resident(left));
+        let resident = match next {
+            Some((encoders, modulation)) => vec![encoders, modulation, apart[2]],
+            None => apart,
+        };
+        let streamed = needs.iter().zip(resident);
+        let streamed = streamed.flat_map(|(need, n)| streamed_of(&need.blocks, n)).collect();
+        Ok(Placement {
+            streamed,
+            keeps_all_parts: false,
+            keeps_denoiser: next.is_some(),
+            most_staging_bytes: Some(staging),
+        })
+    }
+
+    /// Bytes that uploads take for staging.
+    pub fn staging_bytes(&self) -> u64 {
+        Uploads::within(self.most_staging_bytes.unwrap_or(u64::MAX)).staging_bytes()
+    }
+
+    /// Whether any block comes and goes.
+    pub fn streams(&self) -> bool {
+        !self.streamed.is_empty()
     }
 
     /// The numbers of a part's streamed blocks.
@@ -152,6 +174,42 @@ impl Placement {
             slots: slot_bytes(blocks.iter()),
             streamed,
         }
+    }
+}
+
+/// What a part needs while it works.
+#[derive(Clone)]
+struct Need {
+    blocks: Vec<Block>,
+    /// Weights outside of blocks, temporaries and states.
+    fixed: u64,
+}
+
+impl Need {
+    /// `bytes` are those of the part's phase, besides weights.
+    fn new(parts: &Parts, part: Part, bytes: u64) -> Self {
+        let blocks = parts.blocks_of(part);
+        let in_blocks: u64 = blocks.iter().map(Block::bytes).sum();
+        Need { fixed: bytes + parts.bytes_of(part) - in_blocks, blocks }
+    }
+
+    /// The same where `bytes` of it are there already.
+    fn without(&self, bytes: u64) -> Self {
+        Need { fixed: self.fixed - bytes, ..self.clone() }
+    }
+
+    /// Bytes if `resident` of its blocks stay.
+    fn bytes(&self, resident: usize) -> u64 {
+        self.fixed + bytes_with(&self.blocks, resident)
+    }
+
+    fn least(&self) -> u64 {
+        (0..=self.blocks.len()).map(|resident| self.bytes(resident)).min().unwrap_or(self.fixed)
+    }
+
+    /// The most blocks that may stay within `room` bytes; `None` if it does not fit at all.
+    fn most_resident(&self, room: u64) -> Option<usize> {
+        most_resident(&self.blocks, room.checked_sub(self.fixed)?)
     }
 }
 

@@ -93,6 +93,8 @@ pub struct PlannedStreaming {
     pub budget_bytes: u64,
     /// Staging memory of uploads, which is not among [`PlannedMemory::peak_bytes`].
     pub staging_bytes: u64,
+    /// Whether the denoiser stays on the GPU while another prompt is encoded, which [`PlannedMemory::peak_bytes`] counts.
+    pub keeps_denoiser: bool,
     /// The text encoders.
     pub text_encoders: PlannedPart,
     /// What makes modulations.
@@ -109,10 +111,14 @@ impl fmt::Display for PlannedStreaming {
             ("modulations", self.modulation, "for a run"),
             ("denoiser", self.denoiser, "in every step"),
         ];
+        let kept = match self.keeps_denoiser {
+            true => "\n  the denoiser stays while another prompt is encoded",
+            false => "",
+        };
         if parts.iter().all(|(_, part, _)| part.streamed_blocks == 0) {
             return write!(
                 f,
-                "Fits within {budget}: all weights stay on the GPU while they are needed"
+                "Fits within {budget}: all weights stay on the GPU while they are needed{kept}"
             );
         }
         write!(f, "Fits within {budget}, staging memory {}", human_bytes(self.staging_bytes))?;
@@ -128,7 +134,7 @@ impl fmt::Display for PlannedStreaming {
                 )?;
             }
         }
-        Ok(())
+        f.write_str(kept)
     }
 }
 
@@ -387,6 +393,11 @@ pub(super) struct Recorded {
 }
 
 impl Recorded {
+    /// The most that is needed at any time, staging memory included.
+    pub fn peak_with_staging(&self) -> u64 {
+        self.memory.peak_bytes + self.placement.staging_bytes()
+    }
+
     fn new(
         config: &ModelConfig,
         source: Option<&dyn Source>,
@@ -452,6 +463,7 @@ impl Recorded {
         let phases = PhaseBytes {
             encoding,
             modulating: table_bytes + modulation_pool_bytes,
+            modulations: table_bytes,
             denoising: temporaries_bytes + states_bytes,
             // The last is for the next run.
             together: encoding + temporaries_bytes + states_bytes + modulation_pool_bytes,
@@ -469,6 +481,8 @@ impl Recorded {
         let encoding_bytes = on_gpu(Part::TextEncoders) + phases.encoding;
         let modulating_bytes = on_gpu(Part::Modulation) + phases.modulating;
         let denoising_bytes = on_gpu(Part::Denoiser) + temporaries_bytes + states_bytes;
+        // The next prompt's modulations take the place of this one's.
+        let before_bytes = encoding_bytes.max(modulating_bytes - table_bytes);
         let memory = PlannedMemory {
             text_encoder_weights_bytes,
             keeps_text_encoders,
@@ -480,6 +494,7 @@ impl Recorded {
             cache_bytes: states.cache.as_ref().map_or(0, CacheMemory::bytes),
             peak_bytes: match keeps_text_encoders {
                 true => encoding_bytes + modulation_weights_bytes + denoising_bytes,
+                false if placement.keeps_denoiser => denoising_bytes + before_bytes,
                 false => encoding_bytes.max(modulating_bytes).max(denoising_bytes),
             },
             streaming: budget.map(|budget| {
@@ -494,7 +509,8 @@ impl Recorded {
                 };
                 PlannedStreaming {
                     budget_bytes: budget,
-                    staging_bytes: placement.staging_bytes.unwrap_or(0),
+                    staging_bytes: placement.staging_bytes(),
+                    keeps_denoiser: keeps_text_encoders || placement.keeps_denoiser,
                     text_encoders: part(Part::TextEncoders),
                     modulation: part(Part::Modulation),
                     denoiser: part(Part::Denoiser),

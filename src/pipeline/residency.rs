@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::device::Device;
+use super::memory_budget::Limit;
 use super::model::Model;
 use super::placement::Placement;
 use super::random_weights::RandomWeights;
@@ -12,7 +13,7 @@ use super::{Error, Event, Part};
 use crate::checkpoint::pack::{Packer, RowSource, vector};
 use crate::checkpoint::source::{Source, read};
 use crate::checkpoint::weights::Weights;
-use crate::gpu::Uploads;
+use crate::gpu::{Pauses, Uploads};
 use crate::models::layers::Upload;
 use crate::sync::Locked;
 use crate::tensor::{PackedWeight, Resident};
@@ -30,8 +31,8 @@ pub(super) struct Residency {
     modulation: Locked<PartState>,
     text_encoders: Locked<PartState>,
     keeps_all_parts: AtomicBool,
-    /// Bytes that runs may take.
-    budget: Locked<Option<u64>>,
+    /// What runs may take.
+    limit: Locked<Option<Limit>>,
     /// Blocks that come and go.
     pub streaming: Streaming,
     /// How many runs have texts that are not encoded yet, and how many have no modulations yet.
@@ -115,7 +116,7 @@ impl Residency {
             modulation: Locked::default(),
             text_encoders: Locked::default(),
             keeps_all_parts: model.options.keeps_all_parts(&model.parts).into(),
-            budget: Locked::new(model.options.memory_budget.bytes()),
+            limit: Locked::new(model.options.memory_budget.bytes().map(Limit::fixed)),
             streaming: Streaming::default(),
             waiting: Default::default(),
             working: AtomicUsize::new(0),
@@ -140,14 +141,14 @@ impl Residency {
         self.keeps_all_parts.load(Ordering::Relaxed)
     }
 
-    /// Bytes that runs may take, if that is limited.
-    pub fn budget(&self) -> Option<u64> {
-        self.budget.get()
+    /// What runs may take, if that is limited.
+    pub fn limit(&self) -> Option<Limit> {
+        self.limit.get()
     }
 
     /// Limits what runs may take from now on.
-    pub fn set_budget(&self, bytes: Option<u64>) {
-        self.budget.set(bytes);
+    pub fn set_limit(&self, limit: Option<Limit>) {
+        self.limit.set(limit);
     }
 
     /// Frees everything, and streams what `placement` says from now on.
@@ -201,7 +202,7 @@ impl Residency {
             PartState::Partial(progress) => progress,
             PartState::Absent => {
                 self.streaming.create_slots(model, device, part).await?;
-                Box::new(Progress::new(placement.staging_bytes))
+                Box::new(Progress::new(placement.staging_bytes()))
             }
         };
         let tensors = model.parts.uploads_of(part);
@@ -229,12 +230,12 @@ impl Residency {
 }
 
 impl Progress {
-    /// Nothing yet. Uploads take at most `staging_bytes` of staging memory, if that is said.
-    fn new(staging_bytes: Option<u64>) -> Self {
+    /// Nothing yet. Uploads take `staging_bytes` of staging memory.
+    fn new(staging_bytes: u64) -> Self {
         Progress {
             tensors: 0,
             bytes: 0,
-            uploads: Uploads::within(staging_bytes.unwrap_or(u64::MAX)),
+            uploads: Uploads::within(staging_bytes),
             packer: Packer::default(),
             random: RandomWeights::default(),
         }
@@ -277,7 +278,8 @@ impl Progress {
             Upload::Packed { weight, sources } => {
                 store.create_packed(gpu, weight).await?;
                 let from = (weights, weight, &sources[..]);
-                upload_packed(source, device, from, uploads, packer, turns, |_| {}).await?;
+                let way = (&*uploads, &Pauses::none());
+                upload_packed(source, device, from, way, packer, turns, |_| {}).await?;
             }
         }
         Ok(())
@@ -315,13 +317,13 @@ pub(super) async fn measure(
     Ok(())
 }
 
-/// Uploads a matrix, whose memory there is, a tile of outputs at a time. It is from `sources` in a checkpoint. `keep` is
-/// given all bytes in order.
+/// Uploads a matrix, whose memory there is, a tile of outputs at a time, with pauses between them. It is from `sources` in a
+/// checkpoint. `keep` is given all bytes in order.
 pub(super) async fn upload_packed(
     source: &dyn Source,
     device: &Device,
     (weights, weight, sources): (&Weights, &PackedWeight, &[RowSource]),
-    uploads: &Uploads,
+    (uploads, pauses): (&Uploads, &Pauses),
     packer: &mut Packer,
     turns: &Turns,
     mut keep: impl FnMut(&[u8]),
@@ -335,8 +337,10 @@ pub(super) async fn upload_packed(
             let bytes = packer.packed();
             keep(bytes);
             uploads.write(gpu, store, weight.id, i, offset, bytes).await?;
-            offset += bytes.len() as u64;
+            let handed = bytes.len() as u64;
+            offset += handed;
             turns.yield_if_due().await;
+            pauses.after(handed).await;
         }
     }
     Ok(())

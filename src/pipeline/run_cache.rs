@@ -84,6 +84,11 @@ impl RunCache {
         None
     }
 
+    /// Whether no programs are kept but those of `key`.
+    pub fn holds_programs(&self, key: &ProgramsKey) -> bool {
+        self.programs.lock().as_ref().is_none_or(|(kept, _)| kept == key)
+    }
+
     /// Frees the programs that were kept.
     pub fn forget_programs(&self, store: &Store) {
         if let Some((_, programs)) = self.programs.take() {

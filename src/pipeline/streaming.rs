@@ -10,14 +10,17 @@ use std::sync::Arc;
 use super::Error;
 use super::device::Device;
 use super::model::Model;
-use super::placement::{Placement, streamed_block};
+use super::placement::{Block, Placement, streamed_block};
 use super::random_weights::RandomWeights;
 use super::{Part, residency};
 use crate::checkpoint::pack::Packer;
-use crate::gpu::{Feed, Uploads};
+use crate::gpu::{Feed, Pauses, Pieces, Uploads};
 use crate::models::layers::Upload;
 use crate::sync::Locked;
 use crate::turns::Turns;
+
+/// Bytes of a copy that are handed over at once.
+const COPIED_AT_ONCE: usize = 64 << 10;
 
 /// Which blocks are streamed, and which of them are in their slots.
 #[derive(Default)]
@@ -110,7 +113,7 @@ pub(super) struct Feeder<'a> {
 impl Feed for Feeder<'_> {
     type Error = Error;
 
-    async fn bring(&self, number: u32) -> Result<(), Error> {
+    async fn bring(&self, number: u32, pauses: &Pauses) -> Result<(), Error> {
         let Feeder { model, device, streaming } = self;
         let placement = streaming.placement();
         let Some(block) = placement.streamed.get(number as usize) else {
@@ -124,8 +127,7 @@ impl Feed for Feeder<'_> {
         streaming.slots.lock().remove(&slot);
         let carrier = streaming.carrier.lock().take();
         let mut carrier = carrier.unwrap_or_else(|| {
-            let bytes = placement.staging_bytes.unwrap_or(u64::MAX);
-            let uploads = Uploads::within(bytes);
+            let uploads = Uploads::within(placement.staging_bytes());
             Box::new(Carrier { uploads, packer: Packer::default(), random: Default::default() })
         });
         let tensors = model.parts.uploads_of(block.part);
@@ -143,8 +145,12 @@ impl Feed for Feeder<'_> {
             } else if let Some(copy) = &copy {
                 for (shard, bytes) in weight.shard_bytes().enumerate() {
                     let end = at + bytes as usize;
-                    let (gpu, store) = (&device.gpu, &device.store);
-                    uploads.write(gpu, store, weight.id, shard, 0, &copy[at..end]).await?;
+                    for (i, part) in copy[at..end].chunks(COPIED_AT_ONCE).enumerate() {
+                        let (gpu, store) = (&device.gpu, &device.store);
+                        let offset = (i * COPIED_AT_ONCE) as u64;
+                        uploads.write(gpu, store, weight.id, shard, offset, part).await?;
+                        pauses.after(part.len() as u64).await;
+                    }
                     at = end;
                 }
             } else {
@@ -156,8 +162,8 @@ impl Feed for Feeder<'_> {
                         packed.extend_from_slice(bytes);
                     }
                 };
-                residency::upload_packed(source, device, from, uploads, packer, &turns, keep)
-                    .await?;
+                let way = (&*uploads, pauses);
+                residency::upload_packed(source, device, from, way, packer, &turns, keep).await?;
             }
         }
         carrier.uploads.flush(&device.gpu).await?;
@@ -173,5 +179,12 @@ impl Feed for Feeder<'_> {
         let placement = self.streaming.placement();
         let slot = |number: u32| placement.streamed.get(number as usize).map(|block| block.slot);
         slot(a) != slot(b)
+    }
+
+    fn pieces(&self, number: u32) -> Pieces {
+        let placement = self.streaming.placement();
+        let block = placement.streamed.get(number as usize).map_or(0, Block::bytes);
+        let bytes = (placement.staging_bytes() / 2).max(1);
+        Pieces { count: block.div_ceil(bytes).max(1), bytes }
     }
 }

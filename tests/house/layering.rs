@@ -210,7 +210,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         ],
     ),
     // What wgpu does not tell of an adapter.
-    ("ash", &["src/gpu/int8.rs"]),
+    ("ash", &["src/gpu/int8.rs", "src/gpu/memory.rs"]),
     ("js_sys", &["src/turns.rs"]),
     ("wasm_bindgen", &["src/turns.rs"]),
     ("wasm_bindgen_futures", &["src/turns.rs"]),

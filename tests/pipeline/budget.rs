@@ -126,8 +126,13 @@ fn draw(
     // Buffers are multiples of 16 bytes, so tiny vectors weigh more than they are long.
     let slack = 16 * counters.buffers;
     let Counters { bytes_peak, bytes_peak_with_staging, .. } = counters;
-    let close = (planned.peak_bytes..=planned.peak_bytes + slack).contains(&bytes_peak);
-    assert!(close, "{model}: {bytes_peak} bytes, planned {planned:?}");
+    // Where the denoiser stays, the most is needed for a second prompt.
+    let is_for_two = !planned.keeps_text_encoders
+        && planned.streaming.is_some_and(|streaming| streaming.keeps_denoiser);
+    let most = planned.peak_bytes + slack;
+    assert!(bytes_peak <= most, "{model}: {bytes_peak} bytes, planned {planned:?}");
+    let is_reached = is_for_two || bytes_peak >= planned.peak_bytes;
+    assert!(is_reached, "{model}: {bytes_peak} bytes, planned {planned:?}");
     if let Some(budget) = budget {
         assert!(bytes_peak_with_staging <= budget + slack, "{model}: {counters:?}, {budget}");
     }
@@ -225,6 +230,85 @@ fn other_prompts_other_sizes_and_a_lost_device() {
     let mut long = first;
     long.steps = Some(5);
     assert!(run(&mut pipeline, &long, Some(2)).latents == alone(&long));
+}
+
+/// What works on another prompt streams through what the denoiser leaves of the budget.
+#[test]
+fn a_denoiser_stays_while_another_prompt_is_encoded() {
+    let gpu = crate::common::gpu;
+    let first = request("a fox", RaluChoice::Off);
+    let second = request("a panda on a pink background", RaluChoice::Off);
+    let wide = request("a cat", RaluChoice::Off).size(128, 64);
+    let (alone, device) = (|request: &Request| draw(FLUX, request, None, gpu()).0, gpu());
+    let stays = |request: &Request, budget: u64| {
+        let planned = planned(FLUX, request, Some(budget), &device).unwrap();
+        !planned.keeps_text_encoders && planned.streaming.unwrap().keeps_denoiser
+    };
+    let budgets = (least(FLUX, &wide, &device)..256 << 20).step_by(512 << 10);
+    let budget = budgets.into_iter().find(|budget| stays(&first, *budget) && stays(&wide, *budget));
+    let budget = budget.expect("a budget for the denoiser and some of the others");
+    let planned = planned(FLUX, &first, Some(budget), &device).unwrap();
+    let PlannedStreaming { denoiser, text_encoders, modulation, .. } = planned.streaming.unwrap();
+    assert!(text_encoders.streamed_blocks + modulation.streamed_blocks > 0, "{planned:?}");
+
+    let mut pipeline = Pipeline::open(gpu(), Box::new(folder(FLUX)), within(Some(budget))).unwrap();
+    let mut uploaded = vec![];
+    for request in [&first, &second, &wide, &first, &second] {
+        assert!(run(&mut pipeline, request, None).latents == alone(request));
+        let counters = pipeline.gpu().counters();
+        let slack = 16 * counters.buffers;
+        assert!(counters.bytes_peak_with_staging <= budget + slack, "{counters:?}, {budget}");
+        uploaded.push(counters.uploaded_bytes);
+    }
+    // Both encode a prompt and make modulations; the first loads the denoiser.
+    let saved = 2 * uploaded[0] - uploaded[1];
+    assert!(saved > denoiser.resident_bytes / 10 * 9, "{uploaded:?}, {denoiser:?}");
+}
+
+/// An adapter that says what it has free: a run that needs more keeps within that, and says so.
+#[test]
+fn what_is_free_sets_a_budget() {
+    let mut request = request("a fox", RaluChoice::Off);
+    request.steps = Some(3);
+    let (expected, whole) = draw(FLUX, &request, None, crate::common::gpu());
+    let least = least(FLUX, &request, &crate::common::gpu());
+    // What the screen needs, and what a run without a budget has for uploads.
+    let (others, staging) = (512 << 20, 16 << 20);
+    let open = |bytes: u64| {
+        let gpu = crate::common::gpu();
+        gpu.assume_memory(bytes);
+        Pipeline::open(gpu, Box::new(folder(FLUX)), within(None)).unwrap()
+    };
+    let mut pipeline = open(others + whole.peak_bytes + staging);
+    let outcome = run(&mut pipeline, &request, None);
+    assert!(outcome.latents == expected && outcome.warnings.is_empty(), "{:?}", outcome.warnings);
+
+    // Less than the denoiser takes.
+    let usable = (least + whole.denoiser_weights_bytes) / 2;
+    let mut pipeline = open(others + usable);
+    let outcome = run(&mut pipeline, &request, None);
+    assert!(outcome.latents == expected);
+    let said = &outcome.warnings;
+    assert!(said.len() == 1 && said[0].contains("some weights come and go"), "{said:?}");
+    let counters = pipeline.gpu().counters();
+    assert!(counters.bytes_peak_with_staging <= usable + 16 * counters.buffers, "{counters:?}");
+    // Said once.
+    let outcome = run(&mut pipeline, &request, None);
+    assert!(outcome.latents == expected && outcome.warnings.is_empty(), "{:?}", outcome.warnings);
+    // Another program has given memory back: nothing comes and goes any more.
+    pipeline.gpu().assume_memory(others + 2 * whole.peak_bytes + staging);
+    assert!(run(&mut pipeline, &request, None).latents == expected);
+    let before = pipeline.gpu().counters().uploaded_bytes;
+    assert!(run(&mut pipeline, &request, None).latents == expected);
+    assert_eq!(pipeline.gpu().counters().uploaded_bytes, before);
+
+    // Others get less than they should before a run is refused.
+    let outcome = run(&mut open(least + staging), &request, None);
+    assert!(outcome.latents == expected && outcome.warnings.len() == 1);
+    let pipeline = open(least / 2);
+    let mut run = pipeline.start(request).unwrap();
+    let error = block_on(pipeline.gpu(), run.next()).unwrap_err();
+    assert!(matches!(error, Error::TooLittleMemory { free, .. } if free == least / 2), "{error}");
 }
 
 /// Memory that turns out to be smaller than the run: it goes on within a budget, and says so.

@@ -19,5 +19,6 @@ mod profile;
 mod random_weights;
 mod references;
 mod reuse;
+mod streaming_time;
 mod tune;
 mod watching;

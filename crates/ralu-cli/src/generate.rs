@@ -8,7 +8,9 @@ use ralu::gpu::{Gpu, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
-use ralu::pipeline::{Event, ImageReport, Options, Pipeline, Products, RunSchedule, Settings};
+use ralu::pipeline::{
+    Event, ImageReport, MemoryBudget, Options, Pipeline, Products, RunSchedule, Settings,
+};
 use ralu_host::events::{self, Files};
 use ralu_host::memory;
 use ralu_host::pictures::{ResultKind, Results};
@@ -214,7 +216,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     Ok(())
 }
 
-/// Refuses a run that a software adapter cannot hold.
+/// Refuses a run that a software adapter cannot hold, and tells the device what it can.
 pub fn check_memory(
     gpu: &Gpu,
     config: &ModelConfig,
@@ -222,6 +224,7 @@ pub fn check_memory(
     settings: &Settings,
     options: Options,
 ) -> Result<()> {
+    memory::tell(gpu);
     let shortage = memory::shortage(gpu, config, source, settings, options)?;
     let Some(shortage) = shortage else { return Ok(()) };
     let quantised: Vec<&str> = shortage.quantised.iter().map(|(format, _)| format.name()).collect();
@@ -232,9 +235,13 @@ pub fn check_memory(
             quantised.join("|")
         ),
     };
+    let stream = match options.memory_budget {
+        MemoryBudget::Auto => "",
+        _ => " let more weights come and go (--memory-budget),",
+    };
     Err(Error::failed(format!(
         "{shortage}. Make the picture smaller (--width, --height),{quantise} store weights of 32 bits in 16 (--precision \
-         f16), let weights come and go (--memory-budget), or use a GPU; `ralu plan` says what needs how much"
+         f16),{stream} or use a GPU; `ralu plan` says what needs how much"
     )))
 }
 

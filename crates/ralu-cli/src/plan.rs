@@ -3,14 +3,23 @@
 use ralu::checkpoint::source::Source;
 use ralu::escape::Escaped;
 use ralu::pipeline::plan::{Caps, plan};
-use ralu::pipeline::{Settings, check_model};
+use ralu::pipeline::{Plan, Settings, check_model};
+use serde::Serialize;
 
 use super::args::PlanArgs;
 use super::error::Result;
-use super::{model, output, request};
+use super::prediction::Prediction;
+use super::{model, output, request, speeds};
 
-/// What PCIe 3.0 x16 carries in practice.
-const BUS_BYTES_PER_SECOND: f64 = 12e9;
+/// As it is printed with `--json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    plan: &'a Plan,
+    /// Where weights come and go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prediction: Option<Prediction>,
+}
 
 /// Runs the command. Opens no GPU: memory is planned for what WebGPU guarantees everywhere.
 pub fn run(args: &PlanArgs) -> Result<()> {
@@ -30,18 +39,15 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     if let Some(error) = source.and_then(|source| check_model(source).err()) {
         output::diagnostic(&format!("warning: this model cannot be run as it is: {error}"));
     }
+    let cache_dir = args.generate.tuning.cache.cache_dir.as_deref();
+    let speed = speeds::known(cache_dir, args.generate.adapter.adapter.as_deref());
+    let prediction = Prediction::new(&plan, speed, args.generate.request.host_memory);
     if args.json {
-        return output::json(&plan);
+        return output::json(&Report { plan: &plan, prediction });
     }
     output::line(format!("{}: {plan}", Escaped(&planned.name)))?;
-    match plan.memory.streaming {
-        Some(streaming) if streaming.denoiser.streamed_bytes > 0 => {
-            let seconds = streaming.denoiser.streamed_bytes as f64 / BUS_BYTES_PER_SECOND;
-            output::line(format!(
-                "A step takes at least {seconds:.2} s where the bus carries 12 GB/s, as PCIe 3.0 x16 does (assumed); `ralu bench \
-                 step` with the same options measures it"
-            ))
-        }
-        _ => Ok(()),
+    match prediction {
+        Some(prediction) => output::line(prediction),
+        None => Ok(()),
     }
 }

@@ -19,7 +19,7 @@ use super::error::{Error, Result};
 use super::model::{self, Planned};
 use super::progress::Progress;
 use super::request::{self, ParsedRequest};
-use super::{output, signals};
+use super::{output, signals, speeds};
 
 /// The folder that `--cache-dir` names, or the user's own.
 pub fn find_cache(given: Option<&Path>) -> Option<CacheDir> {
@@ -92,6 +92,9 @@ pub fn tuned(
     }
     tuned.file = chosen.file;
     tuned.measured = chosen.measured;
+    if let (Some(record), Some(_)) = (&tuned.measured, &tuned.file) {
+        note(record, args, &tuned.gpu);
+    }
     let tuning = chosen.tuning;
     tuned.gpu = tuned.gpu.with_caps(|caps| caps.tuning = tuning);
     Ok(tuned)
@@ -128,6 +131,7 @@ pub fn run(args: &TuneArgs, quiet: bool) -> Result<()> {
     progress.clear();
     let record = record?.ok_or(Error::Cancelled)?;
     let path = kernels::keep(&cache, &record)?;
+    note(&record, &TuningArgs { no_tune: false, cache: args.cache.clone() }, &gpu);
     let report = gpu.report();
     let peak = chips::peak(&report.name);
     if args.json {
@@ -146,6 +150,14 @@ pub fn run(args: &TuneArgs, quiet: bool) -> Result<()> {
     output::line(chips::about(peak.as_ref()))?;
     output::line(table(&record, peak.as_ref()))?;
     output::line(format!("measured in {:.1} s, kept in {}", record.seconds, output::shown(&path)))
+}
+
+/// Keeps for `ralu plan` how fast the chosen kernels are.
+fn note(record: &TuningRecord, args: &TuningArgs, gpu: &Gpu) {
+    if let Some(rate) = record.flops_per_second() {
+        let rate = Some(rate);
+        speeds::note(args, gpu.report(), |speed| speed.kernel_flops_per_second = rate);
+    }
 }
 
 /// GFLOP/s of a kernel, if it was measured.

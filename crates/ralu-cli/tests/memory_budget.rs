@@ -1,6 +1,6 @@
 //! `--memory-budget`: the same picture in less memory, and what is said where it does not fit.
 
-use crate::command::{fails, json, on_adapter, ralu, root, stderr, succeeds};
+use crate::command::{fails, json, on_adapter, ralu, root, stderr, succeeds, tuned_on_adapter};
 use crate::picture::{bytes, folder};
 
 const SIZE: [&str; 5] = ["--width=64", "--height=64", "--steps=2", "--ralu=off", "--seed=1"];
@@ -24,9 +24,12 @@ fn less_memory_draws_the_same_picture() {
 
 #[test]
 fn a_plan_says_what_comes_and_goes() {
+    let folder = folder();
     let plan = |options: &[&str]| {
         let mut command = ralu();
         command.current_dir(root()).arg("plan").args(SIZE).args(options);
+        // Nothing was measured.
+        command.arg("--cache-dir").arg(folder.path());
         command
     };
     let report = json(&mut plan(&["--json", "--memory-budget=20MiB"]));
@@ -43,10 +46,49 @@ fn a_plan_says_what_comes_and_goes() {
     let output = succeeds(&mut plan(&["--memory-budget=20MiB"]));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("Fits within 20.0 MiB") && text.contains("come and go"), "{text}");
-    assert!(text.contains("A step takes at least 0.0"), "{text}");
+    assert!(text.contains("Weights arrive at 12.00 GB/s (assumed"), "{text}");
+    assert!(text.contains("at least 0.0") && text.contains("`ralu bench step`"), "{text}");
     fails(&mut plan(&["--memory-budget=1MiB"]), 1, &["at least", "1.0 MiB", "--memory-budget"]);
     for wrong in ["six", "0", "-1G"] {
         let option = format!("--memory-budget={wrong}");
         fails(&mut plan(&[&option]), 2, &["expected auto, off, or a size"]);
     }
+}
+
+/// What benches find of an adapter is in the next plan.
+#[test]
+fn a_plan_predicts_steps_by_what_was_measured() {
+    let folder = folder();
+    let plan = |options: &[&str]| {
+        let mut command = ralu();
+        command.current_dir(root()).arg("plan").args(SIZE).args(options);
+        command.arg("--cache-dir").arg(folder.path());
+        command
+    };
+    let within = ["--memory-budget=20MiB", "--host-memory=0", "--json"];
+    let assumed = &json(&mut plan(&within))["prediction"];
+    assert_eq!(assumed["bytes_per_second_from"], "assumed");
+    assert!(assumed["steps"][0]["seconds"].is_null(), "{assumed}");
+    assert!(json(&mut plan(&["--json"]))["prediction"].is_null());
+
+    for what in ["load", "step"] {
+        let mut bench = tuned_on_adapter("bench");
+        bench.args([what, "--runs=1", "--quiet"]);
+        bench.args(["--model=models/tiny-flux", "--cache-dir"]).arg(folder.path());
+        if what == "step" {
+            bench.args(["--width=64", "--height=64", "--steps=2"]);
+        }
+        succeeds(&mut bench);
+    }
+    let measured = &json(&mut plan(&within))["prediction"];
+    assert_eq!(measured["bytes_per_second_from"], "files");
+    assert_eq!(measured["flops_per_second_from"], "steps");
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    let step = &measured["steps"][0];
+    let [bus, compute] = [number(&step["bus_seconds"]), number(&step["compute_seconds"])];
+    let bytes = number(&step["streamed_bytes"]);
+    assert!((bus * number(&measured["bytes_per_second"]) / bytes - 1.0).abs() < 1e-9, "{step}");
+    let seconds = number(&step["seconds"]);
+    assert!(compute > 0.0 && (bus.max(compute)..bus + compute).contains(&seconds), "{step}");
+    assert_eq!(step["is_bus_bound"], compute < bus);
 }

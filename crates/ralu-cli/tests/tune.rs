@@ -35,11 +35,14 @@ fn named<'e>(events: &'e [Value], name: &str) -> Vec<&'e Value> {
     events.iter().filter(|event| event["event"] == name).collect()
 }
 
-/// The records that are kept, next to compiled pipelines.
+/// The records that are kept, next to compiled pipelines and what plans know of speeds.
 fn kept(cache: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(cache) else { return vec![] };
     let paths = entries.map(|entry| entry.unwrap().path());
-    paths.filter(|path| path.extension().is_none_or(|e| e != "pipelines")).collect()
+    let is_other = |path: &PathBuf| {
+        path.extension().is_some_and(|e| e == "pipelines") || path.ends_with("speeds.json")
+    };
+    paths.filter(|path| !is_other(path)).collect()
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! - [`Session`]: a run that goes on with another device if its own is lost ([`Device`]);
 //! - [`engine`]: all of that on a thread of its own, with commands in and events out;
 //! - [`models`]: where the bundled model lies;
+//! - [`speeds`]: how fast adapters were found to be, kept there, too;
 //! - [`memory`]: whether the machine can hold a run;
 //! - [`pictures`]: pictures with their request, what the files of a run are called, and reading a request again;
 //! - [`files`]: files that are written whole or not at all;
@@ -31,6 +32,7 @@ mod picture_format;
 pub mod pictures;
 pub mod pipelines;
 mod session;
+pub mod speeds;
 
 pub use cache_dir::CacheDir;
 pub use device::Device;

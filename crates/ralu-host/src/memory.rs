@@ -1,5 +1,5 @@
-//! Whether a software adapter can hold a run: its memory is the machine's, and the system would end the program without a
-//! word.
+//! What a run can have of memory, where the host knows more of that than the library. A software adapter's is the machine's, and
+//! the system would end a program that takes too much without a word.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use ralu::gpu::{AdapterKind, Gpu, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::models::quantise::{Quantise, QuantiseChoice, QuantisedParts};
 use ralu::pipeline::plan::plan;
-use ralu::pipeline::{Error, Options, Plan, Settings};
+use ralu::pipeline::{Error, MemoryBudget, Options, Plan, Settings, usable_memory};
 use ralu::tensor::Caps;
 
 /// More memory than there is.
@@ -125,8 +125,10 @@ pub fn choose(
         QuantiseChoice::Off => Ok((None, None)),
         QuantiseChoice::To(quantise) => Ok((Some(quantise), None)),
         QuantiseChoice::Auto(parts) => {
-            let fitting =
-                fitting(free_bytes(gpu), (gpu.caps(), config, source, settings), options, parts)?;
+            // A graphics chip's driver knows of other programs.
+            let told = || Some(usable_memory(gpu.free_memory()? + gpu.held_memory()));
+            let free = free_bytes(gpu).or_else(told);
+            let fitting = fitting(free, (gpu.caps(), config, source, settings), options, parts)?;
             Ok((fitting.quantise(), Some(fitting)))
         }
     }
@@ -173,8 +175,40 @@ fn needs(
     FORMATS.into_iter().filter_map(need).collect()
 }
 
-/// Compares what a run is planned to need with what the machine has free; `None` if it fits. Graphics chips report for
-/// themselves when they are full, and so do machines that do not say what they have free.
+/// Tells a device that computes on the processor what the machine has free, for [`MemoryBudget::Auto`]. To be done before every
+/// run: other programs come and go.
+pub fn tell(gpu: &Gpu) {
+    if let Some(bytes) = free_bytes(gpu) {
+        gpu.assume_memory(bytes);
+    }
+}
+
+/// The plan of a run as it will be drawn: where less memory is free than it would take and nothing else was asked for, within
+/// that.
+///
+/// # Errors
+///
+/// If the run cannot be planned.
+pub fn planned(
+    gpu: &Gpu,
+    config: &ModelConfig,
+    source: &dyn Source,
+    settings: &Settings,
+    options: Options,
+) -> Result<Plan, Error> {
+    let planned = |options| plan(config, Some(source), settings, gpu.caps(), options);
+    let whole = planned(options)?;
+    let free = gpu.free_memory().filter(|_| options.memory_budget == MemoryBudget::Auto);
+    let usable = free.map(|free| usable_memory(free + gpu.held_memory()));
+    let Some(usable) = usable.filter(|usable| whole.memory.peak_bytes > *usable) else {
+        return Ok(whole);
+    };
+    let budget = MemoryBudget::Bytes(usable);
+    Ok(planned(options.with(|options| options.memory_budget = budget)).unwrap_or(whole))
+}
+
+/// Compares what a run is planned to need with what the machine has free; `None` if it fits, by weights that come and go where
+/// they may. Graphics chips report for themselves when they are full, and so do machines that do not say what they have free.
 ///
 /// # Errors
 ///
@@ -207,6 +241,10 @@ pub(crate) fn of_plan(
 }
 
 fn shortage_of(free: u64, run: Planned<'_>, options: Options, need: u64) -> Option<Shortage> {
+    let need = match options.memory_budget {
+        MemoryBudget::Auto if need > free => least(run, options).unwrap_or(need),
+        _ => need,
+    };
     if need <= free {
         return None;
     }
@@ -216,6 +254,15 @@ fn shortage_of(free: u64, run: Planned<'_>, options: Options, need: u64) -> Opti
     };
     quantised.retain(|(_, less)| *less < need);
     Some(Shortage { need, free, quantised })
+}
+
+/// The smallest budget that a run can keep within.
+fn least((caps, config, source, settings): Planned<'_>, options: Options) -> Option<u64> {
+    let options = options.with(|options| options.memory_budget = MemoryBudget::Bytes(1));
+    match plan(config, Some(source), settings, caps, options) {
+        Err(Error::MemoryBudget { least, .. }) => Some(least),
+        _ => None,
+    }
 }
 
 /// Bytes that runs on a software adapter can take, with what they hold already; `None` for graphics chips, and where the
@@ -230,9 +277,14 @@ pub fn free_bytes(gpu: &Gpu) -> Option<u64> {
 /// Bytes that copies of streamed weights may take: half of the free memory next to a graphics chip, none where the adapter is
 /// a processor, whose memory that is.
 pub fn host_memory(gpu: &Gpu) -> u64 {
-    match gpu.report().kind {
-        AdapterKind::Cpu => 0,
-        _ => available_bytes().unwrap_or(0) / 2,
+    host_memory_beside(gpu.report().kind == AdapterKind::Cpu)
+}
+
+/// The same for an adapter of which no more is known than whether it is a processor.
+pub fn host_memory_beside(is_cpu: bool) -> u64 {
+    match is_cpu {
+        true => 0,
+        false => available_bytes().unwrap_or(0) / 2,
     }
 }
 
@@ -287,7 +339,14 @@ mod tests {
         }
         assert_eq!(fit(Some(needs[2] - 1)), Fitting::Hopeless);
 
+        // By weights that come and go it needs less.
+        let least = least(run, options).expect("more than a byte");
+        assert!(least < whole);
+        assert_eq!(shortage_of(least, run, options, whole), None);
+        assert_eq!(shortage_of(least - 1, run, options, whole).expect("too little").need, least);
+
         // What is short says what would help, unless that is done already.
+        let options = options.with(|options| options.memory_budget = MemoryBudget::Off);
         let short = shortage_of(1000, run, options, whole).expect("too little").to_string();
         for need in [whole, needs[0], needs[1], needs[2]] {
             assert!(short.contains(&human_bytes(need)), "{short}");

@@ -1,6 +1,6 @@
 //! A run: the stages of one request, one event at a time.
 //!
-//! This file says what follows what; [`prepare`], [`stages`], [`positions`], [`regions`] and [`jump`] say what is done,
+//! This file says what follows what; [`place`], [`prepare`], [`stages`], [`positions`], [`regions`] and [`jump`] say what is done,
 //! [`estimate`] and [`first_stage`] what is shown and kept of it.
 
 mod checkpoint;
@@ -9,6 +9,7 @@ mod estimate;
 mod f16_range;
 mod first_stage;
 mod jump;
+mod place;
 mod positions;
 mod prepare;
 mod recover;
@@ -26,6 +27,7 @@ use web_time::Instant;
 use super::conditioning::{Encoded, Prompts};
 use super::context::RunContext;
 use super::event::{Event, ImageReport, Part, StepDone};
+use super::memory_budget::Limit;
 use super::modulation::{ModulationKey, ModulationTable};
 use super::programs::{Programs, RunMemory};
 use super::residency::{NeedsPart, Working};
@@ -239,7 +241,8 @@ impl Run {
                     self.working = None;
                     if self.full_at.is_some() {
                         // The budget did not help; a later run may find more memory.
-                        context.residency.set_budget(context.model.options.memory_budget.bytes());
+                        let asked = context.model.options.memory_budget.bytes();
+                        context.residency.set_limit(asked.map(Limit::fixed));
                     }
                     return Err(error);
                 }
@@ -293,7 +296,7 @@ impl Run {
                 }
             }
             Phase::LoadEncoders(prompts, started) => {
-                self.context.make_room_for(Part::TextEncoders);
+                self.context.make_room_for(Part::TextEncoders, &self.programs_key());
                 match self.context.upload_next(Part::TextEncoders).await? {
                     Some(event) => {
                         self.events.push_back(event);
@@ -415,7 +418,7 @@ impl Run {
             context.release_modulation();
             return Ok(Phase::Load(encoded, table));
         }
-        context.make_room_for(Part::Modulation);
+        context.make_room_for(Part::Modulation, &self.programs_key());
         match context.upload_next(Part::Modulation).await? {
             Some(event) => self.events.push_back(event),
             None => ModulationTable::make(context, key).await?,

@@ -1,14 +1,10 @@
 //! Before the first step: the programs and their memory, the embeddings.
 
 use super::{Prepared, Run};
-use crate::gpu;
+use crate::pipeline::Error;
 use crate::pipeline::context::RunContext;
-use crate::pipeline::plan::Recorded;
 use crate::pipeline::programs::{Models, Programs, ResidentPlanner, RunMemory, RunRecordings};
-use crate::pipeline::residency::Working;
 use crate::pipeline::run_cache::ProgramsKey;
-use crate::pipeline::{Error, MemoryBudget};
-use crate::tensor::ResidentIds;
 use crate::turns::Turns;
 
 impl Run {
@@ -31,47 +27,8 @@ impl Run {
         Programs::compile(device, &recordings, memory).await
     }
 
-    /// Decides which weights are streamed, where there is a budget of memory.
-    pub(super) fn place(&mut self) -> Result<(), Error> {
-        let RunContext { model, device, residency, .. } = &*self.context;
-        self.working.get_or_insert_with(|| Working::new(residency));
-        let Some(budget) = residency.budget() else { return Ok(()) };
-        let options = model.options.with(|options| {
-            options.memory_budget = MemoryBudget::Bytes(budget);
-        });
-        let (parts, caps) = (&model.parts, device.gpu.caps());
-        let models = Models {
-            config: model.config(),
-            denoiser: &*parts.denoiser.model,
-            vae: &parts.vae.model,
-        };
-        // Names for what is only planned.
-        let ids = ResidentIds::starting_at(model.first_free_id);
-        let (settings, schedule) = (&self.settings, &self.schedule);
-        let stage_pictures = self.stage_pictures;
-        let recorded = Recorded::of_parts(
-            parts,
-            models,
-            &ids,
-            settings,
-            schedule,
-            caps,
-            options,
-            stage_pictures,
-        );
-        let recorded = recorded.map_err(|error| match (error, &self.full_at) {
-            // Nobody asked for this budget.
-            (Error::MemoryBudget { .. }, Some([what, allocated])) => {
-                let (what, allocated) = (what.clone(), allocated.clone());
-                Error::Gpu(gpu::Error::OutOfMemory { what, allocated })
-            }
-            (error, _) => error,
-        })?;
-        self.context.set_placement(recorded.placement);
-        Ok(())
-    }
-
-    fn programs_key(&self) -> ProgramsKey {
+    /// What the run's programs are known by.
+    pub(super) fn programs_key(&self) -> ProgramsKey {
         ProgramsKey::new(&self.settings, &self.schedule, self.stage_pictures, &self.fallbacks)
     }
 

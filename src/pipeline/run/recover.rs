@@ -4,6 +4,7 @@
 use super::{Phase, Prepared, Run};
 use crate::gpu;
 use crate::ops::choice;
+use crate::pipeline::memory_budget::Limit;
 use crate::pipeline::{Error, Event, MemoryBudget};
 use crate::tensor::Fallback;
 
@@ -39,7 +40,7 @@ impl Run {
             {
                 self.full_at = Some([what.clone(), allocated.clone()]);
                 let budget = self.context.device.gpu.counters().bytes_alive / 5 * 4;
-                self.context.residency.set_budget(Some(budget));
+                self.context.residency.set_limit(Some(Limit::fixed(budget)));
                 Some(format!(
                     "GPU memory is full at {what} ({allocated} held): the run goes on within a budget of {}",
                     gpu::human_bytes(budget)

@@ -139,6 +139,19 @@ impl TuningRecord {
         Ok(record)
     }
 
+    /// Operations a second of the chosen kernels, over all that was measured; `None` if nothing was.
+    pub fn flops_per_second(&self) -> Option<f64> {
+        let (mut flops, mut seconds) = (0.0, 0.0);
+        for measured in &self.measured {
+            let chosen = measured.kernels.iter().find(|kernel| kernel.chosen);
+            if let Some(took) = chosen.and_then(|kernel| kernel.seconds) {
+                flops += measured.flops;
+                seconds += took;
+            }
+        }
+        (flops > 0.0 && seconds > 0.0).then(|| flops / seconds)
+    }
+
     /// As it is kept.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string_pretty(self)

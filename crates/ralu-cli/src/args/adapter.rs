@@ -51,7 +51,7 @@ pub struct TuningArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Adapter")]
 pub struct CacheDirArgs {
-    /// Where measurements of kernels are kept. [default: the user's cache folder]
+    /// Where measurements of kernels and adapters are kept. [default: the user's cache folder]
     #[arg(hide_short_help = true, long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 }

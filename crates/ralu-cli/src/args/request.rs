@@ -110,8 +110,8 @@ pub struct RequestArgs {
     #[arg(hide_short_help = true, long, requires = "regions", help_heading = "RALU")]
     pub regions_add: bool,
     /// The most GPU memory that a run may take: a size such as 6GiB or 800MiB. Weights that do not fit come and go while it
-    /// draws: the picture is the same. `auto`: as much as it takes, and less when the memory is full; `off`: never less.
-    /// [default: auto]
+    /// draws: the picture is the same. `auto`: as much as it takes, less if the adapter says that less is free (with Vulkan, and
+    /// where it computes on the processor), and less when the memory is full; `off`: never less. [default: auto]
     #[arg(long, value_name = "SIZE", value_parser = choice::<MemoryBudget>, alias = "max-vram", help_heading = "Adapter")]
     pub memory_budget: Option<MemoryBudget>,
     /// Memory of this machine for copies of weights that come and go: with enough of it they are read and packed once. [default:

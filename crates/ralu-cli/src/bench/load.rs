@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use ralu::escape::Escaped;
-use ralu::gpu::{Gpu, block_on};
+use ralu::gpu::{Gpu, Uploads, block_on};
 use ralu::pipeline::{MemoryBudget, Part, Pipeline};
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use super::super::args::BenchArgs;
 use super::super::error::{Error, Result};
 use super::super::output::shown;
 use super::super::request::{self, ParsedRequest};
-use super::super::{model, output, signals};
+use super::super::{model, output, signals, speeds};
 use super::RUNS;
 use super::stopwatch::{Spent, Stopwatch};
 use crate::median::median;
@@ -45,6 +45,8 @@ struct Report {
     keep: Speed,
     /// Of all weights that the model needs: text encoders, denoiser and decoder.
     load: Speed,
+    /// GB/s of bytes that the host has ready, as copies of streamed weights get to the GPU.
+    copy_gb_per_second: f64,
     /// Speed of loading over that of reading.
     ratio: f64,
     /// The same per second of processor time.
@@ -68,7 +70,7 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
     let runs = args.runs.unwrap_or(RUNS);
     let (mut reads, mut keeps, mut loads) = (Vec::new(), Vec::new(), Vec::new());
     let (mut read_bytes, mut load_bytes) = (0, 0);
-    let mut place = None;
+    let (mut place, mut copy_rate) = (None, 0.0f64);
     // The first pass brings the files into the system's cache.
     for i in 0..=runs {
         let read = timed(|| {
@@ -91,8 +93,8 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         })?;
         signals::check()?;
         load_bytes = gpu.counters().uploaded_bytes;
-        let report = gpu.report();
-        place = Some((report.name.clone(), report.backend, report.driver.clone(), model.name));
+        copy_rate = copy_rate.max(block_on(gpu, Uploads::bytes_per_second(gpu))?);
+        place = Some((gpu.report().clone(), model.name));
         if i > 0 {
             if !quiet {
                 let (read, load) = (read.seconds, load.seconds);
@@ -105,17 +107,22 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
             loads.push(load);
         }
     }
-    let Some((adapter, backend, driver, model)) = place else { return Ok(()) };
+    let Some((adapter, model)) = place else { return Ok(()) };
     let (read, keep) = (Speed::new(read_bytes, &reads), Speed::new(read_bytes, &keeps));
     let load = Speed::new(load_bytes, &loads);
     let (ratio, cpu_ratio) = load.over(&read);
     let (keep_ratio, keep_cpu_ratio) = load.over(&keep);
+    speeds::note(&args.tuning, &adapter, |speed| {
+        speed.copy_bytes_per_second = Some(copy_rate);
+        speed.load_bytes_per_second = Some(load.gb_per_second * 1e9);
+    });
     let report = Report {
         bench: "load",
-        adapter,
-        backend,
-        driver,
+        adapter: adapter.name,
+        backend: adapter.backend,
+        driver: adapter.driver,
         model,
+        copy_gb_per_second: copy_rate / 1e9,
         ratio,
         cpu_ratio,
         keep_ratio,
@@ -144,6 +151,10 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
             speed.gb_per_second
         ))?;
     }
+    output::line(format!(
+        "copy  {:>43.2} GB/s, of bytes that are ready in memory",
+        report.copy_gb_per_second
+    ))?;
     let per_cent = |(ratio, cpu): (f64, Option<f64>)| {
         let cpu = cpu.map_or(String::new(), |cpu| {
             format!(" ({:.0} % per second of processor time)", 100.0 * cpu)

@@ -33,7 +33,7 @@ use super::model::Planned;
 use super::profile::{Profiles, TraceFile};
 use super::request::{self, ParsedRequest};
 use super::tune::TuneTarget;
-use super::{model, output, signals};
+use super::{model, output, signals, speeds};
 use compare::Earlier;
 use report::Report;
 use stopwatch::{Spent, Stopwatch};
@@ -77,7 +77,16 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         BenchArg::Load => load::run(args, quiet),
         BenchArg::Ops => show(args, quiet, ops::measure, |_| None),
         BenchArg::Step => {
-            let measure = |args: &BenchArgs, quiet| step::measure(&Bench::open(args, quiet)?);
+            let measure = |args: &BenchArgs, quiet| {
+                let bench = Bench::open(args, quiet)?;
+                let report = step::measure(&bench)?;
+                if let Some(rate) = report.plain_flops_per_second() {
+                    speeds::note(&args.tuning, bench.pipeline.gpu().report(), |speed| {
+                        speed.step_flops_per_second = Some(rate);
+                    });
+                }
+                Ok(report)
+            };
             show(args, quiet, measure, step::StepReport::profiles)
         }
         BenchArg::Run | BenchArg::Quality => {

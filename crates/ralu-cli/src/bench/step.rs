@@ -135,6 +135,12 @@ fn kind_name(kind: StageKind) -> &'static str {
 }
 
 impl StepReport {
+    /// Operations a second of plain steps.
+    pub fn plain_flops_per_second(&self) -> Option<f64> {
+        let plain = self.stages.iter().find(|stage| stage.ralu == "off")?;
+        Some(plain.gflops_per_second * 1e9)
+    }
+
     /// The kernels' times, if they were asked for.
     pub fn profiles(&self) -> Option<&Profiles> {
         self.profiles.as_ref()

@@ -10,7 +10,6 @@ use ralu::gpu::{Gpu, block_on_while};
 use ralu::models::config::ModelConfig;
 use ralu::models::files::{ModelFiles, ModelPaths};
 use ralu::models::quantise::QuantiseChoice;
-use ralu::pipeline::plan::plan;
 use ralu::pipeline::tune::{Tuner, TuningEvent, usual_seconds};
 use ralu::pipeline::{Checkpoint, Event, Options, Pipeline, Request, Settings};
 use ralu::tensor::Tuning;
@@ -199,12 +198,13 @@ impl Worker {
         }
         progress.checkpoint.clone_from(&request.resume);
         let source = open_files(&info.folder, info.parts.as_ref())?;
-        let (config, caps) = (pipeline.config(), pipeline.gpu().caps());
+        let (gpu, config) = (pipeline.gpu(), pipeline.config());
+        memory::tell(gpu);
         // That it cannot be told what a run will take is no reason not to try.
-        let plan = plan(config, Some(&source), &settings, caps, *opened).ok();
-        let shortage = plan.as_ref().and_then(|plan| {
-            memory::of_plan(pipeline.gpu(), config, &source, &settings, *opened, plan)
-        });
+        let plan = memory::planned(gpu, config, &source, &settings, *opened).ok();
+        let shortage = plan
+            .as_ref()
+            .and_then(|plan| memory::of_plan(gpu, config, &source, &settings, *opened, plan));
         if let Some(shortage) = shortage {
             return Err(Error::Memory(shortage));
         }
