@@ -40,7 +40,7 @@ struct Params {
 override COUNT: u32 = 1u;
 override DYNAMIC: bool = false;
 override HAS_GATE: bool = false;
-override ADD: bool = false;
+override MODE: u32 = 0u;    // 0: y = v, 1: y += v, 2: y *= v
 
 const LANES: u32 = 64u;
 // Of a workgroup: software drivers take longer to tell a lane its number than it takes for one item.
@@ -82,8 +82,10 @@ fn main(
             v *= gate[params.gate_offset + c];
         }
         let at = params.y_offset + row * params.y_stride + c;
-        if (ADD) {
+        if (MODE == 1u) {
             v += y[at];
+        } else if (MODE == 2u) {
+            v *= y[at];
         }
         y[at] = v;
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use ralu::checkpoint::source::Remote;
 use ralu::gpu::{AdapterChoice, AdapterPreference, LimitsPolicy};
+use ralu::models::adapters::Lora;
 use ralu::models::files::{ModelPaths, PartPlace, Role};
 use ralu::models::layers::Precision;
 use ralu::models::quantise::Quantise;
@@ -85,6 +86,8 @@ struct FilesFields {
     t5_tokenizer: Option<String>,
     #[serde(default)]
     no_t5: bool,
+    #[serde(default)]
+    loras: Vec<Lora>,
 }
 
 impl FilesFields {
@@ -103,6 +106,7 @@ impl FilesFields {
             paths.clip_tokenizer = self.clip_tokenizer;
             paths.t5_tokenizer = self.t5_tokenizer;
             paths.without_t5 = self.no_t5;
+            paths.loras = self.loras;
         })
     }
 }

@@ -5,17 +5,22 @@
 
 override HAS_GATE: bool = false;
 override MODE: u32 = 0u;        // 0: y = v, 1: y += v, 2: y *= v
+override HAS_BEGUN: bool = false;   // the sum begins with what y holds
 
 // Writes four columns of a row, if there is such a row.
 fn put(row: u32, column4: u32, sum: vec4<f32>) {
     if (row >= params.m) {
         return;
     }
-    var v = activate4(whole_sum(sum, params.column4 + column4), ACTIVATION);
+    let at = params.y_offset + row * params.y_stride + params.column4 + column4;
+    var v = whole_sum(sum, params.column4 + column4);
+    if (HAS_BEGUN) {
+        v += y[at];
+    }
+    v = activate4(v, ACTIVATION);
     if (HAS_GATE) {
         v *= gate[params.gate_offset + params.column4 + column4];
     }
-    let at = params.y_offset + row * params.y_stride + params.column4 + column4;
     if (MODE == 1u) {
         v += y[at];
     } else if (MODE == 2u) {

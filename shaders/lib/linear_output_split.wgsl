@@ -4,16 +4,26 @@
 @group(0) @binding(4) var<storage, read_write> rest: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 
+override HAS_BEGUN: bool = false;   // the sums begin with what the outputs hold
+
 // Writes four columns of a row, if there is such a row.
 fn put(row: u32, column4: u32, sum: vec4<f32>) {
     if (row >= params.m) {
         return;
     }
     let column = params.column4 + column4;
-    let v = whole_sum(sum, column);
+    var v = whole_sum(sum, column);
     if (column < params.split4) {
-        y[params.y_offset + row * params.y_stride + column] = v;
+        let at = params.y_offset + row * params.y_stride + column;
+        if (HAS_BEGUN) {
+            v += y[at];
+        }
+        y[at] = v;
     } else {
-        rest[params.rest_offset + row * params.rest_stride + column - params.split4] = activate4(v, ACTIVATION);
+        let at = params.rest_offset + row * params.rest_stride + column - params.split4;
+        if (HAS_BEGUN) {
+            v += rest[at];
+        }
+        rest[at] = activate4(v, ACTIVATION);
     }
 }

@@ -8,6 +8,7 @@
 //! - [`pack`]: from a checkpoint's rows to the order that kernels read.
 //! - [`export`]: writing checkpoints, quantised on the way.
 
+pub mod changes;
 pub mod dtype;
 pub mod export;
 pub mod gguf;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use super::adapters::AdapterNames;
 use super::config::{ModelConfig, Result, TransformerConfig};
 use super::encoders::TextEncoderConfig;
 use super::files::Role;
@@ -154,6 +155,11 @@ pub trait Family: Send + Sync {
     fn recognise(&self, tensors: &Weights) -> Recognised {
         let _ = tensors;
         Recognised::Other
+    }
+
+    /// What its layers are called in files of changes; `None` if those are not read.
+    fn adapter_names(&self) -> Option<&'static AdapterNames> {
+        None
     }
 
     /// Models that are known by name.

@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::changes::{Layer, Stack};
 use crate::checkpoint::dtype::StoredDType;
 use crate::checkpoint::pack::{Quantised, RowSource};
 use crate::checkpoint::quantise::QuantFormat;
 use crate::checkpoint::weights::{Scales, TensorInfo, WeightPath};
 use crate::models::quantise::{Fate, Quantise, Quantising, Tally};
+pub use crate::models::uploads::{Factor, Upload};
 use crate::names::by_serde;
-use crate::ops::{Activation, Conv2d, Epilogue, LinearLayer, linear_into, linear_split};
+use crate::ops::{Activation, Conv2d, Epilogue, LinearLayer, LowRank, linear_into, linear_split};
 use crate::tensor::{Caps, PackedWeight, Resident, ResidentIds, Storage, Tensor};
 
 /// How weights are kept on the GPU, and whether products round their factors to f16. Sums are always f32.
@@ -88,56 +90,6 @@ impl Precision {
         match (self, stored) {
             (Precision::F16, Storage::F32) => Storage::F16,
             _ => stored,
-        }
-    }
-}
-
-/// A weight that has to get from the checkpoint to the GPU.
-#[derive(Clone, Debug)]
-pub enum Upload {
-    /// A matrix or convolution, packed.
-    Packed {
-        /// Where to.
-        weight: PackedWeight,
-        /// Where from, all outputs in order.
-        sources: Vec<RowSource>,
-    },
-    /// What a batch norm of D numbers did, to be undone: its standard deviations `sqrt(variance + eps)` in the first row and
-    /// its means in the second, both as f32.
-    BatchNorm {
-        /// Where to: `[2, D]`.
-        resident: Resident,
-        /// Where the means are from: `[D]`.
-        mean: TensorInfo,
-        /// Where the variances are from: `[D]`.
-        variance: TensorInfo,
-        /// What was added to the variances.
-        eps: f64,
-    },
-    /// What the outputs of a weight are multiplied by, padded with zeros.
-    Scales {
-        /// Where to: `[1, n]`.
-        resident: Resident,
-        /// The weight's outputs, in order.
-        sources: Vec<RowSource>,
-    },
-    /// A vector as f32, padded with zeros.
-    Vector {
-        /// Where to: `[1, n]`.
-        resident: Resident,
-        /// Where from, all numbers in order: tensors `[rows]`.
-        sources: Vec<RowSource>,
-    },
-}
-
-impl Upload {
-    /// Bytes on the GPU.
-    pub fn bytes(&self) -> u64 {
-        match self {
-            Upload::Packed { weight, .. } => weight.shard_bytes().sum(),
-            Upload::Vector { resident, .. }
-            | Upload::Scales { resident, .. }
-            | Upload::BatchNorm { resident, .. } => resident.band_bytes().sum(),
         }
     }
 }
@@ -224,13 +176,53 @@ impl<'m> Loader<'m> {
 
     /// `{name}.weight` `[n, k]` and `{name}.bias` `[n]`.
     pub fn linear(&self, name: &str, n: usize, k: usize) -> LinearLayer {
-        let weight = self.packed(&format!("{name}.weight"), n, k, &[n, k]);
-        LinearLayer { weight, bias: Some(self.vector(&format!("{name}.bias"), n)) }
+        let layer = self.stored(name, n, k, true);
+        LinearLayer { low_rank: self.low_rank(&[(name, n)], k, None), ..layer }
     }
 
     /// `{name}.weight` `[n, k]`.
     pub fn linear_no_bias(&self, name: &str, n: usize, k: usize) -> LinearLayer {
-        LinearLayer { weight: self.packed(&format!("{name}.weight"), n, k, &[n, k]), bias: None }
+        let layer = self.stored(name, n, k, false);
+        LinearLayer { low_rank: self.low_rank(&[(name, n)], k, None), ..layer }
+    }
+
+    /// A layer without what is added to it.
+    fn stored(&self, name: &str, n: usize, k: usize, has_bias: bool) -> LinearLayer {
+        let weight = self.packed(&format!("{name}.weight"), n, k, &[n, k]);
+        let bias = has_bias.then(|| self.vector(&format!("{name}.bias"), n));
+        LinearLayer { weight, bias, low_rank: None }
+    }
+
+    /// What is added to the layers `parts` of `k` inputs, whose outputs lie one after the other; `order` says which row of the
+    /// checkpoint each output is.
+    fn low_rank(
+        &self,
+        parts: &[(&str, usize)],
+        k: usize,
+        order: Option<&Arc<[usize]>>,
+    ) -> Option<LowRank> {
+        let layer = |(name, n): &(&str, usize)| Layer {
+            n: *n,
+            order: order.cloned(),
+            changes: self.path.low_rank(name).to_vec(),
+        };
+        let stack = Arc::new(Stack::new(parts.iter().map(layer).collect(), k)?);
+        let LoadContext { ids, max_binding_bytes, .. } = self.context;
+        let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
+        let names = names.join(" + ");
+        let factor = |what: &str, n, k, factor| {
+            let label = format!("{what} of {names}");
+            let weight = PackedWeight::new(ids, &label, n, k, Storage::F32, *max_binding_bytes);
+            let upload = Upload::Factor { weight: weight.clone(), stack: stack.clone(), factor };
+            self.uploads.borrow_mut().push(upload);
+            weight
+        };
+        let down = factor("down", stack.rank(), k, Factor::Down);
+        let up = factor("up", stack.n(), stack.rank(), Factor::Up);
+        let scales = ids.matrix(&format!("scales of {names}"), 1, stack.rank(), u64::MAX);
+        let upload = Upload::FactorScales { resident: scales.clone(), stack };
+        self.uploads.borrow_mut().push(upload);
+        Some(LowRank { down, up, scales })
     }
 
     /// Layers of the same input, one after the other: `{name}.weight` `[n, k]` and `{name}.bias` `[n]` for each of `parts`.
@@ -257,15 +249,19 @@ impl<'m> Loader<'m> {
         let rows = parts.iter().map(|(_, n)| n).sum();
         let storage = |source: &RowSource| self.kept(&source.tensor, rows, k).0;
         let same = |a: &RowSource, b: &RowSource| storage(a) == storage(b);
-        let mut layers = Vec::new();
+        let mut layers: Vec<LinearLayer> = Vec::new();
+        let mut start = 0;
         while let Some(first) = weights.first() {
             let count = weights.iter().take_while(|source| same(source, first)).count();
+            let own_parts = &parts[start..start + count];
+            start += count;
             let rest = weights.split_off(count);
             let weight = self.packed_from(std::mem::replace(&mut weights, rest), k);
             let rest = biases.split_off(count.min(biases.len()));
             let own = std::mem::replace(&mut biases, rest);
             let bias = (!own.is_empty()).then(|| self.vector_from(own));
-            layers.push(LinearLayer { weight, bias });
+            let low_rank = self.low_rank(own_parts, k, None);
+            layers.push(LinearLayer { weight, bias, low_rank });
         }
         LinearGroup { layers }
     }
@@ -278,9 +274,7 @@ impl<'m> Loader<'m> {
         k: usize,
         row: impl Fn(usize) -> usize,
     ) -> LinearLayer {
-        let layer = self.linear(name, n, k);
-        self.reorder(2, (0..n).map(row).collect());
-        layer
+        self.reordered(name, [n, k], true, row)
     }
 
     /// [`Loader::linear_no_bias`] whose output `i` is row `row(i)` of the checkpoint.
@@ -291,9 +285,20 @@ impl<'m> Loader<'m> {
         k: usize,
         row: impl Fn(usize) -> usize,
     ) -> LinearLayer {
-        let layer = self.linear_no_bias(name, n, k);
-        self.reorder(1, (0..n).map(row).collect());
-        layer
+        self.reordered(name, [n, k], false, row)
+    }
+
+    fn reordered(
+        &self,
+        name: &str,
+        [n, k]: [usize; 2],
+        has_bias: bool,
+        row: impl Fn(usize) -> usize,
+    ) -> LinearLayer {
+        let layer = self.stored(name, n, k, has_bias);
+        let order: Arc<[usize]> = (0..n).map(row).collect();
+        self.reorder(1 + usize::from(has_bias), order.clone());
+        LinearLayer { low_rank: self.low_rank(&[(name, n)], k, Some(&order)), ..layer }
     }
 
     /// Outputs `part` of `{name}.weight` `[n, k]`, which holds several layers one after the other.
@@ -305,8 +310,11 @@ impl<'m> Loader<'m> {
     ) -> LinearLayer {
         let tensor = self.path.require(&format!("{name}.weight"), &[n, k]);
         let n = part.len();
-        let source = RowSource { order: Some(part.collect()), ..RowSource::rows(tensor, n) };
-        LinearLayer { weight: self.packed_from(vec![source], k), bias: None }
+        let order: Arc<[usize]> = part.collect();
+        let source = RowSource { order: Some(order.clone()), ..RowSource::rows(tensor, n) };
+        let weight = self.packed_from(vec![source], k);
+        let low_rank = self.low_rank(&[(name, n)], k, Some(&order));
+        LinearLayer { weight, bias: None, low_rank }
     }
 
     /// [`Loader::vector`] whose number `i` is number `row(i)` of the checkpoint.
@@ -324,7 +332,9 @@ impl<'m> Loader<'m> {
                 // It stands in front of its weight.
                 Upload::Scales { sources, .. } => (sources, false),
                 Upload::Packed { sources, .. } | Upload::Vector { sources, .. } => (sources, true),
-                Upload::BatchNorm { .. } => break,
+                Upload::BatchNorm { .. } | Upload::Factor { .. } | Upload::FactorScales { .. } => {
+                    break;
+                }
             };
             if is_weight && left == 0 {
                 break;
@@ -343,13 +353,15 @@ impl<'m> Loader<'m> {
         // Stored in the order that the patches have.
         tensor.shape = vec![n, 4 * c];
         let weight = self.packed_from(vec![RowSource::rows(tensor, n)], 4 * c);
-        LinearLayer { weight, bias: Some(self.vector(&format!("{name}.bias"), n)) }
+        let bias = Some(self.vector(&format!("{name}.bias"), n));
+        LinearLayer { weight, bias, low_rank: self.low_rank(&[(name, n)], 4 * c, None) }
     }
 
     /// A 1x1 convolution as a linear layer over pixels: `{name}.weight` `[n, k, 1, 1]`, `{name}.bias` `[n]`.
     pub fn conv1x1(&self, name: &str, n: usize, k: usize) -> LinearLayer {
         let weight = self.packed(&format!("{name}.weight"), n, k, &[n, k, 1, 1]);
-        LinearLayer { weight, bias: Some(self.vector(&format!("{name}.bias"), n)) }
+        let bias = Some(self.vector(&format!("{name}.bias"), n));
+        LinearLayer { weight, bias, low_rank: None }
     }
 
     /// `{name}.weight` `[n, c, 3, 3]` and `{name}.bias` `[n]`.

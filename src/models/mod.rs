@@ -5,6 +5,7 @@
 //! network's ops. Models never see a device: loading gives handles and a list of [`layers::Upload`]s, which
 //! the pipeline carries out.
 
+pub mod adapters;
 pub mod blocks;
 pub mod builtin;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod quantise;
 pub mod rope;
 mod rotary_attention;
 pub mod sd3;
+mod uploads;
 pub mod vae;
 mod vae_files;
 

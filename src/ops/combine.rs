@@ -1,4 +1,4 @@
-//! Weighted sums of matrices: the arithmetic of the temporal caches.
+//! Weighted sums of matrices: the arithmetic of the temporal caches, and what layers are multiplied by.
 
 use super::{ITEMS, Write, quads, read, read_write};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, Work, fold_groups, row_pieces};
@@ -37,7 +37,7 @@ struct Params {
     w2: f32,
 }
 
-/// `y = gate * (w0 x0 + w1 x1 + w2 x2)`, or `y += ..` with [`Write::Add`].
+/// `y = gate * (w0 x0 + w1 x1 + w2 x2)`, or `y += ..` with [`Write::Add`], `y *= ..` with [`Write::Multiply`].
 ///
 /// One to three `inputs` `[M, C]`, none of them `y`; `gate` `[1, C]`; `y` `[M, C]`.
 #[track_caller]
@@ -50,7 +50,6 @@ pub fn combine<'r>(
     y: Tensor<'r>,
 ) {
     assert!((1..=3).contains(&inputs.len()), "{name}: {} inputs, 1 to 3 can be", inputs.len());
-    assert_ne!(write, Write::Multiply, "{name}: y is stored or added to");
     for input in inputs {
         assert_eq!(input.cols(), y.cols(), "{name}: an input has {} columns", input.cols());
         assert_ne!(input.base, y.base, "{name}: y is an input");
@@ -104,7 +103,7 @@ pub fn combine<'r>(
                     ("COUNT", inputs.len() as f64),
                     ("DYNAMIC", flag(buffer.is_some())),
                     ("HAS_GATE", flag(gate.is_some())),
-                    ("ADD", flag(write == Write::Add)),
+                    ("MODE", f64::from(write as u32)),
                 ],
             },
             params: bytemuck::bytes_of(&params).to_vec(),
@@ -129,6 +128,7 @@ pub fn reference(x: &[f32], weights: &[f32], gate: Option<f32>, write: Write, y:
     let v = sum * gate.map_or(1.0, f64::from);
     match write {
         Write::Add => f64::from(y) + v,
-        Write::Store | Write::Multiply => v,
+        Write::Multiply => f64::from(y) * v,
+        Write::Store => v,
     }
 }

@@ -1,6 +1,8 @@
-//! Linear layers: `y = epilogue(x Wᵀ + b)`.
+//! Linear layers: `y = epilogue(x Wᵀ + b)`, or with a low-rank change `y = epilogue(x Wᵀ + b + ((x Dᵀ) * s) Uᵀ)`.
 
-use super::{Activation, choice, even_share, quads, quantise_rows, read, read_write};
+use super::{
+    Activation, Weights, choice, combine, even_share, quads, quantise_rows, read, read_write,
+};
 use crate::tensor::{
     Caps, Dispatch, MAX_WORKGROUPS, MatmulKernel, PackedWeight, PipelineKey, Resident, Tensor,
     Work, row_pieces,
@@ -13,6 +15,19 @@ pub struct LinearLayer {
     pub weight: PackedWeight,
     /// Bias, padded to a multiple of 4 columns.
     pub bias: Option<Resident>,
+    /// What is added to the products.
+    pub low_rank: Option<LowRank>,
+}
+
+/// A product of two narrow matrices that is added to a weight: `U diag(s) D`.
+#[derive(Clone, Debug)]
+pub struct LowRank {
+    /// D `[R, K]`.
+    pub down: PackedWeight,
+    /// U `[N, R]`.
+    pub up: PackedWeight,
+    /// s `[1, R]`. R is a multiple of 4.
+    pub scales: Resident,
 }
 
 /// How a result meets what the output holds.
@@ -192,7 +207,60 @@ pub fn linear_into<'r>(
     y: Tensor<'r>,
     epilogue: Epilogue<'r>,
 ) {
-    record(name, x, layer, y, None, epilogue);
+    let Some(low_rank) = &layer.low_rank else {
+        return record(name, x, layer, Output::of(y), epilogue);
+    };
+    match epilogue {
+        // It is what the output holds when the product comes.
+        Epilogue { write: Write::Store, .. } => {
+            add_low_rank(name, x, low_rank, Output::of(y), Epilogue::default());
+            record(name, x, layer, Output { has_begun: true, ..Output::of(y) }, epilogue);
+        }
+        // A sum of two residuals.
+        Epilogue { write: Write::Add, activation: Activation::Identity, .. } => {
+            add_low_rank(name, x, low_rank, Output::of(y), epilogue);
+            record(name, x, layer, Output::of(y), epilogue);
+        }
+        Epilogue { write, .. } => {
+            let own = x.recorder().temp(name, y.rows(), y.cols());
+            linear_into(name, x, layer, own, Epilogue { write: Write::Store, ..epilogue });
+            combine(name, &[own], Weights::Constant([1.0, 0.0, 0.0]), None, write, y);
+        }
+    }
+}
+
+/// Writes or adds what a low-rank change makes of `x`.
+#[track_caller]
+fn add_low_rank<'r>(
+    name: &str,
+    x: Tensor<'r>,
+    LowRank { down, up, scales }: &LowRank,
+    output: Output<'r>,
+    epilogue: Epilogue<'r>,
+) {
+    let recorder = x.recorder();
+    let plain =
+        |weight: &PackedWeight| LinearLayer { weight: weight.clone(), bias: None, low_rank: None };
+    let narrow = recorder.temp(&format!("{name}.down"), x.rows(), down.n);
+    let scaled = Epilogue { gate: Some(recorder.resident(scales)), ..Default::default() };
+    record(&format!("{name}.down"), x, &plain(down), Output::of(narrow), scaled);
+    record(&format!("{name}.up"), narrow, &plain(up), output, epilogue);
+}
+
+/// Where a product goes.
+#[derive(Clone, Copy)]
+struct Output<'r> {
+    y: Tensor<'r>,
+    /// The columns past those of `y`, of which the activation is.
+    rest: Option<Tensor<'r>>,
+    /// Whether the sums begin with what is there.
+    has_begun: bool,
+}
+
+impl<'r> Output<'r> {
+    fn of(y: Tensor<'r>) -> Self {
+        Output { y, rest: None, has_begun: false }
+    }
 }
 
 /// Writes the first columns of `[M, N]` into `first`, as many as that has, and what `activation` makes of the others into
@@ -205,7 +273,12 @@ pub fn linear_split<'r>(
     [first, rest]: [Tensor<'r>; 2],
     activation: Activation,
 ) {
-    record(name, x, layer, first, Some(rest), Epilogue { activation, ..Default::default() });
+    let mut output = Output { rest: Some(rest), ..Output::of(first) };
+    if let Some(low_rank) = &layer.low_rank {
+        add_low_rank(name, x, low_rank, output, Epilogue::default());
+        output.has_begun = true;
+    }
+    record(name, x, layer, output, Epilogue { activation, ..Default::default() });
 }
 
 #[track_caller]
@@ -213,8 +286,7 @@ fn record<'r>(
     name: &str,
     x: Tensor<'r>,
     layer: &LinearLayer,
-    y: Tensor<'r>,
-    rest: Option<Tensor<'r>>,
+    Output { y, rest, has_begun }: Output<'r>,
     epilogue: Epilogue<'r>,
 ) {
     let weight = &layer.weight;
@@ -296,6 +368,9 @@ fn record<'r>(
             }
             if scale.is_some() {
                 overrides.push(("HAS_SCALE", 1.0));
+            }
+            if has_begun {
+                overrides.push(("HAS_BEGUN", 1.0));
             }
             overrides.extend(own);
             if f16_flag.is_some() {

@@ -31,7 +31,7 @@ pub use conv2d::{Conv2d, Conv2dOptions, conv2d};
 pub use euler::euler_step;
 pub use fold_taps::fold_taps;
 pub use group_norm::{group_affine, group_affine_apply, group_norm};
-pub use linear::{Epilogue, LinearLayer, Write, linear, linear_into, linear_split};
+pub use linear::{Epilogue, LinearLayer, LowRank, Write, linear, linear_into, linear_split};
 pub use norm::{Affine, NormKind, norm, norm_into};
 pub use qk_norm_rope::{qk_norm, qk_norm_rope};
 pub use quantise_rows::quantise_rows;

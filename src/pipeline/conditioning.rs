@@ -40,6 +40,16 @@ pub(super) struct Encoders<'a> {
     pub texts: &'a TextCache,
 }
 
+/// What texts are encoded with.
+#[derive(Clone, Copy)]
+pub(super) struct TextModel<'a> {
+    pub model: &'a Model,
+    pub texts: &'a TextCache,
+    pub residency: &'a Arc<Residency>,
+    /// What low-rank changes of the encoders are multiplied by, for each of their files.
+    pub change_weights: &'a [f64],
+}
+
 /// The tokenised texts of a run.
 pub(super) struct Prompts {
     positive: Text,
@@ -68,18 +78,16 @@ impl Text {
 }
 
 impl Prompts {
-    /// Tokenises the texts of `settings`, and finds those of them that are in `texts`.
+    /// Tokenises the texts of `settings`, and finds those of them whose encodings are kept.
     pub fn new(
-        model: &Model,
-        texts: &TextCache,
-        residency: &Arc<Residency>,
+        text_model: TextModel<'_>,
         settings: &Settings,
         given: &NamedTensors,
         fallbacks: &Fallbacks,
         warnings: &mut Vec<String>,
     ) -> Result<Self, Error> {
         let mut text = |text: &str, prefix| {
-            Prompts::tokenise(model, texts, text, prefix, settings, given, warnings)
+            Prompts::tokenise(text_model, (text, prefix), settings, given, warnings)
         };
         let positive = text(&settings.prompt, "")?;
         let negative = match &settings.negative_prompt {
@@ -88,15 +96,13 @@ impl Prompts {
         };
         let needs = |text: &Text| text.known.is_none() && !text.is_given();
         let needs_encoders = (needs(&positive) || negative.as_ref().is_some_and(needs))
-            .then(|| NeedsPart::text_encoders(residency));
+            .then(|| NeedsPart::text_encoders(text_model.residency));
         Ok(Prompts { positive, negative, needs_encoders, fallbacks: fallbacks.clone() })
     }
 
     fn tokenise(
-        model: &Model,
-        known: &TextCache,
-        text: &str,
-        prefix: &str,
+        TextModel { model, texts: known, change_weights, .. }: TextModel<'_>,
+        (text, prefix): (&str, &str),
         settings: &Settings,
         given: &NamedTensors,
         warnings: &mut Vec<String>,
@@ -129,7 +135,8 @@ impl Prompts {
             }
             texts.push(TokenisedText { ids: encoded.ids, n_real: encoded.real });
         }
-        let key = TextKey { texts, n_text: config.text_tokens(asked) };
+        let (n_text, change_weights) = (config.text_tokens(asked), change_weights.to_vec());
+        let key = TextKey { texts, n_text, change_weights };
         let txt_shape = [1, key.n_text, network.text_dim()];
         let given_txt = given.numbers(&format!("{prefix}prompt_embeds"), &txt_shape)?;
         let given_pooled = match network.pooled_dim() {

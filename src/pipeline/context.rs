@@ -12,6 +12,7 @@ use super::run_cache::{ProgramsKey, RunCache};
 use super::streaming::Feeder;
 use super::{Error, Event, MemoryBudget, Part};
 use crate::gpu::Gpu;
+use crate::sync::Locked;
 
 /// A model on a device. Runs and pipelines own it together, so that each may outlive the others.
 pub(super) struct RunContext {
@@ -19,6 +20,8 @@ pub(super) struct RunContext {
     pub device: Device,
     pub residency: Arc<Residency>,
     pub cache: RunCache,
+    /// What low-rank changes are multiplied by in the stages of runs that begin from now on, for each of their files.
+    pub change_weights: Locked<Vec<[f64; 3]>>,
     /// Held by the run that works. Runs share weights, programs, temporaries and the queue.
     pub turn: async_lock::Mutex<()>,
 }
@@ -30,6 +33,7 @@ impl RunContext {
             device: Device::new(gpu, model.first_free_id),
             residency: Arc::new(Residency::new(&model)),
             cache,
+            change_weights: Locked::new(model.source.change_weights()),
             turn: async_lock::Mutex::new(()),
             model,
         }
@@ -39,6 +43,11 @@ impl RunContext {
     pub fn feeder(&self) -> Feeder<'_> {
         let RunContext { model, device, residency, .. } = self;
         Feeder { model, device, streaming: &residency.streaming }
+    }
+
+    /// Multiplies low-rank changes by `weights`, one for each of their files, from the next submission on.
+    pub async fn use_change_weights(&self, weights: &[f64]) -> Result<(), Error> {
+        self.residency.use_change_weights(&self.model, &self.device, weights).await
     }
 
     /// Streams what `placement` says. If that is something else than before, everything leaves the GPU, unless another run

@@ -277,12 +277,7 @@ impl Parts {
 
     /// The memory that the uploads of a part fill.
     pub fn residents_of(&self, part: Part) -> impl Iterator<Item = ResidentId> + '_ {
-        self.uploads_of(part).into_iter().map(|(_, upload)| match upload {
-            Upload::Packed { weight, .. } => weight.id,
-            Upload::Vector { resident, .. }
-            | Upload::Scales { resident, .. }
-            | Upload::BatchNorm { resident, .. } => resident.id,
-        })
+        self.uploads_of(part).into_iter().map(|(_, upload)| upload.resident())
     }
 
     /// The weights of a part, in the order in which they are uploaded, each with the checkpoint that it is in.

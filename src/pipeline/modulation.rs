@@ -21,6 +21,8 @@ pub(super) struct ModulationKey {
     guidance: f64,
     /// For each branch of guidance.
     pooled: Vec<Vec<f32>>,
+    /// Steps of each stage, and what low-rank changes are multiplied by in it.
+    stages: Vec<(usize, Vec<f64>)>,
 }
 
 impl ModulationKey {
@@ -29,6 +31,7 @@ impl ModulationKey {
         settings: &Settings,
         schedule: &RunSchedule,
         encoded: &Encoded,
+        change_weights: Vec<Vec<f64>>,
     ) -> Self {
         let config = context.model.config();
         let steps = schedule.stages.iter().flat_map(|stage| &stage.sigmas[..stage.steps()]);
@@ -38,7 +41,13 @@ impl ModulationKey {
             // The reference computes it in f32.
             guidance: f64::from(settings.guidance as f32 * 1000.0),
             pooled: branches.map(|branch| branch.pooled.clone()).collect(),
+            stages: schedule.stages.iter().map(|stage| stage.steps()).zip(change_weights).collect(),
         }
+    }
+
+    /// Whether low-rank changes are multiplied by the same numbers in all stages.
+    fn has_same_weights(&self) -> bool {
+        self.stages.windows(2).all(|pair| pair[0].1 == pair[1].1)
     }
 
     fn branches(&self) -> usize {
@@ -55,8 +64,17 @@ pub(super) struct ModulationTable {
     key: ModulationKey,
     memory: ModulationMemory,
     _memory: FreeWhenDropped,
+    /// Where stages differ in more than time: the rows of each.
+    stages: Vec<StageRows>,
     /// What makes another table in the same memory; `None` if the weights that it reads have left.
     program: Option<(Program, SlotPool)>,
+}
+
+/// The modulations of one stage's steps.
+struct StageRows {
+    first_step: usize,
+    rows: Resident,
+    _memory: FreeWhenDropped,
 }
 
 impl ModulationTable {
@@ -73,7 +91,7 @@ impl ModulationTable {
         let before = context.cache.modulations.take().and_then(Arc::into_inner);
         let fits = |table: &ModulationTable| table.memory.rows.rows == key.rows();
         let mut table = match before.filter(fits) {
-            Some(table) => ModulationTable { key, ..table },
+            Some(table) => ModulationTable { key, stages: vec![], ..table },
             None => ModulationTable::allocate(context, key).await?,
         };
         table.write_conditions(device).await?;
@@ -81,7 +99,16 @@ impl ModulationTable {
             Some(program) => program,
             None => table.compile(context).await?,
         };
-        program.run_fed(&device.gpu, &context.feeder()).await?;
+        let mut first_step = 0;
+        for (steps, weights) in table.key.stages.clone() {
+            context.use_change_weights(&weights).await?;
+            program.run_fed(&device.gpu, &context.feeder()).await?;
+            if table.key.has_same_weights() {
+                break;
+            }
+            table.keep_stage(device, first_step, steps).await?;
+            first_step += steps;
+        }
         if context.residency.keeps_all_parts() {
             table.program = Some((program, pool));
         }
@@ -98,7 +125,25 @@ impl ModulationTable {
         for resident in memory.residents() {
             store.create(gpu, resident).await?;
         }
-        Ok(ModulationTable { key, memory, _memory: owner, program: None })
+        Ok(ModulationTable { key, memory, _memory: owner, stages: vec![], program: None })
+    }
+
+    /// Keeps the rows of `steps` steps from `first_step` on, before the next stage's are made in the same memory.
+    async fn keep_stage(
+        &mut self,
+        device: &Device,
+        first_step: usize,
+        steps: usize,
+    ) -> Result<(), Error> {
+        let Device { gpu, store, ids, .. } = device;
+        let (branches, all) = (self.key.branches(), &self.memory.rows);
+        let limit = gpu.caps().max_binding_bytes;
+        let rows = ids.matrix("modulations of a stage", steps * branches, all.cols, limit);
+        let memory = device.free_when_dropped([&rows]);
+        store.create(gpu, &rows).await?;
+        store.copy_rows(gpu, all, first_step * branches, &rows).await?;
+        self.stages.push(StageRows { first_step, rows, _memory: memory });
+        Ok(())
     }
 
     /// Writes what the modulations are made from.
@@ -134,7 +179,11 @@ impl ModulationTable {
         step: usize,
         to: &Resident,
     ) -> Result<(), Error> {
-        let first = step * self.key.branches();
-        Ok(device.store.copy_rows(&device.gpu, &self.memory.rows, first, to).await?)
+        let (rows, first_step) = match self.stages.iter().rfind(|s| s.first_step <= step) {
+            Some(stage) => (&stage.rows, stage.first_step),
+            None => (&self.memory.rows, 0),
+        };
+        let first = (step - first_step) * self.key.branches();
+        Ok(device.store.copy_rows(&device.gpu, rows, first, to).await?)
     }
 }

@@ -9,6 +9,7 @@ use super::run_cache::RunCache;
 use super::{Error, Event, LatentColors, Part, Request, Settings};
 use crate::checkpoint::source::Source;
 use crate::gpu::Gpu;
+use crate::models::adapters::LoraWeight;
 use crate::models::config::ModelConfig;
 
 /// A model, ready to draw. Opened once, it serves any number of requests.
@@ -75,7 +76,9 @@ impl Pipeline {
     /// hold the first device's memory, so drop them.
     pub async fn revive(self, gpu: Gpu) -> Result<Self, Error> {
         let model = self.0.model.cut_for(gpu.caps().max_binding_bytes).await?;
-        Ok(Pipeline::from_parts(gpu, model, self.0.cache.for_other_device()))
+        let revived = Pipeline::from_parts(gpu, model, self.0.cache.for_other_device());
+        revived.0.change_weights.set(self.0.change_weights.lock().clone());
+        Ok(revived)
     }
 
     /// The model.
@@ -119,6 +122,37 @@ impl Pipeline {
     /// Gives colours that were learnt before from the same VAE.
     pub fn set_latent_colors(&self, colors: LatentColors) {
         self.0.cache.colors.set(colors);
+    }
+
+    /// Multiplies the changes of LoRAs by other weights, one for each file in the order in which they were given, in runs that
+    /// are started from now on. Nothing is loaded or compiled again.
+    ///
+    /// # Errors
+    ///
+    /// If there are more or fewer files; if a weight is not finite; and if a file has changes that are merged into weights
+    /// ([`AdapterReport::has_merged`](crate::models::adapters::AdapterReport::has_merged)), or was opened with a weight of 0, which
+    /// leaves it out: then open the model again.
+    pub fn set_lora_weights(&self, weights: &[LoraWeight]) -> Result<(), Error> {
+        let own = self.0.model.source.change_weights();
+        if weights.len() != own.len() {
+            let expected = format!("{}, as many as LoRAs were opened", own.len());
+            return Err(Error::setting("the number of LoRA weights", weights.len(), expected));
+        }
+        let fixed = self.0.model.source.fixed_changes();
+        for (i, (weight, own)) in weights.iter().zip(&own).enumerate() {
+            let stages = weight.stages();
+            if stages.iter().any(|weight| !weight.is_finite()) {
+                return Err(Error::setting("a LoRA's weight", weight, "a finite number"));
+            }
+            let is_fixed = fixed.contains(&i) || *own == [0.0; 3];
+            if is_fixed && stages != *own {
+                let expected = "the one that it was opened with, as its changes are merged into weights, or were left out; open \
+                                the model again with another one";
+                return Err(Error::setting("a LoRA's weight", weight, expected));
+            }
+        }
+        self.0.change_weights.set(weights.iter().map(|weight| weight.stages()).collect());
+        Ok(())
     }
 
     /// What `request` means for this model.

@@ -32,12 +32,13 @@ impl RandomWeights {
     pub async fn fill(&mut self, device: &Device, upload: &Upload) -> Result<(), Error> {
         let Device { gpu, store, .. } = device;
         match upload {
-            Upload::Packed { weight, .. } => {
+            Upload::Packed { weight, .. } | Upload::Factor { weight, .. } => {
                 store.create_packed(gpu, weight).await?;
                 self.fill_packed(device, weight).await
             }
             Upload::Vector { resident, .. }
             | Upload::Scales { resident, .. }
+            | Upload::FactorScales { resident, .. }
             | Upload::BatchNorm { resident, .. } => {
                 store.create(gpu, resident).await?;
                 let values: Vec<f32> = torch_randn(SEED, resident.rows * resident.cols)

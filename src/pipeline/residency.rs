@@ -33,6 +33,8 @@ pub(super) struct Residency {
     keeps_all_parts: AtomicBool,
     /// What runs may take.
     limit: Locked<Option<Limit>>,
+    /// What low-rank changes are multiplied by now, for each of their files.
+    change_weights: Locked<Vec<f64>>,
     /// Blocks that come and go.
     pub streaming: Streaming,
     /// How many runs have texts that are not encoded yet, and how many have no modulations yet.
@@ -117,6 +119,7 @@ impl Residency {
             text_encoders: Locked::default(),
             keeps_all_parts: model.options.keeps_all_parts(&model.parts).into(),
             limit: Locked::new(model.options.memory_budget.bytes().map(Limit::fixed)),
+            change_weights: Locked::default(),
             streaming: Streaming::default(),
             waiting: Default::default(),
             working: AtomicUsize::new(0),
@@ -149,6 +152,35 @@ impl Residency {
     /// Limits what runs may take from now on.
     pub fn set_limit(&self, limit: Option<Limit>) {
         self.limit.set(limit);
+    }
+
+    /// Multiplies low-rank changes by `weights`, one for each of their files, from the next submission on. Only the run whose
+    /// turn it is does so.
+    pub async fn use_change_weights(
+        &self,
+        model: &Model,
+        device: &Device,
+        weights: &[f64],
+    ) -> Result<(), Error> {
+        if *self.change_weights.lock() == weights {
+            return Ok(());
+        }
+        // If this is dropped in the middle, the next call begins again.
+        drop(self.change_weights.take());
+        for part in Part::ALL {
+            let uploaded = match &*self.state(part).lock() {
+                PartState::Absent => 0,
+                PartState::Partial(progress) => progress.tensors,
+                PartState::Loaded => usize::MAX,
+            };
+            for (_, upload) in model.parts.uploads_of(part).into_iter().take(uploaded) {
+                if let Upload::FactorScales { resident, stack } = upload {
+                    device.write(resident, &stack.scales(weights)).await?;
+                }
+            }
+        }
+        self.change_weights.set(weights.to_vec());
+        Ok(())
     }
 
     /// Frees everything, and streams what `placement` says from now on.
@@ -206,13 +238,15 @@ impl Residency {
             }
         };
         let tensors = model.parts.uploads_of(part);
+        let change_weights = self.change_weights.lock().clone();
         let turns = Turns::new();
         let start = progress.bytes;
         while progress.bytes - start < BYTES_PER_EVENT
             && let Some((weights, upload)) = tensors.get(progress.tensors).copied()
         {
             if !placement.is_streamed(part, progress.tensors) {
-                progress.upload(model, device, weights, upload, &turns).await?;
+                let from = (weights, &change_weights[..]);
+                progress.upload(model, device, from, upload, &turns).await?;
                 progress.bytes += upload.bytes();
             }
             progress.tensors += 1;
@@ -247,7 +281,7 @@ impl Progress {
         &mut self,
         model: &Model,
         device: &Device,
-        weights: &Weights,
+        (weights, change_weights): (&Weights, &[f64]),
         upload: &Upload,
         turns: &Turns,
     ) -> Result<(), Error> {
@@ -274,6 +308,22 @@ impl Progress {
                 store.create(gpu, resident).await?;
                 let bytes = bytemuck::cast_slice(&values);
                 uploads.write(gpu, store, resident.id, 0, 0, bytes).await?;
+            }
+            Upload::FactorScales { resident, stack } => {
+                self.write_vector(device, resident, stack.scales(change_weights)).await?;
+            }
+            Upload::Factor { weight, stack, factor } => {
+                store.create_packed(gpu, weight).await?;
+                for (i, shard) in weight.shards.iter().enumerate() {
+                    let mut offset = 0;
+                    for first in (shard.row0..shard.row0 + shard.rows).step_by(weight.tile) {
+                        let bytes =
+                            packer.computed(weight, first, |i, row| factor.row(stack, i, row));
+                        uploads.write(gpu, store, weight.id, i, offset, bytes).await?;
+                        offset += bytes.len() as u64;
+                        turns.yield_if_due().await;
+                    }
+                }
             }
             Upload::Packed { weight, sources } => {
                 store.create_packed(gpu, weight).await?;

@@ -70,7 +70,7 @@ async fn time_products(
     let record = |times: usize| -> Recording {
         let recorder = Recorder::new(caps);
         let (x, y) = (recorder.temp("x", m, k), recorder.temp("y", m, n));
-        let layer = LinearLayer { weight: weight.clone(), bias: None };
+        let layer = LinearLayer { weight: weight.clone(), bias: None, low_rank: None };
         for _ in 0..times {
             linear_into("speed", x, &layer, y, Epilogue::default());
         }

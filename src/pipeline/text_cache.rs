@@ -26,6 +26,8 @@ pub(super) struct TextKey {
     pub texts: Vec<TokenisedText>,
     /// Tokens of the encoding, padding included.
     pub n_text: usize,
+    /// What low-rank changes of the text encoders are multiplied by.
+    pub change_weights: Vec<f64>,
 }
 
 /// The texts that were used last.

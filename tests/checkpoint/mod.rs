@@ -1,6 +1,7 @@
 //! Files of models: where their bytes come from, weights and how they are packed.
 
 mod changed_files;
+mod changes;
 mod export;
 mod formats;
 mod gguf;

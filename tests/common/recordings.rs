@@ -78,6 +78,7 @@ pub fn linear_layer(
     LinearLayer {
         weight: PackedWeight::new(ids, "weight", n, k, storage, limit),
         bias: Some(ids.matrix("bias", 1, n, limit)),
+        low_rank: None,
     }
 }
 
@@ -146,6 +147,7 @@ fn linears(caps: Caps) -> Vec<(&'static str, Recording)> {
                 let layer = LinearLayer {
                     weight: PackedWeight::new(ids, "weight", n, k, storage, limit),
                     bias: bias.then(|| ids.matrix("bias", 1, n, limit)),
+                    low_rank: None,
                 };
                 let (x, y) = (r.temp("x", rows, k), r.temp("y", rows, n));
                 let gate = gate.then(|| r.temp("gate", 1, n));

@@ -104,7 +104,7 @@ const LAYERS: &[Layer] = &[
         name: "ralu-host",
         // A module of its own has that name.
         may_use: &["models"],
-        crates: &["etcetera", "pollster", "ralu", "rustix", "serde_json", "tempfile"],
+        crates: &["etcetera", "pollster", "ralu", "rustix", "serde_json", "sha2", "tempfile"],
     },
     // The network, and models' files in a cache that other programs share.
     Layer {

@@ -135,6 +135,9 @@ async fn send(lab: &Lab, weights: &Weights, upload: &Upload) {
         }
         Upload::Scales { .. } => unreachable!("these weights have no scales"),
         Upload::BatchNorm { .. } => unreachable!("language models have no batch norm"),
+        Upload::Factor { .. } | Upload::FactorScales { .. } => {
+            unreachable!("nothing is added to these weights")
+        }
         Upload::Packed { weight, sources } => {
             lab.store.create_packed(&lab.gpu, weight).await.unwrap();
             let packed = pack(weight, &values(sources, weight.k));

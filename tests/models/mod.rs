@@ -1,5 +1,6 @@
 //! Families of models: configurations, weights, costs, encoders, schedulers.
 
+mod adapters;
 mod config_errors;
 mod config_ranges;
 mod costs;

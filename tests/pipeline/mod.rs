@@ -12,6 +12,7 @@ mod f16_range;
 mod faults;
 mod formats;
 mod int8;
+mod lora;
 mod matrices;
 mod plan;
 mod plan_run;

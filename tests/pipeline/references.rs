@@ -50,7 +50,7 @@ fn open_source(gpu: Gpu, source: Box<dyn Source>, precision: Precision) -> Pipel
 }
 
 /// All tensors of a file.
-fn read(path: &Path) -> NamedTensors {
+pub(super) fn read(path: &Path) -> NamedTensors {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     NamedTensors::read(&bytes, &file.names().iter().map(|n| &**n).collect::<Vec<_>>()).unwrap()

@@ -95,6 +95,9 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         "seed": settings.seed,
         "count": settings.count,
     }));
+    for report in model.files.adapters() {
+        reporter.emit(&events::lora_value(report));
+    }
     for warning in warnings {
         progress.warn(&warning);
         reporter.emit(&json!({ "event": "warning", "message": warning }));
@@ -103,7 +106,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     let maker = Maker {
         model: &model.name,
         model_path: model.given.model.as_deref(),
-        model_parts: model.given.parts.saved(),
+        model_parts: model.given.parts.saved(model.files.loras()),
         adapter: &adapter,
         has_guidance: config.transformer.has_guidance_input(),
         precision: options.precision,

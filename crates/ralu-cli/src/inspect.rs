@@ -235,7 +235,7 @@ fn folder_report(path: &Path, parts: &PartArgs) -> Result<Report> {
         container: None,
         ignored: 0,
         unknown: vec![],
-        notes: files.notes().iter().map(|note| escape(note).into_owned()).collect(),
+        notes: notes_of(&files),
         tensors: vec![],
     })
 }
@@ -312,9 +312,15 @@ fn file_report(path: &Path, parts: &PartArgs) -> Result<Report> {
     Ok(report)
 }
 
+/// What was found and assumed, and what should be looked at.
+fn notes_of(files: &ModelFiles) -> Vec<String> {
+    let notes = files.notes().iter().cloned().chain(files.warnings());
+    notes.map(|note| escape(&note).into_owned()).collect()
+}
+
 /// Adds what the whole model is that a file belongs to.
 fn model_of(report: &mut Report, files: &ModelFiles) {
-    report.notes = files.notes().iter().map(|note| escape(note).into_owned()).collect();
+    report.notes = notes_of(files);
     let config = ModelConfig::load(files);
     let problem = match &config {
         Err(error) => Some(error.to_string()),

@@ -30,8 +30,14 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let options = asked.weights.options()?;
     let plan = plan(&planned.config, source, &settings, Caps::default(), options)?;
     let unused = request::without_effect(&args.generate, &asked.request, &settings);
-    for warning in
-        asked.warnings.iter().chain(&unused).chain(&settings.warnings).chain(&plan.not_quantised)
+    let of_files = source.map(|source| source.warnings()).unwrap_or_default();
+    for warning in asked
+        .warnings
+        .iter()
+        .chain(&of_files)
+        .chain(&unused)
+        .chain(&settings.warnings)
+        .chain(&plan.not_quantised)
     {
         output::diagnostic(&format!("warning: {warning}"));
     }

@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+use ralu::models::adapters::Lora;
+
 use super::args::ViewArgs;
 use super::error::{Error, Result};
 use super::model;
@@ -69,6 +71,9 @@ fn words(args: &ViewArgs) -> Vec<OsString> {
     }
     if parts.no_t5 {
         words.push("--no-t5".into());
+    }
+    for Lora { file, weight, .. } in &parts.loras {
+        words.extend(["--lora".into(), format!("{file}:{weight}").into()]);
     }
     if let Some(quantise) = &args.quantize {
         words.extend(["--quantize".into(), quantise.to_string().into()]);

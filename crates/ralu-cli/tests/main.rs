@@ -10,6 +10,7 @@ mod faces;
 mod from_picture;
 mod habits;
 mod hub;
+mod lora;
 mod masks;
 mod memory_budget;
 mod model_files;

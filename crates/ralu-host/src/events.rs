@@ -5,6 +5,7 @@
 //! | `event` | fields |
 //! | --- | --- |
 //! | `start` | `version`, `model`, `adapter`, `backend`, `width`, `height`, `ralu`, `stages`, `steps`, `seed`, `count` |
+//! | `lora` | `file`, `family`, `form`, `weight`, `layers`, `text_layers`, `ranks`, `kinds`, `unused` (keys), `repeated`, `without_effect` (layers), `has_merged`, `bytes`; one for each `--lora` |
 //! | `warning` | `message` |
 //! | `tuning` | `done`, `of` (parts of the measuring of kernels), `what`; only in the first run on an adapter |
 //! | `tuned` | `seconds`, `choices` (for each op `op`, `class`, `kernel`, `shaders`), `file` (null if it could not be kept) |
@@ -22,6 +23,7 @@
 use std::path::Path;
 
 use ralu::gpu::Counters;
+use ralu::models::adapters::AdapterReport;
 use ralu::pipeline::Event;
 use ralu::pipeline::tune::{Measured, TuningEvent, TuningRecord};
 use serde_json::{Value, json};
@@ -49,6 +51,15 @@ pub fn value(event: &Event, files: &Files<'_>, counters: Counters) -> Option<Val
         _ => {}
     }
     Some(Value::Object(fields))
+}
+
+/// The line that says what a file of changes changes.
+pub fn lora_value(report: &AdapterReport) -> Value {
+    let mut value = serde_json::to_value(report).unwrap_or_default();
+    if let Value::Object(fields) = &mut value {
+        fields.insert("event".into(), "lora".into());
+    }
+    value
 }
 
 /// The line of an event while kernels are measured.

@@ -8,6 +8,7 @@
 //! - [`engine`]: all of that on a thread of its own, with commands in and events out;
 //! - [`models`]: where the bundled model lies;
 //! - [`speeds`]: how fast adapters were found to be, kept there, too;
+//! - [`loras`]: hashes of files of changes to a model, and where those of a picture lie;
 //! - [`memory`]: whether the machine can hold a run;
 //! - [`pictures`]: pictures with their request, what the files of a run are called, and reading a request again;
 //! - [`files`]: files that are written whole or not at all;
@@ -26,6 +27,7 @@ mod error;
 pub mod events;
 pub mod files;
 pub mod kernels;
+pub mod loras;
 pub mod memory;
 pub mod models;
 mod picture_format;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use ralu::checkpoint::source::Folder;
 use ralu::models::files::{FilesError, ModelFiles, ModelPaths};
 
+use crate::loras;
+
 /// The bundled model's folder in the repository.
 pub const BUNDLED: &str = "models/tiny-flux";
 
@@ -35,9 +37,10 @@ pub fn open(paths: &ModelPaths) -> Result<ModelFiles, FilesError> {
         // As an error of the folder that is not there.
         Folder::open(path)?;
     }
+    let paths = loras::hashed(paths)?;
     let paths = match cfg!(windows) {
         true => paths.with_slashes(),
-        false => paths.clone(),
+        false => paths,
     };
     ModelFiles::open(Arc::new(Folder::anywhere()), &paths)
 }

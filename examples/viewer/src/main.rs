@@ -36,6 +36,7 @@ use std::time::Instant;
 use eframe::egui_wgpu::{WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
 use eframe::{NativeOptions, egui};
 use ralu::gpu::{AdapterChoice, describe, device_descriptor};
+use ralu::models::adapters::Lora;
 use ralu::models::files::{ModelPaths, Role};
 use ralu::models::quantise::QuantiseChoice;
 use ralu::pipeline::MemoryBudget;
@@ -46,7 +47,7 @@ use loss::{Before, Loss};
 
 const USAGE: &str = "usage: ralu-viewer [--model PATH] [--diffusion-model FILE] [--clip-l FILE] [--clip-g FILE] [--t5xxl FILE] \
                      [--vae FILE] [--no-t5] [--clip-tokenizer PATH] [--t5-tokenizer PATH] [--memory-budget SIZE] \
-                     [--quantize TYPE[:PARTS]] [--from PICTURE.png] [PROMPT]";
+                     [--quantize TYPE[:PARTS]] [--lora FILE[:WEIGHT]]… [--from PICTURE.png] [PROMPT]";
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -77,6 +78,11 @@ impl Arguments {
                 "--clip-tokenizer" => arguments.parts.clip_tokenizer = Some(next()?),
                 "--t5-tokenizer" => arguments.parts.t5_tokenizer = Some(next()?),
                 "--no-t5" => arguments.parts.without_t5 = true,
+                "--lora" => {
+                    let lora = next()?.parse::<Lora>();
+                    let lora = lora.map_err(|error| format!("{word}: {error}\n{USAGE}"))?;
+                    arguments.parts.loras.push(lora);
+                }
                 "--clip-l" => part(&mut arguments, Role::ClipL, next()?),
                 "--clip-g" => part(&mut arguments, Role::ClipG, next()?),
                 "--t5xxl" => part(&mut arguments, Role::T5, next()?),

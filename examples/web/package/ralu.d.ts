@@ -129,6 +129,11 @@ export interface ModelFiles {
   t5Tokenizer?: string;
   /** Leaves T5 out, where a model can be without it. */
   noT5?: boolean;
+  /**
+   * LoRAs and their relatives, as safetensors: paths as for the other files, and what their changes are multiplied by (1 by
+   * default; may be negative, or one for each of RALU's stages). With a diffusers folder, `model` is "".
+   */
+  loras?: { file: string; weight?: number | [number, number, number] }[];
 }
 
 export interface LoadOptions {

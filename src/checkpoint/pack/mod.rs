@@ -164,6 +164,26 @@ impl Packer {
         &self.packed
     }
 
+    /// Packs outputs `first..first + weight.tile` of a matrix in f32, of which `row` gives output by output. Those past `N` are
+    /// zero.
+    pub fn computed(
+        &mut self,
+        weight: &PackedWeight,
+        first: usize,
+        mut row: impl FnMut(usize, &mut [f32]),
+    ) -> &[u8] {
+        let n = weight.n.saturating_sub(first).min(weight.tile);
+        self.values.clear();
+        self.values.resize(n * weight.k, 0.0);
+        for (i, values) in self.values.chunks_exact_mut(weight.k).enumerate() {
+            row(first + i, values);
+        }
+        let bytes: &[u8] = bytemuck::cast_slice(&self.values);
+        let rows: Vec<&[u8]> = bytes.chunks_exact(4 * weight.k).collect();
+        transpose_tile(&rows, weight, &mut self.packed);
+        &self.packed
+    }
+
     /// The tile that was packed last.
     pub fn packed(&self) -> &[u8] {
         &self.packed

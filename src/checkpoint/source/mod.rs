@@ -79,6 +79,21 @@ pub trait Source: MaybeSend + MaybeSync {
         None
     }
 
+    /// What low-rank changes of each of their files are multiplied by: in the first, second and last stage of a run.
+    fn change_weights(&self) -> Vec<[f64; 3]> {
+        vec![]
+    }
+
+    /// The numbers of files among them some of whose changes are merged into weights.
+    fn fixed_changes(&self) -> Vec<usize> {
+        vec![]
+    }
+
+    /// What the user should know of the files before a model of them draws, in sentences.
+    fn warnings(&self) -> Vec<String> {
+        vec![]
+    }
+
     /// Fetches what reads, also those of blobs, could not have at once ([`SourceError::Absent`]); false if that was
     /// nothing. Most sources lack nothing. See [`read`].
     fn fetch(&self) -> BoxFuture<'_, Result<bool, SourceError>> {
@@ -202,6 +217,9 @@ pub enum SourceError {
     /// The bytes could not be fetched.
     #[error("{}: cannot fetch the file: {}", Escaped(.path), Escaped(.reason))]
     Fetch { path: String, reason: String },
+    /// What is computed from the file cannot be.
+    #[error("{}: {}", Escaped(.path), Escaped(.reason))]
+    Unreadable { path: String, reason: String },
     /// The operating system said no.
     #[error("{}: cannot {action}: {error}", Escaped(.path))]
     Io { path: String, action: &'static str, error: std::io::Error },

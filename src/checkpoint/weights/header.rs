@@ -150,6 +150,20 @@ pub(super) fn parse_header(
     Ok((tensors, declared))
 }
 
+/// The texts of the header's `__metadata__`, of a file whose header was read before.
+pub(super) fn metadata(blob: &dyn Blob, file: &Arc<str>) -> Result<BTreeMap<String, String>> {
+    let invalid = |reason: String| WeightError::Header { file: file.to_string(), reason };
+    let start = blob.bytes(0..8)?;
+    let bytes = start.first_chunk::<8>().map_or(0, |n| u64::from_le_bytes(*n));
+    let header = blob.bytes(8..8 + bytes.min(MAX_HEADER_BYTES))?;
+    let text = std::str::from_utf8(&header).unwrap_or_default();
+    let found = json::fields(text, |name| name == "__metadata__").map_err(invalid)?;
+    let Some(texts) = found.get("__metadata__") else { return Ok(BTreeMap::new()) };
+    let texts = json::fields(texts.get(), |_| true).map_err(invalid)?;
+    let text = |(name, raw): (String, &RawValue)| Some((name, json::value::<String>(raw)?));
+    Ok(texts.into_iter().filter_map(text).collect())
+}
+
 /// The format of a file that is no safetensors file, judged by its beginning, and what to do about it.
 fn other_format(start: &[u8]) -> Option<&'static str> {
     let low = String::from_utf8_lossy(start).trim_start().to_ascii_lowercase();

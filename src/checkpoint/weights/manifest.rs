@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::error::merged;
 use super::scaling::foreign;
 use super::{Result, TensorInfo, WeightError, Weights, unsupported};
+use crate::checkpoint::changes::LowRank;
 
 /// What a model needs of a checkpoint, collected while the model is built.
 pub struct Manifest<'w> {
@@ -128,6 +129,11 @@ impl WeightPath<'_> {
     /// The names above, joined by dots.
     pub fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// What is added to the layer `name` while the network runs.
+    pub fn low_rank(&self, name: &str) -> &[LowRank] {
+        self.manifest.weights.low_rank(&self.full(name))
     }
 
     /// Whether a tensor is there; asks for nothing.

@@ -39,6 +39,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::changes::LowRank;
 use super::dtype::StoredDType;
 use super::gguf;
 use super::source::{Blob, Source};
@@ -129,6 +130,8 @@ pub struct Weights {
     declared: Vec<scaling::DeclaredLayer>,
     /// The type of the stand-ins for tensors that are missing.
     missing: StoredDType,
+    /// What is added to layers, by their names, while networks run.
+    low_rank: Arc<BTreeMap<String, Vec<LowRank>>>,
 }
 
 impl fmt::Debug for Weights {
@@ -242,6 +245,7 @@ impl Weights {
             tensors: BTreeMap::new(),
             declared: Vec::new(),
             missing: dtype,
+            low_rank: Arc::default(),
         }
     }
 
@@ -349,6 +353,25 @@ impl Weights {
     /// The folder or file, for messages.
     pub fn place(&self) -> &str {
         &self.place
+    }
+
+    /// The texts in the header of a single safetensors file, by their names.
+    pub fn metadata(&self) -> Result<BTreeMap<String, String>> {
+        match (&self.shards[..], &self.files[..], &self.gguf) {
+            ([blob], [file], None) => header::metadata(blob.as_ref(), file),
+            _ => Ok(BTreeMap::new()),
+        }
+    }
+
+    /// What is added to the layer `name` while the network runs.
+    pub fn low_rank(&self, name: &str) -> &[LowRank] {
+        self.low_rank.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The same checkpoint with products that are added to layers, by their names, while networks run.
+    #[must_use]
+    pub fn with_low_rank(self, low_rank: BTreeMap<String, Vec<LowRank>>) -> Self {
+        Weights { low_rank: low_rank.into(), ..self }
     }
 
     /// The metadata of a GGUF file.

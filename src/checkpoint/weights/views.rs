@@ -64,7 +64,7 @@ impl Weights {
         let tensors: BTreeMap<_, _> =
             views.into_iter().map(|info| (info.name.clone(), info)).collect();
         // Not a clone with other tensors: that would copy those of a whole checkpoint first.
-        let Weights { place, shards, files, gguf, missing, .. } = self;
+        let Weights { place, shards, files, gguf, missing, low_rank, .. } = self;
         Weights {
             place: place.clone(),
             shards: shards.clone(),
@@ -72,6 +72,7 @@ impl Weights {
             gguf: gguf.clone(),
             declared: Vec::new(),
             missing: missing.clone(),
+            low_rank: low_rank.clone(),
             tensors,
         }
     }
@@ -79,12 +80,25 @@ impl Weights {
     /// Adds a tensor of f32 numbers that no file has. `file` is where messages say that it is from.
     pub fn insert_f32(&mut self, name: &str, shape: &[usize], values: &[f32], file: &str) {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let (name, file): (Arc<str>, Arc<str>) = (name.into(), file.into());
-        let (range, shard) = (0..bytes.len() as u64, self.shards.len());
+        let made = Made { bytes, file: file.into() };
+        self.insert_computed(name, shape, Arc::new(made), file);
+    }
+
+    /// Adds a tensor, or puts it in another's place, whose f32 numbers `blob` has. `file` is where messages say that it is
+    /// from.
+    pub fn insert_computed(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        blob: Arc<dyn Blob>,
+        file: &str,
+    ) {
+        let name: Arc<str> = name.into();
+        let (range, shard) = (0..blob.len(), self.shards.len());
         let dtype = StoredDType::named("F32");
         let info =
-            TensorInfo::stored(name.clone(), dtype, shape.to_vec(), file.clone(), range, shard);
-        self.shards.push(Arc::new(Made { bytes, file }));
+            TensorInfo::stored(name.clone(), dtype, shape.to_vec(), file.into(), range, shard);
+        self.shards.push(blob);
         self.tensors.insert(name, info);
     }
 }

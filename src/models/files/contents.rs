@@ -185,7 +185,7 @@ fn refuse(weights: &Weights) -> Result<(), FilesError> {
     };
     if any(&is_lora) {
         return refused(
-            "a LoRA, a change to a model and no model of its own, which is not supported; give the model that it is for"
+            "a LoRA, a change to a model and no model of its own; give the model that it is for, and this file as a LoRA of it"
                 .into(),
         );
     }

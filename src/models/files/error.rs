@@ -5,6 +5,7 @@ use crate::advice::Advice;
 use crate::checkpoint::source::SourceError;
 use crate::checkpoint::weights::WeightError;
 use crate::escape::Escaped;
+use crate::models::adapters::AdapterError;
 use crate::models::config::ConfigError;
 
 /// Why files are no model.
@@ -21,6 +22,9 @@ pub enum FilesError {
     /// The configuration of a folder among them.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A file of changes to the model.
+    #[error(transparent)]
+    Adapter(Box<AdapterError>),
     /// A model or a part that is known and not supported.
     #[error("{}: this is {}", Escaped(.file), Escaped(.what))]
     Refused {
@@ -85,6 +89,17 @@ pub enum FilesError {
     /// Parts of a folder whose family's parts are not read from files.
     #[error("{}: the parts of such a model are not read from files of their own; get the whole folder", Escaped(.folder))]
     FolderOnly { folder: String },
+}
+
+impl From<AdapterError> for FilesError {
+    fn from(error: AdapterError) -> Self {
+        match error {
+            // What has to be fetched first.
+            AdapterError::Source(error) => FilesError::Source(error),
+            AdapterError::Weights(error) => FilesError::Weights(error),
+            error => FilesError::Adapter(Box::new(error)),
+        }
+    }
 }
 
 /// Parts, and what their files are called.

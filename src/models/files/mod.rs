@@ -28,13 +28,14 @@ pub use error::FilesError;
 pub use role::Role;
 use serde::{Deserialize, Serialize};
 
+use super::adapters::{AdapterError, AdapterFile, AdapterReport, Lora, adapt};
 use super::family::FAMILIES;
-use crate::checkpoint::source::{Blob, BoxFuture, Padding, Source, SourceError, read};
+use crate::checkpoint::source::{Blob, BoxFuture, Memory, Padding, Source, SourceError, read};
 use crate::checkpoint::weights::Weights;
 use crate::text::Vocabularies;
 
 /// Which file is what, by paths of a [`Source`]. By default, a diffusers folder at its root.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelPaths {
     /// A diffusers folder, a denoiser's file, a file with all parts, the index of several, or a folder laid out as
@@ -50,6 +51,9 @@ pub struct ModelPaths {
     pub t5_tokenizer: Option<String>,
     /// Leaves T5 out where a model can be without it.
     pub without_t5: bool,
+    /// Files with changes to the model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<Lora>,
 }
 
 impl ModelPaths {
@@ -64,6 +68,11 @@ impl ModelPaths {
         *self == ModelPaths { model: self.model.clone(), ..Default::default() }
     }
 
+    /// The same paths without files of changes.
+    pub fn without_loras(&self) -> Self {
+        ModelPaths { loras: vec![], ..self.clone() }
+    }
+
     /// The same paths with `/` for every `\\`, as a [`Source`] wants them.
     pub fn with_slashes(&self) -> Self {
         let turned = |path: &String| path.replace('\\', "/");
@@ -74,6 +83,11 @@ impl ModelPaths {
             clip_tokenizer: self.clip_tokenizer.as_ref().map(turned),
             t5_tokenizer: self.t5_tokenizer.as_ref().map(turned),
             without_t5: self.without_t5,
+            loras: self
+                .loras
+                .iter()
+                .map(|lora| Lora { file: turned(&lora.file), ..lora.clone() })
+                .collect(),
         }
     }
 }
@@ -127,6 +141,9 @@ pub struct ModelFiles {
     vocabularies: Option<Vocabularies>,
     parts: Vec<PartPlace>,
     notes: Vec<String>,
+    /// Files of changes, and what is said of each.
+    loras: Vec<Lora>,
+    adapters: Vec<AdapterReport>,
 }
 
 impl ModelFiles {
@@ -145,17 +162,74 @@ impl ModelFiles {
             vocabularies: None,
             parts: Vec::new(),
             notes: Vec::new(),
+            loras: Vec::new(),
+            adapters: Vec::new(),
         }
     }
 
     /// Reads the headers of all files and finds out what they are.
     pub fn open(source: Arc<dyn Source>, paths: &ModelPaths) -> Result<Self, FilesError> {
-        open::open(source, paths)
+        let files = open::open(source.clone(), paths)?;
+        let mut opened = Vec::new();
+        for lora in &paths.loras {
+            let shown = source.shown(&lora.file);
+            let weights = Weights::open_blob(open_lora(&*source, &lora.file)?, &shown)?;
+            opened.push(AdapterFile { shown, weight: lora.weight, weights });
+        }
+        files.adapted(&paths.loras, &opened)
     }
 
     /// Like [`ModelFiles::open`], for a source whose bytes have to be fetched.
     pub async fn fetch(source: Arc<dyn Source>, paths: &ModelPaths) -> Result<Self, FilesError> {
-        read(&*source, || open::open(source.clone(), paths)).await
+        let files = read(&*source, || open::open(source.clone(), paths)).await?;
+        let mut opened = Vec::new();
+        for lora in &paths.loras {
+            // All numbers are read before anything is drawn, so the whole file is fetched at once.
+            let blob = read(&*source, || open_lora(&*source, &lora.file)).await?;
+            let shown = source.shown(&lora.file);
+            let mut whole = Vec::new();
+            while (whole.len() as u64) < blob.len() {
+                let start = whole.len() as u64;
+                let range = start..blob.len().min(start + FETCHED_BYTES);
+                let bytes =
+                    read(&*source, || Ok::<_, FilesError>(blob.bytes(range.clone())?.into_owned()));
+                whole.extend(bytes.await?);
+            }
+            let memory = Memory::new(shown.clone()).with("lora", whole);
+            let weights = Weights::open_blob(memory.blob("lora")?, &shown)?;
+            opened.push(AdapterFile { shown, weight: lora.weight, weights });
+        }
+        read(&files, || files.clone().adapted(&paths.loras, &opened)).await
+    }
+
+    /// The same model with the changes of `opened`, which are the files `loras`.
+    fn adapted(mut self, loras: &[Lora], opened: &[AdapterFile]) -> Result<Self, FilesError> {
+        if opened.is_empty() {
+            return Ok(self);
+        }
+        let (changed, reports) = adapt(&self, opened)?;
+        for (folder, weights) in changed {
+            // A folder whose weights are elsewhere is not looked into.
+            let config = format!("{folder}/config.json");
+            if let Some(text) = self.text(&config)? {
+                self.made.insert(config, text);
+            }
+            self.weights.insert(folder, weights);
+        }
+        self.notes.extend(reports.iter().map(AdapterReport::to_string));
+        self.loras = loras.to_vec();
+        self.adapters = reports;
+        Ok(self)
+    }
+
+    /// What is to be said of the files of changes, in their order.
+    pub fn adapters(&self) -> &[AdapterReport] {
+        &self.adapters
+    }
+
+    /// The files of changes.
+    pub fn loras(&self) -> &[Lora] {
+        &self.loras
     }
 
     /// The same model, whose text encoders that come without a tokenizer take one of `vocabularies`. A file of these is read
@@ -184,7 +258,8 @@ impl ModelFiles {
     pub fn paths(&self) -> Vec<&str> {
         let parts = self.parts.iter().map(|part| part.path.as_str());
         let others = self.base.iter().chain(self.moved.values()).map(String::as_str);
-        parts.chain(others).collect()
+        let loras = self.loras.iter().map(|lora| lora.file.as_str());
+        parts.chain(others).chain(loras).collect()
     }
 
     /// Where a file or folder of the model lies.
@@ -262,6 +337,19 @@ impl Source for ModelFiles {
         self.weights.get(dir)
     }
 
+    fn change_weights(&self) -> Vec<[f64; 3]> {
+        self.loras.iter().map(|lora| lora.weight.stages()).collect()
+    }
+
+    fn fixed_changes(&self) -> Vec<usize> {
+        let reports = self.adapters.iter().enumerate();
+        reports.filter(|(_, report)| report.has_merged).map(|(i, _)| i).collect()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.adapters.iter().flat_map(AdapterReport::warnings).collect()
+    }
+
     fn vocabularies(&self) -> Option<&dyn Source> {
         self.vocabularies.as_ref().map(Vocabularies::source)
     }
@@ -273,6 +361,18 @@ impl Source for ModelFiles {
             Ok(vocabularies.fetch().await? || any)
         })
     }
+}
+
+/// Bytes of a file of changes that are fetched together.
+const FETCHED_BYTES: u64 = 8 << 20;
+
+/// Opens a file of changes.
+fn open_lora(source: &dyn Source, path: &str) -> Result<Box<dyn Blob>, FilesError> {
+    if !source.exists(path) {
+        let file = source.shown(path);
+        return Err(AdapterError::NoFile { file }.into());
+    }
+    Ok(source.blob(path)?)
 }
 
 /// The models that are supported, in words.

@@ -22,7 +22,7 @@ type Result<T> = std::result::Result<T, FilesError>;
 pub(super) fn open(source: Arc<dyn Source>, paths: &ModelPaths) -> Result<ModelFiles> {
     let place = Place::of(&*source, &paths.model)?;
     if let Place::Folder(path) = &place
-        && paths.is_model_alone()
+        && paths.without_loras().is_model_alone()
     {
         return Ok(ModelFiles::folder(source, path));
     }

@@ -76,7 +76,7 @@ pub fn numbers<'n>(name: &'n str, pattern: &str) -> Option<Vec<&'n str>> {
 }
 
 /// `pattern` with its stars replaced.
-pub(super) fn filled(pattern: &str, numbers: &[&str]) -> String {
+pub fn filled(pattern: &str, numbers: &[&str]) -> String {
     let mut numbers = numbers.iter();
     let parts = pattern.split('.').map(|part| match part {
         "*" => numbers.next().copied().unwrap_or(part),

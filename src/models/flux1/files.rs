@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::checkpoint::weights::{WeightError, Weights};
+use crate::models::adapters::AdapterNames;
 use crate::models::family::{DenoiserFile, FileConfig, Original, Recognised};
 use crate::models::files::originals;
 use crate::models::files::rules::{self, How, Rule, rule};
@@ -111,6 +112,45 @@ const RULES: &[Rule] = &[
     // The file has shift, then scale.
     Rule { from: "final_layer.adaLN_modulation.1", to: &["norm_out.linear"], how: How::Swapped },
 ];
+
+/// What only files of changes have: XLabs' names of attention's layers.
+const ADAPTER_RULES: &[Rule] = &[
+    rule(
+        "double_blocks.*.processor.qkv_lora1",
+        &[
+            "transformer_blocks.*.attn.to_q",
+            "transformer_blocks.*.attn.to_k",
+            "transformer_blocks.*.attn.to_v",
+        ],
+    ),
+    rule(
+        "double_blocks.*.processor.qkv_lora2",
+        &[
+            "transformer_blocks.*.attn.add_q_proj",
+            "transformer_blocks.*.attn.add_k_proj",
+            "transformer_blocks.*.attn.add_v_proj",
+        ],
+    ),
+    rule("double_blocks.*.processor.proj_lora1", &["transformer_blocks.*.attn.to_out.0"]),
+    rule("double_blocks.*.processor.proj_lora2", &["transformer_blocks.*.attn.to_add_out"]),
+    rule("single_blocks.*.processor.qkv_lora", SINGLE_QKV),
+    rule("single_blocks.*.linear1_qkv", SINGLE_QKV),
+    rule("single_blocks.*.processor.proj_lora", &["single_transformer_blocks.*.proj_out"]),
+];
+
+const SINGLE_QKV: &[&str] = &[
+    "single_transformer_blocks.*.attn.to_q",
+    "single_transformer_blocks.*.attn.to_k",
+    "single_transformer_blocks.*.attn.to_v",
+];
+
+/// Names in files of changes.
+pub const ADAPTERS: &AdapterNames = &AdapterNames {
+    rules: &[RULES, ADAPTER_RULES],
+    input: "x_embedder",
+    marks: &["single_transformer_blocks", "single_blocks", "double_blocks"],
+    sure_marks: &[],
+};
 
 /// The denoiser under diffusers' names.
 fn views(tensors: &Weights) -> Result<Weights, WeightError> {

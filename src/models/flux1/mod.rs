@@ -12,6 +12,7 @@ pub use config::FluxConfig;
 pub use network::Flux;
 pub use presets::PRESETS;
 
+use super::adapters::AdapterNames;
 use super::config::{ClipConfig, ModelConfig, Result, T5Config, TransformerConfig};
 use super::family::{
     EncoderSlot, Family, FamilyDefaults, Guidance, KnownModel, PartsCheck, Recognised, TextLength,
@@ -157,6 +158,10 @@ impl Family for Flux1 {
 
     fn recognise(&self, tensors: &Weights) -> Recognised {
         files::recognise(tensors)
+    }
+
+    fn adapter_names(&self) -> Option<&'static AdapterNames> {
+        Some(files::ADAPTERS)
     }
 
     fn known_models(&self) -> &'static [KnownModel] {

@@ -1,6 +1,7 @@
 //! FLUX.2 in files of its own, which are recognised and not read.
 
 use crate::checkpoint::weights::Weights;
+use crate::models::adapters::AdapterNames;
 use crate::models::family::Recognised;
 
 /// Whether the tensors are a denoiser of FLUX.2.
@@ -17,3 +18,11 @@ pub fn recognise(tensors: &Weights) -> Recognised {
         false => Recognised::Other,
     }
 }
+
+/// Names in files of changes: diffusers' alone.
+pub const ADAPTERS: &AdapterNames = &AdapterNames {
+    rules: &[],
+    input: "x_embedder",
+    marks: &["single_transformer_blocks", "single_blocks", "double_blocks"],
+    sure_marks: &["double_stream_modulation", "single_stream_modulation", "to_qkv_mlp_proj"],
+};

@@ -13,6 +13,7 @@ use std::sync::Arc;
 pub use config::Flux2Config;
 pub use presets::{BASE, DISTILLED};
 
+use super::adapters::AdapterNames;
 use super::config::{ModelConfig, Result, TimeShiftType, TransformerConfig};
 use super::encoders::qwen3::Qwen3Encoder;
 use super::family::{
@@ -177,6 +178,10 @@ impl Family for Flux2 {
 
     fn recognise(&self, tensors: &Weights) -> Recognised {
         files::recognise(tensors)
+    }
+
+    fn adapter_names(&self) -> Option<&'static AdapterNames> {
+        Some(files::ADAPTERS)
     }
 
     fn known_models(&self) -> &'static [KnownModel] {

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::Sd3Config;
 use crate::checkpoint::weights::{WeightError, Weights};
+use crate::models::adapters::AdapterNames;
 use crate::models::family::{DenoiserFile, FileConfig, Original, Recognised};
 use crate::models::files::originals;
 use crate::models::files::rules::{self, How, Rule, rule};
@@ -83,6 +84,14 @@ const RULES: &[Rule] = &[
     rule("final_layer.linear", &["proj_out"]),
     Rule { from: "final_layer.adaLN_modulation.1", to: &["norm_out.linear"], how: How::Swapped },
 ];
+
+/// Names in files of changes.
+pub const ADAPTERS: &AdapterNames = &AdapterNames {
+    rules: &[RULES],
+    input: "pos_embed.proj",
+    marks: &["joint_blocks", ".attn2.to_", "pos_embed"],
+    sure_marks: &[],
+};
 
 /// The denoiser under diffusers' names.
 fn views(tensors: &Weights) -> Result<Weights, WeightError> {

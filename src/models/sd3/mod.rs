@@ -11,6 +11,7 @@ use std::sync::Arc;
 pub use config::Sd3Config;
 pub use presets::PRESETS;
 
+use super::adapters::AdapterNames;
 use super::config::{ClipConfig, ModelConfig, Result, T5Config, TransformerConfig};
 use super::family::{
     EncoderSlot, Family, FamilyDefaults, Guidance, KnownModel, PartsCheck, Recognised, TextLength,
@@ -192,6 +193,10 @@ impl Family for Sd3 {
 
     fn recognise(&self, tensors: &Weights) -> Recognised {
         files::recognise(tensors)
+    }
+
+    fn adapter_names(&self) -> Option<&'static AdapterNames> {
+        Some(files::ADAPTERS)
     }
 
     fn known_models(&self) -> &'static [KnownModel] {

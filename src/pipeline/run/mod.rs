@@ -24,7 +24,7 @@ use std::task::Poll;
 
 use web_time::Instant;
 
-use super::conditioning::{Encoded, Prompts};
+use super::conditioning::{Encoded, Prompts, TextModel};
 use super::context::RunContext;
 use super::event::{Event, ImageReport, Part, StepDone};
 use super::memory_budget::Limit;
@@ -52,6 +52,8 @@ pub struct Run {
     settings: Settings,
     schedule: RunSchedule,
     given: NamedTensors,
+    /// What low-rank changes are multiplied by in the three stages, for each of their files.
+    change_weights: Vec<[f64; 3]>,
     stage_pictures: bool,
     estimates: bool,
     keeps_first_stage: bool,
@@ -147,6 +149,7 @@ impl Run {
         let schedule = RunSchedule::new(&settings, config)?;
         let mut events: VecDeque<Event> =
             settings.warnings.iter().cloned().map(Event::Warning).collect();
+        events.extend(context.model.source.warnings().into_iter().map(Event::Warning));
         events.extend(context.model.not_quantised().into_iter().map(Event::Warning));
         for (dir, names) in context.model.extra_weights() {
             let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
@@ -169,8 +172,10 @@ impl Run {
                 "precision int8 changes nothing here: this adapter {reason}; products are in {products}"
             )));
         }
+        let change_weights = context.change_weights.lock().clone();
         let mut run = Run {
             context,
+            change_weights,
             settings,
             schedule,
             given: request.given,
@@ -280,10 +285,14 @@ impl Run {
                 let mut warnings = Vec::new();
                 let RunContext { model, cache, residency, .. } = &*self.context;
                 self.needs_modulation = Some(NeedsPart::modulation(residency));
-                let prompts = Prompts::new(
+                let text_model = TextModel {
                     model,
-                    &cache.texts,
+                    texts: &cache.texts,
                     residency,
+                    change_weights: &self.text_change_weights(),
+                };
+                let prompts = Prompts::new(
+                    text_model,
                     &self.settings,
                     &self.given,
                     &self.fallbacks,
@@ -391,6 +400,9 @@ impl Run {
     /// Encodes the prompts. Where the text encoders stay on the GPU anyway, the denoiser is loaded while they work.
     async fn encode(&mut self, prompts: Prompts) -> Result<Encoded, Error> {
         let context = &*self.context;
+        if prompts.need_encoders() {
+            context.use_change_weights(&self.text_change_weights()).await?;
+        }
         if context.residency.keeps_all_parts() {
             let mut encoding = pin!(prompts.encode(context.encoders()));
             loop {
@@ -412,7 +424,14 @@ impl Run {
     /// Makes the modulations of all steps, or loads more of the layers that make them.
     async fn modulate(&mut self, encoded: Encoded) -> Result<Phase, Error> {
         let context = &*self.context;
-        let key = ModulationKey::new(context, &self.settings, &self.schedule, &encoded);
+        let weights = (0..self.schedule.stages.len()).map(|stage| self.change_weights(stage));
+        let key = ModulationKey::new(
+            context,
+            &self.settings,
+            &self.schedule,
+            &encoded,
+            weights.collect(),
+        );
         if let Some(table) = ModulationTable::find(context, &key) {
             self.needs_modulation = None;
             context.release_modulation();
@@ -424,6 +443,20 @@ impl Run {
             None => ModulationTable::make(context, key).await?,
         }
         Ok(Phase::Modulate(encoded))
+    }
+
+    /// What low-rank changes are multiplied by in a stage, for each of their files. Plain sampling is the last of three.
+    fn change_weights(&self, stage: usize) -> Vec<f64> {
+        let stages = self.schedule.stages.len();
+        self.change_weights.iter().map(|of| of[(stage + of.len()).saturating_sub(stages)]).collect()
+    }
+
+    /// The same in text encoders, which work once for all stages: the largest.
+    fn text_change_weights(&self) -> Vec<f64> {
+        let largest = |of: &[f64; 3]| {
+            of.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0)
+        };
+        self.change_weights.iter().map(largest).collect()
     }
 
     #[track_caller]

@@ -173,7 +173,7 @@ impl Lab<'_> {
         let x = self.matrix("x", rows, k).await?;
         let limit = self.gpu.caps().max_binding_bytes;
         let weight = self.weight(columns, k).await?;
-        let layer = LinearLayer { weight, bias: None };
+        let layer = LinearLayer { weight, bias: None, low_rank: None };
         let epilogue = || Epilogue { activation: Activation::Identity, ..Default::default() };
         let on = async |kernel| {
             let tuning =

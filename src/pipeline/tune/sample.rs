@@ -287,7 +287,7 @@ impl Sample {
         for work in &self.pieces {
             match work {
                 Piece::Linear { rows, weight } => {
-                    let layer = LinearLayer { weight: weight.clone(), bias: None };
+                    let layer = LinearLayer { weight: weight.clone(), bias: None, low_rank: None };
                     let x = recorder.temp("x", *rows, weight.k);
                     let y = recorder.temp("y", *rows, weight.n);
                     let epilogue =

@@ -127,6 +127,7 @@ pub async fn combine_gives_the_bits_of_a_layer_that_adds() {
                 let layer = LinearLayer {
                     weight: lab.weight("weight", &weight, n, k, Storage::Bf16).await,
                     bias: Some(lab.vector("bias", &random.numbers(n, 1.0)).await),
+                    low_rank: None,
                 };
                 let gate = lab.vector("gate", &random.numbers(n, 2.0)).await;
                 let old = random.numbers(m * n, 1.0);

@@ -27,6 +27,7 @@ macro_rules! every_test {
             linear::linear,
             linear::linear_keeps_poison_in_its_row,
             linear::int8_keeps_poison_in_its_row,
+            linear::a_low_rank_change_is_added_before_the_activation,
             linear::a_split_gives_the_bits_of_two_layers,
             linear::linear_flags_weights_beyond_f16,
             conv2d::conv2d_flags_numbers_beyond_f16,

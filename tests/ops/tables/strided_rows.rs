@@ -57,6 +57,7 @@ pub async fn ops_work_on_every_fourth_row() {
             let layer = LinearLayer {
                 weight: lab.weight("w", &weight, n, k, Storage::F16).await,
                 bias: None,
+                low_rank: None,
             };
             let view = async |name: &str, values: &[f32]| {
                 let cols = values.len() / rows;

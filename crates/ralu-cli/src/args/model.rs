@@ -1,10 +1,13 @@
 //! Options that name a model's files.
 
 use clap::Args;
+use ralu::models::adapters::Lora;
 use ralu::models::files::{ModelPaths, Role};
 
+use super::parse::choice;
+
 /// The model, and parts of it in files of their own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// A diffusers folder, a model's file (safetensors or GGUF: a denoiser, or all parts in one), an index of several
@@ -18,7 +21,7 @@ pub struct ModelArgs {
 }
 
 /// Parts of a model in files of their own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Model")]
 pub struct PartArgs {
     /// A denoiser's file; the other parts are those of --model.
@@ -45,6 +48,11 @@ pub struct PartArgs {
     /// T5's tokenizer: a folder with tokenizer.json, or that file.
     #[arg(hide_short_help = true, long, value_name = "PATH", alias = "t5_tokenizer")]
     pub t5_tokenizer: Option<String>,
+    /// A LoRA or one of its relatives (LoCon, LoHa, LoKr, DoRA), as safetensors, and what its changes are multiplied by, which may
+    /// be negative, or three numbers with commas, one for each of RALU's stages. May be given several times; the order means
+    /// nothing. [default weight: 1]
+    #[arg(long = "lora", value_name = "FILE[:WEIGHT]", value_parser = choice::<Lora>)]
+    pub loras: Vec<Lora>,
 }
 
 impl ModelArgs {
@@ -56,9 +64,9 @@ impl ModelArgs {
 }
 
 impl PartArgs {
-    /// What a picture keeps of these options; `None` if none is given.
-    pub fn saved(&self) -> Option<ModelPaths> {
-        let paths = self.paths(String::new());
+    /// What a picture keeps of these options; `None` if none is given. `loras` are the files of changes with their hashes.
+    pub fn saved(&self, loras: &[Lora]) -> Option<ModelPaths> {
+        let paths = self.paths(String::new()).with(|paths| paths.loras = loras.to_vec());
         (!paths.is_model_alone()).then_some(paths)
     }
 
@@ -74,6 +82,7 @@ impl PartArgs {
             no_t5: paths.without_t5,
             clip_tokenizer: paths.clip_tokenizer.clone(),
             t5_tokenizer: paths.t5_tokenizer.clone(),
+            loras: paths.loras.clone(),
         }
     }
 
@@ -88,6 +97,7 @@ impl PartArgs {
             vae: self.vae.or(others.vae),
             clip_tokenizer: self.clip_tokenizer.or(others.clip_tokenizer),
             t5_tokenizer: self.t5_tokenizer.or(others.t5_tokenizer),
+            loras: if self.loras.is_empty() { others.loras } else { self.loras },
         }
     }
 
@@ -107,6 +117,7 @@ impl PartArgs {
             paths.clip_tokenizer.clone_from(&self.clip_tokenizer);
             paths.t5_tokenizer.clone_from(&self.t5_tokenizer);
             paths.without_t5 = self.no_t5;
+            paths.loras.clone_from(&self.loras);
         })
     }
 }

@@ -105,7 +105,7 @@ pub fn record(
     match *op {
         Work::Linear { rows, n, k, storage } => {
             let weight = operands.weight(n, k, storage)?;
-            let layer = LinearLayer { weight, bias: Some(operands.vector(n)?) };
+            let layer = LinearLayer { weight, bias: Some(operands.vector(n)?), low_rank: None };
             let x = recorder.temp("x", rows, k);
             for _ in 0..repeats {
                 linear("linear", x, &layer, Activation::default());

@@ -9,7 +9,7 @@ use ralu::escape::Escaped;
 use ralu::models::quantise::QuantiseChoice;
 use ralu::pipeline::{Mask, NamedTensors, Products, RaluChoice, Request, png_file};
 use ralu::sampling::{CustomStages, MaskMode, ZPolicy};
-use ralu_host::pictures;
+use ralu_host::{loras, pictures};
 
 use super::args::{CacheArg, GenerateArgs, ModelArgs, PartArgs, RaluArg, RequestArgs};
 use super::error::{Error, Result};
@@ -55,6 +55,12 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
         if model.model.is_none() {
             model.model.clone_from(&saved.model_path);
             let parts = saved.model_parts.as_ref().map(PartArgs::from_saved);
+            let parts = parts.map(|mut parts| {
+                if let Some(picture) = &args.from {
+                    loras::find(&mut parts.loras, picture);
+                }
+                parts
+            });
             model.parts = model.parts.or(parts.unwrap_or_default());
         }
         if model == ModelArgs::default() && saved.model != model::bundled_name() {

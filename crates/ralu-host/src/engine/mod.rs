@@ -94,7 +94,7 @@ impl OpenModel {
 
 /// What the engine's thread is asked to do.
 enum Command {
-    Open(OpenModel),
+    Open(Box<OpenModel>),
     Generate { job: u64, request: Box<Request>, resume: Option<Vec<u8>> },
     Tune { job: u64, request: Box<Request> },
     Close,
@@ -161,7 +161,7 @@ impl Engine {
 
     /// Opens a model instead of the one that is open. Ends with [`EngineEvent::Opened`] or [`EngineEvent::OpenFailed`].
     pub fn open(&self, model: OpenModel) {
-        self.command(Command::Open(model));
+        self.command(Command::Open(Box::new(model)));
     }
 
     /// Draws a request after the jobs that were asked for before. Gives the job's number; [`EngineEvent::Ended`] is its

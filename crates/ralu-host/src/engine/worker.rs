@@ -78,7 +78,7 @@ impl Worker {
     pub fn work(mut self, commands: Receiver<Command>) {
         for command in commands {
             match command {
-                Command::Open(model) => self.open(model),
+                Command::Open(model) => self.open(*model),
                 Command::Generate { job, request, resume } => {
                     self.job(job, |worker, progress| {
                         worker.generate(job, *request, resume.as_deref(), progress)
@@ -111,6 +111,8 @@ impl Worker {
     fn opened(&mut self, model: OpenModel) -> Result<Open, Error> {
         let OpenModel { folder, parts, given, colors, quantise } = model;
         let source = open_files(&folder, parts.as_ref())?;
+        // With the hashes of files of changes, for pictures.
+        let parts = parts.map(|parts| parts.with(|parts| parts.loras = source.loras().to_vec()));
         let gpu = self.device.open()?;
         let adapter = gpu.report().clone();
         let options = self.options(quantise, &gpu, &source)?;

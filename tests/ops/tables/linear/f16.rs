@@ -62,7 +62,7 @@ pub async fn linear_flags_weights_beyond_f16() {
                 let old = vec![0.0; m * n4];
                 let ys = lab.view("y", [m, n4], &old, Frame::WIDE, Bands::AsNeeded).await;
                 let packed = lab.weight("weight", &weight, n, k, storage).await;
-                let layer = LinearLayer { weight: packed, bias: None };
+                let layer = LinearLayer { weight: packed, bias: None, low_rank: None };
                 let epilogue = Epilogue::default;
                 let recording = lab
                     .run(|r, _| ops::linear_into("y", xs.on(r), &layer, ys.on(r), epilogue()))
@@ -98,7 +98,7 @@ pub async fn linear_falls_back() {
             let xs = lab.view("x", [m, k], &x, Frame::NONE, Bands::AsNeeded).await;
             let old = vec![0.0; m * n];
             let packed = lab.weight("weight", &weight, n, k, Storage::F16).await;
-            let layer = LinearLayer { weight: packed, bias: None };
+            let layer = LinearLayer { weight: packed, bias: None, low_rank: None };
             let label = format!("{largest} with {}", variant.name);
             let mut rounds = false;
             for fallbacks in 0..3 {

@@ -38,7 +38,7 @@ pub async fn int8_keeps_poison_in_its_row() {
             let xs = lab.view("x", [m, k], &x, Frame::NONE, Bands::AsNeeded).await;
             let ys = lab.view("y", [m, n], &old, Frame::WIDE, Bands::AsNeeded).await;
             let packed = lab.blocks("weight", (&rows, &[]), [n, k], storage).await;
-            let layer = LinearLayer { weight: packed, bias: None };
+            let layer = LinearLayer { weight: packed, bias: None, low_rank: None };
             let recording = lab
                 .run(|r, _| {
                     ops::linear_into("y", xs.on(r), &layer, ys.on(r), Epilogue::default());

@@ -3,6 +3,7 @@
 mod cases;
 mod f16;
 mod int8;
+mod low_rank;
 mod poison;
 mod split;
 mod stored;
@@ -18,6 +19,7 @@ use ralu::tensor::{Command, Fallback, MatmulKernel, Recording, Storage};
 pub(super) use f16::f16_tolerance;
 pub use f16::{linear_falls_back, linear_flags_weights_beyond_f16};
 pub use int8::int8_keeps_poison_in_its_row;
+pub use low_rank::a_low_rank_change_is_added_before_the_activation;
 pub use poison::linear_keeps_poison_in_its_row;
 pub use split::a_split_gives_the_bits_of_two_layers;
 pub use stored::{every_block_is_its_numbers, every_f8_code_is_its_number};
@@ -95,6 +97,7 @@ async fn check_linear(lab: &Lab, label: &str, case: &LinearCase) {
             true => Some(lab.vector("bias", &bias).await),
             false => None,
         },
+        low_rank: None,
     };
     if case.scaled {
         layer.weight.scale = Some(lab.vector("scale", &scales).await);

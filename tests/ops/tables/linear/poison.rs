@@ -37,7 +37,7 @@ async fn check_poison(lab: &Lab, variant: &str, m: usize, poison: f32) {
     let xs = lab.view("x", [m, k], &x, Frame::NONE, Bands::AsNeeded).await;
     let ys = lab.view("y", [m, n], &old, Frame::WIDE, Bands::AsNeeded).await;
     let packed = lab.weight("weight", &weight, n, k, Storage::F16).await;
-    let layer = LinearLayer { weight: packed, bias: None };
+    let layer = LinearLayer { weight: packed, bias: None, low_rank: None };
     let epilogue = Epilogue { activation: Activation::Silu, ..Default::default() };
     let recording =
         lab.run(|r, _| ops::linear_into("y", xs.on(r), &layer, ys.on(r), epilogue)).await;

@@ -37,6 +37,7 @@ pub async fn a_split_gives_the_bits_of_two_layers() {
             let layer = LinearLayer {
                 weight,
                 bias: Some(lab.vector("bias", &random.numbers(n, 1.0)).await),
+                low_rank: None,
             };
             let xs = lab.view("x", [m, k], &x, Frame::WIDE, Bands::AsNeeded).await;
             let whole = vec![0.0; m * n];

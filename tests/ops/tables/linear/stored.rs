@@ -25,7 +25,7 @@ pub async fn every_f8_code_is_its_number() {
             let xs = lab.view("x", [k, k], &unit, Frame::NONE, Bands::AsNeeded).await;
             let ys = lab.view("y", [k, n], &vec![0.0; k * n], Frame::NONE, Bands::AsNeeded).await;
             let weight = lab.weight("weight", &numbers, n, k, Storage::F8E4M3).await;
-            let layer = LinearLayer { weight, bias: None };
+            let layer = LinearLayer { weight, bias: None, low_rank: None };
             lab.run(|r, _| ops::linear_into("y", xs.on(r), &layer, ys.on(r), Epilogue::default()))
                 .await;
             let y = lab.read_view(&ys).await;
@@ -127,7 +127,7 @@ async fn read_out(lab: &Lab, weight: PackedWeight) -> Vec<f32> {
     let unit: Vec<f32> = (0..k * k).map(|i| if i % (k + 1) == 0 { 1.0 } else { 0.0 }).collect();
     let xs = lab.view("x", [k, k], &unit, Frame::NONE, Bands::AsNeeded).await;
     let ys = lab.view("y", [k, n4], &vec![0.0; k * n4], Frame::NONE, Bands::AsNeeded).await;
-    let layer = LinearLayer { weight, bias: None };
+    let layer = LinearLayer { weight, bias: None, low_rank: None };
     lab.run(|r, _| ops::linear_into("y", xs.on(r), &layer, ys.on(r), Epilogue::default())).await;
     let y = lab.read_view(&ys).await;
     (0..n * k).map(|at| y[at % k * n4 + at / k]).collect()

@@ -1,0 +1,116 @@
+//! All low-rank changes of a layer as one pair of matrices: downs one below the other, ups side by side.
+
+use std::sync::Arc;
+
+use super::{LowRank, Matrix};
+
+/// Outputs of a layer, with what is added to them.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Number of outputs.
+    pub n: usize,
+    /// Which row of the checkpoint each output is; `None` is in order.
+    pub order: Option<Arc<[usize]>>,
+    /// What is added.
+    pub changes: Vec<LowRank>,
+}
+
+/// The low-rank changes of layers of one input, whose outputs lie one after the other: `y += ((x downᵀ) * scales) upᵀ` with
+/// `down` `[rank, k]`, `scales` `[rank]` and `up` `[n, rank]`.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    layers: Vec<Layer>,
+    downs: Vec<Down>,
+    rank: usize,
+    k: usize,
+}
+
+/// A down, and where it is in the stack.
+#[derive(Clone, Debug)]
+struct Down {
+    first: usize,
+    matrix: Arc<Matrix>,
+    scale: f64,
+    file: usize,
+}
+
+impl Stack {
+    /// Stacks what is added to layers of `k` inputs; `None` if that is nothing. A down that several layers share is there
+    /// once.
+    pub fn new(layers: Vec<Layer>, k: usize) -> Option<Stack> {
+        let mut stack = Stack { layers: vec![], downs: vec![], rank: 0, k };
+        for change in layers.iter().flat_map(|layer| &layer.changes) {
+            if stack.place(change).is_none() {
+                let LowRank { down, scale, file, .. } = change;
+                let (matrix, scale, file) = (down.clone(), *scale, *file);
+                stack.downs.push(Down { first: stack.rank, matrix, scale, file });
+                stack.rank += down.rows;
+            }
+        }
+        // Kernels work on four numbers at a time.
+        stack.rank = stack.rank.next_multiple_of(4);
+        stack.layers = layers;
+        (!stack.downs.is_empty()).then_some(stack)
+    }
+
+    /// The first row of a change's down.
+    fn place(&self, change: &LowRank) -> Option<usize> {
+        let same =
+            |down: &&Down| Arc::ptr_eq(&down.matrix, &change.down) && down.scale == change.scale;
+        self.downs.iter().find(same).map(|down| down.first)
+    }
+
+    /// Rows of `down`, a multiple of 4.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Rows of `up`.
+    pub fn n(&self) -> usize {
+        self.layers.iter().map(|layer| layer.n).sum()
+    }
+
+    /// Columns of `down`.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// What `x downᵀ` is multiplied by, `[rank]`, with a weight for each file. A file without one has no effect.
+    pub fn scales(&self, weights: &[f64]) -> Vec<f32> {
+        let mut scales = vec![0.0; self.rank];
+        for Down { first, matrix, scale, file } in &self.downs {
+            let weight = weights.get(*file).copied().unwrap_or(0.0);
+            scales[*first..first + matrix.rows].fill((scale * weight) as f32);
+        }
+        scales
+    }
+
+    /// Row `i` of `down`, `[k]`: zeros from the last change on.
+    pub fn down_row(&self, i: usize, row: &mut [f32]) {
+        row.fill(0.0);
+        let last = self.downs.iter().rfind(|down| down.first <= i);
+        if let Some(Down { first, matrix, .. }) = last
+            && i - first < matrix.rows
+        {
+            row[..matrix.cols].copy_from_slice(matrix.row(i - first));
+        }
+    }
+
+    /// Row `i` of `up`, `[rank]`: zeros for the changes of other layers.
+    pub fn up_row(&self, i: usize, row: &mut [f32]) {
+        row.fill(0.0);
+        let mut first = 0;
+        for layer in &self.layers {
+            if i < first + layer.n {
+                let own = layer.order.as_ref().map_or(i - first, |order| order[i - first]);
+                for change in &layer.changes {
+                    let Some(at) = self.place(change) else { continue };
+                    let up = change.up.row(change.rows.of_file(own));
+                    row[at..at + up.len()].iter_mut().zip(up).for_each(|(sum, up)| *sum += up);
+                }
+                return;
+            }
+            first += layer.n;
+        }
+    }
+}
