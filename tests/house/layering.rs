@@ -104,7 +104,16 @@ const LAYERS: &[Layer] = &[
         name: "ralu-host",
         // A module of its own has that name.
         may_use: &["models"],
-        crates: &["etcetera", "pollster", "ralu", "rustix", "serde_json", "sha2", "tempfile"],
+        crates: &[
+            "etcetera",
+            "image",
+            "pollster",
+            "ralu",
+            "rustix",
+            "serde_json",
+            "sha2",
+            "tempfile",
+        ],
     },
     // The network, and models' files in a cache that other programs share.
     Layer {
@@ -169,6 +178,8 @@ const MAY_NAME_FAMILIES: &[&str] = &["src/models/family.rs", "src/models/mod.rs"
 
 const FACE_CRATES: &[&str] = &[
     "clap",
+    "clap_complete",
+    "clap_mangen",
     "ctrlc",
     "font8x8",
     "getrandom",

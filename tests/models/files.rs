@@ -131,7 +131,8 @@ fn models_that_are_not_supported_are_named() {
         (&[("encoder.block.0.layer.0.SelfAttention.q.weight", "F16", &[4, 4])], "version 1.0"),
     ];
     for (tensors, what) in cases {
-        assert_mentions(&refusal(&file(tensors)), &["f.safetensors", what, "not supported"]);
+        let said = if what == "LoRA" { "as a LoRA of it" } else { "not supported" };
+        assert_mentions(&refusal(&file(tensors)), &["f.safetensors", what, said]);
         // Under a prefix, too.
         let renamed: Vec<_> = tensors
             .iter()

@@ -33,7 +33,7 @@ mod tune;
 mod view;
 mod weights;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
@@ -82,12 +82,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// The arguments. A sentence in the place of a command is drawn: no command has a space in its name.
+/// Whether a word in the place of a command is a text: no command has a space in its name.
+fn is_sentence(word: &OsStr) -> bool {
+    let word = word.to_string_lossy();
+    word.trim().contains(' ') && !word.contains(char::is_control)
+}
+
+/// The arguments. A sentence in the place of a command is drawn.
 fn words() -> Vec<OsString> {
     let mut words: Vec<OsString> = std::env::args_os().collect();
     let first = words.iter().skip(1).position(|word| !word.as_encoded_bytes().starts_with(b"-"));
     if let Some(at) = first.map(|at| at + 1)
-        && words[at].to_string_lossy().trim().contains(char::is_whitespace)
+        && is_sentence(&words[at])
     {
         words.insert(at, "generate".into());
     }
