@@ -200,7 +200,7 @@ impl<'m> Loader<'m> {
         parts: &[(&str, usize)],
         k: usize,
         order: Option<&Arc<[usize]>>,
-    ) -> Option<LowRank> {
+    ) -> Option<Box<LowRank>> {
         let layer = |(name, n): &(&str, usize)| Layer {
             n: *n,
             order: order.cloned(),
@@ -222,7 +222,7 @@ impl<'m> Loader<'m> {
         let scales = ids.matrix(&format!("scales of {names}"), 1, stack.rank(), u64::MAX);
         let upload = Upload::FactorScales { resident: scales.clone(), stack };
         self.uploads.borrow_mut().push(upload);
-        Some(LowRank { down, up, scales })
+        Some(Box::new(LowRank { down, up, scales }))
     }
 
     /// Layers of the same input, one after the other: `{name}.weight` `[n, k]` and `{name}.bias` `[n]` for each of `parts`.

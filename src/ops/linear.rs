@@ -16,7 +16,7 @@ pub struct LinearLayer {
     /// Bias, padded to a multiple of 4 columns.
     pub bias: Option<Resident>,
     /// What is added to the products.
-    pub low_rank: Option<LowRank>,
+    pub low_rank: Option<Box<LowRank>>,
 }
 
 /// A product of two narrow matrices that is added to a weight: `U diag(s) D`.

@@ -38,11 +38,11 @@ pub async fn a_low_rank_change_is_added_before_the_activation() {
             let layer = LinearLayer {
                 weight: lab.weight("weight", &weight, n, k, Storage::F16).await,
                 bias: Some(lab.vector("bias", &bias).await),
-                low_rank: Some(LowRank {
+                low_rank: Some(Box::new(LowRank {
                     down: lab.weight("down", &down, rank, k, Storage::F32).await,
                     up: lab.weight("up", &up, n, rank, Storage::F32).await,
                     scales: lab.vector("scales", &scales).await,
-                }),
+                })),
             };
             let xs = lab.view("x", [m, k], &x, Frame::WIDE, Bands::AsNeeded).await;
             let ys = lab.view("y", [m, n], &old, Frame::WIDE, Bands::AsNeeded).await;
