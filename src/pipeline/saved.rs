@@ -334,7 +334,8 @@ impl Saved {
         values.push(("Version", Saved::SOFTWARE.into()));
         let values: Vec<String> =
             values.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        let negative = self.negative_prompt.as_ref().map(|text| format!("Negative prompt: {text}"));
+        let negative = self.negative_prompt.as_ref().filter(|text| !text.is_empty());
+        let negative = negative.map(|text| format!("Negative prompt: {text}"));
         let lines = [Some(self.prompt.clone()), negative, Some(values.join(", "))];
         lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
     }
