@@ -18,10 +18,10 @@ pub struct OtherPrograms {
     #[arg(short = 'i', long, hide = true, aliases = ["init-img", "init-image"], num_args = 0..=1, default_missing_value = "",
         value_parser = |_: &str| instead(FROM_TEXT))]
     image: Option<Infallible>,
-    /// How much of it is drawn anew.
+    /// How much of it changes.
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "", value_parser = |_: &str| instead(FROM_TEXT))]
     strength: Option<Infallible>,
-    /// Where it is drawn anew.
+    /// Where it changes.
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "", value_parser = |_: &str| instead(FROM_TEXT))]
     mask: Option<Infallible>,
     /// A picture that guides.
