@@ -32,7 +32,7 @@ fn multiply_taps(sums: ptr<function, Sums>, place: vec2<u32>, w_first: u32, w_ta
             let w2 = weight4(w + 2u * LANES_X);
             let w3 = weight4(w + 3u * LANES_X);
             w += 4u * LANES_X;
-            var held: array<vec4<f32>, PIXELS / HELD>;
+            var held: Held;
             for (var i = 0u; i < PIXELS / HELD; i++) {
                 held[i] = pixels[at[i] + c];
             }

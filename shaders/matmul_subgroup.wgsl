@@ -24,10 +24,10 @@ const ROWS: u32 = 32u;
 const STEP: u32 = select(1u, 2u, IN_BLOCKS);
 
 alias Sums = array<vec4<f32>, ROWS>;
-alias Held = array<vec4<f32>, ROWS / HELD>;
+alias Starts = array<u32, ROWS / HELD>;
 
 // The rows that begin at `at`, from group `k` of K.
-fn load_held(at: array<u32, ROWS / HELD>, k: u32) -> Held {
+fn load_held(at: Starts, k: u32) -> Held {
     var starts = at;
     var rows: Held;
     for (var i = 0u; i < ROWS / HELD; i++) {
@@ -49,7 +49,7 @@ fn main(
     let own_tile = group.y * TILES + index / LANES;
     let tile = min(own_tile, tiles - 1u);
     let row = (group.x + group.z * groups.x) * ROWS;
-    var at: array<u32, ROWS / HELD>;
+    var at: Starts;
     for (var i = 0u; i < ROWS / HELD; i++) {
         at[i] = x_row(row + i * HELD + lane % HELD);
     }

@@ -2,9 +2,14 @@
 // `i * HELD + l` in `held[i]`.
 //
 // `subgroupBroadcast` wants a constant lane, so the rows are spelt out. Who imports this says that `Sums` is an array of 32.
+
+// What a lane holds. Always by this name: a length written in two ways is two types to naga, and SPIR-V refuses a call
+// that passes one for the other.
+alias Held = array<vec4<f32>, 32u / HELD>;
+
 fn multiply_held(
     sums: ptr<function, Sums>,
-    held: array<vec4<f32>, 32 / HELD>,
+    held: Held,
     w0: vec4<f32>,
     w1: vec4<f32>,
     w2: vec4<f32>,
