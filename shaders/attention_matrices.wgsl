@@ -324,7 +324,8 @@ fn main(
             workgroupBarrier();
             let first = index - index % 4u;
             let pieces = vec4<f32>(partial[first], partial[first + 1u], partial[first + 2u], partial[first + 3u]);
-            let renewed = max(reference, largest(pieces));
+            let highest = largest(pieces);
+            let renewed = select(reference, highest, highest > reference + LEEWAY);
             let decay = exp4(vec4<f32>(reference - renewed)).x;
             reference = renewed;
             total *= decay;

@@ -7,6 +7,8 @@
 // After FlashAttention (arXiv 2205.14135), with one difference: the reference that scores are taken relative to
 // is not a row's maximum so far, but one that is renewed only when a score exceeds it by LEEWAY. That spares nearly
 // all maxima over lanes; weights up to exp(LEEWAY) cost no accuracy, as rounding is relative.
+// A row keeps its reference as long as its own scores allow, also where a neighbour's is renewed: its numbers are then the
+// same in any workgroup, and so wherever a picture or a matrix is cut into bands.
 //
 // Arrays of registers are indexed by loops over constants, which drivers unroll.
 // Offsets and strides count groups of four numbers, but `bias` is scalar.
@@ -122,12 +124,13 @@ fn main(
             workgroupBarrier();
             for (var i = lane; i < ROWS; i += LANES) {
                 let old = reference[i];
-                var new_ = old;
+                var top = old;
                 for (var l = 0u; l < LANES; l++) {
-                    new_ = max(new_, weights[i * LANES + l].x);
+                    top = max(top, weights[i * LANES + l].x);
                 }
-                reference[i] = new_;
-                decay[i] = exp4(vec4<f32>(old - new_)).x;
+                let renewed = select(old, top, top > old + LEEWAY);
+                reference[i] = renewed;
+                decay[i] = exp4(vec4<f32>(old - renewed)).x;
             }
             workgroupBarrier();
             for (var r = 0u; r < ROWS; r++) {

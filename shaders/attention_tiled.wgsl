@@ -9,6 +9,8 @@
 // After FlashAttention (arXiv 2205.14135), with one difference: the reference that scores are taken relative to
 // is not a row's maximum so far, but one that is renewed only when a score exceeds it by LEEWAY. That spares nearly
 // all maxima over lanes; weights up to exp(LEEWAY) cost no accuracy, as rounding is relative.
+// A row keeps its reference as long as its own scores allow, also where a neighbour's is renewed: its numbers are then the
+// same in any workgroup, and so wherever a picture or a matrix is cut into bands.
 //
 // Offsets and strides count groups of four numbers, but `bias` is scalar.
 
@@ -259,10 +261,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if (workgroupUniformLoad(&must_renew) != 0u) {
             front[block][0][lane] = top;
             workgroupBarrier();
-            var renewed = reference;
+            var tops = reference;
             for (var l = 0u; l < LANES; l++) {
-                renewed = max(renewed, front[block][0][l]);
+                tops = max(tops, front[block][0][l]);
             }
+            let renewed = select(reference, tops, tops > reference + LEEWAY);
             let decay = exp4(reference - renewed);
             reference = renewed;
             total *= decay;

@@ -199,7 +199,7 @@ fn asks_for_matrices(lab: &Lab, d: usize) -> bool {
 fn runs_on_matrices(recording: &Recording) -> bool {
     let on_matrices = |command: &Command| match command {
         Command::Dispatch(dispatch) => choice::is_on_matrices(dispatch.pipeline.shader),
-        Command::Copy { .. } => false,
+        _ => false,
     };
     recording.commands.iter().any(on_matrices)
 }
@@ -393,6 +393,42 @@ async fn check_poison(lab: &Lab, variant: &str, poison: f32, d: usize) {
         let is_finite = y.iter().all(|v| v.is_finite());
         let what = format!("{poison} in query {row} with {variant}");
         assert_eq!(is_finite, i != row, "{what}: row {i} is {y:?}");
+    }
+}
+
+/// A row's numbers depend on its own query alone, not on the rows of its workgroup: wherever bands begin, the bits are the same.
+pub async fn attention_gives_a_row_the_same_bits_in_any_workgroup() {
+    let mut lab = Lab::new().await;
+    let base = lab.caps();
+    let (m, n, first) = (50, 150, 13);
+    for variant in super::variants::<AttentionCase>(&base) {
+        lab = lab.with_caps(|caps| {
+            *caps = base;
+            (variant.change)(caps);
+        });
+        for d in [16, 64] {
+            let mut random = Random::new(7);
+            // Scores that renew the references of some rows.
+            let [q, k, v] = [m, n, n].map(|rows| random.numbers(rows * d, 8.0));
+            let run = async |q: &[f32]| {
+                let on = async |label: &str, values: &[f32]| {
+                    let shape = [values.len() / d, d];
+                    lab.view(label, shape, values, Frame::NONE, Bands::One).await
+                };
+                let (qs, ks, vs) = (on("q", q).await, on("k", &k).await, on("v", &v).await);
+                let ys = on("y", &vec![0.0; q.len()]).await;
+                let scale = 1.0 / (d as f32).sqrt();
+                let options = Attention { head_dim: d, scale, causal: false, bias: None };
+                lab.run(|r, _| {
+                    ops::attention("y", [qs.on(r), ks.on(r), vs.on(r)], ys.on(r), options);
+                })
+                .await;
+                lab.read_view(&ys).await
+            };
+            let (all, some) = (run(&q).await, run(&q[first * d..]).await);
+            assert!(all[first * d..] == some, "width {d} with {}", variant.name);
+            lab.clear();
+        }
     }
 }
 

@@ -83,7 +83,7 @@ const CONV_CASES: &[ConvCase] = &[
 fn is_on_matrices(recording: &Recording) -> bool {
     recording.commands.iter().any(|command| match command {
         Command::Dispatch(dispatch) => dispatch.pipeline.shader == "conv2d_matrices",
-        Command::Copy { .. } => false,
+        _ => false,
     })
 }
 

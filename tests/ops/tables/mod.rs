@@ -40,6 +40,7 @@ macro_rules! every_test {
             attention::attention_keeps_poison_in_its_row,
             attention::attention_flags_numbers_beyond_f16,
             attention::attention_falls_back,
+            attention::attention_gives_a_row_the_same_bits_in_any_workgroup,
             attention::attention_over,
             attention::softmax_is_good_to_some_roundings,
             conv2d::conv2d,
