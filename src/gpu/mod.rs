@@ -29,6 +29,7 @@ mod read_back;
 mod shader;
 mod signal;
 mod simulated_clock;
+mod spill;
 mod store;
 mod upload_speed;
 mod uploads;
@@ -49,6 +50,7 @@ pub use program::{Program, SlotPool};
 pub use read_back::ReadBack;
 pub use shader::{Dialect, LIBRARY_FILES, SHADER_FILES, ShaderError, resolve as resolve_shader};
 pub use simulated_clock::SimulatedClock;
+pub(crate) use spill::staging_bytes as spill_staging_bytes;
 pub use store::{Store, StreamedBlock};
 pub use uploads::Uploads;
 

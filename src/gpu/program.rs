@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::feed::{Feed, NothingToFeed, Pauses};
 use super::profile::{Kernel, Timing};
+use super::spill::Spill;
 use super::{Buffer, Error, Gpu, PARAMS_BYTES, Store, Ticket};
 use crate::sync::{Locked, MaybeSync};
 use crate::tensor::{
@@ -79,16 +80,38 @@ enum Step {
         dst_offset: u64,
         bytes: u64,
     },
+    Save {
+        src: wgpu::Buffer,
+        bytes: u64,
+        copy: u32,
+    },
+    Restore {
+        copy: u32,
+        dst: wgpu::Buffer,
+        is_last: bool,
+    },
 }
 
 impl Step {
+    /// Whether the host takes part in it.
+    fn is_transfer(&self) -> bool {
+        matches!(self, Step::Save { .. } | Step::Restore { .. })
+    }
+
     /// Estimated FLOPs.
     fn flops(&self) -> f64 {
         match self {
             Step::Dispatch { flops, .. } => *flops,
-            Step::Copy { .. } => 0.0,
+            Step::Copy { .. } | Step::Save { .. } | Step::Restore { .. } => 0.0,
         }
     }
+}
+
+/// A run of a program, as far as it is submitted.
+struct Started {
+    ticket: Ticket,
+    timing: Option<Timing>,
+    spill: Spill,
 }
 
 /// A recording that is ready to run, any number of times.
@@ -140,6 +163,12 @@ fn differ_only_in_params(a: &Command, b: &Command) -> bool {
             Command::Copy { src, src_offset, dst, dst_offset, bytes },
             Command::Copy { src: s, src_offset: so, dst: d, dst_offset: d_o, bytes: n },
         ) => (src, src_offset, dst, dst_offset, bytes) == (s, so, d, d_o, n),
+        (Command::Save { src, copy, .. }, Command::Save { src: s, copy: c, .. }) => {
+            (src, copy) == (s, c)
+        }
+        (Command::Restore { copy, dst, .. }, Command::Restore { copy: c, dst: d, .. }) => {
+            (copy, dst) == (c, d)
+        }
         _ => false,
     }
 }
@@ -280,6 +309,14 @@ impl Program {
                         bytes: *bytes,
                     });
                 }
+                Command::Save { src, bytes, copy } => {
+                    let src = hold(place_of(*src));
+                    steps.push(Step::Save { src, bytes: *bytes, copy: *copy });
+                }
+                Command::Restore { copy, dst, is_last, .. } => {
+                    let dst = hold(place_of(*dst));
+                    steps.push(Step::Restore { copy: *copy, dst, is_last: *is_last });
+                }
             }
         }
         for (label, caught) in unjudged {
@@ -344,10 +381,11 @@ impl Program {
     pub async fn start_fed<F: Feed + MaybeSync>(
         &self,
         gpu: &Gpu,
-        mut ticket: Ticket,
+        ticket: Ticket,
         feed: &F,
     ) -> Result<Ticket, F::Error> {
         let timing = Timing::begin(gpu, self.kernels.len()).await?;
+        let mut started = Started { ticket, timing, spill: Spill::new(self.largest_saved()) };
         let mut from = 0;
         let mut here = None;
         let mut blocks = self.streamed.iter().copied().peekable();
@@ -365,9 +403,10 @@ impl Program {
             // What was there before is no longer needed: its work is submitted.
             let fits = |next: &u32| here.is_none_or(|here| feed.fit_together(here, *next));
             let coming = next.map(|(_, block)| block).filter(fits);
-            self.submit(gpu, &mut ticket, from..end, timing.as_ref(), coming, feed).await?;
+            self.submit(gpu, &mut started, from..end, coming, feed).await?;
             from = end;
         }
+        let Started { ticket, timing, .. } = started;
         if let Some(timing) = timing {
             gpu.finish(&ticket).await?;
             timing.finish(gpu, &self.label, &self.kernels).await?;
@@ -375,16 +414,18 @@ impl Program {
         Ok(ticket)
     }
 
-    /// Submits the commands `range`, for which all weights are there, while block `coming` is brought.
+    /// Submits the commands `range`, for which all weights are there, while block `coming` is brought. Temporaries go to the host
+    /// and come back between submissions.
     async fn submit<F: Feed + MaybeSync>(
         &self,
         gpu: &Gpu,
-        ticket: &mut Ticket,
+        started: &mut Started,
         range: Range<usize>,
-        timing: Option<&Timing>,
         coming: Option<u32>,
         feed: &F,
     ) -> Result<(), F::Error> {
+        let Started { ticket, timing, spill } = started;
+        let timing = timing.as_ref();
         let max_commands = timing.map_or(usize::MAX, |_| Timing::MAX_COMMANDS);
         let pauses = Pauses::none();
         let pieces = coming.map(|block| feed.pieces(block));
@@ -398,6 +439,19 @@ impl Program {
         let mut rest = pieces;
         let mut from = range.start;
         while from < range.end {
+            match &self.steps[from] {
+                Step::Save { src, bytes, copy } => {
+                    spill.save(gpu, *copy, src, *bytes).await?;
+                    from += 1;
+                    continue;
+                }
+                Step::Restore { copy, dst, is_last } => {
+                    spill.restore(gpu, *copy, dst, *is_last).await?;
+                    from += 1;
+                    continue;
+                }
+                Step::Dispatch { .. } | Step::Copy { .. } => {}
+            }
             let mut limit = gpu.slice_flops();
             if let Some(pieces) = rest {
                 match pauses.next(pieces.bytes, block.as_mut()).await {
@@ -412,6 +466,7 @@ impl Program {
             let mut to = from;
             while to < range.end.min(from.saturating_add(max_commands))
                 && (to == from || flops < limit)
+                && !self.steps[to].is_transfer()
             {
                 flops += self.steps[to].flops();
                 largest = largest.max(self.steps[to].flops());
@@ -426,6 +481,15 @@ impl Program {
             pauses.next(u64::MAX, block).await.unwrap_or(Ok(()))?;
         }
         Ok(())
+    }
+
+    /// Bytes of the largest temporary that waits on the host in between.
+    fn largest_saved(&self) -> u64 {
+        let saved = self.steps.iter().map(|step| match step {
+            Step::Save { bytes, .. } => *bytes,
+            _ => 0,
+        });
+        saved.max().unwrap_or(0)
     }
 
     fn encode(&self, gpu: &Gpu, steps: &[Step], timing: Option<&Timing>) -> wgpu::CommandBuffer {

@@ -23,7 +23,7 @@ struct Pending {
 }
 
 /// What became of a request to map a buffer.
-struct Mapped {
+pub(super) struct Mapped {
     done: Signal,
     outcome: Arc<Mutex<Option<Result<(), wgpu::BufferAsyncError>>>>,
 }
@@ -123,7 +123,8 @@ pub(super) async fn map_read(
     read_mapped(gpu, what, staging, bytes, map(staging, bytes)).await
 }
 
-fn map(staging: &wgpu::Buffer, bytes: u64) -> Mapped {
+/// Asks for the first `bytes` of a buffer, when everything submitted so far has run.
+pub(super) fn map(staging: &wgpu::Buffer, bytes: u64) -> Mapped {
     let done = Signal::default();
     let outcome = Arc::new(Mutex::new(None));
     let (set, slot) = (done.clone(), outcome.clone());
@@ -136,7 +137,8 @@ fn map(staging: &wgpu::Buffer, bytes: u64) -> Mapped {
     Mapped { done, outcome }
 }
 
-async fn read_mapped(
+/// The first `bytes` of a buffer that [`map`] asked for. It stays mapped.
+pub(super) async fn read_mapped(
     gpu: &Gpu,
     what: &str,
     staging: &wgpu::Buffer,

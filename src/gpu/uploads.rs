@@ -35,9 +35,29 @@ pub struct Uploads {
 }
 
 /// A staging buffer, counted while it lives.
-struct Staging {
-    raw: wgpu::Buffer,
+pub(super) struct Staging {
+    pub(super) raw: wgpu::Buffer,
     ledger: Arc<Ledger>,
+}
+
+impl Staging {
+    /// A new one; mapped if the host is to write it.
+    pub(super) async fn new(
+        gpu: &Gpu,
+        what: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<Self, Error> {
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some(what),
+            size: bytes,
+            usage,
+            mapped_at_creation: usage.contains(wgpu::BufferUsages::MAP_WRITE),
+        };
+        let raw = gpu.allocate(what, &descriptor).await?;
+        gpu.ledger().update(|c| c.staging_bytes += bytes);
+        Ok(Staging { raw, ledger: gpu.counters.clone() })
+    }
 }
 
 impl Drop for Staging {
@@ -119,6 +139,11 @@ impl Uploads {
         }
     }
 
+    /// Bytes of a staging buffer.
+    pub(super) fn chunk_bytes(&self) -> u64 {
+        self.chunk_bytes
+    }
+
     /// Bytes of staging memory that they take at most.
     pub fn staging_bytes(&self) -> u64 {
         self.chunk_bytes * CHUNKS as u64
@@ -131,11 +156,21 @@ impl Uploads {
         store: &Store,
         id: ResidentId,
         index: usize,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        gpu.ledger().update(|c| c.uploaded_bytes += bytes.len() as u64);
+        self.write_to(gpu, &store.buffer(id, index).raw, offset, bytes).await
+    }
+
+    /// The same for any buffer, of what is no weight.
+    pub(super) async fn write_to(
+        &self,
+        gpu: &Gpu,
+        target: &wgpu::Buffer,
         mut offset: u64,
         mut bytes: &[u8],
     ) -> Result<(), Error> {
-        let target = store.buffer(id, index);
-        gpu.ledger().update(|c| c.uploaded_bytes += bytes.len() as u64);
         while !bytes.is_empty() {
             let open = self.open.lock().take();
             let mut chunk = match open {
@@ -147,7 +182,7 @@ impl Uploads {
             let n = part.len() as u64;
             let from = chunk.used;
             chunk.push(gpu, part).await?;
-            chunk.copies.push(Copy { from, target: target.raw.clone(), to: offset, bytes: n });
+            chunk.copies.push(Copy { from, target: target.clone(), to: offset, bytes: n });
             (offset, bytes) = (offset + n, rest);
             if chunk.used == self.chunk_bytes {
                 self.submit(gpu, chunk).await?;
@@ -197,16 +232,8 @@ impl Uploads {
                 }
             }
             None => {
-                let bytes = self.chunk_bytes;
-                let descriptor = wgpu::BufferDescriptor {
-                    label: Some("upload"),
-                    size: bytes,
-                    usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
-                    mapped_at_creation: true,
-                };
-                let raw = gpu.allocate("an upload", &descriptor).await?;
-                gpu.ledger().update(|c| c.staging_bytes += bytes);
-                Staging { raw, ledger: gpu.counters.clone() }
+                let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+                Staging::new(gpu, "an upload", self.chunk_bytes, usage).await?
             }
         };
         let room = if WRITTEN_AT_ONCE { self.chunk_bytes as usize } else { 0 };

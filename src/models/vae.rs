@@ -1,8 +1,13 @@
 //! The decoder of AutoencoderKL: from latents to pixels.
 //!
-//! Diffusers' `Decoder`. Pictures are `[H * W, C]`; those larger than one storage binding are held in bands of
-//! rows with copies of their neighbours' border rows, and group norms take the statistics of the whole, so the
-//! result is exact, not tiled.
+//! Diffusers' `Decoder`. Pictures are `[H * W, C]`; those larger than one storage binding, or than the recorder allows
+//! a band to be, are held in bands of rows with copies of their neighbours' border rows, and group norms take the
+//! statistics of the whole, so the result is exact, not tiled.
+//!
+//! In bands, the most that is alive together is twice the last picture of `block_out_channels[0]` channels: what the last
+//! level is enlarged to has twice its channels, and a residual block needs its input beside what it makes of it, as a norm
+//! in its middle needs all of that. For FLUX and SD3 at 1024 x 1024 this is 1 GiB, at 2048 x 2048 4 GiB. A decoder that is
+//! to take less has bands wait on the host ([`crate::tensor::spill`]).
 
 use super::config::VaeConfig;
 use super::layers::Loader;
@@ -99,15 +104,18 @@ impl ResnetBlock {
         let h = picture.like("conv1", self.channels);
         let after = |norm| Conv2dOptions { prologue: Some(norm), ..Default::default() };
         conv2d("conv1", picture.x, picture.width, &self.conv1, h, after(norm1));
-        let norm2 = self.norm2.affine("norm2", h);
         let y = match &self.shortcut {
             None => picture.x,
             Some(shortcut) => {
                 let y = picture.like("shortcut", self.channels);
-                linear_into("shortcut", picture.x, shortcut, y, Epilogue::default());
+                let record =
+                    || linear_into("shortcut", picture.x, shortcut, y, Epilogue::default());
+                // Each band of the input is done with then.
+                picture.x.recorder().early(record);
                 y
             }
         };
+        let norm2 = self.norm2.affine("norm2", h);
         let options = Conv2dOptions { add: true, ..after(norm2) };
         conv2d("conv2", h, picture.width, &self.conv2, y, options);
         Picture { x: y, ..picture }
@@ -139,9 +147,12 @@ impl AttentionBlock {
         let x = picture.x;
         let h = picture.like("norm", x.cols());
         group_affine_apply("norm", x, self.norm.affine("norm", x), false, h);
-        let qkv = [("q", &self.q), ("k", &self.k), ("v", &self.v)]
+        let q = picture.like("q", x.cols());
+        linear_into("q", h, &self.q, q, Epilogue::default());
+        // Every query sees all of these.
+        let [k, v] = [("k", &self.k), ("v", &self.v)]
             .map(|(name, layer)| linear(name, h, layer, Activation::Identity));
-        let attn = x.recorder().temp("attn", x.rows(), x.cols());
+        let attn = picture.like("attn", x.cols());
         let head_dim = x.cols();
         let options = Attention {
             head_dim,
@@ -149,7 +160,7 @@ impl AttentionBlock {
             causal: false,
             bias: None,
         };
-        attention("attn", qkv, attn, options);
+        attention("attn", [q, k, v], attn, options);
         let add = Epilogue { write: Write::Add, ..Default::default() };
         linear_into("out", attn, &self.out, x, add);
     }

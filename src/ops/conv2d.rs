@@ -1,5 +1,8 @@
 //! 3x3 convolution of a picture, optionally after nearest-neighbour enlargement.
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use super::{choice, even_share, fold_taps, group_affine_apply, quads, read, read_write, whole};
 use crate::tensor::{
     Band, BufferRef, Caps, Conv2dKernel, Dispatch, MAX_WORKGROUPS, PackedWeight, PipelineKey,
@@ -170,7 +173,8 @@ fn geometry(
 
 /// Convolves the picture `x` `[H * W, C]` of width `width` into `y` `[H' * W', N]`.
 ///
-/// A picture in several bands is convolved band by band; its borders are exchanged first, so the result is exact.
+/// A picture in several bands is convolved band by band, after their borders are exchanged, so the result is exact. All that
+/// makes a band of `y` comes before the next one: bands of `x` are done with one after the other.
 #[track_caller]
 pub fn conv2d<'r>(
     name: &str,
@@ -205,7 +209,7 @@ pub fn conv2d<'r>(
         let normed = recorder.image(&format!("{name}.in"), x_height, width, x.cols());
         group_affine_apply(name, x, affine, true, normed);
         let options = Conv2dOptions { prologue: None, ..options };
-        return conv2d(name, normed, width, layer, y, options);
+        return recorder.early(|| conv2d(name, normed, width, layer, y, options));
     }
     recorder.note(Work::Conv2d {
         height: y_height,
@@ -215,29 +219,37 @@ pub fn conv2d<'r>(
         upsample,
         storage: weight.storage,
     });
-    recorder.exchange_halo(x);
     let f16_flag = (kernel == Conv2dKernel::Matrices).then(|| recorder.f16_flag());
     let bias = recorder.resident(&layer.bias).expect_single("bias").0;
     let affine = prologue.map(|affine| whole(name, "affine", affine));
 
-    // One shard of the weight, or of what its taps fold to in a phase.
-    let convolve = |shard: Band,
-                    geometry: &Geometry,
-                    (taps, storage): (BufferRef, Storage),
-                    phase: usize| {
+    // Borders between bands of x that were exchanged.
+    let mut exchanged = 0;
+    // Some image rows of y, of one shard of the weight, or of what its taps fold to in a phase.
+    let mut convolve = |rows: Range<usize>,
+                        shard: Band,
+                        geometry: &Geometry,
+                        (taps, storage): (BufferRef, Storage),
+                        phase: usize| {
         let products = (x.cols() * geometry.taps * shard.rows * y_width) as f64;
         let flops_per_row = 2.0 * products / geometry.phases as f64;
         let most_rows = (caps.max_dispatch_flops / flops_per_row) as usize;
         let most_rows = most_rows.min(geometry.pixels[1] * MAX_WORKGROUPS as usize);
         let max_rows = even_share(y_height, most_rows, geometry.pixels[1]);
-        let mut row = 0;
-        while row < y_height {
+        let mut row = rows.start;
+        while row < rows.end {
+            let x_index = recorder.base(x.base).index_at(row / up * width);
+            while exchanged <= x_index {
+                recorder.exchange_halo(x, exchanged);
+                exchanged += 1;
+            }
             // The rows that lie in one band of y and whose sources lie in one band of x (or its halo).
             let x_base = recorder.base(x.base);
             let y_base = recorder.base(y.base);
             let x_band = x_base.band_at(row / up * width);
             let y_band = y_base.band_at(row * y_width);
-            let end = y_height
+            let end = rows
+                .end
                 .min(row + max_rows)
                 .min((x_band.row0 + x_band.rows) / width * up)
                 .min((y_band.row0 + y_band.rows) / y_width);
@@ -296,20 +308,30 @@ pub fn conv2d<'r>(
             row = end;
         }
     };
-    for (index, shard) in weight.shards.iter().enumerate() {
+    let shards = weight.shards.iter().enumerate().filter_map(|(index, shard)| {
         let rows = shard.rows.min(n.saturating_sub(shard.row0));
-        if rows == 0 {
-            continue;
-        }
-        let shard = Band { rows, ..*shard };
-        let geometry = geometry(kernel, &caps, upsample, lanes_x, rows.div_ceil(weight.tile));
-        if geometry.phases == 1 {
-            convolve(shard, &geometry, (recorder.shard(weight, index), weight.storage), 0);
-            continue;
-        }
-        for phase in 0..geometry.phases {
-            let folded = fold_taps(recorder, name, weight, index, phase).expect_single("taps").0;
-            convolve(shard, &geometry, (folded, Storage::F32), phase);
+        let tiles = rows.div_ceil(weight.tile);
+        let geometry = (rows > 0).then(|| geometry(kernel, &caps, upsample, lanes_x, tiles))?;
+        Some((index, Band { rows, ..*shard }, geometry))
+    });
+    let shards: Vec<(usize, Band, Geometry)> = shards.collect();
+    let mut folded: HashMap<(usize, usize), BufferRef> = HashMap::new();
+    let y_bands: Vec<Range<usize>> = recorder.base(y.base).band_rows().collect();
+    for band in y_bands {
+        // y may be the first rows of something larger.
+        let rows = band.start / y_width..(band.end / y_width).min(y_height);
+        for (index, shard, geometry) in &shards {
+            if geometry.phases == 1 {
+                let taps = (recorder.shard(weight, *index), weight.storage);
+                convolve(rows.clone(), *shard, geometry, taps, 0);
+                continue;
+            }
+            for phase in 0..geometry.phases {
+                let taps = *folded.entry((*index, phase)).or_insert_with(|| {
+                    fold_taps(recorder, name, weight, *index, phase).expect_single("taps").0
+                });
+                convolve(rows.clone(), *shard, geometry, (taps, Storage::F32), phase);
+            }
         }
     }
 }

@@ -64,8 +64,7 @@ pub fn group_affine<'r>(
     let channels = x.cols();
     assert!(channels.is_multiple_of(groups), "{name}: {channels} channels in {groups} groups");
     recorder.note(Work::GroupNorm { pixels: x.rows(), channels, groups });
-    // Enough chunks to fill an adapter, few enough to fold quickly.
-    let chunk = (x.rows() / 256).clamp(64, 8192);
+    let chunk = recorder.base(x.base).chunk.unwrap_or((x.rows() / 256).clamp(64, 8192));
     let pieces = row_pieces(&[x], usize::MAX);
     let chunks: usize = pieces.iter().map(|piece| piece.rows.div_ceil(chunk)).sum();
     let partial = recorder.temp(&format!("{name}.partial"), chunks * 3, channels);
@@ -76,6 +75,7 @@ pub fn group_affine<'r>(
     let bias = whole(name, "bias", bias);
 
     let mut first_chunk = 0;
+    let mut sums = Vec::new();
     for piece in &pieces {
         let (x_buffer, x_at) = piece.at[0];
         let n_chunks = piece.rows.div_ceil(chunk);
@@ -88,7 +88,7 @@ pub fn group_affine<'r>(
             first_chunk: first_chunk as u32,
             ..Default::default()
         };
-        recorder.dispatch(Dispatch {
+        sums.push(Dispatch {
             pipeline: key("stats", vec![c4(channels)]),
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings: vec![read(x_buffer), read_write(partial)],
@@ -98,6 +98,8 @@ pub fn group_affine<'r>(
         });
         first_chunk += n_chunks;
     }
+    // Of each band as soon as it is there.
+    recorder.early(|| sums.into_iter().for_each(|sum| recorder.dispatch(sum)));
 
     let params = Params {
         c4: quads(channels),

@@ -21,8 +21,10 @@
 //! # }).unwrap();
 //! ```
 
+mod arrivals;
 mod conditioning;
 mod context;
+mod decoder_memory;
 mod device;
 mod encoders;
 mod error;
@@ -43,6 +45,7 @@ mod preview;
 mod products;
 mod programs;
 mod random_weights;
+mod recorded;
 mod recovery;
 pub mod rehearsal;
 mod request;

@@ -3,19 +3,29 @@
 //! The unit is a block of a network. A phase of a run (encoding the prompt, making modulations, drawing) needs some memory
 //! always: temporaries, states, and weights that belong to no block. Of the rest of the budget, two slots serve the blocks
 //! that are streamed, which take turns in them, and as many blocks as fit stay. Blocks that stay are spread between the
-//! others: while one of them computes, the next streamed one arrives.
+//! others: while one of them computes, the next streamed one arrives. The decoder's blocks come once for a picture, so they
+//! are streamed rather than others. Where not even two slots fit, one has to do.
 
 use std::collections::HashMap;
 
+use super::decoder_memory::DecoderMemory;
 use super::model::Parts;
 use super::{Error, Part};
+use crate::checkpoint::pack::RowSource;
 use crate::checkpoint::weights::Weights;
 use crate::gpu::{StreamedBlock, Uploads};
 use crate::models::layers::Upload;
 use crate::tensor::{PackedWeight, overlay};
 
-/// Blocks that are on the GPU together, in turn.
-const SLOTS: usize = 2;
+/// How blocks are streamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slots {
+    /// Blocks that are on the GPU together, in turn: two, or one, which the GPU waits for.
+    pub count: usize,
+    /// Whether all blocks of the decoder are among them.
+    pub have_decoder: bool,
+}
+
 /// Share of a budget that staging memory may take.
 const STAGING_SHARE: u64 = 32;
 
@@ -28,6 +38,8 @@ pub(super) struct Block {
     pub uploads: Vec<usize>,
     /// Which of the slots it is brought to.
     pub slot: usize,
+    /// Whether it is of the decoder, which is used once for a picture.
+    pub is_decoders: bool,
     /// Sizes of its buffers.
     buffers: Vec<u64>,
 }
@@ -76,6 +88,8 @@ pub(super) struct Placement {
     pub keeps_denoiser: bool,
     /// Bytes that uploads may take for staging, where that is limited.
     pub most_staging_bytes: Option<u64>,
+    /// What the decoder's temporaries may take.
+    pub decoder: DecoderMemory,
 }
 
 /// What a part of a model takes on the GPU.
@@ -87,6 +101,8 @@ pub(super) struct PartBytes {
     pub slots: u64,
     /// Weights that are streamed, once for every use of the part.
     pub streamed: u64,
+    /// Weights of the decoder that are streamed, once for every picture.
+    pub decoder: u64,
 }
 
 impl PartBytes {
@@ -108,7 +124,12 @@ impl Placement {
     /// # Errors
     ///
     /// If there is none: [`Error::MemoryBudget`] says what is the least.
-    pub fn within(budget: u64, parts: &Parts, phases: &PhaseBytes) -> Result<Self, Error> {
+    pub fn within(
+        budget: u64,
+        parts: &Parts,
+        phases: &PhaseBytes,
+        slots: Slots,
+    ) -> Result<Self, Error> {
         let staging = staging_bytes(budget);
         let all = |part: &Part| parts.bytes_of(*part);
         let kept = Part::ALL.iter().map(all).sum::<u64>() + phases.together + staging;
@@ -119,7 +140,7 @@ impl Placement {
                 ..Default::default()
             });
         }
-        let needs = Part::ALL.map(|part| Need::new(parts, part, phases.of(part)));
+        let needs = Part::ALL.map(|part| Need::new(parts, part, phases.of(part), slots));
         let least = needs.iter().map(Need::least).max().unwrap_or(0);
         let room = budget.saturating_sub(staging);
         let apart = needs.iter().map(|need| need.most_resident(room)).collect::<Option<Vec<_>>>();
@@ -135,12 +156,12 @@ impl Placement {
             None => apart,
         };
         let streamed = needs.iter().zip(resident);
-        let streamed = streamed.flat_map(|(need, n)| streamed_of(&need.blocks, n)).collect();
+        let streamed = streamed.flat_map(|(need, n)| need.blocks.streamed(n)).collect();
         Ok(Placement {
             streamed,
-            keeps_all_parts: false,
             keeps_denoiser: next.is_some(),
             most_staging_bytes: Some(staging),
+            ..Default::default()
         })
     }
 
@@ -154,10 +175,23 @@ impl Placement {
         !self.streamed.is_empty()
     }
 
+    /// Bytes of weights that are streamed in `steps` steps and a picture. What encodes prompts and makes modulations is not among
+    /// them: all of it arrives for every prompt, streamed or not.
+    pub fn streamed_bytes(&self, steps: usize) -> u64 {
+        let times = |block: &Block| if block.is_decoders { 1 } else { steps as u64 };
+        let blocks = self.blocks_of(Part::Denoiser);
+        blocks.map(|(_, block)| times(block) * block.bytes()).sum()
+    }
+
     /// The numbers of a part's streamed blocks.
     pub fn blocks_of(&self, part: Part) -> impl Iterator<Item = (u32, &Block)> {
         let numbered = self.streamed.iter().enumerate();
         numbered.filter(move |(_, block)| block.part == part).map(|(i, block)| (i as u32, block))
+    }
+
+    /// How many of a part's streamed blocks are on the GPU together.
+    pub fn slots_of(&self, part: Part) -> usize {
+        self.blocks_of(part).map(|(_, block)| block.slot + 1).max().unwrap_or(0)
     }
 
     /// Which of a part's uploads are streamed, by their places.
@@ -168,11 +202,16 @@ impl Placement {
     /// What a part takes.
     pub fn bytes_of(&self, parts: &Parts, part: Part) -> PartBytes {
         let blocks: Vec<Block> = self.blocks_of(part).map(|(_, block)| block.clone()).collect();
-        let streamed = blocks.iter().map(Block::bytes).sum();
+        let bytes = |is_decoders: bool| -> u64 {
+            let own = blocks.iter().filter(|block| block.is_decoders == is_decoders);
+            own.map(Block::bytes).sum()
+        };
+        let (streamed, decoder) = (bytes(false), bytes(true));
         PartBytes {
-            resident: parts.bytes_of(part) - streamed,
-            slots: slot_bytes(blocks.iter()),
+            resident: parts.bytes_of(part) - streamed - decoder,
+            slots: slot_bytes(&blocks.iter().collect::<Vec<_>>()),
             streamed,
+            decoder,
         }
     }
 }
@@ -180,17 +219,23 @@ impl Placement {
 /// What a part needs while it works.
 #[derive(Clone)]
 struct Need {
-    blocks: Vec<Block>,
-    /// Weights outside of blocks, temporaries and states.
+    blocks: Blocks,
+    /// Weights outside of these blocks, temporaries and states.
     fixed: u64,
 }
 
 impl Need {
     /// `bytes` are those of the part's phase, besides weights.
-    fn new(parts: &Parts, part: Part, bytes: u64) -> Self {
-        let blocks = parts.blocks_of(part);
-        let in_blocks: u64 = blocks.iter().map(Block::bytes).sum();
-        Need { fixed: bytes + parts.bytes_of(part) - in_blocks, blocks }
+    fn new(parts: &Parts, part: Part, bytes: u64, slots: Slots) -> Self {
+        let of_decoder = |block: &Block| block.is_decoders;
+        let (mut once, all): (Vec<_>, Vec<_>) =
+            parts.blocks_of(part).into_iter().partition(of_decoder);
+        if !slots.have_decoder {
+            once.clear();
+        }
+        let in_blocks: u64 = all.iter().chain(&once).map(Block::bytes).sum();
+        let fixed = bytes + parts.bytes_of(part) - in_blocks;
+        Need { blocks: Blocks { all, once, slots: slots.count }, fixed }
     }
 
     /// The same where `bytes` of it are there already.
@@ -200,16 +245,16 @@ impl Need {
 
     /// Bytes if `resident` of its blocks stay.
     fn bytes(&self, resident: usize) -> u64 {
-        self.fixed + bytes_with(&self.blocks, resident)
+        self.fixed + self.blocks.bytes_with(resident)
     }
 
     fn least(&self) -> u64 {
-        (0..=self.blocks.len()).map(|resident| self.bytes(resident)).min().unwrap_or(self.fixed)
+        (0..=self.blocks.all.len()).map(|resident| self.bytes(resident)).min().unwrap_or(self.fixed)
     }
 
     /// The most blocks that may stay within `room` bytes; `None` if it does not fit at all.
     fn most_resident(&self, room: u64) -> Option<usize> {
-        most_resident(&self.blocks, room.checked_sub(self.fixed)?)
+        self.blocks.most_resident(room.checked_sub(self.fixed)?)
     }
 }
 
@@ -227,13 +272,14 @@ fn least_budget(bytes: u64) -> u64 {
     budget
 }
 
-/// Bytes of the slots that blocks take turns in, of which the first goes to the first slot, the next to the next.
-fn slot_bytes<'b>(blocks: impl Iterator<Item = &'b Block> + Clone) -> u64 {
+/// Bytes of the slots that blocks take turns in.
+fn slot_bytes(blocks: &[&Block]) -> u64 {
+    let slots = blocks.iter().map(|block| block.slot + 1).max().unwrap_or(0);
     let of_slot = |slot: usize| -> u64 {
-        let own = blocks.clone().skip(slot).step_by(SLOTS);
+        let own = blocks.iter().filter(|block| block.slot == slot);
         overlay(own.map(|block| block.buffers.as_slice())).iter().sum()
     };
-    (0..SLOTS).map(of_slot).sum()
+    (0..slots).map(of_slot).sum()
 }
 
 /// Whether block `i` of `n` stays if `resident` of them do: they are spread evenly.
@@ -241,46 +287,55 @@ fn is_resident(i: usize, n: usize, resident: usize) -> bool {
     (i + 1) * resident / n > i * resident / n
 }
 
-/// Bytes of all blocks if `resident` of them stay.
-fn bytes_with(blocks: &[Block], resident: usize) -> u64 {
-    let n = blocks.len();
-    let stays = |i: &usize| is_resident(*i, n, resident);
-    let kept: u64 = (0..n).filter(stays).map(|i| blocks[i].bytes()).sum();
-    let streamed = (0..n).filter(|i| !stays(i)).map(|i| &blocks[i]);
-    kept + slot_bytes(streamed)
+/// Blocks of which some may stay.
+#[derive(Clone)]
+struct Blocks {
+    all: Vec<Block>,
+    /// Those that never stay.
+    once: Vec<Block>,
+    slots: usize,
 }
 
-/// The most blocks that may stay if all take at most `bytes`.
-fn most_resident(blocks: &[Block], bytes: u64) -> Option<usize> {
-    (0..=blocks.len()).rev().find(|resident| bytes_with(blocks, *resident) <= bytes)
-}
+impl Blocks {
+    /// The blocks that are streamed if `resident` of them stay: the first goes to the first slot, the next to the next.
+    fn streamed(&self, resident: usize) -> Vec<Block> {
+        let n = self.all.len();
+        let streamed = (0..n).filter(|i| !is_resident(*i, n, resident)).map(|i| &self.all[i]);
+        let numbered = streamed.chain(&self.once).enumerate();
+        numbered.map(|(i, block)| Block { slot: i % self.slots, ..block.clone() }).collect()
+    }
 
-/// The blocks that are streamed if `resident` of them stay.
-fn streamed_of(blocks: &[Block], resident: usize) -> Vec<Block> {
-    let n = blocks.len();
-    let streamed = (0..n).filter(|i| !is_resident(*i, n, resident));
-    let numbered = streamed.enumerate();
-    numbered.map(|(i, block)| Block { slot: i % SLOTS, ..blocks[block].clone() }).collect()
+    /// Bytes of all blocks if `resident` of them stay.
+    fn bytes_with(&self, resident: usize) -> u64 {
+        let n = self.all.len();
+        let stays = (0..n).filter(|i| is_resident(*i, n, resident));
+        let kept: u64 = stays.map(|i| self.all[i].bytes()).sum();
+        kept + slot_bytes(&self.streamed(resident).iter().collect::<Vec<_>>())
+    }
+
+    /// The most blocks that may stay if all take at most `bytes`.
+    fn most_resident(&self, bytes: u64) -> Option<usize> {
+        (0..=self.all.len()).rev().find(|resident| self.bytes_with(*resident) <= bytes)
+    }
 }
 
 impl Parts {
-    /// The blocks of a part's networks, in the order in which they are used, with their matrices. A decoder has none: its
-    /// layers are few, and each is used once.
+    /// The blocks of a part's networks, in the order in which they are used, with their matrices.
     pub fn blocks_of(&self, part: Part) -> Vec<Block> {
         let uploads = self.uploads_of(part);
         let mut blocks: Vec<Block> = Vec::new();
         let mut known: HashMap<(*const Weights, String), usize> = HashMap::new();
         for (i, (weights, upload)) in uploads.into_iter().enumerate() {
             let Upload::Packed { weight, sources } = upload else { continue };
-            if std::ptr::eq(weights, &self.vae.weights) {
-                continue;
-            }
-            let Some(name) = sources.first().and_then(|source| block_name(&source.tensor.name))
-            else {
-                continue;
+            let is_decoders = std::ptr::eq(weights, &self.vae.weights);
+            let name = |source: &RowSource| match is_decoders {
+                true => layer_name(&source.tensor.name),
+                false => block_name(&source.tensor.name),
             };
+            let Some(name) = sources.first().and_then(name) else { continue };
             let at = *known.entry((std::ptr::from_ref(weights), name)).or_insert_with(|| {
-                blocks.push(Block { part, uploads: vec![], slot: 0, buffers: vec![] });
+                let (uploads, buffers) = (vec![], vec![]);
+                blocks.push(Block { part, uploads, slot: 0, is_decoders, buffers });
                 blocks.len() - 1
             });
             blocks[at].uploads.push(i);
@@ -308,9 +363,19 @@ fn buffer_bytes(bytes: u64) -> u64 {
 /// The block that a tensor belongs to: its name up to the first number. `None` if it is outside of all blocks.
 fn block_name(tensor: &str) -> Option<String> {
     let parts: Vec<&str> = tensor.split('.').collect();
-    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     let at = parts.iter().position(is_number)?;
     Some(parts[..=at].join("."))
+}
+
+/// The same for the decoder, whose blocks have layers of very different sizes: the name up to the last number.
+fn layer_name(tensor: &str) -> Option<String> {
+    let parts: Vec<&str> = tensor.split('.').collect();
+    let at = parts.iter().rposition(is_number)?;
+    Some(parts[..=at].join("."))
+}
+
+fn is_number(part: &&str) -> bool {
+    !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// As the store wants it; `weights` are those of the block.
@@ -331,6 +396,7 @@ mod tests {
             part: Part::Denoiser,
             uploads: vec![],
             slot: 0,
+            is_decoders: false,
             buffers: buffers.to_vec(),
         };
         sizes.iter().map(block).collect()
@@ -351,11 +417,16 @@ mod tests {
     fn slots_hold_the_largest_block() {
         let all = blocks(&[&[64, 32], &[32, 64], &[96], &[16, 16, 16]]);
         // The first slot serves blocks 0 and 2: 96 and 32; the second 1 and 3: 64, 32 and 16.
-        assert_eq!(bytes_with(&all, 0), 128 + 112);
-        assert_eq!(bytes_with(&all, 4), 96 + 96 + 96 + 48);
-        assert_eq!(most_resident(&all, 239), None);
-        assert_eq!(most_resident(&all, 240), Some(0));
-        assert_eq!(most_resident(&all, 336), Some(4));
+        let two = Blocks { all, once: vec![], slots: 2 };
+        assert_eq!(two.bytes_with(0), 128 + 112);
+        assert_eq!(two.bytes_with(4), 96 + 96 + 96 + 48);
+        assert_eq!(two.most_resident(239), None);
+        assert_eq!(two.most_resident(240), Some(0));
+        assert_eq!(two.most_resident(336), Some(4));
+        // What is always streamed has a turn in the slots, too.
+        let once = blocks(&[&[80]]);
+        assert_eq!(Blocks { once, ..two.clone() }.bytes_with(4), 96 + 96 + 96 + 48 + 80);
+        assert_eq!(Blocks { slots: 1, ..two }.bytes_with(0), 96 + 32 + 16);
     }
 
     #[test]
@@ -367,5 +438,9 @@ mod tests {
             "encoder.block.3"
         );
         assert_eq!(name("x_embedder.weight"), None);
+        let name = |tensor| layer_name(tensor);
+        let conv = "decoder.up_blocks.3.resnets.1.conv1.weight";
+        assert_eq!(name(conv).unwrap(), "decoder.up_blocks.3.resnets.1");
+        assert_eq!(name("decoder.conv_in.weight"), None);
     }
 }

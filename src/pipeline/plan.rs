@@ -8,22 +8,18 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::model::{Parts, check_widths};
-use super::placement::{PhaseBytes, Placement};
-use super::programs::{
-    CacheMemory, Models, ModulationMemory, ResidentPlanner, RunMemory, RunRecordings,
-    StepRecordings, record_modulations, rehearse_encoder,
-};
-use super::{Error, Options, Part, RunSchedule, Settings, StageKind};
+use super::arrivals::StepArrivals;
+use super::model::check_widths;
+use super::recorded::Recorded;
+use super::{Error, Options, RunSchedule, Settings, StageKind};
 use crate::checkpoint::source::Source;
 use crate::gpu::human_bytes;
 use crate::models::config::ModelConfig;
-use crate::models::layers::{LoadContext, Precision};
 use crate::models::quantise::Quantise;
 use crate::sampling::cache::{self, CacheSpec};
 use crate::sampling::{RaluParams, ntdm::js_distance};
 pub use crate::tensor::Caps;
-use crate::tensor::{Fallbacks, Flops, MemoryPlan, Recording, Resident, ResidentIds, plan_memory};
+use crate::tensor::Flops;
 
 /// Operations in units of 10^12.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -59,6 +55,9 @@ pub struct PlannedStage {
     pub tflops_per_step: Tflops,
     /// With a temporal cache whose rule does not look at values: for each step, whether the network is evaluated.
     pub computed: Option<Vec<bool>>,
+    /// When the weights of a step arrive, if any are streamed.
+    #[serde(skip)]
+    pub(super) arrivals: StepArrivals,
 }
 
 /// Bytes on the GPU.
@@ -91,7 +90,7 @@ pub struct PlannedMemory {
 pub struct PlannedStreaming {
     /// The budget.
     pub budget_bytes: u64,
-    /// Staging memory of uploads, which is not among [`PlannedMemory::peak_bytes`].
+    /// Staging memory, which is not among [`PlannedMemory::peak_bytes`].
     pub staging_bytes: u64,
     /// Whether the denoiser stays on the GPU while another prompt is encoded, which [`PlannedMemory::peak_bytes`] counts.
     pub keeps_denoiser: bool,
@@ -99,8 +98,19 @@ pub struct PlannedStreaming {
     pub text_encoders: PlannedPart,
     /// What makes modulations.
     pub modulation: PlannedPart,
-    /// The rest of the denoiser, with the VAE's decoder.
+    /// The rest of the denoiser, with the VAE's decoder, but for what `decoder` says.
     pub denoiser: PlannedPart,
+    /// The VAE's decoder.
+    pub decoder: PlannedDecoder,
+}
+
+/// What comes and goes while pictures are decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PlannedDecoder {
+    /// Weights that are streamed for every picture, in the memory where the denoiser's blocks take turns.
+    pub streamed_bytes: u64,
+    /// Bytes that cross the bus in a run of one picture because temporaries wait on the host.
+    pub spilled_bytes: u64,
 }
 
 impl fmt::Display for PlannedStreaming {
@@ -115,7 +125,9 @@ impl fmt::Display for PlannedStreaming {
             true => "\n  the denoiser stays while another prompt is encoded",
             false => "",
         };
-        if parts.iter().all(|(_, part, _)| part.streamed_blocks == 0) {
+        let PlannedDecoder { streamed_bytes, spilled_bytes } = self.decoder;
+        let stays = spilled_bytes + streamed_bytes == 0;
+        if stays && parts.iter().all(|(_, part, _)| part.streamed_blocks == 0) {
             return write!(
                 f,
                 "Fits within {budget}: all weights stay on the GPU while they are needed{kept}"
@@ -134,6 +146,14 @@ impl fmt::Display for PlannedStreaming {
                 )?;
             }
         }
+        if !stays {
+            write!(
+                f,
+                "\n  decoder             {:>12} of weights come and go for a picture, {} of temporaries",
+                human_bytes(streamed_bytes),
+                human_bytes(spilled_bytes)
+            )?;
+        }
         f.write_str(kept)
     }
 }
@@ -145,6 +165,8 @@ pub struct PlannedPart {
     pub resident_bytes: u64,
     /// Memory in which streamed blocks take turns.
     pub slot_bytes: u64,
+    /// How many of them are in it together: two, or one, whose work the next one waits for.
+    pub slots: usize,
     /// Weights that are streamed every time the part is used: in every step, for the denoiser.
     pub streamed_bytes: u64,
     /// Streamed blocks.
@@ -313,6 +335,7 @@ pub fn plan(
                     (Some(_), Some(stages)) => Some(stages[i].clone()),
                     _ => None,
                 },
+                arrivals: recorded.arrivals[i].clone(),
             })
             .collect(),
         tflops: run.into(),
@@ -323,215 +346,6 @@ pub fn plan(
         quantize: options.quantise,
         not_quantised: recorded.not_quantised,
     })
-}
-
-/// Bytes of a pool that serves all of `plans` in turn: see [`crate::gpu::SlotPool`].
-fn pool_bytes(plans: &[MemoryPlan]) -> u64 {
-    let slots = plans.iter().map(|plan| plan.slots.len()).max().unwrap_or(0);
-    (0..slots)
-        .map(|i| plans.iter().filter_map(|plan| plan.slots.get(i)).max().copied().unwrap_or(0))
-        .sum()
-}
-
-/// Bytes of a pool that grows from program to program: a program keeps the buffers that it was compiled with, also where
-/// a later one needed larger ones.
-fn grown_pool_bytes(plans: &[MemoryPlan]) -> u64 {
-    let mut largest = Vec::new();
-    let mut bytes = 0;
-    for plan in plans {
-        for (i, slot) in plan.slots.iter().enumerate() {
-            if i == largest.len() {
-                largest.push(0);
-            }
-            if *slot > largest[i] {
-                largest[i] = *slot;
-                bytes += slot;
-            }
-        }
-    }
-    bytes
-}
-
-/// Operations of a stage's step.
-struct StepFlops {
-    computed: Flops,
-    /// Where a temporal cache stands in.
-    reused: Flops,
-}
-
-impl StepFlops {
-    /// `modulations` are those of one step.
-    fn new(step: &StepRecordings, modulations: Flops) -> Self {
-        let products =
-            |recording: Option<&Recording>| recording.map_or(Flops::default(), Recording::products);
-        let always = modulations + products(step.probe.as_ref());
-        StepFlops {
-            computed: always + step.full.products(),
-            reused: always + products(step.reuse.as_ref()),
-        }
-    }
-
-    fn of(&self, computed: bool) -> Flops {
-        if computed { self.computed } else { self.reused }
-    }
-}
-
-/// What a run's recordings say.
-pub(super) struct Recorded {
-    /// All text encoders, once.
-    text_encoders: Flops,
-    /// For each stage.
-    steps: Vec<StepFlops>,
-    decode: Flops,
-    /// Of the half-size picture, if regions are found in it.
-    decode_low: Flops,
-    memory: PlannedMemory,
-    /// What is streamed.
-    pub placement: Placement,
-    /// See [`Plan::not_quantised`].
-    not_quantised: Vec<String>,
-}
-
-impl Recorded {
-    /// The most that is needed at any time, staging memory included.
-    pub fn peak_with_staging(&self) -> u64 {
-        self.memory.peak_bytes + self.placement.staging_bytes()
-    }
-
-    fn new(
-        config: &ModelConfig,
-        source: Option<&dyn Source>,
-        settings: &Settings,
-        schedule: &RunSchedule,
-        caps: Caps,
-        options: Options,
-    ) -> Result<Self, Error> {
-        let ids = ResidentIds::default();
-        let limit = caps.max_binding_bytes;
-        // Without a checkpoint every weight would count as f32; FLUX.1 is published in 16 bits.
-        let precision = if source.is_none() { Precision::F16 } else { options.precision };
-        let context = LoadContext::new(&ids, precision, limit).quantised(options.quantise);
-        let parts = Parts::plan(source, config, &context)?;
-        let model = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
-        Recorded::of_parts(&parts, model, &ids, settings, schedule, caps, options, false)
-    }
-
-    /// Of a model with these parts. `ids` are for what the run would have.
-    #[allow(clippy::too_many_arguments, reason = "all that a run depends on")]
-    pub fn of_parts(
-        parts: &Parts,
-        models: Models<'_>,
-        ids: &ResidentIds,
-        settings: &Settings,
-        schedule: &RunSchedule,
-        caps: Caps,
-        options: Options,
-        stage_pictures: bool,
-    ) -> Result<Self, Error> {
-        let config = models.config;
-        let caps = options.precision.limit(caps);
-        let mut encoding = Vec::new();
-        let mut scratch = Vec::new();
-        let mut text_encoders = Flops::default();
-        // In the order in which they are compiled.
-        for (part, own) in parts.text_encoders.iter().zip(&config.text_encoders) {
-            let (recording, matrices) =
-                rehearse_encoder(ids, caps, own, &*part.model, settings.max_sequence_length);
-            encoding.push(plan_memory(&recording));
-            text_encoders += recording.products();
-            scratch.extend(matrices);
-        }
-        let scratch: u64 = scratch.iter().flat_map(|resident| resident.band_bytes()).sum();
-        let text_encoder_weights_bytes = parts.bytes_of(Part::TextEncoders);
-        let encoding = scratch + grown_pool_bytes(&encoding);
-
-        let fallbacks = Fallbacks::default();
-        let planner = ResidentPlanner { ids, caps, config, settings, fallbacks: &fallbacks };
-        let (steps, branches) = (schedule.steps(), planner.branches());
-        let rows = steps * branches;
-        let table = ModulationMemory::new(ids, caps, config, models.denoiser, rows);
-        let modulations = record_modulations(caps, models.denoiser, &table);
-        let states = RunMemory::new(&planner, schedule, models.denoiser, stage_pictures);
-        let recordings = RunRecordings::new(caps, models, settings, schedule, &states);
-        let modulation_weights_bytes = parts.bytes_of(Part::Modulation);
-        let table_bytes = table.residents().flat_map(Resident::band_bytes).sum::<u64>();
-        let modulation_pool_bytes = pool_bytes(&[plan_memory(&modulations)]);
-        let plans: Vec<MemoryPlan> = recordings.all().map(plan_memory).collect();
-        let temporaries_bytes = pool_bytes(&plans);
-        let denoiser_weights_bytes = parts.bytes_of(Part::Denoiser);
-        let mut states_bytes = states.bytes() + table_bytes;
-        let phases = PhaseBytes {
-            encoding,
-            modulating: table_bytes + modulation_pool_bytes,
-            modulations: table_bytes,
-            denoising: temporaries_bytes + states_bytes,
-            // The last is for the next run.
-            together: encoding + temporaries_bytes + states_bytes + modulation_pool_bytes,
-        };
-        let budget = options.memory_budget.bytes();
-        let placement = match budget {
-            None => Placement::resident(options.keeps_all_parts(parts)),
-            Some(budget) => Placement::within(budget, parts, &phases)?,
-        };
-        let keeps_text_encoders = placement.keeps_all_parts;
-        if keeps_text_encoders {
-            states_bytes += modulation_pool_bytes;
-        }
-        let on_gpu = |part| placement.bytes_of(parts, part).total();
-        let encoding_bytes = on_gpu(Part::TextEncoders) + phases.encoding;
-        let modulating_bytes = on_gpu(Part::Modulation) + phases.modulating;
-        let denoising_bytes = on_gpu(Part::Denoiser) + temporaries_bytes + states_bytes;
-        // The next prompt's modulations take the place of this one's.
-        let before_bytes = encoding_bytes.max(modulating_bytes - table_bytes);
-        let memory = PlannedMemory {
-            text_encoder_weights_bytes,
-            keeps_text_encoders,
-            modulation_weights_bytes,
-            denoiser_weights_bytes,
-            encoding_bytes,
-            temporaries_bytes,
-            states_bytes,
-            cache_bytes: states.cache.as_ref().map_or(0, CacheMemory::bytes),
-            peak_bytes: match keeps_text_encoders {
-                true => encoding_bytes + modulation_weights_bytes + denoising_bytes,
-                false if placement.keeps_denoiser => denoising_bytes + before_bytes,
-                false => encoding_bytes.max(modulating_bytes).max(denoising_bytes),
-            },
-            streaming: budget.map(|budget| {
-                let part = |part| {
-                    let bytes = placement.bytes_of(parts, part);
-                    PlannedPart {
-                        resident_bytes: bytes.resident,
-                        slot_bytes: bytes.slots,
-                        streamed_bytes: bytes.streamed,
-                        streamed_blocks: placement.blocks_of(part).count(),
-                    }
-                };
-                PlannedStreaming {
-                    budget_bytes: budget,
-                    staging_bytes: placement.staging_bytes(),
-                    keeps_denoiser: keeps_text_encoders || placement.keeps_denoiser,
-                    text_encoders: part(Part::TextEncoders),
-                    modulation: part(Part::Modulation),
-                    denoiser: part(Part::Denoiser),
-                }
-            }),
-        };
-        Ok(Recorded {
-            text_encoders,
-            steps: (recordings.steps.iter())
-                .map(|step| StepFlops::new(step, modulations.products() * (1.0 / steps as f64)))
-                .collect(),
-            decode: recordings.decode.products(),
-            decode_low: recordings
-                .decode_low
-                .as_ref()
-                .map_or(Flops::default(), Recording::products),
-            memory,
-            placement,
-            not_quantised: options.quantise.map_or(vec![], |q| parts.not_quantised(q)),
-        })
-    }
 }
 
 impl Plan {

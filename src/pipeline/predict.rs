@@ -1,7 +1,7 @@
 //! How long the steps of a plan take, by arithmetic: while a step computes, the weights of its streamed blocks arrive.
 //!
 //! A block arrives while the one before it computes. So a step takes the longer of all work and all arrivals, and of the shorter
-//! one the part of a block, which nothing hides: the first one's way before there is work, or the work after the last has come.
+//! one what nothing hides: the first block's way, or the work after the last has come.
 
 use serde::{Deserialize, Serialize};
 
@@ -85,21 +85,18 @@ impl Plan {
         bytes_per_second: f64,
         flops_per_second: Option<f64>,
     ) -> Vec<PredictedStep> {
-        let streaming = self.memory.streaming;
-        let streamed_bytes = streaming.map_or(0, |streaming| streaming.denoiser.streamed_bytes);
-        let blocks = streaming.map_or(0, |streaming| streaming.denoiser.streamed_blocks).max(1);
-        let bus_seconds = streamed_bytes as f64 / bytes_per_second;
-        let both =
-            |compute: f64| compute.max(bus_seconds) + compute.min(bus_seconds) / blocks as f64;
         let step = |stage: &PlannedStage| {
             let flops = stage.tflops_per_step.with_attention * 1e12;
             let compute_seconds = flops_per_second.map(|rate| flops / rate);
+            let streamed_bytes = stage.arrivals.bytes();
+            let bus_seconds = streamed_bytes as f64 / bytes_per_second;
             PredictedStep {
                 stage: stage.stage,
                 streamed_bytes,
                 bus_seconds,
                 compute_seconds,
-                seconds: compute_seconds.map(both),
+                seconds: compute_seconds
+                    .map(|seconds| stage.arrivals.seconds(bytes_per_second, seconds)),
                 is_bus_bound: compute_seconds.map(|seconds| seconds < bus_seconds),
             }
         };

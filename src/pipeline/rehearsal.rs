@@ -1,10 +1,11 @@
 //! The programs of a run as recordings, without weights and without a device: what they cost the host can be measured,
 //! what they dispatch can be counted and compiled, for models that do not fit on the machine at hand.
 
+use super::decoder_memory::DecoderMemory;
 use super::model::{Parts, check_widths};
 use super::programs::{
-    Models, ModulationMemory, ResidentPlanner, RunMemory, RunRecordings, record_modulations,
-    rehearse_encoder,
+    DecodeRecordings, Models, ModulationMemory, ResidentPlanner, RunMemory, RunRecordings,
+    record_modulations, rehearse_encoder,
 };
 use super::{Error, RunSchedule, Settings};
 use crate::checkpoint::dtype::StoredDType;
@@ -56,9 +57,11 @@ impl Rehearsal {
         let table = ModulationMemory::new(&ids, caps, config, models.denoiser, rows);
         let modulations = record_modulations(caps, models.denoiser, &table);
         let memory = RunMemory::new(&planner, &schedule, models.denoiser, false);
-        let recordings = RunRecordings::new(caps, models, settings, &schedule, &memory);
-        let RunRecordings { steps, jumps, decode_low, decode, decode_mixed } = recordings;
-        let decodes = decode_low.into_iter().chain([decode]).chain(decode_mixed);
+        let decoder = DecoderMemory::default();
+        let recordings = RunRecordings::new(caps, models, settings, &schedule, &memory, decoder);
+        let RunRecordings { steps, jumps, decodes: DecodeRecordings { low, full, mixed } } =
+            recordings;
+        let decodes = low.into_iter().chain([full]).chain(mixed);
         Ok(Rehearsal {
             encoders,
             steps: steps.into_iter().map(|step| step.full).collect(),

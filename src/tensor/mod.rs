@@ -13,9 +13,12 @@
 
 mod caps;
 mod f16_range;
+mod order;
+mod picture;
 mod plan;
 mod recording;
 mod resident;
+mod spill;
 mod storage;
 mod work;
 
@@ -29,6 +32,7 @@ pub use recording::{
     fold_groups,
 };
 pub use resident::{Band, PackedWeight, Resident, ResidentId, ResidentIds, split_rows};
+pub use spill::spill;
 pub use storage::{Block, CodeOrder, Storage};
 pub use work::{Flops, Work};
 

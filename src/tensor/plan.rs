@@ -1,6 +1,6 @@
 //! The memory plan: which temporaries may share a buffer.
 
-use super::{BufferRef, Command, Recording};
+use super::{BufferRef, Recording};
 
 /// Temporaries assigned to slots: a pure function of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,15 +32,7 @@ pub fn plan_memory(recording: &Recording) -> MemoryPlan {
         }
     };
     for (at, command) in recording.commands.iter().enumerate() {
-        match command {
-            Command::Dispatch(dispatch) => {
-                dispatch.bindings.iter().for_each(|binding| touch(binding.buffer, at));
-            }
-            Command::Copy { src, dst, .. } => {
-                touch(*src, at);
-                touch(*dst, at);
-            }
-        }
+        command.buffers().into_iter().for_each(|(buffer, _)| touch(buffer, at));
     }
 
     let mut order: Vec<usize> = (0..sizes.len()).filter(|&i| lives[i].is_some()).collect();

@@ -1,6 +1,7 @@
 //! Commands, and the recorder that collects them.
 
 use std::cell::{Ref, RefCell};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{
@@ -87,6 +88,41 @@ pub enum Command {
         /// How much.
         bytes: u64,
     },
+    /// Copies all of a temporary to the host, until it is restored for the last time.
+    Save {
+        /// What is copied.
+        src: BufferRef,
+        /// Its size.
+        bytes: u64,
+        /// The number of the copy.
+        copy: u32,
+    },
+    /// Brings back what was saved.
+    Restore {
+        /// The number of the copy.
+        copy: u32,
+        /// A temporary of the same size.
+        dst: BufferRef,
+        /// Its size.
+        bytes: u64,
+        /// Nothing asks for the copy again before it is saved again.
+        is_last: bool,
+    },
+}
+
+impl Command {
+    /// All buffers that it names, with whether it writes them.
+    pub fn buffers(&self) -> Vec<(BufferRef, bool)> {
+        match self {
+            Command::Dispatch(dispatch) => {
+                let bindings = dispatch.bindings.iter();
+                bindings.map(|b| (b.buffer, b.access == Access::ReadWrite)).collect()
+            }
+            Command::Copy { src, dst, .. } => vec![(*src, false), (*dst, true)],
+            Command::Save { src, .. } => vec![(*src, false)],
+            Command::Restore { dst, .. } => vec![(*dst, true)],
+        }
+    }
 }
 
 /// A finished list of commands.
@@ -116,9 +152,18 @@ impl Recording {
             .iter()
             .map(|command| match command {
                 Command::Dispatch(dispatch) => dispatch.flops,
-                Command::Copy { .. } => 0.0,
+                Command::Copy { .. } | Command::Save { .. } | Command::Restore { .. } => 0.0,
             })
             .sum()
+    }
+
+    /// Bytes that cross the bus in one run because temporaries wait on the host.
+    pub fn spilled_bytes(&self) -> u64 {
+        let commands = self.commands.iter().map(|command| match command {
+            Command::Save { bytes, .. } | Command::Restore { bytes, .. } => *bytes,
+            Command::Dispatch(_) | Command::Copy { .. } => 0,
+        });
+        commands.sum()
     }
 }
 
@@ -129,7 +174,9 @@ pub(crate) struct Base {
     pub(crate) cols: usize,
     /// Rows of each neighbouring band that a band of an image holds copies of.
     pub(crate) halo: usize,
-    bands: Vec<BandBuffer>,
+    /// Of a picture: pixels that a group norm sums up together. Bands end between two of these chunks.
+    pub(crate) chunk: Option<usize>,
+    pub(super) bands: Vec<BandBuffer>,
 }
 
 pub(crate) struct BandBuffer {
@@ -140,15 +187,24 @@ pub(crate) struct BandBuffer {
 
 impl Base {
     pub(crate) fn band_at(&self, row: usize) -> &BandBuffer {
-        let index = self.bands.partition_point(|band| band.row0 + band.rows <= row);
-        &self.bands[index]
+        &self.bands[self.index_at(row)]
+    }
+
+    /// The number of the band that a row lies in.
+    pub(crate) fn index_at(&self, row: usize) -> usize {
+        self.bands.partition_point(|band| band.row0 + band.rows <= row)
+    }
+
+    /// The rows of each band.
+    pub(crate) fn band_rows(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.bands.iter().map(|band| band.row0..band.row0 + band.rows)
     }
 }
 
 #[derive(Default)]
-struct Inner {
+pub(super) struct Inner {
     bases: Vec<Base>,
-    commands: Vec<Command>,
+    pub(super) commands: Vec<Command>,
     temp_bytes: Vec<u64>,
     temp_labels: Vec<String>,
     scope: Vec<String>,
@@ -158,8 +214,10 @@ struct Inner {
 /// Collects commands. Ops append to it through the tensors it hands out.
 pub struct Recorder {
     caps: Caps,
-    f16_range: Option<Arc<F16Range>>,
-    inner: RefCell<Inner>,
+    pub(super) f16_range: Option<Arc<F16Range>>,
+    /// Bytes that a band of a picture may take.
+    pub(super) band_bytes: u64,
+    pub(super) inner: RefCell<Inner>,
 }
 
 impl Recorder {
@@ -170,7 +228,14 @@ impl Recorder {
 
     /// An empty recorder; kernels that round to f16 tell `f16_range` of numbers that are too large for it.
     pub fn with_f16_range(caps: Caps, f16_range: Option<Arc<F16Range>>) -> Self {
-        Recorder { caps, f16_range, inner: RefCell::default() }
+        let band_bytes = caps.max_binding_bytes;
+        Recorder { caps, f16_range, band_bytes, inner: RefCell::default() }
+    }
+
+    /// Keeps pictures in bands of at most `bytes`, where these are less than a binding may cover and a band then still has
+    /// a few rows.
+    pub fn in_bands_of(self, bytes: u64) -> Self {
+        Recorder { band_bytes: bytes.min(self.band_bytes), ..self }
     }
 
     /// The capabilities that ops may rely on.
@@ -236,42 +301,24 @@ impl Recorder {
     /// An uninitialised matrix `[rows, cols]` that lives inside this recording. `cols` is a multiple of 4.
     pub fn temp(&self, name: &str, rows: usize, cols: usize) -> Tensor<'_> {
         let bands = split_rows(rows, 1, (cols * 4) as u64, self.caps.max_binding_bytes);
-        self.banded(name, rows, cols, 0, bands)
+        self.banded(name, rows, cols, None, bands)
     }
 
     /// [`Recorder::temp`] in one buffer, for what is no larger than an existing buffer.
     pub fn temp_in_one(&self, name: &str, rows: usize, cols: usize) -> Tensor<'_> {
-        self.banded(name, rows, cols, 0, vec![Band { row0: 0, rows }])
+        self.banded(name, rows, cols, None, vec![Band { row0: 0, rows }])
     }
 
-    /// An uninitialised picture `[height * width, channels]`. If it needs several bands, each also holds
-    /// copies of the neighbouring image rows, which [`Recorder::exchange_halo`] fills.
-    pub fn image(&self, name: &str, height: usize, width: usize, channels: usize) -> Tensor<'_> {
-        let row_bytes = (channels * 4) as u64;
-        let limit = self.caps.max_binding_bytes;
-        if (height * width) as u64 * row_bytes <= limit {
-            return self.banded(
-                name,
-                height * width,
-                channels,
-                0,
-                vec![Band { row0: 0, rows: height * width }],
-            );
-        }
-        let halo_bytes = 2 * width as u64 * row_bytes;
-        let bands =
-            split_rows(height * width, width, row_bytes, limit.saturating_sub(halo_bytes).max(1));
-        self.banded(name, height * width, channels, width, bands)
-    }
-
-    fn banded(
+    /// A matrix in bands; a picture's have the rows of `picture`, its halo and its chunk.
+    pub(super) fn banded(
         &self,
         name: &str,
         rows: usize,
         cols: usize,
-        halo: usize,
+        picture: Option<(usize, usize)>,
         bands: Vec<Band>,
     ) -> Tensor<'_> {
+        let (halo, chunk) = (picture.map_or(0, |(halo, _)| halo), picture.map(|(_, chunk)| chunk));
         assert!(cols.is_multiple_of(4), "{name}: {cols} columns, kernels need a multiple of 4");
         assert!(rows > 0 && cols > 0, "{name}: an empty tensor [{rows}, {cols}]");
         let label = self.label(name);
@@ -288,7 +335,7 @@ impl Recorder {
             })
             .collect();
         let base = inner.bases.len() as u32;
-        inner.bases.push(Base { label, cols, halo, bands });
+        inner.bases.push(Base { label, cols, halo, chunk, bands });
         Tensor { recorder: self, base, row0: 0, rows, row_step: 1, col0: 0, cols }
     }
 
@@ -310,6 +357,7 @@ impl Recorder {
             label: resident.label.to_string(),
             cols: resident.cols,
             halo: 0,
+            chunk: None,
             bands,
         });
         Tensor {
@@ -321,36 +369,6 @@ impl Recorder {
             col0: 0,
             cols: resident.cols,
         }
-    }
-
-    /// Copies the image rows at band borders to the neighbouring bands, so that a convolution finds all
-    /// it needs in one buffer. Does nothing for an image in one band.
-    pub fn exchange_halo(&self, image: Tensor<'_>) {
-        let mut copies = Vec::new();
-        {
-            let base = self.base(image.base);
-            let row_bytes = (base.cols * 4) as u64;
-            let halo = base.halo as u64;
-            for pair in base.bands.windows(2) {
-                let [upper, lower] = pair else { continue };
-                let upper_first = if upper.row0 == 0 { 0 } else { halo };
-                copies.push(Command::Copy {
-                    src: upper.buffer,
-                    src_offset: (upper_first + upper.rows as u64 - halo) * row_bytes,
-                    dst: lower.buffer,
-                    dst_offset: 0,
-                    bytes: halo * row_bytes,
-                });
-                copies.push(Command::Copy {
-                    src: lower.buffer,
-                    src_offset: halo * row_bytes,
-                    dst: upper.buffer,
-                    dst_offset: (upper_first + upper.rows as u64) * row_bytes,
-                    bytes: halo * row_bytes,
-                });
-            }
-        }
-        self.inner.borrow_mut().commands.extend(copies);
     }
 
     /// Appends a kernel launch.

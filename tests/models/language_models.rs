@@ -319,7 +319,7 @@ fn costs_are_those_of_the_recording() {
         .iter()
         .filter_map(|command| match command {
             Command::Dispatch(dispatch) => Some(dispatch),
-            Command::Copy { .. } => None,
+            _ => None,
         })
         .filter(|dispatch| dispatch.pipeline.shader.starts_with(['m', 'a']))
         .map(|dispatch| dispatch.flops)

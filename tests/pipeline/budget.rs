@@ -60,6 +60,7 @@ fn least(model: &str, request: &Request, gpu: &Gpu) -> u64 {
 
 #[derive(Default)]
 struct Outcome {
+    /// The bits of the latents, then those of the picture.
     latents: Vec<u32>,
     /// Buffers and bind groups that were made after a stage's first step.
     made_late: u64,
@@ -99,10 +100,12 @@ fn run(pipeline: &mut Pipeline, request: &Request, mut lose: Option<usize>) -> O
                 Event::Warning(warning) if warning.contains("small for RALU") => {}
                 Event::Warning(warning) => outcome.warnings.push(warning),
                 Event::Image { tensors: Some(tensors), .. } => {
-                    let Some(NamedTensor::F32 { data, .. }) = tensors.0.get("latents") else {
-                        panic!("no latents")
-                    };
-                    outcome.latents = data.iter().map(|v| v.to_bits()).collect();
+                    for name in ["latents", "image"] {
+                        let Some(NamedTensor::F32 { data, .. }) = tensors.0.get(name) else {
+                            panic!("no {name}")
+                        };
+                        outcome.latents.extend(data.iter().map(|v| v.to_bits()));
+                    }
                 }
                 _ => {}
             }

@@ -20,6 +20,7 @@ mod profile;
 mod random_weights;
 mod references;
 mod reuse;
+mod spill;
 mod streaming_time;
 mod tune;
 mod watching;

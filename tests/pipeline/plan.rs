@@ -14,15 +14,11 @@ use ralu::tensor::{
 
 /// The temporaries that a command names.
 fn temps_of(command: &Command) -> Vec<usize> {
-    let buffers: Vec<BufferRef> = match command {
-        Command::Dispatch(dispatch) => dispatch.bindings.iter().map(|b| b.buffer).collect(),
-        Command::Copy { src, dst, .. } => vec![*src, *dst],
-    };
-    let temp = |buffer: BufferRef| match buffer {
+    let temp = |(buffer, _): (BufferRef, bool)| match buffer {
         BufferRef::Temp(id) => Some(id.0 as usize),
         BufferRef::Resident(..) => None,
     };
-    buffers.into_iter().filter_map(temp).collect()
+    command.buffers().into_iter().filter_map(temp).collect()
 }
 
 /// Checks a plan against the definition: at every command, what was used before or now and will be used
@@ -237,7 +233,7 @@ fn an_image_in_bands_has_a_halo() {
     let caps = Caps { max_binding_bytes: 5 * image_row, ..Caps::default() };
     let r = Recorder::new(caps);
     let image = r.image("image", height, width, channels);
-    r.exchange_halo(image);
+    (0..3).for_each(|upper| r.exchange_halo(image, upper));
     assert!(image.single().is_none());
     // Five image rows fit: three of a band, one above and one below. 10 rows, so four bands of 2 and 3.
     let starts: Vec<usize> =

@@ -72,14 +72,14 @@ impl Programs {
         }
         let mut optional = [None, None];
         for (slot, recording) in
-            optional.iter_mut().zip([&recordings.decode_low, &recordings.decode_mixed])
+            optional.iter_mut().zip([&recordings.decodes.low, &recordings.decodes.mixed])
         {
             if let Some(recording) = recording {
                 *slot = Some(Program::compile(gpu, store, pool, recording).await?);
             }
         }
         let [decode_low, decode_mixed] = optional;
-        let decode = Program::compile(gpu, store, pool, &recordings.decode).await?;
+        let decode = Program::compile(gpu, store, pool, &recordings.decodes.full).await?;
         let latents = memory.stages.iter().map(|stage| stage.x.band_bytes().sum::<u64>());
         let flags = memory.shared.f16_range.iter().flat_map(|range| range.flags().band_bytes());
         let bytes = latents.max().unwrap_or(0) + flags.sum::<u64>();
@@ -87,7 +87,7 @@ impl Programs {
         let mut commands = recordings.all().flat_map(|recording| &recording.commands);
         let in_int8 = commands.any(|command| match command {
             Command::Dispatch(dispatch) => is_in_int8(dispatch.pipeline.shader),
-            Command::Copy { .. } => false,
+            _ => false,
         });
         unfinished.keep();
         Ok(Programs {

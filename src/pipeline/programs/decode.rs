@@ -4,6 +4,7 @@ use super::memory::{JumpMemory, MixedView, SharedInputs, StageMemory};
 use crate::models::config::ModelConfig;
 use crate::models::vae::VaeDecoder;
 use crate::ops::{renoise, unpack};
+use crate::pipeline::decoder_memory::DecoderMemory;
 use crate::tensor::{Caps, Recorder, Recording, Resident};
 
 /// Latents and the velocity that leads from them to the clean picture, both `[N, 4 C]`.
@@ -25,6 +26,7 @@ pub(super) struct Decoding<'a> {
     pub config: &'a ModelConfig,
     pub vae: &'a VaeDecoder,
     pub shared: &'a SharedInputs,
+    pub memory: DecoderMemory,
 }
 
 impl Decoding<'_> {
@@ -38,7 +40,7 @@ impl Decoding<'_> {
     ) -> Recording {
         let recorder = self.recorder();
         self.decode(&recorder, estimate, cols, pixels);
-        recorder.finish(label)
+        self.memory.fit(recorder.finish(label))
     }
 
     /// The estimate of a mixed stage at full size, where coarse tokens count four times: `source` says which
@@ -62,11 +64,12 @@ impl Decoding<'_> {
         }
         let estimate = Estimate { x: &view.x, velocity: &view.velocity };
         self.decode(&recorder, estimate, cols, pixels);
-        recorder.finish(label)
+        self.memory.fit(recorder.finish(label))
     }
 
     fn recorder(&self) -> Recorder {
-        Recorder::with_f16_range(self.caps, self.shared.f16_range.clone())
+        let recorder = Recorder::with_f16_range(self.caps, self.shared.f16_range.clone());
+        self.memory.in_bands(recorder)
     }
 
     fn decode(&self, recorder: &Recorder, estimate: Estimate<'_>, cols: usize, pixels: &Resident) {

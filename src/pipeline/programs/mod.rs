@@ -19,6 +19,7 @@ use crate::models::config::ModelConfig;
 use crate::models::denoiser::Denoiser;
 use crate::models::vae::VaeDecoder;
 use crate::ops::{Weights, Write, combine, renoise};
+use crate::pipeline::decoder_memory::DecoderMemory;
 use crate::pipeline::{RunSchedule, Settings};
 use crate::sampling::JumpNoise;
 use crate::tensor::{Caps, Recorder, Recording, Resident};
@@ -76,12 +77,48 @@ pub(super) struct RunRecordings {
     pub steps: Vec<StepRecordings>,
     /// Between the stages.
     pub jumps: Vec<Recording>,
+    /// Those that decode.
+    pub decodes: DecodeRecordings,
+}
+
+/// The recordings that decode.
+pub(super) struct DecodeRecordings {
     /// The half-size picture, if it is decoded.
-    pub decode_low: Option<Recording>,
+    pub low: Option<Recording>,
     /// The picture.
-    pub decode: Recording,
+    pub full: Recording,
     /// The estimate of a mixed stage, if wanted.
-    pub decode_mixed: Option<Recording>,
+    pub mixed: Option<Recording>,
+}
+
+impl DecodeRecordings {
+    /// `decoder` says how much memory each may take.
+    pub fn new(
+        caps: Caps,
+        Models { config, vae, .. }: Models<'_>,
+        schedule: &RunSchedule,
+        memory: &RunMemory,
+        decoder: DecoderMemory,
+    ) -> Self {
+        let decoding = Decoding { caps, config, vae, shared: &memory.shared, memory: decoder };
+        let cols = schedule.cols;
+        let last = &memory.stages[memory.stages.len() - 1];
+        DecodeRecordings {
+            low: memory.low_pixels.as_ref().map(|pixels| {
+                decoding.grid("decode.low", (&memory.stages[0]).into(), cols / 2, pixels)
+            }),
+            full: decoding.grid("decode", last.into(), cols, &memory.pixels),
+            mixed: memory.mixed_view.as_ref().map(|view| {
+                let (stage, source) = (&memory.stages[1], &memory.jumps[1]);
+                decoding.mixed("decode.mixed", stage, source, view, cols, &memory.pixels)
+            }),
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Recording> {
+        self.low.iter().chain([&self.full]).chain(&self.mixed)
+    }
 }
 
 impl RunRecordings {
@@ -91,8 +128,9 @@ impl RunRecordings {
         settings: &Settings,
         schedule: &RunSchedule,
         memory: &RunMemory,
+        decoder: DecoderMemory,
     ) -> Self {
-        let Models { config, denoiser, vae } = models;
+        let Models { config, denoiser, .. } = models;
         let steps = memory.stages.iter().enumerate().map(|(i, stage)| {
             let recorder = StepRecorder {
                 caps,
@@ -116,31 +154,20 @@ impl RunRecordings {
                 let (from, to) = (&memory.stages[i], &memory.stages[i + 1].x);
                 record_jump(caps, &format!("jump{}", i + 1), from, clean, jump, gains, to)
             });
-        let decoding = Decoding { caps, config, vae, shared: &memory.shared };
-        let cols = schedule.cols;
-        let last = &memory.stages[memory.stages.len() - 1];
         RunRecordings {
             steps: steps.collect(),
             jumps: jumps.collect(),
-            decode_low: memory.low_pixels.as_ref().map(|pixels| {
-                decoding.grid("decode.low", (&memory.stages[0]).into(), cols / 2, pixels)
-            }),
-            decode: decoding.grid("decode", last.into(), cols, &memory.pixels),
-            decode_mixed: memory.mixed_view.as_ref().map(|view| {
-                let (stage, source) = (&memory.stages[1], &memory.jumps[1]);
-                decoding.mixed("decode.mixed", stage, source, view, cols, &memory.pixels)
-            }),
+            decodes: DecodeRecordings::new(caps, models, schedule, memory, decoder),
         }
+    }
+
+    /// All but those that decode.
+    pub fn before_decoding(&self) -> impl Iterator<Item = &Recording> {
+        self.steps.iter().flat_map(StepRecordings::iter).chain(&self.jumps)
     }
 
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Recording> {
-        self.steps
-            .iter()
-            .flat_map(StepRecordings::iter)
-            .chain(&self.jumps)
-            .chain(&self.decode_low)
-            .chain([&self.decode])
-            .chain(&self.decode_mixed)
+        self.before_decoding().chain(self.decodes.all())
     }
 }

@@ -71,7 +71,7 @@ impl Run {
         self.write(&memory.stages[stage].x, &sampling::pack(&latents, rows, cols)?).await?;
         let velocity = &memory.stages[stage].velocity;
         self.write(velocity, &vec![0.0; velocity.rows * velocity.cols]).await?;
-        program.run(&self.context.device.gpu).await?;
+        program.run_fed(&self.context.device.gpu, &self.context.feeder()).await?;
         let planes = to_unit(&picture::planes(&self.read(pixels).await?));
         let mut colors = self.context.cache.colors.lock();
         colors.learn_weighted(&latents, &planes, rows, cols, PROBE_WEIGHT);

@@ -106,7 +106,7 @@ impl Run {
         let Some(program) = &programs.decode_mixed else { return Ok(()) };
         let sources = &programs.memory.jumps[stage];
         self.write_sources(sources, transition, Upsample::Latent).await?;
-        program.run(&self.context.device.gpu).await?;
+        program.run_fed(&self.context.device.gpu, &self.context.feeder()).await?;
         let values = self.read(&programs.memory.pixels).await?;
         let turns = Turns::new();
         self.check_finite("the clean estimate of stage 2", &values).await?;

@@ -100,6 +100,7 @@ enum Phase {
     BeginStage(usize),
     Step(usize, usize),
     EndStage(usize),
+    LeaveStage(usize),
     Decode,
     Done,
     /// Work is under way; found at the next pull only if the one before was dropped in the middle of it.
@@ -384,10 +385,14 @@ impl Run {
             Phase::EndStage(stage) => {
                 self.end_stage(stage).await?;
                 if stage + 1 < self.schedule.stages.len() {
-                    Phase::BeginStage(stage + 1)
+                    Phase::LeaveStage(stage)
                 } else {
                     Phase::Decode
                 }
+            }
+            Phase::LeaveStage(stage) => {
+                self.leave_stage(stage).await?;
+                Phase::BeginStage(stage + 1)
             }
             Phase::Decode => {
                 self.finish_image().await?;

@@ -22,7 +22,8 @@ impl Run {
         let schedule = &self.schedule;
         let memory = RunMemory::new(&planner, schedule, models.denoiser, self.stage_pictures);
         let turns = Turns::new();
-        let recordings = RunRecordings::new(caps, models, settings, schedule, &memory);
+        let decoder = self.context.residency.streaming.placement().decoder;
+        let recordings = RunRecordings::new(caps, models, settings, schedule, &memory, decoder);
         turns.yield_if_due().await;
         Programs::compile(device, &recordings, memory).await
     }

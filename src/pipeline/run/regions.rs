@@ -104,7 +104,7 @@ impl Run {
         else {
             return Ok(vec![]);
         };
-        program.run(&self.context.device.gpu).await?;
+        program.run_fed(&self.context.device.gpu, &self.context.feeder()).await?;
         let values = self.read(pixels).await?;
         self.image.flops_done += self.programs().decode_low.as_ref().map_or(0.0, Program::flops);
         self.check_finite("the clean estimate of stage 1", &values).await?;

@@ -341,7 +341,7 @@ impl Run {
         Ok((done + if stage > 0 { low } else { 0.0 }) / all)
     }
 
-    /// Reports a stage, and jumps to the next one.
+    /// Reports a stage.
     pub(super) async fn end_stage(&mut self, stage: usize) -> Result<(), Error> {
         let last = self.image.submitted.take();
         self.report_step(last).await?;
@@ -365,9 +365,11 @@ impl Run {
             let shape = [1, x.rows, x.cols];
             self.image.tensors.insert(&name, &shape, values);
         }
-        if is_last {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    /// Jumps to the stage after `stage`, with regions where they are to be chosen.
+    pub(super) async fn leave_stage(&mut self, stage: usize) -> Result<(), Error> {
         self.keep_first_stage(stage).await?;
         match self.schedule.stages[stage].kind {
             StageKind::Low if self.schedule.has_regions() => self.choose_regions(stage).await?,
@@ -385,7 +387,7 @@ impl Run {
     /// Decodes the finished latents.
     pub(super) async fn finish_image(&mut self) -> Result<(), Error> {
         let programs = self.programs();
-        programs.decode.run(&self.context.device.gpu).await?;
+        programs.decode.run_fed(&self.context.device.gpu, &self.context.feeder()).await?;
         let values = self.read(&programs.memory.pixels).await?;
         let turns = Turns::new();
         self.check_finite("the decoded picture", &values).await?;
