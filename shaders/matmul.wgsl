@@ -86,6 +86,26 @@ fn main(
         s14 = dot_columns(s14, x[x14 + k], b[0], b[1], b[2], b[3]);
         s15 = dot_columns(s15, x[x15 + k], b[0], b[1], b[2], b[3]);
     }
+    let ranks = ranks_of(tile * LANES, tile * LANES + LANES - 1u);
+    for (var k = ranks.x; k < ranks.y; k++) {
+        let b = up4x4(column4, k);
+        s0 = dot_columns(s0, narrow4(row + 0u, k), b[0], b[1], b[2], b[3]);
+        s1 = dot_columns(s1, narrow4(row + 1u, k), b[0], b[1], b[2], b[3]);
+        s2 = dot_columns(s2, narrow4(row + 2u, k), b[0], b[1], b[2], b[3]);
+        s3 = dot_columns(s3, narrow4(row + 3u, k), b[0], b[1], b[2], b[3]);
+        s4 = dot_columns(s4, narrow4(row + 4u, k), b[0], b[1], b[2], b[3]);
+        s5 = dot_columns(s5, narrow4(row + 5u, k), b[0], b[1], b[2], b[3]);
+        s6 = dot_columns(s6, narrow4(row + 6u, k), b[0], b[1], b[2], b[3]);
+        s7 = dot_columns(s7, narrow4(row + 7u, k), b[0], b[1], b[2], b[3]);
+        s8 = dot_columns(s8, narrow4(row + 8u, k), b[0], b[1], b[2], b[3]);
+        s9 = dot_columns(s9, narrow4(row + 9u, k), b[0], b[1], b[2], b[3]);
+        s10 = dot_columns(s10, narrow4(row + 10u, k), b[0], b[1], b[2], b[3]);
+        s11 = dot_columns(s11, narrow4(row + 11u, k), b[0], b[1], b[2], b[3]);
+        s12 = dot_columns(s12, narrow4(row + 12u, k), b[0], b[1], b[2], b[3]);
+        s13 = dot_columns(s13, narrow4(row + 13u, k), b[0], b[1], b[2], b[3]);
+        s14 = dot_columns(s14, narrow4(row + 14u, k), b[0], b[1], b[2], b[3]);
+        s15 = dot_columns(s15, narrow4(row + 15u, k), b[0], b[1], b[2], b[3]);
+    }
     put(row + 0u, column4, s0);
     put(row + 1u, column4, s1);
     put(row + 2u, column4, s2);

@@ -21,8 +21,6 @@ enable wgpu_cooperative_matrix;
 #import linear_layer
 #import linear_output
 
-@group(0) @binding(7) var<storage, read_write> f16_flags: array<atomic<u32>>;
-
 // The numbers of subgroups that a workgroup may have on the adapter. Where they are equal, drivers know it.
 override LEAST_SUBGROUPS: u32 = 4u;
 override MOST_SUBGROUPS: u32 = 8u;
@@ -68,9 +66,9 @@ fn round_x(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>, inside: bool)
 }
 
 // Of four columns, from four numbers of K with four columns each.
-fn round_w(stored: Stored4x4) -> Rounded {
-    let v = transpose(widen4x4(stored));
-    if (EXCEEDS_F16) {
+fn round_w(numbers: mat4x4<f32>, exceeds_f16: bool) -> Rounded {
+    let v = transpose(numbers);
+    if (exceeds_f16) {
         largest = max(largest, largest_of(v[0], v[1], v[2], v[3]));
     }
     return Rounded(vec4<f16>(v[0]), vec4<f16>(v[1]), vec4<f16>(v[2]), vec4<f16>(v[3]));
@@ -145,11 +143,26 @@ fn main(
     var s23 = zero;
     var s33 = zero;
 
-    for (var k = 0u; k < params.k4; k += K4) {
-        let at = min(k + fill_k, params.k4 - 1u);
-        let w = w_at + 4u * at * LANES;
-        let next_x = round_x(x[x0_at + at], x[x1_at + at], x[x2_at + at], x[x3_at + at], k + fill_k < params.k4);
-        let next_w = round_w(load4x4(w, LANES));
+    // After the last step of K come those of a low-rank change.
+    let first_narrow = (params.k4 + K4 - 1u) / K4 * K4;
+    let ranks = ranks_of(group.y * (TILE / 4u), group.y * (TILE / 4u) + TILE / 4u - 1u);
+    let end = select(params.k4, first_narrow + ranks.y - ranks.x, HAS_LOW_RANK);
+    for (var k = 0u; k < end; k += K4) {
+        var next_x: Rounded;
+        var next_w: Rounded;
+        if (HAS_LOW_RANK && k >= first_narrow) {
+            let own = ranks.x + k - first_narrow + fill_k;
+            let at = min(own, ranks.y - 1u);
+            let row = first_row + fill_row;
+            next_x = round_x(narrow4(row, at), narrow4(row + FILL_ROWS, at), narrow4(row + 2u * FILL_ROWS, at),
+                narrow4(row + 3u * FILL_ROWS, at), own < ranks.y);
+            next_w = round_w(up4x4(quad, at), true);
+        } else {
+            let at = min(k + fill_k, params.k4 - 1u);
+            let w = w_at + 4u * at * LANES;
+            next_x = round_x(x[x0_at + at], x[x1_at + at], x[x2_at + at], x[x3_at + at], k + fill_k < params.k4);
+            next_w = round_w(widen4x4(load4x4(w, LANES)), EXCEEDS_F16);
+        }
         // The end of multiplying the last ones.
         workgroupBarrier();
         put_x(to_x, next_x.a);

@@ -94,6 +94,17 @@ fn multiply(sums: ptr<function, Rows>, row: u32, column: u32, block: u32, parts:
     (*sums).r3 = add_block((*sums).r3, d3, select(s3.xy, s3.zw, second), scale, offset);
 }
 
+// Adds what a low-rank change makes of four rows and a group of four columns.
+fn add_low_rank(sums: ptr<function, Rows>, row: u32, column4: u32, ranks: vec2<u32>) {
+    for (var k = ranks.x; k < ranks.y; k++) {
+        let w = up4x4(column4, k);
+        (*sums).r0 += w * narrow4(row, k);
+        (*sums).r1 += w * narrow4(row + GROUP_ROWS, k);
+        (*sums).r2 += w * narrow4(row + 2u * GROUP_ROWS, k);
+        (*sums).r3 += w * narrow4(row + 3u * GROUP_ROWS, k);
+    }
+}
+
 fn put_rows(row: u32, column4: u32, sums: Rows) {
     put(row, column4, sums.r0);
     put(row + GROUP_ROWS, column4, sums.r1);
@@ -157,6 +168,9 @@ fn main(
         multiply(&seconds, own_row, own_column + COLUMNS, 1u, parts);
     }
     let column4 = tile * LANES + own_column;
+    let ranks = ranks_of(tile * LANES, tile * LANES + LANES - 1u);
+    add_low_rank(&sums, first_row + own_row, column4, ranks);
+    add_low_rank(&seconds, first_row + own_row, column4 + COLUMNS, ranks);
     if (column4 < params.n4) {
         put_rows(first_row + own_row, column4, sums);
     }

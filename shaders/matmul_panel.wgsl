@@ -64,6 +64,13 @@ fn main(
         }
     }
     let column4 = tile * LANES + local.x;
+    let ranks = ranks_of(group.y * TILES * LANES, group.y * TILES * LANES + TILES * LANES - 1u);
+    for (var k = ranks.x; k < ranks.y; k++) {
+        let b = up4x4(column4, k);
+        for (var r = 0u; r < ROWS; r++) {
+            sums[r] = dot_columns(sums[r], narrow4(row + r, k), b[0], b[1], b[2], b[3]);
+        }
+    }
     if (own_tile >= tiles || column4 >= params.n4) {
         return;
     }

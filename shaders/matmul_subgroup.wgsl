@@ -70,6 +70,15 @@ fn main(
         w += STEP * 4u * LANES;
     }
     let column4 = tile * LANES + index % LANES;
+    let ranks = ranks_of(group.y * TILES * LANES, group.y * TILES * LANES + TILES * LANES - 1u);
+    for (var k = ranks.x; k < ranks.y; k++) {
+        let b = up4x4(column4, k);
+        var rows: Held;
+        for (var i = 0u; i < ROWS / HELD; i++) {
+            rows[i] = narrow4(row + i * HELD + lane % HELD, k);
+        }
+        multiply_held(&sums, rows, b[0], b[1], b[2], b[3]);
+    }
     if (own_tile >= tiles || column4 >= params.n4) {
         return;
     }

@@ -128,6 +128,16 @@ fn main(
         }
     }
     let column4 = tile * LANES + own_column;
+    let ranks = ranks_of(tile * LANES, tile * LANES + LANES - 1u);
+    for (var k = ranks.x; k < ranks.y; k++) {
+        let a = narrow_rows(first_row + own_row, GROUP_ROWS, k);
+        let w = up4x4(column4, k);
+        multiply(&sums, a, w[0], w[1], w[2], w[3]);
+        if (QUADS == 2u) {
+            let second = up4x4(column4 + LANES / 2u, k);
+            multiply(&seconds, a, second[0], second[1], second[2], second[3]);
+        }
+    }
     if (column4 < params.n4) {
         put_rows(first_row + own_row, GROUP_ROWS, column4, sums);
     }

@@ -29,5 +29,10 @@ fn main(
         v += a.x * b[0] + a.y * b[1] + a.z * b[2] + a.w * b[3];
         w += 4u * LANES;
     }
+    let ranks = ranks_of(tile * LANES, tile * LANES + LANES - 1u);
+    for (var k = ranks.x; k < ranks.y; k++) {
+        let b = up4x4(column4, k);
+        v = dot_columns(v, narrow4(row, k), b[0], b[1], b[2], b[3]);
+    }
     put(row, column4, v);
 }

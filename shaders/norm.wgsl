@@ -8,43 +8,10 @@
 //
 // Two entry points: one row an invocation (processors), or one row a workgroup (graphics chips).
 // The variance is taken around means, of parts or in a second pass over the row: no cancellation.
-// Offsets and strides count groups of four numbers.
 
-struct Params {
-    rows: u32,
-    c4: u32,
-    x_offset: u32,
-    x_stride: u32,
-    y_offset: u32,
-    y_stride: u32,
-    scale_offset: u32,
-    shift_offset: u32,
-    eps: f32,
-}
+#import norm_interface
 
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> scale: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> shift: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
-
-override RMS: bool = false;
-override AFFINE: u32 = 0u;
-
-const LANES: u32 = 64u;
 var<workgroup> partial: array<f32, 64>;
-
-fn put(at: u32, c: u32, normed: vec4<f32>) {
-    var v = normed;
-    if (AFFINE == 1u) {
-        v = v * (1.0 + scale[params.scale_offset + c]) + shift[params.shift_offset + c];
-    } else if (AFFINE == 2u) {
-        v = v * scale[params.scale_offset + c] + shift[params.shift_offset + c];
-    } else if (AFFINE == 3u) {
-        v = v * scale[params.scale_offset + c];
-    }
-    y[at] = v;
-}
 
 @compute @workgroup_size(LANES)
 fn row_per_invocation(
@@ -58,34 +25,9 @@ fn row_per_invocation(
     }
     let from_ = params.x_offset + row * params.x_stride;
     let to_ = params.y_offset + row * params.y_stride;
-    let n = f32(params.c4 * 4u);
-    var mean = 0.0;
-    var squares = 0.0;
-    // Four times four numbers at once, joined by Chan's formula: each is read once, and nothing cancels.
-    var count = 0.0;
-    for (var c = 0u; c < params.c4; c += 4u) {
-        let more = min(4u, params.c4 - c);
-        var values: array<vec4<f32>, 4>;
-        var sum = vec4<f32>();
-        for (var i = 0u; i < 4u; i++) {
-            values[i] = x[from_ + min(c + i, params.c4 - 1u)];
-            sum += select(vec4<f32>(), values[i], i < more);
-        }
-        let size = f32(more * 4u);
-        let own_mean = select(dot(sum, vec4<f32>(1.0)) / size, 0.0, RMS);
-        var own_squares = vec4<f32>();
-        for (var i = 0u; i < 4u; i++) {
-            let d = select(vec4<f32>(), values[i] - own_mean, i < more);
-            own_squares += d * d;
-        }
-        let delta = own_mean - mean;
-        mean += delta * (size / (count + size));
-        squares += dot(own_squares, vec4<f32>(1.0)) + delta * delta * (count * size / (count + size));
-        count += size;
-    }
-    let factor = inverseSqrt(squares / n + params.eps);
+    let of_row = statistics(from_);
     for (var c = 0u; c < params.c4; c++) {
-        put(to_ + c, c, (x[from_ + c] - mean) * factor);
+        y[to_ + c] = affine(c, (x[from_ + c] - of_row.x) * of_row.y);
     }
 }
 
@@ -133,6 +75,6 @@ fn row_per_workgroup(
         return;
     }
     for (var c = lane; c < params.c4; c += LANES) {
-        put(to_ + c, c, (x[from_ + c] - mean) * factor);
+        y[to_ + c] = affine(c, (x[from_ + c] - mean) * factor);
     }
 }

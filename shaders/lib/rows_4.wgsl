@@ -15,6 +15,12 @@ fn x_tile_rows(group_row: u32, k: u32) -> Rows {
         x_tile[group_row][0][k], x_tile[group_row][1][k], x_tile[group_row][2][k], x_tile[group_row][3][k]);
 }
 
+// Group `k` of rows of a low-rank change's narrow matrix, `step` apart.
+fn narrow_rows(row: u32, step: u32, k: u32) -> Rows {
+    return Rows(
+        narrow4(row, k), narrow4(row + step, k), narrow4(row + 2u * step, k), narrow4(row + 3u * step, k));
+}
+
 // Adds to each row's sums its four numbers times four rows of W.
 fn multiply(sums: ptr<function, Rows>, a: Rows, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>) {
     (*sums).r0 = dot_columns((*sums).r0, a.r0, w0, w1, w2, w3);

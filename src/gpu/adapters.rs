@@ -143,7 +143,7 @@ pub struct AdapterReport {
 }
 
 /// Storage buffers that our largest kernel binds.
-const STORAGE_BUFFERS: u32 = 6;
+const STORAGE_BUFFERS: u32 = 7;
 /// Invocations in our largest workgroup, but for kernels that `ops::choice` leaves out where theirs do not fit.
 const INVOCATIONS: u32 = 128;
 

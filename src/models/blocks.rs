@@ -2,7 +2,7 @@
 
 use super::denoiser::State;
 use super::modulation::Columns;
-use crate::ops::{Activation, Affine, LinearLayer, NormKind, linear, norm};
+use crate::ops::{Activation, Affine, LinearLayer, NormKind, linear, norm, norm_for};
 use crate::tensor::Tensor;
 
 /// The layer norm of diffusion transformers: no weights of its own, epsilon 1e-6.
@@ -37,7 +37,8 @@ impl LastLayer {
                 // This modulation has the scale in front of the shift.
                 let [scale, shift] = state.modulation(&self.modulation, b).chunk_cols();
                 let affine = Affine::Modulate { scale, shift };
-                let img = norm("norm_out", streams.img, LAYER_NORM, affine);
+                let change = self.proj.low_rank.as_deref();
+                let img = norm_for("norm_out", streams.img, LAYER_NORM, affine, change);
                 linear("velocity", img, &self.proj, Activation::Identity)
             })
             .collect()

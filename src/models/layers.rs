@@ -15,7 +15,9 @@ use crate::checkpoint::weights::{Scales, TensorInfo, WeightPath};
 use crate::models::quantise::{Fate, Quantise, Quantising, Tally};
 pub use crate::models::uploads::{Factor, Upload};
 use crate::names::by_serde;
-use crate::ops::{Activation, Conv2d, Epilogue, LinearLayer, LowRank, linear_into, linear_split};
+use crate::ops::{
+    Activation, Conv2d, Epilogue, Input, LinearLayer, LowRank, linear_into, linear_split,
+};
 use crate::tensor::{Caps, PackedWeight, Resident, ResidentIds, Storage, Tensor};
 
 /// How weights are kept on the GPU, and whether products round their factors to f16. Sums are always f32.
@@ -220,9 +222,10 @@ impl<'m> Loader<'m> {
         let down = factor("down", stack.rank(), k, Factor::Down);
         let up = factor("up", stack.n(), stack.rank(), Factor::Up);
         let scales = ids.matrix(&format!("scales of {names}"), 1, stack.rank(), u64::MAX);
+        let parts = stack.parts();
         let upload = Upload::FactorScales { resident: scales.clone(), stack };
         self.uploads.borrow_mut().push(upload);
-        Some(Box::new(LowRank { down, up, scales }))
+        Some(Box::new(LowRank { down, up, scales, parts }))
     }
 
     /// Layers of the same input, one after the other: `{name}.weight` `[n, k]` and `{name}.bias` `[n]` for each of `parts`.
@@ -475,8 +478,13 @@ impl LinearGroup {
         self.layers.iter().map(|layer| layer.weight.n).sum()
     }
 
+    /// What is added to the first layer, for a norm that makes its narrow product.
+    pub fn low_rank(&self) -> Option<&LowRank> {
+        self.layers.first()?.low_rank.as_deref()
+    }
+
     /// Writes `[M, n]` into `y`.
-    pub fn forward_into<'r>(&self, name: &str, x: Tensor<'r>, y: Tensor<'r>) {
+    pub fn forward_into<'r>(&self, name: &str, x: Input<'r>, y: Tensor<'r>) {
         let mut start = 0;
         for layer in &self.layers {
             let columns = start..start + layer.weight.n;
@@ -489,7 +497,7 @@ impl LinearGroup {
     pub fn forward_split<'r>(
         &self,
         name: &str,
-        x: Tensor<'r>,
+        x: Input<'r>,
         [first, rest]: [Tensor<'r>; 2],
         activation: Activation,
     ) {

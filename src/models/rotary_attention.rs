@@ -3,7 +3,9 @@
 
 use super::denoiser::{PerGrid, Positions, State};
 use super::layers::LinearGroup;
-use crate::ops::{Activation, Attention, Weights, Write, attention_over, combine, qk_norm_rope};
+use crate::ops::{
+    Activation, Attention, Input, Weights, Write, attention_over, combine, qk_norm_rope,
+};
 use crate::tensor::{Resident, Tensor};
 
 /// Epsilon of the norms of queries and keys.
@@ -30,7 +32,7 @@ pub(super) struct QkvProjection {
 
 impl QkvProjection {
     /// Queries, keys and values of `x`, which is rows `rows` of the sequence, with their rotations.
-    pub fn forward<'r>(&self, x: Tensor<'r>, qkv: Qkv<'r>, rows: Rows, state: &State<'r>) {
+    pub fn forward<'r>(&self, x: Input<'r>, qkv: Qkv<'r>, rows: Rows, state: &State<'r>) {
         self.layers.forward_into("qkv", x, qkv.all.row_range(rows.clone()));
         self.normalize(qkv, rows, state);
     }
@@ -39,14 +41,14 @@ impl QkvProjection {
     /// makes of them goes to `rest`.
     pub fn forward_with_rest<'r>(
         &self,
-        x: Tensor<'r>,
+        x: Input<'r>,
         qkv: Qkv<'r>,
         rest: Tensor<'r>,
         activation: Activation,
         state: &State<'r>,
     ) {
         self.layers.forward_split("qkv", x, [qkv.all, rest], activation);
-        self.normalize(qkv, 0..x.rows(), state);
+        self.normalize(qkv, 0..x.x.rows(), state);
     }
 
     /// Norms and rotations of rows `rows` of the sequence.

@@ -1,7 +1,11 @@
 //! Linear layers: `y = epilogue(x Wᵀ + b)`, or with a low-rank change `y = epilogue(x Wᵀ + b + ((x Dᵀ) * s) Uᵀ)`.
+//!
+//! Of a change, the narrow product `(x Dᵀ) * s` is a dispatch, if the norm in front of the layer did not make it; the wide one
+//! goes on in the layer's own sums. Where it cannot, it goes to the output first, and the sums begin with what is there.
 
 use super::{
-    Activation, Weights, choice, combine, even_share, quads, quantise_rows, read, read_write,
+    Activation, Input, LowRank, Weights, choice, combine, even_share, quads, quantise_rows, read,
+    read_write,
 };
 use crate::tensor::{
     Caps, Dispatch, MAX_WORKGROUPS, MatmulKernel, PackedWeight, PipelineKey, Resident, Tensor,
@@ -17,17 +21,6 @@ pub struct LinearLayer {
     pub bias: Option<Resident>,
     /// What is added to the products.
     pub low_rank: Option<Box<LowRank>>,
-}
-
-/// A product of two narrow matrices that is added to a weight: `U diag(s) D`.
-#[derive(Clone, Debug)]
-pub struct LowRank {
-    /// D `[R, K]`.
-    pub down: PackedWeight,
-    /// U `[N, R]`.
-    pub up: PackedWeight,
-    /// s `[1, R]`. R is a multiple of 4.
-    pub scales: Resident,
 }
 
 /// How a result meets what the output holds.
@@ -70,6 +63,15 @@ struct Params {
     split4: u32,
     rest_offset: u32,
     rest_stride: u32,
+    rank4: u32,
+    narrow_offset: u32,
+    narrow_stride: u32,
+    end0: u32,
+    end1: u32,
+    end2: u32,
+    rank_end0: u32,
+    rank_end1: u32,
+    rank_end2: u32,
 }
 
 /// The shape of a kernel's work: how its dispatches are cut and counted.
@@ -189,12 +191,14 @@ const ROWS: usize = 128;
 #[track_caller]
 pub fn linear<'r>(
     name: &str,
-    x: Tensor<'r>,
+    input: impl Into<Input<'r>>,
     layer: &LinearLayer,
     activation: Activation,
 ) -> Tensor<'r> {
+    let input = input.into();
+    let x = input.x;
     let y = x.recorder().temp(name, x.rows(), layer.weight.n.next_multiple_of(4));
-    linear_into(name, x, layer, y, Epilogue { activation, ..Default::default() });
+    linear_into(name, input, layer, y, Epilogue { activation, ..Default::default() });
     y
 }
 
@@ -202,49 +206,58 @@ pub fn linear<'r>(
 #[track_caller]
 pub fn linear_into<'r>(
     name: &str,
-    x: Tensor<'r>,
+    input: impl Into<Input<'r>>,
     layer: &LinearLayer,
     y: Tensor<'r>,
     epilogue: Epilogue<'r>,
 ) {
+    let (input, output) = (input.into(), Output { y, rest: None });
+    let x = input.x;
     let Some(low_rank) = &layer.low_rank else {
-        return record(name, x, layer, Output::of(y), epilogue);
+        return record(name, x, layer, output, epilogue, Sums::New);
+    };
+    let narrow = narrow(name, input, low_rank);
+    if low_rank.joins(&layer.weight) {
+        return record(name, x, layer, output, epilogue, Sums::Joined(narrow, low_rank));
+    }
+    let wide = |epilogue| {
+        record(&format!("{name}.up"), narrow, &up_layer(low_rank), output, epilogue, Sums::New);
     };
     match epilogue {
         // It is what the output holds when the product comes.
         Epilogue { write: Write::Store, .. } => {
-            add_low_rank(name, x, low_rank, Output::of(y), Epilogue::default());
-            record(name, x, layer, Output { has_begun: true, ..Output::of(y) }, epilogue);
+            wide(Epilogue::default());
+            record(name, x, layer, output, epilogue, Sums::Begun);
         }
         // A sum of two residuals.
         Epilogue { write: Write::Add, activation: Activation::Identity, .. } => {
-            add_low_rank(name, x, low_rank, Output::of(y), epilogue);
-            record(name, x, layer, Output::of(y), epilogue);
+            wide(epilogue);
+            record(name, x, layer, output, epilogue, Sums::New);
         }
         Epilogue { write, .. } => {
             let own = x.recorder().temp(name, y.rows(), y.cols());
-            linear_into(name, x, layer, own, Epilogue { write: Write::Store, ..epilogue });
+            linear_into(name, input, layer, own, Epilogue { write: Write::Store, ..epilogue });
             combine(name, &[own], Weights::Constant([1.0, 0.0, 0.0]), None, write, y);
         }
     }
 }
 
-/// Writes or adds what a low-rank change makes of `x`.
+/// `(x Dᵀ) * s`, `[M, R]`.
 #[track_caller]
-fn add_low_rank<'r>(
-    name: &str,
-    x: Tensor<'r>,
-    LowRank { down, up, scales }: &LowRank,
-    output: Output<'r>,
-    epilogue: Epilogue<'r>,
-) {
-    let recorder = x.recorder();
-    let plain =
-        |weight: &PackedWeight| LinearLayer { weight: weight.clone(), bias: None, low_rank: None };
-    let narrow = recorder.temp(&format!("{name}.down"), x.rows(), down.n);
-    let scaled = Epilogue { gate: Some(recorder.resident(scales)), ..Default::default() };
-    record(&format!("{name}.down"), x, &plain(down), Output::of(narrow), scaled);
-    record(&format!("{name}.up"), narrow, &plain(up), output, epilogue);
+fn narrow<'r>(name: &str, input: Input<'r>, low_rank: &LowRank) -> Tensor<'r> {
+    if let Some(narrow) = input.narrow_of(low_rank) {
+        return narrow;
+    }
+    let x = input.x;
+    let name = format!("{name}.down");
+    let y = x.recorder().temp(&name, x.rows(), low_rank.down.n);
+    let epilogue = low_rank.down_epilogue(x);
+    record(&name, x, &low_rank.down_layer(), Output { y, rest: None }, epilogue, Sums::New);
+    y
+}
+
+fn up_layer(low_rank: &LowRank) -> LinearLayer {
+    LinearLayer { weight: low_rank.up.clone(), bias: None, low_rank: None }
 }
 
 /// Where a product goes.
@@ -253,14 +266,17 @@ struct Output<'r> {
     y: Tensor<'r>,
     /// The columns past those of `y`, of which the activation is.
     rest: Option<Tensor<'r>>,
-    /// Whether the sums begin with what is there.
-    has_begun: bool,
 }
 
-impl<'r> Output<'r> {
-    fn of(y: Tensor<'r>) -> Self {
-        Output { y, rest: None, has_begun: false }
-    }
+/// What a product's sums hold besides it.
+#[derive(Clone, Copy)]
+enum Sums<'r, 'l> {
+    /// Nothing.
+    New,
+    /// What the output holds.
+    Begun,
+    /// The product of this narrow matrix and the change's up.
+    Joined(Tensor<'r>, &'l LowRank),
 }
 
 /// Writes the first columns of `[M, N]` into `first`, as many as that has, and what `activation` makes of the others into
@@ -268,17 +284,25 @@ impl<'r> Output<'r> {
 #[track_caller]
 pub fn linear_split<'r>(
     name: &str,
-    x: Tensor<'r>,
+    input: impl Into<Input<'r>>,
     layer: &LinearLayer,
     [first, rest]: [Tensor<'r>; 2],
     activation: Activation,
 ) {
-    let mut output = Output { rest: Some(rest), ..Output::of(first) };
-    if let Some(low_rank) = &layer.low_rank {
-        add_low_rank(name, x, low_rank, output, Epilogue::default());
-        output.has_begun = true;
-    }
-    record(name, x, layer, output, Epilogue { activation, ..Default::default() });
+    let input = input.into();
+    let output = Output { y: first, rest: Some(rest) };
+    let narrow = layer.low_rank.as_deref().map(|change| (change, narrow(name, input, change)));
+    let sums = match narrow {
+        None => Sums::New,
+        Some((change, narrow)) if change.joins(&layer.weight) => Sums::Joined(narrow, change),
+        Some((change, narrow)) => {
+            let (name, up) = (format!("{name}.up"), up_layer(change));
+            record(&name, narrow, &up, output, Epilogue::default(), Sums::New);
+            Sums::Begun
+        }
+    };
+    let epilogue = Epilogue { activation, ..Default::default() };
+    record(name, input.x, layer, output, epilogue, sums);
 }
 
 #[track_caller]
@@ -286,8 +310,9 @@ fn record<'r>(
     name: &str,
     x: Tensor<'r>,
     layer: &LinearLayer,
-    Output { y, rest, has_begun }: Output<'r>,
+    Output { y, rest }: Output<'r>,
     epilogue: Epilogue<'r>,
+    sums: Sums<'r, '_>,
 ) {
     let weight = &layer.weight;
     let n = weight.n.next_multiple_of(4);
@@ -315,7 +340,18 @@ fn record<'r>(
         (MatmulKernel::Int8, Some(order)) => quantise_rows(&format!("{name}.int8"), x, order),
         _ => x,
     };
-    let operands: Vec<Tensor<'r>> = [x].into_iter().chain(outputs).collect();
+    let joined = match sums {
+        Sums::Joined(narrow, change) => Some((narrow, change)),
+        Sums::New | Sums::Begun => None,
+    };
+    let [[end0, rank_end0], [end1, rank_end1], [end2, rank_end2]] =
+        joined.map_or_else(Default::default, |(_, change)| change.ends4());
+    let rank = joined.map_or(0, |(_, change)| change.up.k);
+    if let Some((narrow, LowRank { up, .. })) = joined {
+        recorder.note(Work::Linear { rows: narrow.rows(), n: up.n, k: up.k, storage: up.storage });
+    }
+    let operands: Vec<Tensor<'r>> =
+        [x].into_iter().chain(outputs).chain(joined.map(|(narrow, _)| narrow)).collect();
     let gate = epilogue.gate.map(|gate| gate.expect_single("gate"));
     let [bias, scale] = [("bias", &layer.bias), ("scale", &weight.scale)]
         .map(|(name, vector)| Some(recorder.resident(vector.as_ref()?).expect_single(name).0));
@@ -325,12 +361,14 @@ fn record<'r>(
         if shard_n == 0 {
             continue;
         }
-        let flops_per_row = 2.0 * weight.k as f64 * shard_n as f64;
-        let budget = (caps.max_dispatch_flops / flops_per_row) as usize;
+        let flops_per_row = |k: usize| 2.0 * k as f64 * shard_n as f64;
+        // A change makes no more pieces: it is a small share.
+        let budget = (caps.max_dispatch_flops / flops_per_row(weight.k)) as usize;
         let max_rows = even_share(x.rows(), budget, ROWS);
         for piece in row_pieces(&operands, max_rows) {
             let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
-            let rest_at = piece.at.get(2);
+            let rest_at = rest.and(piece.at.get(2));
+            let narrow_at = joined.and(piece.at.last());
             let tiles = shard_n.div_ceil(weight.tile);
             let lanes = weight.tile / 4;
             let Geometry { shader, roles: other_roles, rows, overrides: own, groups } =
@@ -351,6 +389,15 @@ fn record<'r>(
                 split4: quads(y.cols()),
                 rest_offset: rest_at.map_or(0, |(_, at)| quads(*at)),
                 rest_stride: rest.map_or(0, |rest| quads(rest.row_stride())),
+                rank4: quads(rank),
+                narrow_offset: narrow_at.map_or(0, |(_, at)| quads(*at)),
+                narrow_stride: joined.map_or(0, |(narrow, _)| quads(narrow.row_stride())),
+                end0,
+                end1,
+                end2,
+                rank_end0,
+                rank_end1,
+                rank_end2,
             };
             let mut overrides = vec![
                 ("LANES", lanes as f64),
@@ -369,8 +416,10 @@ fn record<'r>(
             if scale.is_some() {
                 overrides.push(("HAS_SCALE", 1.0));
             }
-            if has_begun {
-                overrides.push(("HAS_BEGUN", 1.0));
+            match sums {
+                Sums::New => {}
+                Sums::Begun => overrides.push(("HAS_BEGUN", 1.0)),
+                Sums::Joined(..) => roles.push(("linear_scale", "linear_low_rank")),
             }
             overrides.extend(own);
             if f16_flag.is_some() {
@@ -386,15 +435,16 @@ fn record<'r>(
                     None => read(gate.map_or(x_buffer, |(buffer, _)| buffer)),
                 },
                 read_write(y_buffer),
-                read(scale.unwrap_or(x_buffer)),
+                read(narrow_at.map_or(scale.unwrap_or(x_buffer), |(buffer, _)| *buffer)),
             ];
+            bindings.extend(joined.map(|(_, change)| read(recorder.shard(&change.up, 0))));
             bindings.extend(f16_flag.map(|(buffer, _)| read_write(buffer)));
             recorder.dispatch(Dispatch {
                 pipeline: PipelineKey { shader, entry: "main", roles, overrides },
                 params: bytemuck::bytes_of(&params).to_vec(),
                 bindings,
                 groups,
-                flops: flops_per_row * piece.rows as f64,
+                flops: flops_per_row(weight.k + rank) * piece.rows as f64,
                 label: name.to_owned(),
             });
         }

@@ -1,6 +1,6 @@
-//! Layer norm and RMS norm, with AdaLN modulation as an epilogue.
+//! Layer norm and RMS norm, with AdaLN modulation as an epilogue, and perhaps the narrow product of the layer that follows.
 
-use super::{LANES, quads, read, read_write};
+use super::{Input, LANES, LowRank, quads, read, read_write};
 use crate::tensor::{Dispatch, PipelineKey, Tensor, Work, fold_groups, row_pieces};
 
 /// Which statistics a row is divided by.
@@ -48,7 +48,15 @@ struct Params {
     scale_offset: u32,
     shift_offset: u32,
     eps: f32,
+    rank4: u32,
+    narrow_offset: u32,
+    narrow_stride: u32,
 }
+
+/// Ranks up to which a norm makes a narrow product: it reads its rows again for every sixteen.
+const MAX_RANK: usize = 64;
+/// Rows of a workgroup of graphics chips that makes one.
+const NARROW_ROWS: usize = 4;
 
 /// A new matrix with every row of `x` `[M, C]` normalised.
 #[track_caller]
@@ -58,9 +66,39 @@ pub fn norm<'r>(name: &str, x: Tensor<'r>, kind: NormKind, affine: Affine<'r>) -
     y
 }
 
+/// [`norm`] for a layer that has a low-rank change, perhaps: with its narrow product, which then is no dispatch of its own.
+#[track_caller]
+pub fn norm_for<'r>(
+    name: &str,
+    x: Tensor<'r>,
+    kind: NormKind,
+    affine: Affine<'r>,
+    change: Option<&LowRank>,
+) -> Input<'r> {
+    let recorder = x.recorder();
+    let fits = |change: &&LowRank| change.down.n <= MAX_RANK && change.down.shards.len() == 1;
+    let Some(change) = change.filter(fits) else { return norm(name, x, kind, affine).into() };
+    let y = recorder.temp(name, x.rows(), x.cols());
+    let narrow = recorder.temp(&format!("{name}.down"), x.rows(), change.down.n);
+    record(name, x, kind, affine, y, Some((change, narrow)));
+    Input::with_narrow(y, change, narrow)
+}
+
 /// Writes the normalised rows of `x` into `y`, another matrix of the same shape.
 #[track_caller]
 pub fn norm_into<'r>(name: &str, x: Tensor<'r>, kind: NormKind, affine: Affine<'r>, y: Tensor<'r>) {
+    record(name, x, kind, affine, y, None);
+}
+
+#[track_caller]
+fn record<'r>(
+    name: &str,
+    x: Tensor<'r>,
+    kind: NormKind,
+    affine: Affine<'r>,
+    y: Tensor<'r>,
+    narrow: Option<(&LowRank, Tensor<'r>)>,
+) {
     assert_eq!(x.cols(), y.cols(), "{name}: x has {} columns, y {}", x.cols(), y.cols());
     let recorder = x.recorder();
     recorder.note(Work::Norm { rows: x.rows(), width: x.cols() });
@@ -79,8 +117,20 @@ pub fn norm_into<'r>(name: &str, x: Tensor<'r>, kind: NormKind, affine: Affine<'
         NormKind::Layer { eps } => (0.0, eps),
         NormKind::Rms { eps } => (1.0, eps),
     };
+    if let Some((LowRank { down, .. }, _)) = narrow {
+        let (rows, n, k, storage) = (x.rows(), down.n, down.k, down.storage);
+        recorder.note(Work::Linear { rows, n, k, storage });
+    }
     let per_invocation = recorder.caps().is_cpu;
-    for piece in row_pieces(&[x, y], usize::MAX) {
+    let (entry, rows_of_group) = match (per_invocation, narrow) {
+        (true, _) => ("row_per_invocation", LANES),
+        (false, None) => ("row_per_workgroup", 1),
+        (false, Some(_)) => ("rows_per_workgroup", NARROW_ROWS),
+    };
+    let rank = narrow.map_or(0, |(change, _)| change.down.n);
+    let operands: Vec<Tensor<'r>> =
+        [x, y].into_iter().chain(narrow.map(|(_, narrow)| narrow)).collect();
+    for piece in row_pieces(&operands, usize::MAX) {
         let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
         let params = Params {
             rows: piece.rows as u32,
@@ -92,27 +142,36 @@ pub fn norm_into<'r>(name: &str, x: Tensor<'r>, kind: NormKind, affine: Affine<'
             scale_offset: scale.map_or(0, |(_, at)| quads(at)),
             shift_offset: shift.map_or(0, |(_, at)| quads(at)),
             eps,
+            rank4: narrow.map_or(0, |(change, _)| quads(change.down.n)),
+            narrow_offset: piece.at.get(2).map_or(0, |(_, at)| quads(*at)),
+            narrow_stride: narrow.map_or(0, |(_, narrow)| quads(narrow.row_stride())),
         };
+        let mut overrides = vec![("RMS", rms), ("AFFINE", f64::from(code))];
+        let mut bindings = vec![
+            read(x_buffer),
+            read(scale.map_or(x_buffer, |(buffer, _)| buffer)),
+            read(shift.map_or(x_buffer, |(buffer, _)| buffer)),
+            read_write(y_buffer),
+        ];
+        if let (Some((change, _)), Some((narrow_buffer, _))) = (narrow, piece.at.get(2)) {
+            overrides.push(("DOWN_LANES", (change.down.tile / 4) as f64));
+            bindings.extend([
+                read(recorder.shard(&change.down, 0)),
+                read(recorder.resident(&change.scales).expect_single("scales").0),
+                read_write(*narrow_buffer),
+            ]);
+        }
         recorder.dispatch(Dispatch {
             pipeline: PipelineKey {
-                shader: "norm",
-                entry: if per_invocation { "row_per_invocation" } else { "row_per_workgroup" },
+                shader: if narrow.is_some() { "norm_narrow" } else { "norm" },
+                entry,
                 roles: vec![],
-                overrides: vec![("RMS", rms), ("AFFINE", f64::from(code))],
+                overrides,
             },
             params: bytemuck::bytes_of(&params).to_vec(),
-            bindings: vec![
-                read(x_buffer),
-                read(scale.map_or(x_buffer, |(buffer, _)| buffer)),
-                read(shift.map_or(x_buffer, |(buffer, _)| buffer)),
-                read_write(y_buffer),
-            ],
-            groups: fold_groups(if per_invocation {
-                piece.rows.div_ceil(LANES)
-            } else {
-                piece.rows
-            }),
-            flops: (piece.rows * x.cols()) as f64 * 8.0,
+            bindings,
+            groups: fold_groups(piece.rows.div_ceil(rows_of_group)),
+            flops: (piece.rows * x.cols()) as f64 * (8 + 2 * rank) as f64,
             label: name.to_owned(),
         });
     }

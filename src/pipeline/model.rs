@@ -1,9 +1,11 @@
 //! An open model: configuration, tokenizers and checked weights. Nothing of it is on a GPU, and nothing of it changes.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Error, MemoryBudget, Part};
+use crate::checkpoint::changes::LowRank;
 use crate::checkpoint::dtype::StoredDType;
 use crate::checkpoint::source::{Memory, Source, read};
 use crate::checkpoint::weights::{Manifest, Weights};
@@ -198,7 +200,23 @@ impl Parts {
         config: &ModelConfig,
         context: &LoadContext<'_>,
     ) -> Result<Self, Error> {
-        let weights = |dir: &str, _: &str| Ok(Weights::stand_in(dir.to_owned(), dtype.clone()));
+        Parts::changed(dtype, &BTreeMap::new(), config, context)
+    }
+
+    /// [`Parts::stored_as`] with products that are added to layers of the denoiser, by their names.
+    pub fn changed(
+        dtype: &StoredDType,
+        low_rank: &BTreeMap<String, Vec<LowRank>>,
+        config: &ModelConfig,
+        context: &LoadContext<'_>,
+    ) -> Result<Self, Error> {
+        let weights = |dir: &str, _: &str| {
+            let weights = Weights::stand_in(dir.to_owned(), dtype.clone());
+            Ok(match dir {
+                folder::TRANSFORMER => weights.with_low_rank(low_rank.clone()),
+                _ => weights,
+            })
+        };
         Parts::build(config, &weights, context, |_| Ok(()))
     }
 

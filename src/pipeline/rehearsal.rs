@@ -1,16 +1,21 @@
 //! The programs of a run as recordings, without weights and without a device: what they cost the host can be measured,
 //! what they dispatch can be counted and compiled, for models that do not fit on the machine at hand.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::decoder_memory::DecoderMemory;
-use super::model::{Parts, check_widths};
+use super::model::{ModelPart, Parts, check_widths};
 use super::programs::{
     DecodeRecordings, Models, ModulationMemory, ResidentPlanner, RunMemory, RunRecordings,
     record_modulations, rehearse_encoder,
 };
 use super::{Error, RunSchedule, Settings};
+use crate::checkpoint::changes::{LowRank, Matrix, Rows};
 use crate::checkpoint::dtype::StoredDType;
 use crate::models::config::ModelConfig;
-use crate::models::layers::{LoadContext, Precision};
+use crate::models::denoiser::Denoiser;
+use crate::models::layers::{LoadContext, Precision, Upload};
 use crate::tensor::{Caps, Fallbacks, Recording, Resident, ResidentIds};
 
 /// The programs of a run, recorded.
@@ -41,20 +46,47 @@ impl Rehearsal {
         caps: Caps,
     ) -> Result<Self, Error> {
         check_widths(config)?;
-        let schedule = RunSchedule::new(settings, config)?;
         let ids = ResidentIds::default();
         let context = LoadContext::new(&ids, Precision::Auto, caps.max_binding_bytes);
         let parts = Parts::stored_as(dtype, config, &context)?;
+        Rehearsal::of_parts(&parts, &ids, config, settings, caps)
+    }
+
+    /// [`Rehearsal::new`] with a LoRA of `rank` on every layer of the denoiser, each with a down of its own.
+    pub fn with_lora(
+        rank: usize,
+        config: &ModelConfig,
+        settings: &Settings,
+        caps: Caps,
+    ) -> Result<Self, Error> {
+        check_widths(config)?;
+        let ids = ResidentIds::default();
+        let context = LoadContext::new(&ids, Precision::Auto, caps.max_binding_bytes);
+        let dtype = StoredDType::named("F16");
+        let plain = Parts::stored_as(&dtype, config, &context)?;
+        let low_rank = low_rank_of(&plain.denoiser, rank);
+        let parts = Parts::changed(&dtype, &low_rank, config, &context)?;
+        Rehearsal::of_parts(&parts, &ids, config, settings, caps)
+    }
+
+    fn of_parts(
+        parts: &Parts,
+        ids: &ResidentIds,
+        config: &ModelConfig,
+        settings: &Settings,
+        caps: Caps,
+    ) -> Result<Self, Error> {
+        let schedule = RunSchedule::new(settings, config)?;
         let length = settings.max_sequence_length;
         let encoders = parts.text_encoders.iter().zip(&config.text_encoders);
         let encoders = encoders
-            .map(|(part, own)| rehearse_encoder(&ids, caps, own, &*part.model, length).0)
+            .map(|(part, own)| rehearse_encoder(ids, caps, own, &*part.model, length).0)
             .collect();
         let models = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
         let fallbacks = Fallbacks::default();
-        let planner = ResidentPlanner { ids: &ids, caps, config, settings, fallbacks: &fallbacks };
+        let planner = ResidentPlanner { ids, caps, config, settings, fallbacks: &fallbacks };
         let rows = schedule.steps() * planner.branches();
-        let table = ModulationMemory::new(&ids, caps, config, models.denoiser, rows);
+        let table = ModulationMemory::new(ids, caps, config, models.denoiser, rows);
         let modulations = record_modulations(caps, models.denoiser, &table);
         let memory = RunMemory::new(&planner, &schedule, models.denoiser, false);
         let decoder = DecoderMemory::default();
@@ -70,4 +102,24 @@ impl Rehearsal {
             scalars: memory.shared.step,
         })
     }
+}
+
+/// Products of `rank` for all matrices of a part, of zeros.
+fn low_rank_of(part: &ModelPart<dyn Denoiser>, rank: usize) -> BTreeMap<String, Vec<LowRank>> {
+    let uploads = part.uploads.iter().chain(&part.modulation_uploads);
+    let sources = uploads.flat_map(|upload| match upload {
+        Upload::Packed { sources, .. } => &sources[..],
+        _ => &[],
+    });
+    let changes = sources.filter_map(|source| {
+        let layer = source.tensor.name.strip_suffix(".weight")?;
+        let of = *source.tensor.shape.first()?;
+        let k = source.tensor.shape.iter().skip(1).product::<usize>();
+        let zeros = |rows, cols| Arc::new(Matrix::new(rows, vec![0.0; rows * cols]));
+        let rows = Rows { first: 0, of, are_swapped: false };
+        let change =
+            LowRank { down: zeros(rank, k), up: zeros(of, rank), rows, scale: 1.0, file: 0 };
+        Some((layer.to_owned(), vec![change]))
+    });
+    changes.collect()
 }

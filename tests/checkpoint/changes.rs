@@ -71,32 +71,62 @@ fn layers_share_the_down_of_a_fused_file() {
     let layer = |changes| Layer { n: 2, order: None, changes };
     let layers = vec![layer(vec![part(0)]), layer(vec![part(2), own]), layer(vec![])];
     let stack = Stack::new(layers, 2).unwrap();
-    // Of three rows, padded to four.
-    assert_eq!((stack.rank(), stack.n(), stack.k()), (4, 6, 2));
-    assert_eq!(stack.scales(&[1.0, -0.5]), [0.5, -1.0, -1.0, 0.0]);
-    assert_eq!(stack.scales(&[3.0]), [1.5, 0.0, 0.0, 0.0]);
+    // Of one row and of two, each padded to four.
+    assert_eq!((stack.rank(), stack.n(), stack.k()), (8, 6, 2));
+    assert_eq!(stack.scales(&[1.0, -0.5]), [0.5, 0.0, 0.0, 0.0, -1.0, -1.0, 0.0, 0.0]);
+    assert_eq!(stack.scales(&[3.0]), [1.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    // What is shared has no borders.
+    assert_eq!(stack.parts(), [[0; 2]; 0]);
     let down_row = |i| {
         let mut row = [0.0; 2];
         stack.down_row(i, &mut row);
         row
     };
-    assert_eq!([0, 1, 2, 3].map(down_row), [[1.0, 2.0], [5.0, 6.0], [7.0, 8.0], [0.0, 0.0]]);
+    assert_eq!([0, 4, 5].map(down_row), [[1.0, 2.0], [5.0, 6.0], [7.0, 8.0]]);
+    assert!([1, 2, 3, 6, 7].iter().all(|i| down_row(*i) == [0.0; 2]));
     let up_row = |i| {
-        let mut row = [0.0; 4];
+        let mut row = [0.0; 8];
         stack.up_row(i, &mut row);
         row
     };
     let expected = [
-        [1.0, 0.0, 0.0, 0.0],
-        [2.0, 0.0, 0.0, 0.0],
+        [1.0, 0.0, 0.0],
+        [2.0, 0.0, 0.0],
         // Its halves are swapped.
-        [3.0, 11.0, 12.0, 0.0],
-        [4.0, 9.0, 10.0, 0.0],
-        [0.0; 4],
-        [0.0; 4],
+        [3.0, 11.0, 12.0],
+        [4.0, 9.0, 10.0],
+        [0.0; 3],
+        [0.0; 3],
     ];
-    assert_eq!([0, 1, 2, 3, 4, 5].map(up_row), expected);
+    assert_eq!([0, 1, 2, 3, 4, 5].map(up_row).map(|row| [row[0], row[4], row[5]]), expected);
     assert!(Stack::new(vec![layer(vec![])], 2).is_none());
+}
+
+/// Files of split layers: each has its rows of down, of which kernels are told.
+#[test]
+fn layers_with_downs_of_their_own_are_parts() {
+    let change = |rank: usize, file| LowRank {
+        down: Arc::new(Matrix::new(rank, vec![1.0; 2 * rank])),
+        up: Arc::new(Matrix::new(8, vec![1.0; 8 * rank])),
+        rows: Rows { first: 0, of: 8, are_swapped: false },
+        scale: 1.0,
+        file,
+    };
+    let layer = |n, changes| Layer { n, order: None, changes };
+    let parts = |layers| Stack::new(layers, 2).unwrap().parts();
+    let layers = vec![
+        layer(8, vec![change(3, 0), change(6, 1)]),
+        layer(8, vec![]),
+        layer(4, vec![change(5, 0)]),
+    ];
+    assert_eq!(parts(layers), [[8, 12], [16, 12], [20, 20]]);
+    let shared = change(4, 0);
+    assert_eq!(parts(vec![layer(8, vec![shared.clone()]), layer(8, vec![shared])]), [[0; 2]; 0]);
+    // Kernels would meet borders within four outputs.
+    assert_eq!(
+        parts(vec![layer(6, vec![change(4, 0)]), layer(8, vec![change(4, 0)])]),
+        [[0; 2]; 0]
+    );
 }
 
 /// The numbers of a merged tensor `[2, 2]` of 1, 2, 3, 4, read from a byte in the middle of a number on.

@@ -1,8 +1,8 @@
 //! Every op recorded with every switch it has: what the tests of shaders and plans feed on. No GPU.
 
 use ralu::ops::{
-    self, Activation, Affine, Attention, Conv2d, Conv2dOptions, Epilogue, LinearLayer, NormKind,
-    Weights, Write,
+    self, Activation, Affine, Attention, Conv2d, Conv2dOptions, Epilogue, LinearLayer, LowRank,
+    NormKind, Weights, Write,
 };
 use ralu::tensor::{
     AttentionKernel, Caps, CodeOrder, Conv2dKernel, MatmulKernel, PackedWeight, Recorder,
@@ -161,9 +161,31 @@ fn linears(caps: Caps) -> Vec<(&'static str, Recording)> {
             ops::linear_split("y", r.temp("x", rows, 16), &layer, ys, activation);
         })
     };
+    let low_rank = |rows| {
+        record("linear", caps, |r, ids| {
+            let limit = caps.max_binding_bytes;
+            let narrow = |label, n, k| PackedWeight::new(ids, label, n, k, Storage::F32, limit);
+            let low_rank = LowRank {
+                down: narrow("down", 16, 16),
+                up: narrow("up", 72, 16),
+                scales: ids.matrix("scales", 1, 16, limit),
+                parts: vec![],
+            };
+            let mut layer = linear_layer(ids, 72, 16, Storage::F16, limit);
+            layer.low_rank = Some(Box::new(low_rank));
+            let x = r.temp("x", rows, 16);
+            ops::linear("y", x, &layer, Activation::Silu);
+            let ys = [r.temp("first", rows, 40), r.temp("rest", rows, 32)];
+            ops::linear_split("y", x, &layer, ys, Activation::Silu);
+            // Where products are scaled it goes another way.
+            layer.weight.scale = Some(ids.matrix("scale", 1, 72, limit));
+            ops::linear("y", x, &layer, Activation::Silu);
+        })
+    };
+    let low_ranks = [1, 33].into_iter().map(low_rank);
     let splits =
         [1, 33].into_iter().flat_map(|rows| ACTIVATIONS.map(|activation| (rows, activation)));
-    cases.into_iter().map(linear).chain(splits.map(split)).collect()
+    cases.into_iter().map(linear).chain(splits.map(split)).chain(low_ranks).collect()
 }
 
 fn convolutions(caps: Caps) -> Vec<(&'static str, Recording)> {
@@ -222,7 +244,7 @@ fn norms(caps: Caps) -> Vec<(&'static str, Recording)> {
     let mut all = Vec::new();
     for kind in [NormKind::Layer { eps: 1e-6 }, NormKind::Rms { eps: 1e-6 }] {
         for affine in 0..4 {
-            all.push(record("norm", caps, |r, _| {
+            all.push(record("norm", caps, |r, ids| {
                 let (x, scale, shift) =
                     (r.temp("x", 9, 64), r.temp("a", 1, 64), r.temp("b", 1, 64));
                 let affine = match affine {
@@ -232,6 +254,13 @@ fn norms(caps: Caps) -> Vec<(&'static str, Recording)> {
                     _ => Affine::Weight(scale),
                 };
                 ops::norm("y", x, kind, affine);
+                let low_rank = LowRank {
+                    down: PackedWeight::new(ids, "down", 20, 64, Storage::F32, u64::MAX),
+                    up: PackedWeight::new(ids, "up", 64, 20, Storage::F32, u64::MAX),
+                    scales: ids.matrix("scales", 1, 20, u64::MAX),
+                    parts: vec![],
+                };
+                ops::norm_for("y", x, kind, affine, Some(&low_rank));
             }));
         }
     }

@@ -54,3 +54,41 @@ fn a_step_is_few_dispatches_and_each_fills_the_chip() {
         }
     }
 }
+
+/// A LoRA on all layers adds no dispatch for its wide products, and for its narrow ones none where a norm is in front of the
+/// layer. (With bindings of 128 MiB, the least there is, the widest inputs lie in two or three bands, each with its own: 211.)
+#[test]
+fn a_lora_adds_few_dispatches_to_a_step() {
+    let config = builtin::get("flux.1-dev").unwrap();
+    let request = Request::new("").ralu(RaluChoice::Off).size(1024, 1024);
+    let settings = Settings::resolve(&request, &config).unwrap();
+    let count = |rehearsal: &Rehearsal| {
+        let commands = rehearsal.steps[0].commands.iter();
+        commands.filter(|command| matches!(command, Command::Dispatch(_))).count()
+    };
+    let processor = Caps {
+        is_cpu: true,
+        subgroup_sizes: Some((8, 8)),
+        max_binding_bytes: 1 << 30,
+        ..Caps::default()
+    };
+    // Cooperative matrices.
+    let h200 = Caps {
+        f16: true,
+        cooperative_matrix: Some(16),
+        max_workgroup_bytes: 48 << 10,
+        max_workgroup_invocations: 1024,
+        subgroup_sizes: Some((32, 32)),
+        max_binding_bytes: 2 << 30,
+        max_dispatch_flops: dispatch_flops(3e14),
+        ..Caps::default()
+    };
+    for (name, caps) in adapters().into_iter().chain([("processor", processor), ("H200", h200)]) {
+        let plain = count(&Rehearsal::new(&config, &settings, caps).unwrap());
+        let changed = count(&Rehearsal::with_lora(16, &config, &settings, caps).unwrap());
+        println!("{name}: {plain} dispatches, {} more with a LoRA", changed - plain);
+        assert!(changed > plain, "{name}: the LoRA is not in the recording");
+        // Attention's and the MLP's second layers of 19 + 38 blocks, and two embedders.
+        assert!(changed - plain <= 4 * 19 + 38 + 2, "{name}: {plain} and {changed} dispatches");
+    }
+}

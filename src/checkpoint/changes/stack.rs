@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use super::{LowRank, Matrix};
 
+/// Kernels work on four numbers at a time.
+const STEP: usize = 4;
+
 /// Outputs of a layer, with what is added to them.
 #[derive(Clone, Debug)]
 pub struct Layer {
@@ -39,18 +42,44 @@ impl Stack {
     /// once.
     pub fn new(layers: Vec<Layer>, k: usize) -> Option<Stack> {
         let mut stack = Stack { layers: vec![], downs: vec![], rank: 0, k };
-        for change in layers.iter().flat_map(|layer| &layer.changes) {
-            if stack.place(change).is_none() {
-                let LowRank { down, scale, file, .. } = change;
-                let (matrix, scale, file) = (down.clone(), *scale, *file);
-                stack.downs.push(Down { first: stack.rank, matrix, scale, file });
-                stack.rank += down.rows;
-            }
+        for layer in &layers {
+            // Each layer begins with four numbers of its own.
+            stack.rank = stack.rank.next_multiple_of(STEP);
+            layer.changes.iter().for_each(|change| stack.add(change));
         }
-        // Kernels work on four numbers at a time.
-        stack.rank = stack.rank.next_multiple_of(4);
+        stack.rank = stack.rank.next_multiple_of(STEP);
         stack.layers = layers;
         (!stack.downs.is_empty()).then_some(stack)
+    }
+
+    /// Adds a change's down, if it is not there.
+    fn add(&mut self, change: &LowRank) {
+        if self.place(change).is_none() {
+            let LowRank { down, scale, file, .. } = change;
+            let (first, matrix, scale, file) = (self.rank, down.clone(), *scale, *file);
+            self.downs.push(Down { first, matrix, scale, file });
+            self.rank += down.rows;
+        }
+    }
+
+    /// Up to which row of `up` and which of `down` each layer goes, in multiples of 4, if each has rows of `down` of its own,
+    /// which its rows of `up` alone need: else none.
+    pub fn parts(&self) -> Vec<[usize; 2]> {
+        let (mut parts, mut n, mut rank) = (vec![], 0, 0);
+        for layer in &self.layers {
+            n += layer.n;
+            for change in &layer.changes {
+                let Some(first) = self.place(change) else { return vec![] };
+                let before = parts.last().map_or(0, |[_, rank]: &[usize; 2]| *rank);
+                if first < before {
+                    return vec![];
+                }
+                rank = rank.max((first + change.down.rows).next_multiple_of(STEP));
+            }
+            parts.push([n, rank]);
+        }
+        let is_whole = parts.iter().all(|[n, _]| n.is_multiple_of(STEP));
+        if is_whole { parts } else { vec![] }
     }
 
     /// The first row of a change's down.

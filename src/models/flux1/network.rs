@@ -11,7 +11,7 @@ use crate::models::denoiser::{Denoiser, Inputs, Replay, Residual, State, Streams
 use crate::models::layers::{Loader, TIME_CHANNELS};
 use crate::models::modulation::{Columns, MlpEmbedder, Modulations};
 use crate::models::rotary_attention::{QkvProjection, joint_attention};
-use crate::ops::{Activation, Affine, Epilogue, LinearLayer, linear, linear_into, norm};
+use crate::ops::{Activation, Affine, Epilogue, LinearLayer, linear, linear_into, norm_for};
 use crate::tensor::Tensor;
 
 /// The whole network.
@@ -174,7 +174,7 @@ impl StreamWeights {
         let [_, _, gate_msa, shift_mlp, scale_mlp, gate_mlp] = modulation;
         residual.add(x, gate_msa, attn, &self.proj);
         let affine = Affine::Modulate { scale: scale_mlp, shift: shift_mlp };
-        let h = norm("norm2", x, LAYER_NORM, affine);
+        let h = norm_for("norm2", x, LAYER_NORM, affine, self.mlp_in.low_rank.as_deref());
         let h = linear("mlp.in", h, &self.mlp_in, Activation::GeluTanh);
         residual.add(x, gate_mlp, h, &self.mlp_out);
     }
@@ -206,12 +206,15 @@ impl DoubleStreamBlock {
         for (b, Streams { txt, img, all }) in state.branches().enumerate() {
             let [img_mod, txt_mod]: [[Tensor<'r>; 6]; 2] = [&self.img, &self.txt]
                 .map(|stream| state.modulation(&stream.modulation, b).chunk_cols());
-            let norm1 = |name: &str, x: Tensor<'r>, [shift, scale, ..]: [Tensor<'r>; 6]| {
-                recorder
-                    .scope(name, || norm("norm1", x, LAYER_NORM, Affine::Modulate { scale, shift }))
-            };
-            let img_in = norm1("img", img, img_mod);
-            let txt_in = norm1("txt", txt, txt_mod);
+            let norm1 =
+                |name: &str, x: Tensor<'r>, stream: &StreamWeights, modulation: [Tensor<'r>; 6]| {
+                    let [shift, scale, ..] = modulation;
+                    let (affine, change) =
+                        (Affine::Modulate { scale, shift }, stream.qkv.layers.low_rank());
+                    recorder.scope(name, || norm_for("norm1", x, LAYER_NORM, affine, change))
+                };
+            let img_in = norm1("img", img, &self.img, img_mod);
+            let txt_in = norm1("txt", txt, &self.txt, txt_mod);
 
             let (t, n) = (txt.rows(), all.rows());
             let attn = recorder.temp("attn", n, all.cols());
@@ -267,7 +270,9 @@ impl SingleStreamBlock {
         for (b, Streams { all: x, .. }) in state.branches().enumerate() {
             let (d, rows) = (x.cols(), x.rows());
             let [shift, scale, gate] = state.modulation(&self.modulation, b).chunk_cols();
-            let h = norm("norm", x, LAYER_NORM, Affine::Modulate { scale, shift });
+            let (affine, change) =
+                (Affine::Modulate { scale, shift }, self.qkv_mlp.layers.low_rank());
+            let h = norm_for("norm", x, LAYER_NORM, affine, change);
 
             // Attention and MLP write side by side what proj_out reads as one row.
             let both = x.recorder().temp("attn_mlp", rows, d + self.mlp);

@@ -10,7 +10,7 @@ use crate::models::denoiser::{Denoiser, Inputs, Replay, Residual, State, Streams
 use crate::models::layers::{LinearGroup, Loader, TIME_CHANNELS};
 use crate::models::modulation::{Columns, MlpEmbedder, Modulations};
 use crate::models::rotary_attention::{QkvProjection, joint_attention};
-use crate::ops::{Activation, Affine, Epilogue, LinearLayer, Write, linear_into, norm};
+use crate::ops::{Activation, Affine, Epilogue, Input, LinearLayer, Write, linear_into, norm_for};
 use crate::tensor::Tensor;
 
 /// The whole network.
@@ -135,7 +135,7 @@ impl GatedMlp {
     }
 
     /// Writes `silu(gate x) * (up x)` to `y` `[M, mlp]`.
-    fn forward_into<'r>(&self, x: Tensor<'r>, y: Tensor<'r>) {
+    fn forward_into<'r>(&self, x: Input<'r>, y: Tensor<'r>) {
         let silu = Epilogue { activation: Activation::Silu, ..Default::default() };
         linear_into("mlp.gate", x, &self.gate, y, silu);
         multiply_up(x, &self.up, y);
@@ -143,7 +143,7 @@ impl GatedMlp {
 }
 
 /// Multiplies the gate, which `y` `[M, mlp]` holds, by `up x`.
-fn multiply_up<'r>(x: Tensor<'r>, up: &LinearLayer, y: Tensor<'r>) {
+fn multiply_up<'r>(x: Input<'r>, up: &LinearLayer, y: Tensor<'r>) {
     let multiply = Epilogue { write: Write::Multiply, ..Default::default() };
     linear_into("mlp.up", x, up, y, multiply);
 }
@@ -196,7 +196,8 @@ impl StreamWeights {
         let [_, _, gate_msa, shift_mlp, scale_mlp, gate_mlp] = modulation;
         residual.add(x, gate_msa, attn, &self.proj);
         let affine = Affine::Modulate { scale: scale_mlp, shift: shift_mlp };
-        let h = norm("norm2", x, LAYER_NORM, affine);
+        let change = self.mlp.gate.low_rank.as_deref();
+        let h = norm_for("norm2", x, LAYER_NORM, affine, change);
         let gated = x.recorder().temp("mlp", x.rows(), self.mlp.gate.weight.n);
         self.mlp.forward_into(h, gated);
         residual.add(x, gate_mlp, gated, &self.mlp_out);
@@ -233,12 +234,15 @@ impl DoubleStreamBlock {
         for (b, Streams { txt, img, all }) in state.branches().enumerate() {
             let [img_mod, txt_mod]: [[Tensor<'r>; 6]; 2] =
                 modulations.map(|columns| state.modulation(columns, b).chunk_cols());
-            let norm1 = |name: &str, x: Tensor<'r>, [shift, scale, ..]: [Tensor<'r>; 6]| {
-                recorder
-                    .scope(name, || norm("norm1", x, LAYER_NORM, Affine::Modulate { scale, shift }))
-            };
-            let img_in = norm1("img", img, img_mod);
-            let txt_in = norm1("txt", txt, txt_mod);
+            let norm1 =
+                |name: &str, x: Tensor<'r>, stream: &StreamWeights, modulation: [Tensor<'r>; 6]| {
+                    let [shift, scale, ..] = modulation;
+                    let (affine, change) =
+                        (Affine::Modulate { scale, shift }, stream.qkv.layers.low_rank());
+                    recorder.scope(name, || norm_for("norm1", x, LAYER_NORM, affine, change))
+                };
+            let img_in = norm1("img", img, &self.img, img_mod);
+            let txt_in = norm1("txt", txt, &self.txt, txt_mod);
 
             let (t, n) = (txt.rows(), all.rows());
             let attn = recorder.temp("attn", n, all.cols());
@@ -292,7 +296,9 @@ impl SingleStreamBlock {
         for (b, Streams { all: x, .. }) in state.branches().enumerate() {
             let (d, rows) = (x.cols(), x.rows());
             let [shift, scale, gate] = state.modulation(modulation, b).chunk_cols();
-            let h = norm("norm", x, LAYER_NORM, Affine::Modulate { scale, shift });
+            let (affine, change) =
+                (Affine::Modulate { scale, shift }, self.qkv_gate.layers.low_rank());
+            let h = norm_for("norm", x, LAYER_NORM, affine, change);
 
             // Attention and MLP write side by side what proj_out reads as one row.
             let both = x.recorder().temp("attn_mlp", rows, d + self.up.weight.n);

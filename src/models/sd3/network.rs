@@ -15,8 +15,8 @@ use crate::models::layers::{LinearGroup, Loader, TIME_CHANNELS};
 use crate::models::modulation::{Columns, MlpEmbedder, Modulations};
 use crate::models::position_table::PositionTable;
 use crate::ops::{
-    Activation, Affine, Attention, Epilogue, LinearLayer, Weights, Write, attention_over, combine,
-    linear, linear_into, norm, qk_norm,
+    Activation, Affine, Attention, Epilogue, Input, LinearLayer, Weights, Write, attention_over,
+    combine, linear, linear_into, norm_for, qk_norm,
 };
 use crate::tensor::{Resident, Tensor};
 
@@ -152,8 +152,8 @@ impl QkvProjection {
     }
 
     /// Queries, keys and values of `x`, written side by side to `qkv` `[M, 3 * hidden]`.
-    fn forward<'r>(&self, x: Tensor<'r>, qkv: Tensor<'r>) {
-        let recorder = x.recorder();
+    fn forward<'r>(&self, x: Input<'r>, qkv: Tensor<'r>) {
+        let recorder = qkv.recorder();
         let [q, k, _] = qkv.chunk_cols();
         let wanted = qkv.cols() - self.layers.n()..qkv.cols();
         self.layers.forward_into("qkv", x, qkv.col_range(wanted));
@@ -185,7 +185,8 @@ impl Mlp {
         [shift, scale, gate]: [Tensor<'r>; 3],
         residual: &mut dyn Residual<'r>,
     ) {
-        let h = norm("norm2", x, LAYER_NORM, Affine::Modulate { scale, shift });
+        let (affine, change) = (Affine::Modulate { scale, shift }, self.fc1.low_rank.as_deref());
+        let h = norm_for("norm2", x, LAYER_NORM, affine, change);
         let h = linear("mlp.in", h, &self.fc1, Activation::GeluTanh);
         residual.add(x, gate, h, &self.fc2);
     }
@@ -279,16 +280,21 @@ impl Block {
         let modulations = self.modulate(state);
         for (Streams { txt, img, all }, modulation) in state.branches().zip(modulations) {
             let (t, rows, d) = (txt.rows(), all.rows(), all.cols());
-            let norm1 = |name: &str, x: Tensor<'r>, [shift, scale]: [Tensor<'r>; 2]| {
-                norm(name, x, LAYER_NORM, Affine::Modulate { scale, shift })
+            let norm1 = |name: &str,
+                         x: Tensor<'r>,
+                         [shift, scale]: [Tensor<'r>; 2],
+                         qkv: &QkvProjection| {
+                let affine = Affine::Modulate { scale, shift };
+                norm_for(name, x, LAYER_NORM, affine, qkv.layers.low_rank())
             };
             let [shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp] = modulation.img;
-            let img_in = norm1("img.norm1", img, [shift_msa, scale_msa]);
-            let txt_in = norm1("txt.norm1", txt, modulation.txt_in);
+            let img_in = norm1("img.norm1", img, [shift_msa, scale_msa], &self.img_qkv);
+            let txt_in = norm1("txt.norm1", txt, modulation.txt_in, &self.txt_qkv);
             // Before the first attention is added: both read the same tokens.
-            let dual_in = modulation
-                .dual
-                .map(|[shift, scale, gate]| (norm1("dual.norm1", img, [shift, scale]), gate));
+            let dual_in = self.dual.as_ref().zip(modulation.dual);
+            let dual_in = dual_in.map(|((qkv, proj), [shift, scale, gate])| {
+                (qkv, proj, norm1("dual.norm1", img, [shift, scale], qkv), gate)
+            });
 
             // The last block asks for the image alone.
             let first_query = if self.txt_out.is_some() { 0 } else { t };
@@ -300,7 +306,7 @@ impl Block {
 
             let img_attn = attn.row_range(t - first_query..attn.rows());
             recorder.scope("img", || residual.add(img, gate_msa, img_attn, &self.img_proj));
-            if let (Some((qkv, proj)), Some((x, gate))) = (&self.dual, dual_in) {
+            if let Some((qkv, proj, x, gate)) = dual_in {
                 recorder.scope("dual", || {
                     let dual = recorder.temp("qkv", img.rows(), 3 * d);
                     qkv.forward(x, dual);

@@ -19,7 +19,10 @@ use ralu::tensor::{Command, Fallback, MatmulKernel, Recording, Storage};
 pub(super) use f16::f16_tolerance;
 pub use f16::{linear_falls_back, linear_flags_weights_beyond_f16};
 pub use int8::int8_keeps_poison_in_its_row;
-pub use low_rank::a_low_rank_change_is_added_before_the_activation;
+pub use low_rank::{
+    a_low_rank_change_is_added_before_the_activation, a_low_rank_change_of_a_weight_in_blocks,
+    a_norm_makes_the_narrow_product, a_quantised_weight_gets_the_whole_change,
+};
 pub use poison::linear_keeps_poison_in_its_row;
 pub use split::a_split_gives_the_bits_of_two_layers;
 pub use stored::{every_block_is_its_numbers, every_f8_code_is_its_number};
