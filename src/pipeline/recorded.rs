@@ -42,6 +42,21 @@ impl StepFlops {
     }
 }
 
+/// What of a run its settings do not say.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// Whether all stages' pictures are made.
+    pub stage_pictures: bool,
+    /// Whether stages have modulations that differ in more than time.
+    pub has_stage_modulations: bool,
+}
+
+/// Whether changes of weights are multiplied by other numbers in one of the last `stages` stages than in another.
+pub(super) fn differ(change_weights: &[[f64; 3]], stages: usize) -> bool {
+    let last = |of: &[f64; 3]| of[of.len().saturating_sub(stages)..].to_vec();
+    change_weights.iter().map(last).any(|of| of.windows(2).any(|pair| pair[0] != pair[1]))
+}
+
 /// What a run's recordings say.
 pub(super) struct Recorded {
     /// All text encoders, once.
@@ -87,7 +102,12 @@ impl Recorded {
         let context = LoadContext::new(&ids, precision, limit).quantised(options.quantise);
         let parts = Parts::plan(source, config, &context)?;
         let model = Models { config, denoiser: &*parts.denoiser.model, vae: &parts.vae.model };
-        Recorded::of_parts(&parts, model, &ids, settings, schedule, caps, options, false)
+        let change_weights = source.map_or(vec![], Source::change_weights);
+        let asked = Asked {
+            stage_pictures: false,
+            has_stage_modulations: differ(&change_weights, schedule.stages.len()),
+        };
+        Recorded::of_parts(&parts, model, &ids, settings, schedule, caps, options, asked)
     }
 
     /// Of a model with these parts. `ids` are for what the run would have.
@@ -100,7 +120,7 @@ impl Recorded {
         schedule: &RunSchedule,
         caps: Caps,
         options: Options,
-        stage_pictures: bool,
+        Asked { stage_pictures, has_stage_modulations }: Asked,
     ) -> Result<Self, Error> {
         let config = models.config;
         let caps = options.precision.limit(caps);
@@ -130,6 +150,11 @@ impl Recorded {
         let recordings = RunRecordings::new(caps, models, settings, schedule, &states, unlimited);
         let modulation_weights_bytes = parts.bytes_of(Part::Modulation);
         let table_bytes = table.residents().flat_map(Resident::band_bytes).sum::<u64>();
+        // The rows of each stage are kept apart from those that the next one's are made in.
+        let table_bytes = match has_stage_modulations {
+            true => table_bytes + table.rows.band_bytes().sum::<u64>(),
+            false => table_bytes,
+        };
         let modulation_pool_bytes = pool_bytes(&[plan_memory(&modulations)]);
         let plans: Vec<MemoryPlan> = recordings.before_decoding().map(plan_memory).collect();
         let denoiser_weights_bytes = parts.bytes_of(Part::Denoiser);

@@ -269,13 +269,13 @@ fn a_dense_change_of_a_quantised_weight_is_refused() {
 #[test]
 fn streamed_blocks_change_nothing() {
     let case = Case::open("flux-kohya");
-    let (expected, free) = planned_and_drawn(&case, None);
-    let least = match planned(&case, Some(1), &crate::common::gpu()) {
+    let (expected, free) = planned_and_drawn(&case, case.request(), None);
+    let least = match planned(&case, &case.request(), Some(1), &crate::common::gpu()) {
         Err(Error::MemoryBudget { least, .. }) => least,
         other => panic!("{other:?}"),
     };
     assert!(least < free, "{least} of {free}");
-    let (streamed, _) = planned_and_drawn(&case, Some(least));
+    let (streamed, _) = planned_and_drawn(&case, case.request(), Some(least));
     assert!(bits(&expected) == bits(&streamed));
 }
 
@@ -285,20 +285,20 @@ fn within(budget: Option<u64>) -> Options {
 }
 
 /// The peak of a run.
-fn planned(case: &Case, budget: Option<u64>, gpu: &Gpu) -> Result<u64, Error> {
+fn planned(case: &Case, request: &Request, budget: Option<u64>, gpu: &Gpu) -> Result<u64, Error> {
     let files = case.files();
     let source: &dyn Source = &files;
     let config = ModelConfig::load(source).unwrap();
-    let settings = Settings::resolve(&case.request(), &config).unwrap();
+    let settings = Settings::resolve(request, &config).unwrap();
     let plan = plan(&config, Some(source), &settings, gpu.caps(), within(budget))?;
     Ok(plan.memory.peak_bytes)
 }
 
-fn planned_and_drawn(case: &Case, budget: Option<u64>) -> (NamedTensors, u64) {
+fn planned_and_drawn(case: &Case, request: Request, budget: Option<u64>) -> (NamedTensors, u64) {
     let gpu = crate::common::gpu();
-    let planned = planned(case, budget, &gpu).unwrap();
+    let planned = planned(case, &request, budget, &gpu).unwrap();
     let pipeline = Pipeline::open(gpu, Box::new(case.files()), within(budget)).unwrap();
-    let outcome = run(&pipeline, case.request());
+    let outcome = run(&pipeline, request);
     let Counters { bytes_peak, buffers, .. } = pipeline.gpu().counters();
     // Buffers are multiples of 16 bytes.
     let close = (planned..=planned + 16 * buffers).contains(&bytes_peak);
@@ -345,6 +345,28 @@ fn merged_changes_have_fixed_weights() {
     assert!(error.to_string().contains("the same in all stages"), "{error}");
 }
 
+fn three_stages(request: &mut Request) {
+    request.ralu = RaluChoice::Custom(CustomStages {
+        stage_steps: vec![1, 1, 1],
+        stage_ends: vec![0.3, 0.45, 1.0],
+        up_ratio: 0.3,
+        stage_shifts: Some(vec![5.019, 2.589, 2.226]),
+        stage_z: Some(6.317_123_456_789_012),
+    });
+}
+
+/// Where stages differ in weights, each has modulations of its own, which are planned.
+#[test]
+fn modulations_of_stages_are_planned() {
+    let peak = |weight: LoraWeight| {
+        let case = Case::open("flux-onetrainer-bfl").weighted(weight);
+        planned_and_drawn(&case, case.request().with(three_stages), None).1
+    };
+    let same = peak(LoraWeight::Whole(1.0));
+    assert_eq!(peak(LoraWeight::Stages([1.0; 3])), same);
+    assert!(peak(LoraWeight::Stages([0.0, 0.5, 1.0])) > same);
+}
+
 /// A file whose weight is 0 at first leaves the first stage as it is without, modulations included.
 #[test]
 fn stages_have_weights_of_their_own() {
@@ -356,16 +378,7 @@ fn stages_have_weights_of_their_own() {
         };
         let pipeline =
             Pipeline::open(crate::common::gpu(), Box::new(case.files()), in_f32()).unwrap();
-        let request = case.request().with(|request| {
-            request.ralu = RaluChoice::Custom(CustomStages {
-                stage_steps: vec![1, 1, 1],
-                stage_ends: vec![0.3, 0.45, 1.0],
-                up_ratio: 0.3,
-                stage_shifts: Some(vec![5.019, 2.589, 2.226]),
-                stage_z: Some(6.317_123_456_789_012),
-            });
-        });
-        run(&pipeline, request).tensors
+        run(&pipeline, case.request().with(three_stages)).tensors
     };
     let plain = draw(None);
     let whole = draw(Some(LoraWeight::Whole(1.0)));

@@ -5,7 +5,7 @@ use crate::gpu::{self, human_bytes};
 use crate::pipeline::context::RunContext;
 use crate::pipeline::memory_budget::{Limit, usable_memory};
 use crate::pipeline::programs::Models;
-use crate::pipeline::recorded::Recorded;
+use crate::pipeline::recorded::{Asked, Recorded, differ};
 use crate::pipeline::residency::Working;
 use crate::pipeline::{Error, Event, MemoryBudget, Part};
 use crate::tensor::ResidentIds;
@@ -88,8 +88,11 @@ impl Run {
         // Names for what is only planned.
         let ids = ResidentIds::starting_at(model.first_free_id);
         let (settings, schedule) = (&self.settings, &self.schedule);
-        let stage_pictures = self.stage_pictures;
-        Recorded::of_parts(parts, models, &ids, settings, schedule, caps, options, stage_pictures)
+        let asked = Asked {
+            stage_pictures: self.stage_pictures,
+            has_stage_modulations: differ(&self.change_weights, schedule.stages.len()),
+        };
+        Recorded::of_parts(parts, models, &ids, settings, schedule, caps, options, asked)
     }
 
     /// The error of a budget that nobody asked for: memory is full.
