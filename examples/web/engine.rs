@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use ralu::checkpoint::source::Remote;
 use ralu::gpu::{AdapterChoice, AdapterPreference, LimitsPolicy};
-use ralu::models::adapters::Lora;
+use ralu::models::adapters::{Lora, LoraWeight};
 use ralu::models::files::{ModelPaths, PartPlace, Role};
 use ralu::models::layers::Precision;
 use ralu::models::quantise::Quantise;
@@ -170,6 +170,18 @@ impl Engine {
         let settings = pipeline.settings(&request).map_err(|error| from_error(&error))?;
         let about = About::new(&pipeline, settings, self.options);
         Ok(Generation::new(self.model.clone(), request, about, self.busy.clone()))
+    }
+
+    /// Multiplies the changes of LoRAs by other weights from the next request on: an array with a number, or three, for each file.
+    #[wasm_bindgen(js_name = setLoraWeights)]
+    pub fn set_lora_weights(&self, weights: JsValue) -> Result<(), JsValue> {
+        let json = js_sys::JSON::stringify(&weights).ok().and_then(|json| json.as_string());
+        let weights: Vec<LoraWeight> = serde_json::from_str(json.as_deref().unwrap_or("null"))
+            .map_err(|error| {
+                let expected = "expected an array with a finite number, or three, for each LoRA";
+                js_error("bad-request", &format!("the weights are not valid ({error}); {expected}"))
+            })?;
+        self.model.pipeline().set_lora_weights(&weights).map_err(|error| from_error(&error))
     }
 
     /// Frees everything on the GPU.

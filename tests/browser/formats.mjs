@@ -1,10 +1,11 @@
 // Models in files of their own, as people have them: which is what, where tokenizers are from, and what is drawn next to the
 // known answers of tests/fixtures/formats.
 
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { caseNames, judge, readCase } from "./answers.mjs";
 import { failures } from "./chromium.mjs";
+import { drawNatively, floats, relativeL2 } from "./native.mjs";
 
 /** Where the server has the cases. */
 const ADDRESS = "/formats/";
@@ -36,13 +37,34 @@ function enlarged(file, table, rows) {
   return { size: start.length + end, parts: [{ at: 0, bytes: start }, ...moved] };
 }
 
+/** A LoRA for blocks of the model with all parts in one file: rank 4, numbers without a pattern. */
+function lora() {
+  const layers = { "double_blocks.0.img_attn.qkv": [192, 64], "double_blocks.0.txt_mlp.0": [256, 64], "single_blocks.0.linear1": [448, 64] };
+  const rank = 4;
+  const header = {};
+  const numbers = [];
+  for (const [name, [outputs, inputs]] of Object.entries(layers)) {
+    for (const [end, shape] of Object.entries({ lora_A: [rank, inputs], lora_B: [outputs, rank] })) {
+      const start = numbers.length;
+      for (let i = 0; i < shape[0] * shape[1]; i += 1) numbers.push(0.4 * Math.sin(1000 * Math.sin(numbers.length + 1)));
+      header[`diffusion_model.${name}.${end}.weight`] = { dtype: "F32", shape, data_offsets: [4 * start, 4 * numbers.length] };
+    }
+  }
+  const text = Buffer.from(JSON.stringify(header));
+  const file = Buffer.alloc(8 + text.length + 4 * numbers.length);
+  file.writeBigUInt64LE(BigInt(text.length));
+  text.copy(file, 8);
+  numbers.forEach((number, i) => file.writeFloatLE(number, 8 + text.length + 4 * i));
+  return file;
+}
+
 /** A tensor that left the page, or goes there, with its bytes as base64. */
 const decoded = (tensors) =>
   Object.fromEntries(Object.entries(tensors).map(([name, { shape, data }]) => [name, { shape, data: Buffer.from(data, "base64") }]));
 const encoded = (tensors) =>
   Object.fromEntries(Object.entries(tensors).map(([name, { shape, data }]) => [name, { shape, data: data.toString("base64") }]));
 
-export const formats = ({ browser, server, cases: folder, check, withPage }) => {
+export const formats = ({ browser, server, cases: folder, out, program, check, withPage }) => {
   const at = (path) => ADDRESS + path;
 
   /** Draws a case's request by what `how` loads, and says how far that is from the answer. */
@@ -62,6 +84,42 @@ export const formats = ({ browser, server, cases: folder, check, withPage }) => 
       // T5's file has its own vocabulary.
       const wanted = (path) => !path.startsWith("tokenizers/t5");
       await draws("flux-gguf", ({ paths }) => ({ picked: paths.filter(wanted).map(at).reverse() }));
+    },
+
+    async "a LoRA that is picked draws the native picture, and with another weight, too"() {
+      const { paths, files, request } = readCase(folder, "flux-aio-fp8");
+      const file = lora();
+      const path = join(out, "cats.safetensors");
+      writeFileSync(path, file);
+      server.made.set("/made/cats.safetensors", { size: file.length, parts: [{ at: 0, bytes: file }] });
+      const asked = { ...request, steps: 2, seed: 7 };
+      const native = (name, weight) => {
+        const { prompt, width, height, steps, guidance, seed, maxSequenceLength } = asked;
+        const options = { width, height, steps, guidance, seed, "max-sequence-length": maxSequenceLength, ralu: "off", precision: "f32" };
+        const tokenizers = ["clipTokenizer", "t5Tokenizer"].map((name) => join(folder, files[name]));
+        const args = [prompt, "--model", join(folder, files.model), "--clip-tokenizer", tokenizers[0], "--t5-tokenizer", tokenizers[1]];
+        for (const [name, value] of Object.entries(options)) args.push(`--${name}`, String(value));
+        return drawNatively(program, out, name, [...args, ...(weight === undefined ? [] : ["--lora", `${path}:${weight}`])]).latents.data;
+      };
+      const plain = native("without", undefined);
+      try {
+        await withPage(async (draw) => {
+          const picked = [...paths.map(at), "/made/cats.safetensors"];
+          for (const weight of [1, -0.5]) {
+            const result = await draw({ load: { precision: "f32", cache: false }, picked, request: asked, loraWeights: [weight] });
+            check(!result.error, JSON.stringify(result.error));
+            const made = floats(Buffer.from(result.latents.data, "base64"));
+            const expected = native(`with ${weight}`, weight);
+            const [off, effect] = [relativeL2(made, expected), relativeL2(expected, plain)];
+            console.log(`    weight ${weight}: ${off.toExponential(1)} off, an effect of ${effect.toFixed(3)}`);
+            check(off <= 2e-4 && effect > 1e-2, `weight ${weight}: ${off} off, an effect of ${effect}`);
+          }
+          const wrong = await draw({ request: asked, loraWeights: [1, 2] });
+          check(/as many as/.test(wrong.error?.message), JSON.stringify(wrong.error));
+        });
+      } finally {
+        server.made.clear();
+      }
     },
 
     async "a file with all parts, by its address, draws the known picture"() {

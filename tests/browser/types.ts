@@ -32,6 +32,7 @@ export async function draw(canvas: OffscreenCanvas, signal: AbortSignal): Promis
     // @ts-expect-error: there is no such code
     if (error instanceof RaluError && error.code === "out of paper") console.log(error.message);
   }
+  engine.setLoraWeights([0.8, [0, 0.5, 1]]);
   engine.dispose();
   return file;
 }

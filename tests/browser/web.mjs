@@ -520,7 +520,7 @@ const measurements = {
   },
 };
 
-const tools = { browser, server, models, cases, out, check, withPage, compare, small, f32 };
+const tools = { browser, server, models, cases, out, program, check, withPage, compare, small, f32 };
 const files = formats(tools);
 Object.assign(tests, trouble(tools), options(tools), together(tools), files.tests, word ? { ...measurements, ...files.large } : {});
 // All cases take minutes: only if they are asked for.

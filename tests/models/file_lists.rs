@@ -32,6 +32,15 @@ fn lists_of_files_are_sorted_by_what_they_hold() {
     let all = "flux-aio-fp8/flux1-dev-fp8-aio.safetensors";
     assert_eq!(sort(&[all]).unwrap().parts, BTreeMap::new());
     assert_eq!(sort(&[SD3]).unwrap().model, text(formats(SD3)));
+    for lora in ["flux-kohya", "flux-xlabs", "flux-lokr", "flux-onetrainer-dora"] {
+        let lora = text(repository("tests/fixtures/lora").join(lora).join("lora.safetensors"));
+        let files = [lora.clone(), text(formats(all))];
+        let found = ModelPaths::sort(&Folder::anywhere(), &files).unwrap();
+        let loras: Vec<_> = found.loras.iter().map(|found| &found.file).collect();
+        assert_eq!(loras, [&lora]);
+        let error = ModelPaths::sort(&Folder::anywhere(), &[lora]).unwrap_err().to_string();
+        assert_mentions(&error, &["no denoiser", "lora.safetensors: a LoRA"]);
+    }
     let other = sort(&[T5, all]).unwrap();
     assert_eq!(other.parts, BTreeMap::from([(Role::T5, text(formats(T5)))]));
 

@@ -550,6 +550,14 @@ export class Ralu {
    */
   generate(request: GenerateRequest): AsyncGenerator<RaluEvent, void, void>;
 
+  /**
+   * Multiplies the changes of LoRAs by other weights, from the next request on: a number for each file, in the order of
+   * `files.loras` or of the files that were picked, or three for RALU's stages. Nothing is loaded or compiled again. Files whose
+   * changes are merged into weights (LoHa, LoKr, DoRA, whole differences), and those that were loaded with 0, keep theirs: load
+   * the model again.
+   */
+  setLoraWeights(weights: (number | [number, number, number])[]): void;
+
   /** Ends what is running and frees everything. */
   dispose(): void;
 }

@@ -132,6 +132,14 @@ export class Ralu {
     };
   }
 
+  setLoraWeights(weights) {
+    try {
+      this.#open().setLoraWeights(weights);
+    } catch (error) {
+      throw worded(error);
+    }
+  }
+
   async *generate({ signal, ...request }) {
     signal?.throwIfAborted();
     let generation;

@@ -172,18 +172,32 @@ fn found(role: Role, prefix: &'static str, tensors: Weights) -> Result<Option<Fo
     Ok(is_there.then_some(Found { prefix, tensors, denoiser }))
 }
 
+/// Whether these are changes to a model: a LoRA or one of its relatives.
+pub fn is_lora(weights: &Weights) -> bool {
+    const PARTS: [&str; 11] = [
+        ".lora_A.",
+        ".lora_B.",
+        ".lora_up.",
+        ".lora_down.",
+        ".lora.up.",
+        ".lora.down.",
+        ".lokr_w",
+        ".hada_w",
+        "_lora.down.",
+        "_lora1.down.",
+        ".dora_scale",
+    ];
+    weights
+        .names()
+        .any(|name| name.starts_with("lora_") || PARTS.iter().any(|part| name.contains(part)))
+}
+
 /// Refuses what is known by its names and no model of any family here.
 fn refuse(weights: &Weights) -> Result<(), FilesError> {
     let any = |is: &dyn Fn(&str) -> bool| weights.names().any(is);
     let refused =
         |what: String| Err(FilesError::Refused { file: weights.place().to_owned(), what });
-    let is_lora = |name: &str| {
-        name.starts_with("lora_")
-            || [".lora_A.", ".lora_B.", ".lora_up.", ".lora_down.", ".lora.up.", ".lora.down."]
-                .iter()
-                .any(|part| name.contains(part))
-    };
-    if any(&is_lora) {
+    if is_lora(weights) {
         return refused(
             "a LoRA, a change to a model and no model of its own; give the model that it is for, and this file as a LoRA of it"
                 .into(),

@@ -23,7 +23,7 @@ mod sort;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use contents::{Contents, Found};
+pub use contents::{Contents, Found, is_lora};
 pub use error::FilesError;
 pub use role::Role;
 use serde::{Deserialize, Serialize};

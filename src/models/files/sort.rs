@@ -1,8 +1,9 @@
 //! Finds out which of several files is what: a user gives a list and says no more.
 
-use super::{Contents, FilesError, ModelPaths, Role};
+use super::{Contents, FilesError, ModelPaths, Role, is_lora};
 use crate::checkpoint::source::{Source, SourceError};
 use crate::checkpoint::weights::{WeightError, Weights};
+use crate::models::adapters::{Lora, LoraWeight};
 use crate::models::family::Family;
 use crate::text::TokenizerKind;
 
@@ -24,7 +25,7 @@ struct Sorted {
 impl ModelPaths {
     /// Which of `files` is what, by their contents: one denoiser, or a file with all parts, and files with other parts,
     /// which come before those of the first. JSON files that have `tokenizer` in their name are tokenizers, if they hold a
-    /// vocabulary; which one they are, their contents say, too. Files of other kinds are left alone.
+    /// vocabulary; which one they are, their contents say, too. LoRAs get a weight of 1. Files of other kinds are left alone.
     ///
     /// # Errors
     ///
@@ -68,6 +69,11 @@ impl Sorted {
 
     fn weights(&mut self, source: &dyn Source, path: &str) -> Result<(), FilesError> {
         let weights = Weights::open_path(source, path)?;
+        if is_lora(&weights) {
+            let (file, weight) = (path.to_owned(), LoraWeight::default());
+            self.paths.loras.push(Lora { file, weight, sha256: None });
+            return Ok(());
+        }
         let asked = Role::ALL.into_iter().find(|role| role.is_named(name_of(path)));
         let contents = Contents::of(&weights, asked)?;
         if contents.parts.is_empty() {
@@ -101,6 +107,9 @@ impl Sorted {
             return Err(absent.into());
         }
         let Some((model, family, own)) = model else {
+            let loras =
+                paths.loras.iter().map(|lora| format!("{}: a LoRA", source.shown(&lora.file)));
+            let found: Vec<String> = found.into_iter().chain(loras).collect();
             let found =
                 if found.is_empty() { "none is a model's".into() } else { found.join("; ") };
             return Err(FilesError::NoDenoiser { found });
