@@ -6,6 +6,8 @@ use std::sync::Arc;
 use ralu::checkpoint::source::Folder;
 use ralu::models::adapters::{AdapterReport, Lora, LoraWeight};
 use ralu::models::files::{FilesError, ModelFiles, ModelPaths};
+use ralu::pipeline::{RaluChoice, Request, RunSchedule, Settings};
+use ralu::sampling::CustomStages;
 use serde_json::Value;
 
 fn fixture(name: &str) -> PathBuf {
@@ -94,4 +96,47 @@ fn a_lora_is_no_model() {
     let error = ModelFiles::open(Arc::new(Folder::anywhere()), &paths).err().expect("an error");
     let error = error.to_string();
     assert!(error.contains("lora.safetensors") && error.contains("as a LoRA of it"), "{error}");
+}
+
+/// What is said of schedules for few steps can be drawn with: their noise levels fall, and NT-DM solves the rest.
+#[test]
+fn schedules_of_few_steps_are_solved() {
+    for name in ["flux.1-dev", "sd3-medium"] {
+        let config = ralu::models::builtin::get(name).unwrap();
+        for stage_steps in [[1, 1, 2], [2, 2, 4]] {
+            let request = Request::new("").with(|request| {
+                request.ralu = RaluChoice::Custom(CustomStages {
+                    stage_steps: stage_steps.to_vec(),
+                    stage_ends: vec![0.3, 0.45, 1.0],
+                    up_ratio: 0.3,
+                    stage_shifts: None,
+                    stage_z: None,
+                });
+            });
+            let settings = Settings::resolve(&request, &config).unwrap();
+            let schedule = RunSchedule::new(&settings, &config).unwrap();
+            let steps: Vec<usize> = schedule.stages.iter().map(|stage| stage.steps()).collect();
+            assert_eq!(steps, stage_steps, "{name}");
+            for stage in &schedule.stages {
+                assert!(stage.sigmas.is_sorted_by(|a, b| a > b), "{name}: {:?}", stage.sigmas);
+            }
+        }
+    }
+}
+
+/// Files whose names say that they are for few steps, and how their makers use them.
+#[test]
+fn files_for_few_steps_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::copy(fixture("flux-diffusers/lora.safetensors"), &path).unwrap();
+        let report = open("tests/fixtures/flux-a/model", &path).unwrap().adapters()[0].clone();
+        (report.to_string(), report.few_steps)
+    };
+    let (text, hyper) = said("Hyper-FLUX.1-dev-8steps-lora.safetensors");
+    assert_eq!(hyper.unwrap().weight, Some(0.125));
+    assert!(text.contains("try 8, a weight of 0.125") && text.contains("[2, 2, 4]"), "{text}");
+    assert_eq!(said("turbo-alpha.safetensors").1.unwrap().steps, 8);
+    assert_eq!(said("cats.safetensors").1, None);
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ralu::checkpoint::source::Source;
 use ralu::escape::escape;
+use ralu::models::adapters::Lora;
 use ralu::models::builtin;
 use ralu::models::config::ModelConfig;
 use ralu::models::files::ModelFiles;
@@ -69,8 +70,25 @@ pub fn place(given: &str) -> Place {
     }
 }
 
+/// LoRAs with paths for the names that were given: of a file in the folder of LoRAs, or `owner/repo:file` in the hub's cache. A path
+/// wins.
+pub fn placed(loras: &[Lora]) -> Vec<Lora> {
+    let place = |lora: &Lora| {
+        let found = match Path::new(&lora.file).exists() {
+            true => None,
+            false => hub::loras().and_then(|loras| loras.get(&lora.file)),
+        };
+        let path = found.unwrap_or_else(|| place(&lora.file).model);
+        Lora { file: path.to_string_lossy().into_owned(), ..lora.clone() }
+    };
+    loras.iter().map(place).collect()
+}
+
 /// Opens the model that the options name, or the bundled one.
 pub fn open(given: &ModelArgs) -> Result<Model> {
+    let mut given = given.clone();
+    given.parts.loras = placed(&given.parts.loras);
+    let given = &given;
     let Place { model: path, denoiser } = match &given.model {
         Some(given) => place(given),
         // A denoiser with all parts given or found needs no other model.
@@ -94,7 +112,12 @@ pub fn open(given: &ModelArgs) -> Result<Model> {
     let files = models::open(&paths).map_err(|error| {
         match given.model.as_deref().and_then(hub::how_to_get) {
             Some(advice) if !path.exists() => Error::failed(format!("{error}; {advice}")),
-            _ => error.into(),
+            _ => match given.parts.loras.iter().find(|lora| !Path::new(&lora.file).exists()) {
+                Some(lora) => {
+                    Error::failed(format!("{error}; {}", hub::how_to_get_lora(&lora.file)))
+                }
+                None => error.into(),
+            },
         }
     })?;
     let name = match files.base() {

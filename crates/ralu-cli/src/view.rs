@@ -72,7 +72,7 @@ fn words(args: &ViewArgs) -> Vec<OsString> {
     if parts.no_t5 {
         words.push("--no-t5".into());
     }
-    for Lora { file, weight, .. } in &parts.loras {
+    for Lora { file, weight, .. } in &model::placed(&parts.loras) {
         words.extend(["--lora".into(), format!("{file}:{weight}").into()]);
     }
     if let Some(quantise) = &args.quantize {

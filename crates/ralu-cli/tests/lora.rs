@@ -114,3 +114,66 @@ fn a_plan_counts_it() {
     let flops = |plan: &Value| plan["tflops"]["linear"].as_f64().expect("a number");
     assert!(flops(&with) > flops(&plain) && flops(&with) < 1.5 * flops(&plain), "{with}");
 }
+
+/// A name is a file in the folder of LoRAs, which `list` shows. A file of that name where we are goes before it.
+#[test]
+fn a_lora_is_given_by_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("loras");
+    fs::create_dir(&folder).expect("a folder");
+    let kept = folder.join("cats.safetensors");
+    fs::copy(file("flux-xlabs"), &kept).expect("a copy");
+    fs::write(folder.join("notes.txt"), "no LoRA").expect("a file");
+    let with = |mut command: Command| {
+        command.env("RALU_LORA_DIR", &folder);
+        command
+    };
+    let by_path = dir.path().join("path.png");
+    succeeds(&mut generate(&by_path, &["--lora", &format!("{}:0.5", kept.display())]));
+    for name in ["cats", "cats.safetensors"] {
+        let by_name = dir.path().join("name.png");
+        succeeds(&mut with(generate(&by_name, &["--lora", &format!("{name}:0.5")])));
+        assert!(pixels(&by_name) == pixels(&by_path), "{name}");
+        assert_eq!(parts(&by_name), parts(&by_path));
+    }
+    let mut command = with(generate(&by_path, &["--lora", "dogs"]));
+    fails(&mut command, 1, &["dogs", "no such file", "loras", "owner/repo:file"]);
+    let list = |words: &[&str]| {
+        let mut command = ralu();
+        command.arg("list").args(words);
+        with(command)
+    };
+    let listed = stdout(&succeeds(&mut list(&[])));
+    assert!(listed.contains("LoRAs in") && listed.contains("cats"), "{listed}");
+    assert!(!listed.contains("notes"), "{listed}");
+    let listed = json(&mut list(&["--json"]));
+    assert_eq!(listed["loras"][0]["name"], "cats", "{listed}");
+}
+
+/// What was pulled as one file of a repository is given as it was pulled.
+#[test]
+fn a_lora_is_given_as_it_was_pulled() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let repository = dir.path().join("models--someone--cats");
+    let snapshot = repository.join("snapshots").join("abc123");
+    fs::create_dir_all(&snapshot).expect("a folder");
+    fs::create_dir(repository.join("refs")).expect("a folder");
+    fs::write(repository.join("refs").join("main"), "abc123").expect("a file");
+    fs::copy(file("flux-xlabs"), snapshot.join("cats.safetensors")).expect("a copy");
+    let with = |mut command: Command| {
+        command.env("HF_HUB_CACHE", dir.path());
+        command
+    };
+    let [by_path, by_name] = ["path.png", "name.png"].map(|name| dir.path().join(name));
+    let path = snapshot.join("cats.safetensors").display().to_string();
+    succeeds(&mut generate(&by_path, &["--lora", &path]));
+    let name = "someone/cats:cats.safetensors";
+    succeeds(&mut with(generate(&by_name, &["--lora", name])));
+    assert!(pixels(&by_name) == pixels(&by_path));
+    let mut list = with(ralu());
+    let listed = stdout(&succeeds(list.arg("list")));
+    assert!(listed.contains("cats.safetensors  (a LoRA)"), "{listed}");
+    let other = "someone/dogs:dogs.safetensors";
+    let mut command = with(generate(&by_path, &["--lora", other]));
+    fails(&mut command, 1, &["dogs.safetensors", "ralu pull someone/dogs:dogs.safetensors"]);
+}

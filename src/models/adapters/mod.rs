@@ -7,6 +7,7 @@
 //! - `factors.rs`: the tensors of one layer, read and checked.
 //! - `changes.rs`: from them to changes of the network's layers.
 //! - `open.rs`: a model's files with all changes.
+//! - `few_steps.rs`: files that are meant for few steps.
 //! - `report.rs`: what is said of a file.
 //!
 //! Products of narrow matrices are added while networks run; what is not such a product, and what is added to vectors, is
@@ -15,6 +16,7 @@
 mod changes;
 mod error;
 mod factors;
+mod few_steps;
 mod keys;
 mod metadata;
 mod names;
@@ -28,6 +30,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use error::AdapterError;
+pub use few_steps::{FewSteps, KnownFewSteps};
 pub use names::AdapterNames;
 pub(super) use open::{AdapterFile, adapt};
 pub use report::AdapterReport;

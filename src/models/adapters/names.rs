@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::KnownFewSteps;
 use crate::checkpoint::changes::Rows;
 use crate::checkpoint::weights::{TensorInfo, Weights};
 use crate::models::files::Role;
@@ -20,6 +21,8 @@ pub struct AdapterNames {
     pub marks: &'static [&'static str],
     /// Parts of names with one of which a file is the family's, whatever else is in it.
     pub sure_marks: &'static [&'static str],
+    /// Published files that make a model one of a few steps.
+    pub few_steps: &'static [KnownFewSteps],
 }
 
 /// The weight of a layer of the network, and which rows of the file's layer are its.
@@ -101,6 +104,11 @@ impl PartNames {
             format!("{folder}."),
         ];
         Some(PartNames::new(folder, weights, &[], 0, prefixes, flat))
+    }
+
+    /// How many of its tensors are matrices.
+    pub fn matrices(&self) -> usize {
+        self.weights.iter().filter(|info| info.shape.len() > 1).count()
     }
 
     fn new(

@@ -8,7 +8,7 @@ use super::factors::{Change, Factors};
 use super::keys::{self, Slot};
 use super::metadata::Configuration;
 use super::names::{AdapterNames, NamedLayer, PartNames};
-use super::{AdapterError, AdapterReport, LoraWeight, origin};
+use super::{AdapterError, AdapterReport, FewSteps, LoraWeight, origin};
 use crate::checkpoint::changes::Delta;
 use crate::checkpoint::source::Source;
 use crate::checkpoint::weights::{TensorInfo, Weights};
@@ -129,7 +129,8 @@ impl<'p> Adapting<'p> {
             let (n, model) = (unused.len(), self.family.examples());
             return Err(AdapterError::NothingKnown { file, n, first, model });
         }
-        let configuration = Configuration::read(&weights.metadata()?, &file)?;
+        let texts = weights.metadata()?;
+        let configuration = Configuration::read(&texts, &file)?;
         let mut report = AdapterReport {
             family: self.family.examples(),
             weight,
@@ -167,7 +168,10 @@ impl<'p> Adapting<'p> {
         }
         unused.sort();
         let has_merged = changes.has_merged;
-        Ok(AdapterReport { file, unused, has_merged, ..report })
+        // As files do that teach a model to draw, not what to draw. Fused layers count once.
+        let changes_all = 2 * report.layers >= self.parts[0].matrices();
+        let few_steps = FewSteps::of(&file, &texts, self.names.few_steps, changes_all);
+        Ok(AdapterReport { file, unused, has_merged, few_steps, ..report })
     }
 
     /// The layers of a file by the names that it has for them, and the keys that nothing in the model is for.

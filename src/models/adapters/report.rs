@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{LoraWeight, keys};
+use super::{FewSteps, LoraWeight, keys};
 use crate::escape::Escaped;
 
 /// More unused keys than this are told by their layers.
@@ -41,6 +41,9 @@ pub struct AdapterReport {
     pub without_effect: usize,
     /// Whether changes are merged into weights: then its weight is fixed.
     pub has_merged: bool,
+    /// How it is meant to be used, if it is for few steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub few_steps: Option<FewSteps>,
     /// Bytes of its tensors.
     pub bytes: u64,
 }
@@ -110,9 +113,13 @@ impl fmt::Display for AdapterReport {
             write!(f, " and {text_layers} of text encoders")?;
         }
         match (ranks.first(), ranks.last()) {
-            (Some(least), Some(most)) if least == most => write!(f, ", rank {least}"),
-            (Some(least), Some(most)) => write!(f, ", ranks {least} to {most}"),
-            _ => Ok(()),
+            (Some(least), Some(most)) if least == most => write!(f, ", rank {least}")?,
+            (Some(least), Some(most)) => write!(f, ", ranks {least} to {most}")?,
+            _ => {}
+        }
+        match &self.few_steps {
+            Some(few_steps) => write!(f, "; {few_steps}"),
+            None => Ok(()),
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::checkpoint::weights::{WeightError, Weights};
-use crate::models::adapters::AdapterNames;
+use crate::models::adapters::{AdapterNames, FewSteps, KnownFewSteps};
 use crate::models::family::{DenoiserFile, FileConfig, Original, Recognised};
 use crate::models::files::originals;
 use crate::models::files::rules::{self, How, Rule, rule};
@@ -150,7 +150,23 @@ pub const ADAPTERS: &AdapterNames = &AdapterNames {
     input: "x_embedder",
     marks: &["single_transformer_blocks", "single_blocks", "double_blocks"],
     sure_marks: &[],
+    few_steps: &[
+        known(&["turbo-alpha"], 8, 1.0, Some(3.5)),
+        known(&["turbo_alpha"], 8, 1.0, Some(3.5)),
+        known(&["hyper", "8step"], 8, 0.125, Some(3.5)),
+        known(&["hyper", "16step"], 16, 0.125, Some(3.5)),
+    ],
 };
+
+/// As the cards of these files say.
+const fn known(
+    words: &'static [&'static str],
+    steps: usize,
+    weight: f64,
+    guidance: Option<f64>,
+) -> KnownFewSteps {
+    KnownFewSteps { words, settings: FewSteps { steps, weight: Some(weight), guidance } }
+}
 
 /// The denoiser under diffusers' names.
 fn views(tensors: &Weights) -> Result<Weights, WeightError> {

@@ -25,4 +25,5 @@ pub const ADAPTERS: &AdapterNames = &AdapterNames {
     input: "x_embedder",
     marks: &["single_transformer_blocks", "single_blocks", "double_blocks"],
     sure_marks: &["double_stream_modulation", "single_stream_modulation", "to_qkv_mlp_proj"],
+    few_steps: &[],
 };

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::Sd3Config;
 use crate::checkpoint::weights::{WeightError, Weights};
-use crate::models::adapters::AdapterNames;
+use crate::models::adapters::{AdapterNames, FewSteps, KnownFewSteps};
 use crate::models::family::{DenoiserFile, FileConfig, Original, Recognised};
 use crate::models::files::originals;
 use crate::models::files::rules::{self, How, Rule, rule};
@@ -91,7 +91,22 @@ pub const ADAPTERS: &AdapterNames = &AdapterNames {
     input: "pos_embed.proj",
     marks: &["joint_blocks", ".attn2.to_", "pos_embed"],
     sure_marks: &[],
+    few_steps: &[
+        known(&["hyper-sd3-4step"], 4, 0.125, Some(3.0)),
+        known(&["hyper-sd3-8step"], 8, 0.125, Some(5.0)),
+        known(&["hyper-sd3-16step"], 16, 0.125, Some(7.0)),
+    ],
 };
+
+/// As the cards of these files say.
+const fn known(
+    words: &'static [&'static str],
+    steps: usize,
+    weight: f64,
+    guidance: Option<f64>,
+) -> KnownFewSteps {
+    KnownFewSteps { words, settings: FewSteps { steps, weight: Some(weight), guidance } }
+}
 
 /// The denoiser under diffusers' names.
 fn views(tensors: &Weights) -> Result<Weights, WeightError> {

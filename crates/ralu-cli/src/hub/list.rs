@@ -1,12 +1,13 @@
-//! `ralu list`: the models in the cache, and those that are known by name.
+//! `ralu list`: the models in the cache, LoRAs with names, and models that are known by name.
 
 use ralu::escape::Escaped;
 use ralu::gpu::human_bytes;
 use ralu::models::builtin;
+use ralu_host::loras::NamedLora;
 use ralu_hub::cache::CachedModel;
 use serde_json::{Value, json};
 
-use super::hub;
+use super::{hub, is_lora, loras};
 use crate::args::ListArgs;
 use crate::error::Result;
 use crate::output;
@@ -29,7 +30,15 @@ pub fn run(args: &ListArgs) -> Result<()> {
                 })
             })
             .collect();
-        return output::json(&json!({ "cache": cache, "models": models, "known": known }));
+        let loras: Vec<Value> = named_loras()
+            .iter()
+            .map(|lora| {
+                json!({ "name": lora.name, "path": lora.path.to_string_lossy(), "bytes": lora.bytes })
+            })
+            .collect();
+        return output::json(
+            &json!({ "cache": cache, "models": models, "known": known, "loras": loras }),
+        );
     }
     output::line(format!("in {}:", Escaped(&cache)))?;
     if models.is_empty() {
@@ -40,7 +49,21 @@ pub fn run(args: &ListArgs) -> Result<()> {
         let partial = if model.is_partial { "  (incomplete: `ralu pull` goes on)" } else { "" };
         output::line(format!("  {:<40} {:>10}{partial}", Escaped(name), human_bytes(model.bytes)))?;
         for file in &model.files {
-            output::line(format!("    {}:{}", Escaped(&model.snapshot.repository), Escaped(file)))?;
+            let lora = if is_lora(&model.snapshot.folder.join(file)) { "  (a LoRA)" } else { "" };
+            let repository = Escaped(&model.snapshot.repository);
+            output::line(format!("    {repository}:{}{lora}", Escaped(file)))?;
+        }
+    }
+    if let Some(folder) = loras() {
+        let folder = folder.folder().to_string_lossy().into_owned();
+        output::line(format!("\nLoRAs in {} (`--lora NAME`):", Escaped(&folder)))?;
+        let named = named_loras();
+        if named.is_empty() {
+            output::line("  none")?;
+        }
+        for lora in named {
+            let bytes = human_bytes(lora.bytes);
+            output::line(format!("  {:<40} {bytes:>10}", Escaped(&lora.name)))?;
         }
     }
     output::line("\nknown by name (`ralu pull NAME`, or `NAME:FORMAT` where formats are listed):")?;
@@ -54,6 +77,10 @@ pub fn run(args: &ListArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn named_loras() -> Vec<NamedLora> {
+    loras().map_or(vec![], |folder| folder.list())
 }
 
 /// A model that can be pulled by its name.

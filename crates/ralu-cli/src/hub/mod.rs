@@ -5,9 +5,12 @@ mod pull;
 mod remove;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use ralu::checkpoint::source::Folder;
+use ralu::checkpoint::weights::Weights;
 use ralu::escape::Escaped;
+use ralu_host::loras::LoraDir;
 use ralu_hub::{Hub, HubError, Name, Settings, Snapshot};
 
 use super::error::{Error, Result};
@@ -87,6 +90,40 @@ pub fn how_to_get(text: &str) -> Option<String> {
             "if it is meant as a repository of the Hugging Face hub, `ralu pull {text}` downloads it"
         ),
     })
+}
+
+/// The variable that names the folder of LoRAs.
+const LORA_DIR: &str = "RALU_LORA_DIR";
+
+/// The folder of LoRAs that are given by name.
+pub fn loras() -> Option<LoraDir> {
+    let given = std::env::var_os(LORA_DIR).filter(|value| !value.is_empty()).map(PathBuf::from);
+    LoraDir::find(given.as_deref())
+}
+
+/// Whether a file is a LoRA or one of its relatives.
+fn is_lora(path: &Path) -> bool {
+    let source = Folder::anywhere();
+    let weights = path.is_file().then(|| Weights::open_file(&source, &path.to_string_lossy()));
+    weights
+        .is_some_and(|weights| weights.is_ok_and(|weights| ralu::models::files::is_lora(&weights)))
+}
+
+/// What a LoRA may be given as, one that is not there.
+pub fn how_to_get_lora(text: &str) -> String {
+    let pull = match Name::parse(text) {
+        Some(Name { file: Some(_), known: None, .. }) => {
+            format!("`ralu pull {}` downloads it; else ", Escaped(text))
+        }
+        _ => String::new(),
+    };
+    let folder = match loras() {
+        Some(loras) => Escaped(&loras.folder().to_string_lossy()).to_string(),
+        None => LORA_DIR.to_owned(),
+    };
+    format!(
+        "{pull}a LoRA is a path, the name of a file in {folder}, or owner/repo:file in the cache of models"
+    )
 }
 
 /// Asks a question whose answer is yes or no. `None` if nobody is there to answer.

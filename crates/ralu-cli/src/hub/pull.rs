@@ -8,7 +8,7 @@ use ralu::escape::Escaped;
 use ralu::gpu::human_bytes;
 use ralu_hub::{Download, Name, Progress};
 
-use super::{ask, hub, named, place};
+use super::{ask, hub, is_lora, named, place};
 use crate::args::PullArgs;
 use crate::error::{Error, Result};
 use crate::output;
@@ -52,8 +52,12 @@ pub fn run(args: &PullArgs, quiet: bool) -> Result<()> {
     for place in &places {
         output::line(Escaped(&place.to_string_lossy()))?;
     }
-    shown
-        .say(&format!("next: ralu generate \"a fox in the snow\" --model {}", Escaped(&args.name)));
+    let option = match places.first() {
+        Some(place) if is_lora(place) => "--model MODEL --lora",
+        _ => "--model",
+    };
+    let name = Escaped(&args.name);
+    shown.say(&format!("next: ralu generate \"a fox in the snow\" {option} {name}"));
     Ok(())
 }
 
