@@ -9,6 +9,7 @@ mod edits;
 mod files;
 mod given;
 mod limits;
+mod lora;
 mod model;
 mod png;
 mod saved;
@@ -28,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "config", check: config::check },
     Target { name: "files", check: files::check },
     Target { name: "given", check: given::check },
+    Target { name: "lora", check: lora::check },
     Target { name: "model", check: model::check },
     Target { name: "png", check: png::check },
     Target { name: "saved", check: saved::check },
