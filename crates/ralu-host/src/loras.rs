@@ -74,7 +74,7 @@ fn named(path: PathBuf) -> Option<NamedLora> {
     let end = path.extension()?.to_str()?;
     let meta = path.metadata().ok().filter(|meta| meta.is_file())?;
     let name = path.file_stem()?.to_str()?.to_owned();
-    ENDS.contains(&end).then(|| NamedLora { name, bytes: meta.len(), path })
+    ENDS.contains(&end).then_some(NamedLora { name, bytes: meta.len(), path })
 }
 
 /// `paths` with the hash of each file of changes. A file that is not there has none.
