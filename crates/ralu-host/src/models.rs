@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ralu::checkpoint::source::Folder;
-use ralu::models::files::{FilesError, ModelFiles, ModelPaths};
+use ralu::checkpoint::weights::Weights;
+use ralu::models::files::{FilesError, ModelFiles, ModelPaths, is_lora};
 
 use crate::loras;
 
@@ -56,6 +57,12 @@ pub fn is_model_file(path: &Path) -> bool {
     // safetensors: the length of a header in JSON.
     let is_header = start[5..8] == [0; 3] && start[8] == b'{';
     read && (start.starts_with(b"GGUF") || is_header)
+}
+
+/// Whether a file is a LoRA or one of its relatives.
+pub fn is_lora_file(path: &Path) -> bool {
+    let open = || Weights::open_file(&Folder::anywhere(), &path.to_string_lossy());
+    is_model_file(path) && open().is_ok_and(|weights| is_lora(&weights))
 }
 
 /// What a model is called: the last part of its folder's path, with links followed.

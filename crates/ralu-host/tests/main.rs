@@ -3,5 +3,6 @@
 mod common;
 mod engine;
 mod kernels;
+mod loras;
 mod pictures;
 mod session;

@@ -285,7 +285,7 @@ fn dropping(ui: &Ui, painter: &Painter, area: Rect) {
         return;
     }
     painter.rect_filled(area, 0.0, theme::faint(theme::BACKGROUND, 0.75));
-    let text = "drop a model folder, or a picture that ralu made";
+    let text = "drop a model folder, a LoRA, or a picture that ralu made";
     let font = FontId::proportional(15.0);
     painter.text(area.center(), Align2::CENTER_CENTER, text, font, theme::TEXT);
 }

@@ -7,7 +7,7 @@ use ralu::models::layers::Precision;
 use ralu::models::quantise::Quantise;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::{Picture, Request};
-use ralu_host::models::is_model_file;
+use ralu_host::models::{is_lora_file, is_model_file};
 use ralu_host::{Error, pictures};
 
 use crate::record::Record;
@@ -83,6 +83,8 @@ fn write_new(name: &str, bytes: &[u8]) -> Result<PathBuf, String> {
 pub enum Dropped {
     /// A model's folder, or its file.
     Model(PathBuf),
+    /// A file of changes to the model that is open.
+    Lora(PathBuf),
     /// A picture's.
     Picture {
         /// What makes it again.
@@ -98,12 +100,17 @@ pub enum Dropped {
 
 /// Finds out what a path is.
 pub fn read(path: &Path) -> Result<Dropped, String> {
+    if is_lora_file(path) {
+        return Ok(Dropped::Lora(path.to_path_buf()));
+    }
     if path.is_dir() || is_model_file(path) {
         return Ok(Dropped::Model(path.to_path_buf()));
     }
     let saved = pictures::read_request(path).map_err(|error| match error {
         Error::Open { .. } => {
-            format!("{error}; expected a model folder, a model file or a PNG that ralu made")
+            format!(
+                "{error}; expected a model folder, a model file, a LoRA or a PNG that ralu made"
+            )
         }
         _ => error.to_string(),
     })?;

@@ -4,10 +4,11 @@ use ralu::escape::Escaped;
 use ralu::gpu::human_bytes;
 use ralu::models::builtin;
 use ralu_host::loras::NamedLora;
+use ralu_host::models::is_lora_file;
 use ralu_hub::cache::CachedModel;
 use serde_json::{Value, json};
 
-use super::{hub, is_lora, loras};
+use super::{hub, loras};
 use crate::args::ListArgs;
 use crate::error::Result;
 use crate::output;
@@ -49,7 +50,8 @@ pub fn run(args: &ListArgs) -> Result<()> {
         let partial = if model.is_partial { "  (incomplete: `ralu pull` goes on)" } else { "" };
         output::line(format!("  {:<40} {:>10}{partial}", Escaped(name), human_bytes(model.bytes)))?;
         for file in &model.files {
-            let lora = if is_lora(&model.snapshot.folder.join(file)) { "  (a LoRA)" } else { "" };
+            let lora =
+                if is_lora_file(&model.snapshot.folder.join(file)) { "  (a LoRA)" } else { "" };
             let repository = Escaped(&model.snapshot.repository);
             output::line(format!("    {repository}:{}{lora}", Escaped(file)))?;
         }

@@ -5,10 +5,8 @@ mod pull;
 mod remove;
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use ralu::checkpoint::source::Folder;
-use ralu::checkpoint::weights::Weights;
 use ralu::escape::Escaped;
 use ralu_host::loras::LoraDir;
 use ralu_hub::{Hub, HubError, Name, Settings, Snapshot};
@@ -99,14 +97,6 @@ const LORA_DIR: &str = "RALU_LORA_DIR";
 pub fn loras() -> Option<LoraDir> {
     let given = std::env::var_os(LORA_DIR).filter(|value| !value.is_empty()).map(PathBuf::from);
     LoraDir::find(given.as_deref())
-}
-
-/// Whether a file is a LoRA or one of its relatives.
-fn is_lora(path: &Path) -> bool {
-    let source = Folder::anywhere();
-    let weights = path.is_file().then(|| Weights::open_file(&source, &path.to_string_lossy()));
-    weights
-        .is_some_and(|weights| weights.is_ok_and(|weights| ralu::models::files::is_lora(&weights)))
 }
 
 /// What a LoRA may be given as, one that is not there.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ralu::escape::Escaped;
 use ralu::gpu::human_bytes;
+use ralu_host::models::is_lora_file;
 use ralu_hub::{Download, Name, Progress};
 
-use super::{ask, hub, is_lora, named, place};
+use super::{ask, hub, named, place};
 use crate::args::PullArgs;
 use crate::error::{Error, Result};
 use crate::output;
@@ -53,7 +54,7 @@ pub fn run(args: &PullArgs, quiet: bool) -> Result<()> {
         output::line(Escaped(&place.to_string_lossy()))?;
     }
     let option = match places.first() {
-        Some(place) if is_lora(place) => "--model MODEL --lora",
+        Some(place) if is_lora_file(place) => "--model MODEL --lora",
         _ => "--model",
     };
     let name = Escaped(&args.name);

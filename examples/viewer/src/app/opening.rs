@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use eframe::egui;
+use ralu::models::adapters::{Lora, LoraWeight};
 use ralu::models::files::ModelPaths;
 
 use super::App;
@@ -51,6 +52,21 @@ impl App {
         self.engine.open(path, parts, colors, self.form.quantise());
     }
 
+    /// Opens the model that is open again, with the changes of a file; of one that it has already, with those that it holds now.
+    fn add_lora(&mut self, file: &Path) {
+        let (path, parts) = match &self.model {
+            Some(model) => (model.path.clone(), model.parts.clone()),
+            None => (self.kept.model.clone(), self.kept.model_parts.clone()),
+        };
+        let (file, weight) = (file.to_string_lossy().into_owned(), LoraWeight::default());
+        let mut parts = parts.unwrap_or_default();
+        match parts.loras.iter_mut().find(|lora| lora.file == file) {
+            Some(lora) => lora.sha256 = None,
+            None => parts.loras.push(Lora { file, weight, sha256: None }),
+        }
+        self.open_model(path, Some(parts), true);
+    }
+
     /// Opens what is typed in the field for paths.
     pub fn open_typed(&mut self) {
         let typed = self.model_field.clone();
@@ -64,13 +80,14 @@ impl App {
         }
     }
 
-    /// Opens a model's folder or file, or the request of a picture.
+    /// Opens a model's folder or file, the model that is open with a LoRA, or the request of a picture.
     pub fn open(&mut self, path: &Path) {
         self.notice = None;
         self.typed = None;
         match files::read(path) {
             Err(message) => self.fail(message),
             Ok(Dropped::Model(folder)) => self.open_model(Some(folder), None, false),
+            Ok(Dropped::Lora(file)) => self.add_lora(&file),
             Ok(Dropped::Picture { request, model, parts, quantise }) => {
                 self.painted = self.form.load(*request);
                 let quantize = quantise.map_or_else(|| QUANTIZE[0].into(), |to| to.to_string());
