@@ -280,6 +280,26 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The number of the picture that it is about: a host that makes one series of several runs counts on in it.
+    pub fn image_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            Event::Stage(StageStart { image, .. })
+            | Event::Step(StepDone { image, .. })
+            | Event::StageEnd(StageEnd { image, .. })
+            | Event::Estimate { image, .. }
+            | Event::Regions { image, .. }
+            | Event::StagePicture { image, .. }
+            | Event::Image { image, .. } => Some(image),
+            Event::Warning(_)
+            | Event::Loading { .. }
+            | Event::Encoded { .. }
+            | Event::Profile(_)
+            | Event::FirstStage(_) => None,
+        }
+    }
+}
+
 /// The text of a warning.
 #[derive(Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -7,7 +7,7 @@ use ralu::pipeline::{Plan, Settings, check_model};
 use serde::Serialize;
 
 use super::args::PlanArgs;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::prediction::Prediction;
 use super::{model, output, request, speeds};
 
@@ -23,6 +23,11 @@ struct Report<'a> {
 
 /// Runs the command. Opens no GPU: memory is planned for what WebGPU guarantees everywhere.
 pub fn run(args: &PlanArgs) -> Result<()> {
+    if args.generate.prompts.is_some() {
+        return Err(Error::usage(
+            "--prompts is for `ralu generate`; a plan is one of one request: expected its options",
+        ));
+    }
     let asked = request::from_args(&args.generate, false)?;
     let planned = model::planned(&asked.model)?;
     let settings = Settings::resolve(&asked.request, &planned.config)?;

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use ralu::pipeline::{PictureKind, RunSchedule, Settings};
+use ralu::pipeline::PictureKind;
 
 use super::args::GenerateArgs;
 use super::error::{Error, Result};
@@ -24,7 +24,7 @@ fn check_stdout(args: &GenerateArgs, count: usize) -> Result<()> {
         return refused("events go to stdout, too; expected a file's name, or no --events");
     }
     if count > 1 {
-        return refused("stdout takes one picture; expected a file's name, or --count 1");
+        return refused("stdout takes one picture; expected a file's name, or one picture");
     }
     if std::io::stdout().is_terminal() {
         return refused(
@@ -41,12 +41,13 @@ pub struct Targets {
 }
 
 impl Targets {
-    pub fn new(args: &GenerateArgs, settings: &Settings, schedule: &RunSchedule) -> Result<Self> {
+    /// Those of `count` pictures from `seed` with at most `n_stages` stages.
+    pub fn new(args: &GenerateArgs, seed: u64, count: usize, n_stages: usize) -> Result<Self> {
         let output = args.output.as_deref();
         let format = match output {
             None => PictureFormat::default(),
             Some(output) if is_stdout(output) => {
-                check_stdout(args, settings.count)?;
+                check_stdout(args, count)?;
                 PictureFormat::default()
             }
             Some(output) => PictureFormat::of(output).ok_or_else(|| {
@@ -64,13 +65,17 @@ impl Targets {
             ));
         }
         let names = Names {
-            picture: args.output.clone(),
+            // Seeds of several requests may be the same.
+            picture: match &args.prompts {
+                Some(_) if output.is_none() => Some(format!("ralu-{seed}.png").into()),
+                _ => args.output.clone(),
+            },
             tensors: args.save_tensors.clone(),
             stages: args.stages.clone(),
-            first_seed: settings.seed,
-            count: settings.count,
+            first_seed: seed,
+            count,
         };
-        Ok(Targets { names, n_stages: schedule.stages.len() })
+        Ok(Targets { names, n_stages })
     }
 
     /// How pictures are written.
@@ -93,6 +98,7 @@ impl Targets {
         let mut checks = Checks::default();
         let read = [
             (&args.from, "the picture of --from"),
+            (&args.prompts, "the prompts of --prompts"),
             (&args.given, "the tensors of --given"),
             (&args.request.regions, "the mask of --regions"),
         ];

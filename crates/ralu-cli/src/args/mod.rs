@@ -106,13 +106,18 @@ pub struct GenerateArgs {
         help_heading = "Request"
     )]
     pub prompt: Option<String>,
+    /// Draws one picture after the other, with the model loaded once: a prompt a line, or on a line of its own an object of
+    /// JSON with any fields of a request, as in {"prompt": "a fox", "seed": 7, "width": 512}. Lines that do not say it have the
+    /// options' settings, and the seeds S, S + 1, …. `-` reads stdin.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "prompt"], help_heading = "Request")]
+    pub prompts: Option<PathBuf>,
     #[command(flatten)]
     pub request: RequestArgs,
     #[command(flatten)]
     pub adapter: AdapterArgs,
     #[command(flatten)]
     pub tuning: TuningArgs,
-    /// Where the picture goes, as PNG, JPEG or WebP (without loss) by the ending of its name; with --count above 1,
+    /// Where the picture goes, as PNG, JPEG or WebP (without loss) by the ending of its name; with several pictures
     /// FILE-0.png, FILE-1.png, …; `-` is stdout, as PNG. [default: ralu-SEED.png]
     #[arg(short, long, value_name = "FILE.png|jpg|webp", alias = "out", help_heading = "Output")]
     pub output: Option<PathBuf>,

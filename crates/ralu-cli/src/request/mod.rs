@@ -19,8 +19,10 @@ use super::output::shown;
 use super::weights::Weights;
 
 mod effects;
+mod prompts;
 
 pub use effects::without_effect;
+pub use prompts::Line;
 
 /// More than this on stdin is no prompt.
 const MAX_STDIN_BYTES: u64 = 16 << 20;
@@ -29,6 +31,8 @@ const MAX_STDIN_BYTES: u64 = 16 << 20;
 pub struct ParsedRequest {
     /// For the library.
     pub request: Request,
+    /// The requests of `--prompts`, each of which is `request` but for what its line says.
+    pub lines: Option<Vec<Line>>,
     /// `--model`, or the model of `--from`.
     pub model: ModelArgs,
     /// How weights are kept.
@@ -85,11 +89,11 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
     match args.prompt() {
         Some(prompt) if prompt == "-" => request.prompt = read_stdin()?,
         Some(prompt) => request.prompt = prompt,
-        None if saved.is_some() || !prompt_needed => {}
+        None if saved.is_some() || args.prompts.is_some() || !prompt_needed => {}
         None => {
             return Err(Error::usage(
-                "the prompt is missing; expected a text, as in `ralu generate \"a red teapot\"`, `-` to read \
-                 it from stdin, or --from PICTURE.png to repeat a picture",
+                "the prompt is missing; expected a text, as in `ralu generate \"a red teapot\"`, `-` to read it from stdin, \
+                 --prompts FILE for many, or --from PICTURE.png to repeat a picture",
             ));
         }
     }
@@ -99,12 +103,14 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
     request.stage_pictures = args.stages.is_some();
     request.collect_tensors = args.save_tensors.is_some();
     request.profile = args.profile.is_some();
+    let lines = args.prompts.as_deref().map(|path| prompts::read(path, &request, saved.is_some()));
+    let lines = lines.transpose()?;
     let weights = Weights {
         precision: args.request.precision.or(precision).unwrap_or_default(),
         quantise: args.request.quantize.or(quantise).unwrap_or_default(),
         ..Weights::of(&args.request)
     };
-    Ok(ParsedRequest { request, model, weights, products, warnings })
+    Ok(ParsedRequest { request, lines, model, weights, products, warnings })
 }
 
 /// The request of arguments without prompt and files, for measurements.
@@ -114,6 +120,7 @@ pub fn plain(args: &RequestArgs) -> Result<ParsedRequest> {
     request.seed = args.seed.unwrap_or(0);
     Ok(ParsedRequest {
         request,
+        lines: None,
         model: args.model.clone(),
         weights: Weights::of(args),
         products: None,
@@ -290,16 +297,20 @@ fn read_given(path: &Path, names: &[&str], asked_for: bool) -> Result<NamedTenso
     Ok(tensors)
 }
 
+/// Why a text, which is `what`, could not be read from `name`.
+fn no_text(error: &std::io::Error, what: &str, name: &str) -> Error {
+    Error::failed(match error.kind() {
+        ErrorKind::FileTooLarge => format!(
+            "{name} is longer than {} MiB; expected {what} of a sentence or two",
+            MAX_STDIN_BYTES >> 20
+        ),
+        _ => format!("{what} cannot be read from {name}: {error}"),
+    })
+}
+
 fn read_stdin() -> Result<String> {
-    let bytes = files::read_all(std::io::stdin().lock(), MAX_STDIN_BYTES).map_err(|error| {
-        Error::failed(match error.kind() {
-            ErrorKind::FileTooLarge => format!(
-                "the prompt on stdin is longer than {} MiB; expected a sentence or two",
-                MAX_STDIN_BYTES >> 20
-            ),
-            _ => format!("the prompt cannot be read from stdin: {error}"),
-        })
-    })?;
+    let bytes = files::read_all(std::io::stdin().lock(), MAX_STDIN_BYTES)
+        .map_err(|error| no_text(&error, "a prompt", "stdin"))?;
     let mut text = String::from_utf8(bytes).map_err(|error| {
         Error::failed(format!(
             "the prompt on stdin is not UTF-8 (first other byte at {}); convert it first",

@@ -1,5 +1,8 @@
 //! `ralu generate`: pictures from text.
 
+mod drawing;
+mod jobs;
+
 use std::time::Instant;
 
 use ralu::checkpoint::source::Source;
@@ -8,12 +11,9 @@ use ralu::gpu::{Gpu, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
-use ralu::pipeline::{
-    Event, ImageReport, MemoryBudget, Options, Pipeline, Products, RunSchedule, Settings,
-};
-use ralu_host::events::{self, Files};
+use ralu::pipeline::{MemoryBudget, Options, Pipeline, Products, Settings};
+use ralu_host::events;
 use ralu_host::memory;
-use ralu_host::pictures::{ResultKind, Results};
 use ralu_host::{Device, End, Session, pipelines};
 use serde_json::json;
 
@@ -21,12 +21,14 @@ use super::args::GenerateArgs;
 use super::environment::Environment;
 use super::error::{Error, Result};
 use super::profile::{Profile, Profiles, TraceFile};
-use super::progress::{Progress, human_time};
+use super::progress::Progress;
 use super::reporter::Reporter;
 use super::request::{self, ParsedRequest};
-use super::targets::{Targets, is_stdout};
+use super::targets::Targets;
 use super::tune::{self, TuneTarget};
-use super::{chips, files, model, output, signals};
+use super::{chips, model, output, signals};
+use drawing::Drawing;
+use jobs::{Job, Jobs};
 
 /// Runs the command. A failure is also the last event, if events are asked for.
 pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
@@ -45,20 +47,23 @@ pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
 fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result<()> {
     let asked = request::from_args(args, true)?;
     signals::listen()?;
-    let ParsedRequest { request, model, weights, products, mut warnings } = asked;
+    let ParsedRequest { request, lines, model, weights, products, mut warnings } = asked;
 
     // Everything that can be wrong is checked before anything is loaded.
     let model = model::open(&model)?;
     let config = ModelConfig::load(&model.files as &dyn Source)?;
-    let settings = Settings::resolve(&request, &config)?;
-    let schedule = RunSchedule::new(&settings, &config)?;
-    let targets = Targets::new(args, &settings, &schedule)?;
+    let is_series = lines.is_some();
+    let given = request.given.0.keys().cloned().collect();
+    let jobs = Jobs::new(request, lines, &config)?;
+    let first = jobs.job(0, 0, &config)?;
+    let Job { settings, .. } = jobs.job(jobs.largest, 0, &config)?;
+    let targets = Targets::new(args, first.settings.seed, jobs.count, jobs.most_stages)?;
     let trace = TraceFile::new(args.profile.as_ref());
     targets.check(args, &model.paths, &trace)?;
-    warnings.extend(request::without_effect(args, &request, &settings));
+    warnings.extend(request::without_effect(args, &first.request, &first.settings));
     signals::check()?;
 
-    let mut progress = Progress::new(quiet, settings.count);
+    let mut progress = Progress::new(quiet, jobs.count);
     let cache = tune::find_cache(args.tuning.cache.cache_dir.as_deref());
     let mut device = Device::adapter(args.adapter.choice(), cache.clone());
     let mut gpu = device.open()?;
@@ -80,20 +85,23 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         }
         (None, None) => {}
     }
-    progress.say(&describe(&settings, &schedule, &model.name));
+    match is_series {
+        false => progress.say(&first.describe(&model.name)),
+        true => progress.say(&format!("{} requests, {} pictures", jobs.len(), jobs.count)),
+    }
     reporter.emit(&json!({
         "event": "start",
         "version": env!("CARGO_PKG_VERSION"),
         "model": model.name,
         "adapter": adapter,
         "backend": gpu.report().backend,
-        "width": settings.width,
-        "height": settings.height,
-        "ralu": settings.ralu_name,
-        "stages": schedule.stages.len(),
-        "steps": schedule.steps(),
-        "seed": settings.seed,
-        "count": settings.count,
+        "width": first.settings.width,
+        "height": first.settings.height,
+        "ralu": first.settings.ralu_name,
+        "stages": first.schedule.stages.len(),
+        "steps": first.schedule.steps(),
+        "seed": first.settings.seed,
+        "count": jobs.count,
     }));
     for report in model.files.adapters() {
         reporter.emit(&events::lora_value(report));
@@ -103,15 +111,16 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         reporter.emit(&json!({ "event": "warning", "message": warning }));
     }
 
+    let name = model.name;
     let maker = Maker {
-        model: &model.name,
+        model: &name,
         model_path: model.given.model.as_deref(),
         model_parts: model.given.parts.saved(model.files.loras()),
         adapter: &adapter,
         has_guidance: config.transformer.has_guidance_input(),
         precision: options.precision,
         quantise: options.quantise,
-        given: request.given.0.keys().cloned().collect(),
+        given,
     };
     let options = options.with(|options| {
         options.host_memory = weights.host_memory.unwrap_or_else(|| memory::host_memory(&gpu));
@@ -122,78 +131,39 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     let gpu = tuned(gpu, args, &target, &mut progress, reporter)?;
     let mut session = Session::new(Pipeline::open(gpu, Box::new(model.files), options)?);
     let started = Instant::now();
-    let mut profile = Profile::default();
-    let results = Results {
-        names: targets.names(),
-        settings: &settings,
-        maker: &maker,
-        stages: schedule.stages.len(),
+    let mut drawing = Drawing {
+        targets: &targets,
         options: Targets::options(args),
+        maker: &maker,
+        products,
+        progress,
+        reporter,
+        profile: Profile::default(),
     };
-    // There is nothing to do but to wait and to write, and a file that cannot be written ends the run: no use for
-    // `ralu_host::engine` and its thread.
-    let going = || signals::check().is_ok();
-    let outcome = session.draw(&mut device, &request, going, |pipeline, event| -> Result<()> {
-        progress.event(&event);
-        profile.event(&event);
-        let written = results.write(&event, |kind, path, bytes| {
-            if kind == ResultKind::Picture && is_stdout(path) {
-                return output::bytes(bytes);
-            }
-            let written = files::write(path, bytes);
-            match kind {
-                ResultKind::Picture => written.map_err(|error| files::rescue(path, bytes, error)),
-                _ => written,
-            }
-        })?;
-        let paths =
-            Files { picture: written.picture.as_deref(), tensors: written.tensors.as_deref() };
-        if let Some(line) = events::value(&event, &paths, pipeline.gpu().counters()) {
-            reporter.emit(&line);
+    let mut drawn = 0;
+    for number in 0..jobs.len() {
+        let job = jobs.job(number, drawn, &config)?;
+        if is_series {
+            drawing.begin(&job, &name);
         }
-        if let (Event::Image { image, seed, seconds, report, .. }, Some(path)) =
-            (&event, &written.picture)
-        {
-            let name = progress.picture_name(*image);
-            let reused = match settings.cache {
-                None => String::new(),
-                Some(_) => format!(
-                    ", {} steps computed ({}), {} reused",
-                    report.n_computed(),
-                    pattern(report),
-                    report.n_reused()
-                ),
-            };
-            progress.say(&format!("{name}: done, seed {seed}, {}{reused}", human_time(*seconds)));
-            if !is_stdout(path) {
-                progress.suspend(|| reporter.picture(path));
-            }
-            if written.lost_request {
-                let message = format!(
-                    "{} carries no request: a JPEG has no room for one this long; write a PNG or a WebP to keep it",
-                    output::shown(path)
-                );
-                progress.warn(&message);
-                reporter.emit(&json!({ "event": "warning", "message": message }));
-            }
-            if let Some(before) = products.filter(|before| *before != report.products) {
-                let message = format!(
-                    "the picture of --from was made with products in {before}, this one in {}, as this adapter and its \
-                     kernels do them: it differs a little",
-                    report.products
-                );
-                progress.warn(&message);
-                reporter.emit(&json!({ "event": "warning", "message": message }));
-            }
+        // There is nothing to do but to wait and to write, and a file that cannot be written ends the run: no use for
+        // `ralu_host::engine` and its thread.
+        let going = || signals::check().is_ok();
+        let outcome = session.draw(&mut device, &job.request, going, |pipeline, event| {
+            drawing.event(&job, pipeline, event)
+        });
+        match outcome.end {
+            End::Finished => drawn += job.settings.count,
+            End::Cancelled | End::Failed(_) => drawing.progress.clear(),
         }
-        Ok(())
-    });
-    progress.clear();
-    match outcome.end {
-        End::Finished => {}
-        End::Cancelled => return Err(Error::Cancelled),
-        End::Failed(error) => return Err(error),
+        match outcome.end {
+            End::Finished => {}
+            End::Cancelled => return Err(Error::Cancelled),
+            End::Failed(error) => return Err(error),
+        }
     }
+    let Drawing { progress, profile, .. } = drawing;
+    progress.clear();
     let pipeline = session.pipeline()?;
     if let Some(cache) = &cache {
         pipelines::keep(pipeline.gpu(), cache);
@@ -212,7 +182,7 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
     progress.say(&format!("done in {seconds:.1} s, {} GPU memory", human_bytes(peak)));
     reporter.emit(&json!({
         "event": "done",
-        "images": settings.count,
+        "images": jobs.count,
         "seconds": seconds,
         "gpu_peak_bytes": peak,
     }));
@@ -273,32 +243,4 @@ fn tuned(
         reporter.emit(&events::tuned_value(record, tuned.file.as_deref()));
     }
     Ok(tuned.gpu)
-}
-
-/// The steps of each stage, computed or reused: `FFrF FFrF`.
-fn pattern(report: &ImageReport) -> String {
-    let letter = |computed: &bool| if *computed { 'F' } else { 'r' };
-    let stages: Vec<String> =
-        report.computed.iter().map(|stage| stage.iter().map(letter).collect()).collect();
-    stages.join(" ")
-}
-
-fn describe(settings: &Settings, schedule: &RunSchedule, model: &str) -> String {
-    let steps = match schedule.stages.as_slice() {
-        [stage] => format!("{} steps", stage.steps()),
-        stages => {
-            let steps: Vec<String> = stages.iter().map(|s| s.steps().to_string()).collect();
-            format!("RALU {}, {} steps", settings.ralu_name, steps.join(" + "))
-        }
-    };
-    let seed = match settings.count {
-        1 => format!("seed {}", settings.seed),
-        count => format!("{count} pictures from seed {}", settings.seed),
-    };
-    let cache = match &settings.cache {
-        None => String::new(),
-        Some(cache) => format!(", cache {}", cache.name()),
-    };
-    let (model, Settings { width, height, .. }) = (Escaped(model), settings);
-    format!("{model}: {width} x {height}, {steps}{cache}, {seed}")
 }
