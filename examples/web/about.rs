@@ -33,7 +33,7 @@ impl About {
     pub fn texts(&self, seed: u64, products: Products) -> Vec<(&'static str, String)> {
         let maker = Maker {
             model: &self.model,
-            model_path: None,
+            model_hash: None,
             model_parts: None,
             adapter: &self.adapter,
             has_guidance: self.has_guidance,

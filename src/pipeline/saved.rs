@@ -34,9 +34,13 @@ pub struct Saved {
     pub version: String,
     /// What the model is called.
     pub model: String,
-    /// The folder where it lay, as the user said; absent for the bundled one, and in browsers.
+    /// What stands for its files, as the host counts it; absent where the host does not, as in browsers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_hash: Option<String>,
+    /// Where it lay, in pictures of older versions: none is written any more, as pictures are for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_path: Option<String>,
-    /// Its parts in files of their own, as the user said. Absent if there were none.
+    /// Its parts in files of their own, without the folders that these lay in. Absent if there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_parts: Option<ModelPaths>,
     /// The adapter it was made on: another one may round differently.
@@ -165,9 +169,9 @@ fn are_those_of(numbers: &CustomStages, preset: Preset) -> bool {
 pub struct Maker<'a> {
     /// See [`Saved::model`].
     pub model: &'a str,
-    /// See [`Saved::model_path`].
-    pub model_path: Option<&'a str>,
-    /// See [`Saved::model_parts`].
+    /// See [`Saved::model_hash`].
+    pub model_hash: Option<&'a str>,
+    /// See [`Saved::model_parts`]; folders are left out.
     pub model_parts: Option<ModelPaths>,
     /// See [`Saved::adapter`].
     pub adapter: &'a str,
@@ -245,8 +249,9 @@ impl Saved {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: maker.model.to_owned(),
-            model_path: maker.model_path.map(str::to_owned),
-            model_parts: maker.model_parts.clone(),
+            model_hash: maker.model_hash.map(str::to_owned),
+            model_path: None,
+            model_parts: maker.model_parts.as_ref().map(ModelPaths::without_folders),
             adapter: maker.adapter.to_owned(),
             prompt: settings.prompt.clone(),
             negative_prompt: settings.negative_prompt.clone(),

@@ -8,7 +8,7 @@ use ralu::escape::escape;
 use ralu::models::adapters::Lora;
 use ralu::models::builtin;
 use ralu::models::config::ModelConfig;
-use ralu::models::files::ModelFiles;
+use ralu::models::files::{ModelFiles, ModelPaths};
 use ralu_host::models::{self, BUNDLED, find_bundled, name_of};
 
 use super::args::ModelArgs;
@@ -27,13 +27,21 @@ pub struct Model {
     pub files: ModelFiles,
     /// Folders and files that it lies in.
     pub paths: Vec<PathBuf>,
-    /// The last part of its path.
+    /// The last part of its path, or the name that it is known by.
     pub name: String,
+    /// Which file is what.
+    pub opened: ModelPaths,
     /// As the user gave it.
     pub given: ModelArgs,
 }
 
 impl Model {
+    /// Its parts in files of their own, if there are any.
+    pub fn parts(&self) -> Option<ModelPaths> {
+        let parts = self.opened.clone().with(|paths| paths.model.clear());
+        (!parts.is_model_alone()).then_some(parts)
+    }
+
     /// The files with its weights. Files next to the folders of a diffusers model belong to other programs.
     pub fn weight_files(&self) -> Result<Vec<PathBuf>> {
         let list = |folder: &Path| -> Result<Vec<PathBuf>> {
@@ -120,16 +128,18 @@ pub fn open(given: &ModelArgs) -> Result<Model> {
             },
         }
     })?;
-    let name = match files.base() {
-        Some("") | None => name_of(Path::new(&files.name())),
-        Some(base) => name_of(Path::new(base)),
+    let name = match (&given.model, files.base()) {
+        (Some(given), _) if !Path::new(given).exists() => given.clone(),
+        (_, Some("") | None) => name_of(Path::new(&files.name())),
+        (_, Some(base)) => name_of(Path::new(base)),
     };
+    let opened = paths.with(|paths| paths.loras = files.loras().to_vec());
     let all = files.paths().into_iter().map(|inside| match inside {
         "" => path.clone(),
         inside => PathBuf::from(inside),
     });
     let paths = all.collect();
-    Ok(Model { files, paths, name, given: given.clone() })
+    Ok(Model { files, paths, name, opened, given: given.clone() })
 }
 
 /// Says what was found and assumed of a model's files.

@@ -17,6 +17,7 @@ mod model_files;
 mod model_is_kept;
 mod outputs;
 mod picture_formats;
+mod places;
 mod prompts;
 mod quantize;
 mod streams;

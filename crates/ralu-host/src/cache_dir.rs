@@ -52,6 +52,23 @@ impl CacheDir {
             .ok()
     }
 
+    /// Names of the files that begin so, in the alphabet's order.
+    pub fn list(&self, begin: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| name.starts_with(begin)).collect();
+        names.sort();
+        names
+    }
+
+    /// Removes a file, if it is there.
+    pub fn remove(&self, name: &str) {
+        let path = self.path(name);
+        let _ = std::fs::remove_file(&path).inspect_err(|error| {
+            tracing::debug!("{} is not removed: {error}", Escaped(&path.to_string_lossy()));
+        });
+    }
+
     /// Keeps a file, whole or not at all; of two programs that write at once the later one wins. Gives its path.
     ///
     /// # Errors

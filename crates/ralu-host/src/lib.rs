@@ -9,6 +9,7 @@
 //! - [`models`]: where the bundled model lies;
 //! - [`speeds`]: how fast adapters were found to be, kept there, too;
 //! - [`loras`]: hashes of files of changes to a model, and where those of a picture lie;
+//! - [`places`]: where models lie that pictures name, and what stands for their files;
 //! - [`memory`]: whether the machine can hold a run;
 //! - [`pictures`]: pictures with their request, what the files of a run are called, and reading a request again;
 //! - [`files`]: files that are written whole or not at all;
@@ -33,6 +34,7 @@ pub mod models;
 mod picture_format;
 pub mod pictures;
 pub mod pipelines;
+pub mod places;
 mod session;
 pub mod speeds;
 

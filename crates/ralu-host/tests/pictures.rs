@@ -84,7 +84,7 @@ fn files_of_a_run_hold_its_events() {
     let settings = pipeline.settings(&request).expect("a sensible request");
     let maker = Maker {
         model: "tiny-flux",
-        model_path: None,
+        model_hash: None,
         model_parts: None,
         adapter: "test",
         has_guidance: true,

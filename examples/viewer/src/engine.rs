@@ -32,6 +32,8 @@ pub struct Model {
     pub name: String,
     /// As the user gave it; `None` is the bundled one.
     pub path: Option<PathBuf>,
+    /// What stands for its files.
+    pub hash: Option<String>,
     /// Its parts in files of their own.
     pub parts: Option<ModelPaths>,
     pub has_guidance: bool,
@@ -50,6 +52,7 @@ impl From<ModelInfo> for Model {
         Model {
             name: info.name,
             path: info.given,
+            hash: info.hash,
             parts: info.parts,
             has_guidance: info.has_guidance,
             guidance: info.defaults.guidance,

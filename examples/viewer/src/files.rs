@@ -7,8 +7,8 @@ use ralu::models::layers::Precision;
 use ralu::models::quantise::Quantise;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::{Picture, Request};
-use ralu_host::models::{is_lora_file, is_model_file};
-use ralu_host::{Error, pictures};
+use ralu_host::models::{self, is_lora_file, is_model_file};
+use ralu_host::{CacheDir, Error, pictures, places};
 
 use crate::record::Record;
 
@@ -19,10 +19,9 @@ const GAP: usize = 8;
 pub fn save(record: &Record, adapter: &str) -> Result<PathBuf, String> {
     let model = &record.model;
     let picture = record.picture.as_ref().ok_or("there is no finished picture to save yet")?;
-    let path_text = model.path.as_ref().map(|path| path.display().to_string());
     let maker = Maker {
         model: &model.name,
-        model_path: path_text.as_deref(),
+        model_hash: model.hash.as_deref(),
         model_parts: model.parts.clone(),
         adapter,
         has_guidance: model.has_guidance,
@@ -89,7 +88,7 @@ pub enum Dropped {
     Picture {
         /// What makes it again.
         request: Box<Request>,
-        /// The folder of the model that made it; the bundled one if `None`.
+        /// The folder or file of the model that made it; the bundled one if `None`.
         model: Option<PathBuf>,
         /// Its parts in files of their own.
         parts: Option<ModelPaths>,
@@ -115,6 +114,25 @@ pub fn read(path: &Path) -> Result<Dropped, String> {
         _ => error.to_string(),
     })?;
     let request = saved.request().map_err(|error| format!("{}: {error}", path.display()))?;
-    let (model, quantise) = (saved.model_path.map(PathBuf::from), saved.quantize);
-    Ok(Dropped::Picture { request: Box::new(request), model, parts: saved.model_parts, quantise })
+    let (request, quantise) = (Box::new(request), saved.quantize);
+    let cache = CacheDir::find(None);
+    let Some(found) = places::of_picture(&saved, path, cache.as_ref()) else {
+        if saved.model == models::name_of(Path::new(models::BUNDLED)) {
+            return Ok(Dropped::Picture {
+                request,
+                model: None,
+                parts: saved.model_parts,
+                quantise,
+            });
+        }
+        return Err(format!(
+            "{} was made with the model {}, which is not found; open that first",
+            path.display(),
+            saved.model
+        ));
+    };
+    let model = Some(PathBuf::from(&found.model));
+    let parts = found.with(|paths| paths.model.clear());
+    let parts = Some(parts).filter(|parts| !parts.is_model_alone());
+    Ok(Dropped::Picture { request, model, parts, quantise })
 }

@@ -61,7 +61,7 @@ impl Unfinished {
     pub fn new(settings: &Settings, model: &Model, at: At) -> Option<Unfinished> {
         let maker = Maker {
             model: &model.name,
-            model_path: None,
+            model_hash: None,
             model_parts: None,
             adapter: "",
             has_guidance: model.has_guidance,

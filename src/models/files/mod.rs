@@ -75,19 +75,27 @@ impl ModelPaths {
 
     /// The same paths with `/` for every `\\`, as a [`Source`] wants them.
     pub fn with_slashes(&self) -> Self {
-        let turned = |path: &String| path.replace('\\', "/");
+        self.map(|path| path.replace('\\', "/"))
+    }
+
+    /// The names of the files and folders alone.
+    pub fn without_folders(&self) -> Self {
+        let last = |path: &str| path.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
+        self.map(|path| last(path.trim_end_matches(['/', '\\'])))
+    }
+
+    /// The same with every path changed.
+    pub fn map(&self, change: impl Fn(&str) -> String) -> Self {
+        let change = |path: &String| change(path);
+        let changed = |lora: &Lora| Lora { file: change(&lora.file), ..lora.clone() };
         ModelPaths {
-            model: turned(&self.model),
-            diffusion_model: self.diffusion_model.as_ref().map(turned),
-            parts: self.parts.iter().map(|(role, path)| (*role, turned(path))).collect(),
-            clip_tokenizer: self.clip_tokenizer.as_ref().map(turned),
-            t5_tokenizer: self.t5_tokenizer.as_ref().map(turned),
+            model: change(&self.model),
+            diffusion_model: self.diffusion_model.as_ref().map(change),
+            parts: self.parts.iter().map(|(role, path)| (*role, change(path))).collect(),
+            clip_tokenizer: self.clip_tokenizer.as_ref().map(change),
+            t5_tokenizer: self.t5_tokenizer.as_ref().map(change),
             without_t5: self.without_t5,
-            loras: self
-                .loras
-                .iter()
-                .map(|lora| Lora { file: turned(&lora.file), ..lora.clone() })
-                .collect(),
+            loras: self.loras.iter().map(changed).collect(),
         }
     }
 }

@@ -43,7 +43,7 @@ struct Numbers {
 fn identity(settings: &Settings) -> Result<Saved, Error> {
     let maker = Maker {
         model: "",
-        model_path: None,
+        model_hash: None,
         model_parts: None,
         adapter: "",
         has_guidance: true,

@@ -64,12 +64,6 @@ impl ModelArgs {
 }
 
 impl PartArgs {
-    /// What a picture keeps of these options; `None` if none is given. `loras` are the files of changes with their hashes.
-    pub fn saved(&self, loras: &[Lora]) -> Option<ModelPaths> {
-        let paths = self.paths(String::new()).with(|paths| paths.loras = loras.to_vec());
-        (!paths.is_model_alone()).then_some(paths)
-    }
-
     /// The options that give what a picture has kept.
     pub fn from_saved(paths: &ModelPaths) -> Self {
         let part = |role| paths.parts.get(&role).cloned();

@@ -13,8 +13,7 @@ use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
 use ralu::pipeline::{MemoryBudget, Options, Pipeline, Products, Settings};
 use ralu_host::events;
-use ralu_host::memory;
-use ralu_host::{Device, End, Session, pipelines};
+use ralu_host::{Device, End, Session, memory, pipelines, places};
 use serde_json::json;
 
 use super::args::GenerateArgs;
@@ -47,10 +46,20 @@ pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
 fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result<()> {
     let asked = request::from_args(args, true)?;
     signals::listen()?;
-    let ParsedRequest { request, lines, model, weights, products, mut warnings } = asked;
+    let ParsedRequest { request, lines, model, made_with, weights, products, mut warnings } = asked;
 
     // Everything that can be wrong is checked before anything is loaded.
-    let model = model::open(&model)?;
+    let mut model = model::open(&model)?;
+    let hash = places::hash(&model.files);
+    match made_with {
+        // It may have been renamed since.
+        Some(made_with) if Some(&made_with.hash) == hash.as_ref() => model.name = made_with.name,
+        Some(_) => warnings.push(format!(
+            "the picture of --from was made with other files of a model than those of {}: the result will differ",
+            Escaped(&model.name)
+        )),
+        None => {}
+    }
     let config = ModelConfig::load(&model.files as &dyn Source)?;
     let is_series = lines.is_some();
     let given = request.given.0.keys().cloned().collect();
@@ -111,11 +120,14 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         reporter.emit(&json!({ "event": "warning", "message": warning }));
     }
 
+    if let (Some(cache), Some(hash), false) = (&cache, &hash, args.no_metadata) {
+        places::remember(cache, hash, &model.opened);
+    }
     let name = model.name;
     let maker = Maker {
         model: &name,
-        model_path: model.given.model.as_deref(),
-        model_parts: model.given.parts.saved(model.files.loras()),
+        model_hash: hash.as_deref(),
+        model_parts: model.parts(),
         adapter: &adapter,
         has_guidance: config.transformer.has_guidance_input(),
         precision: options.precision,

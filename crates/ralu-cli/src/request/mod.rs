@@ -7,16 +7,16 @@ use std::path::Path;
 use ralu::checkpoint::source::open_file;
 use ralu::escape::Escaped;
 use ralu::models::quantise::QuantiseChoice;
-use ralu::pipeline::{Mask, NamedTensors, Products, RaluChoice, Request, png_file};
+use ralu::pipeline::{Mask, NamedTensors, Products, RaluChoice, Request, Saved, png_file};
 use ralu::sampling::{CustomStages, MaskMode, ZPolicy};
-use ralu_host::{loras, pictures};
+use ralu_host::{loras, pictures, places};
 
 use super::args::{CacheArg, GenerateArgs, ModelArgs, PartArgs, RaluArg, RequestArgs};
 use super::error::{Error, Result};
-use super::files;
-use super::model;
 use super::output::shown;
+use super::tune::find_cache;
 use super::weights::Weights;
+use super::{files, hub, model};
 
 mod effects;
 mod prompts;
@@ -35,12 +35,22 @@ pub struct ParsedRequest {
     pub lines: Option<Vec<Line>>,
     /// `--model`, or the model of `--from`.
     pub model: ModelArgs,
+    /// The model that the picture of `--from` says it was made with.
+    pub made_with: Option<MadeWith>,
     /// How weights are kept.
     pub weights: Weights,
     /// What the products of the picture that is to be repeated rounded to, unless the arguments say how they are to be.
     pub products: Option<Products>,
     /// What should be said before the run.
     pub warnings: Vec<String>,
+}
+
+/// What a picture says about the model that made it.
+pub struct MadeWith {
+    /// What it was called.
+    pub name: String,
+    /// What stands for its files.
+    pub hash: String,
 }
 
 /// Reads everything that the arguments name, and puts a request together.
@@ -52,28 +62,12 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
 
     let mut base = Request::default();
     let mut model = args.request.model.clone();
-    let (mut precision, mut quantise, mut products) = (None, None, None);
+    let (mut precision, mut quantise, mut products, mut made_with) = (None, None, None, None);
     if let Some(saved) = &saved {
         base = saved.request().map_err(Error::failed)?;
-        // Another model's parts are no parts of this one.
-        if model.model.is_none() {
-            model.model.clone_from(&saved.model_path);
-            let parts = saved.model_parts.as_ref().map(PartArgs::from_saved);
-            let parts = parts.map(|mut parts| {
-                if let Some(picture) = &args.from {
-                    loras::find(&mut parts.loras, picture);
-                }
-                parts
-            });
-            model.parts = model.parts.or(parts.unwrap_or_default());
-        }
-        if model == ModelArgs::default() && saved.model != model::bundled_name() {
-            return Err(Error::usage(format!(
-                "this picture was made with the model {}, and does not say in which folder that is (those made in \
-                 browsers do not); give it with --model PATH",
-                Escaped(&saved.model)
-            )));
-        }
+        model = model_of(saved, args)?;
+        made_with =
+            saved.model_hash.clone().map(|hash| MadeWith { name: saved.model.clone(), hash });
         precision = Some(saved.precision);
         quantise = saved.quantize.map(QuantiseChoice::To);
         products = args.request.precision.is_none().then_some(saved.products);
@@ -110,7 +104,43 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
         quantise: args.request.quantize.or(quantise).unwrap_or_default(),
         ..Weights::of(&args.request)
     };
-    Ok(ParsedRequest { request, lines, model, weights, products, warnings })
+    Ok(ParsedRequest { request, lines, model, made_with, weights, products, warnings })
+}
+
+/// The model that the arguments name, or else that of the picture.
+fn model_of(saved: &Saved, args: &GenerateArgs) -> Result<ModelArgs> {
+    let given = args.request.model.clone();
+    let Some(picture) = args.from.as_deref().filter(|_| given.model.is_none()) else {
+        // Another model's parts are no parts of this one.
+        return Ok(given);
+    };
+    let cache = find_cache(args.tuning.cache.cache_dir.as_deref());
+    let found = match places::of_picture(saved, picture, cache.as_ref()) {
+        Some(found) => found,
+        None => {
+            let mut parts = saved.model_parts.clone().unwrap_or_default();
+            loras::find(&mut parts.loras, picture);
+            parts.with(|paths| paths.model = saved.model_path.clone().unwrap_or_default())
+        }
+    };
+    let mut model = Some(found.model.clone()).filter(|path| !path.is_empty());
+    if model.is_none() && saved.model != model::bundled_name() {
+        let name = Path::new(&saved.model);
+        model =
+            (!name.exists() && hub::cached(&saved.model).is_some()).then(|| saved.model.clone());
+    }
+    let model = ModelArgs { model, parts: given.parts.or(PartArgs::from_saved(&found)) };
+    if model.model.is_none()
+        && model.parts.diffusion_model.is_none()
+        && saved.model != model::bundled_name()
+    {
+        return Err(Error::usage(format!(
+            "this picture was made with the model {}, which was not drawn with here and is not found under that name: pictures \
+             do not say where it lay; give it with --model PATH",
+            Escaped(&saved.model)
+        )));
+    }
+    Ok(model)
 }
 
 /// The request of arguments without prompt and files, for measurements.
@@ -122,6 +152,7 @@ pub fn plain(args: &RequestArgs) -> Result<ParsedRequest> {
         request,
         lines: None,
         model: args.model.clone(),
+        made_with: None,
         weights: Weights::of(args),
         products: None,
         warnings: vec![],

@@ -64,9 +64,11 @@ pub struct ModelInfo {
     pub name: String,
     /// Its folder or file.
     pub folder: PathBuf,
-    /// Its parts in files of their own. Pictures carry them.
+    /// What stands for its files, of [`crate::places::hash`]. Pictures carry it.
+    pub hash: Option<String>,
+    /// Its parts in files of their own. Pictures carry their names.
     pub parts: Option<ModelPaths>,
-    /// The folder as the user named it; `None` if nobody did, as for the bundled model. Pictures carry it.
+    /// The folder as the user named it; `None` if nobody did, as for the bundled model.
     pub given: Option<PathBuf>,
     /// Whether it has an input for guidance.
     pub has_guidance: bool,

@@ -19,7 +19,7 @@ use super::{Command, EngineOptions, OpenModel, Signals};
 use crate::device::Device;
 use crate::error::Error;
 use crate::session::{End, Session};
-use crate::{kernels, memory, models, pipelines};
+use crate::{kernels, memory, models, pipelines, places};
 
 /// How long the system may take to say that a destroyed device is lost, in turns of a few milliseconds.
 const LOSS_TURNS: u32 = 400;
@@ -113,6 +113,12 @@ impl Worker {
         let source = open_files(&folder, parts.as_ref())?;
         // With the hashes of files of changes, for pictures.
         let parts = parts.map(|parts| parts.with(|parts| parts.loras = source.loras().to_vec()));
+        let hash = places::hash(&source);
+        if let (Some(cache), Some(hash)) = (&self.options.cache, &hash) {
+            let model = folder.to_string_lossy().into_owned();
+            let paths = parts.clone().unwrap_or_default().with(|paths| paths.model = model);
+            places::remember(cache, hash, &paths);
+        }
         let gpu = self.device.open()?;
         let adapter = gpu.report().clone();
         let options = self.options(quantise, &gpu, &source)?;
@@ -123,6 +129,7 @@ impl Worker {
         let config = pipeline.config();
         let info = ModelInfo {
             name: models::name_of(&folder),
+            hash,
             folder,
             parts,
             given,
