@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         output::diagnostic(&format!("warning: {message}"));
     }
     let result = match &cli.command {
-        Command::Generate(args) => generate::run(args, cli.quiet),
+        Command::Generate(args) => generate::run(args, cli.quiet, &words),
         Command::Devices(args) => devices::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Inspect(args) => inspect::run(args),

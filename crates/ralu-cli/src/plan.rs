@@ -23,12 +23,12 @@ struct Report<'a> {
 
 /// Runs the command. Opens no GPU: memory is planned for what WebGPU guarantees everywhere.
 pub fn run(args: &PlanArgs) -> Result<()> {
-    if args.generate.prompts.is_some() {
+    if args.generate.prompts.is_some() || args.generate.resume {
         return Err(Error::usage(
-            "--prompts is for `ralu generate`; a plan is one of one request: expected its options",
+            "--prompts and --resume are for `ralu generate`; a plan is one of one request: expected its options",
         ));
     }
-    let asked = request::from_args(&args.generate, false)?;
+    let asked = request::from_args(&args.generate, false, None)?;
     let planned = model::planned(&asked.model)?;
     let settings = Settings::resolve(&asked.request, &planned.config)?;
     let source = planned.files.as_ref().map(|files| files as &dyn Source);

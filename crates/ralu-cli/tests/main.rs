@@ -20,6 +20,7 @@ mod picture_formats;
 mod places;
 mod prompts;
 mod quantize;
+mod resume;
 mod streams;
 mod terminal;
 mod tune;

@@ -111,6 +111,9 @@ pub struct GenerateArgs {
     /// options' settings, and the seeds S, S + 1, …. `-` reads stdin.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "prompt"], help_heading = "Request")]
     pub prompts: Option<PathBuf>,
+    /// Goes on with the run that was interrupted last, by Ctrl-C or a failure, with its options: to the same pictures.
+    #[arg(long, conflicts_with_all = ["words", "prompt", "prompts", "from"], help_heading = "Request")]
+    pub resume: bool,
     #[command(flatten)]
     pub request: RequestArgs,
     #[command(flatten)]

@@ -1,8 +1,10 @@
 //! `ralu generate`: pictures from text.
 
 mod drawing;
+mod interrupted;
 mod jobs;
 
+use std::ffi::OsString;
 use std::time::Instant;
 
 use ralu::checkpoint::source::Source;
@@ -27,12 +29,30 @@ use super::targets::Targets;
 use super::tune::{self, TuneTarget};
 use super::{chips, model, output, signals};
 use drawing::Drawing;
+use interrupted::Interrupted;
 use jobs::{Job, Jobs};
 
-/// Runs the command. A failure is also the last event, if events are asked for.
-pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
+/// Runs the command of `words`, the arguments from the program's name on. A failure is also the last event, if events are
+/// asked for.
+pub fn run(args: &GenerateArgs, quiet: bool, words: &[OsString]) -> Result<()> {
+    if !args.resume {
+        return run_from(args, quiet, words, None);
+    }
+    let cache = tune::find_cache(args.tuning.cache.cache_dir.as_deref());
+    let kept = Interrupted::read(cache.as_ref())?;
+    let (cli, words) = kept.arguments(words)?;
+    run_from(interrupted::generate_args(&cli)?, cli.quiet, &words, Some(&kept))
+}
+
+/// Runs it from the start, or from where an earlier run was.
+fn run_from(
+    args: &GenerateArgs,
+    quiet: bool,
+    words: &[OsString],
+    kept: Option<&Interrupted>,
+) -> Result<()> {
     let mut reporter = Reporter::new(args.events.is_some());
-    let result = generate(args, quiet, &mut reporter);
+    let result = generate(args, quiet, words, kept, &mut reporter);
     if let Err(error) = &result {
         reporter.emit(&json!({
             "event": "error",
@@ -43,10 +63,17 @@ pub fn run(args: &GenerateArgs, quiet: bool) -> Result<()> {
     result.and(reporter.end())
 }
 
-fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result<()> {
-    let asked = request::from_args(args, true)?;
+fn generate(
+    args: &GenerateArgs,
+    quiet: bool,
+    words: &[OsString],
+    kept: Option<&Interrupted>,
+    reporter: &mut Reporter,
+) -> Result<()> {
+    let asked = request::from_args(args, true, kept.and_then(|kept| kept.stdin.as_deref()))?;
     signals::listen()?;
-    let ParsedRequest { request, lines, model, made_with, weights, products, mut warnings } = asked;
+    let ParsedRequest { request, lines, stdin, model, made_with, weights, products, mut warnings } =
+        asked;
 
     // Everything that can be wrong is checked before anything is loaded.
     let mut model = model::open(&model)?;
@@ -60,11 +87,20 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         )),
         None => {}
     }
+    if let Some(kept) = kept {
+        kept.check_model(&model.name, hash.as_ref())?;
+    }
     let config = ModelConfig::load(&model.files as &dyn Source)?;
     let is_series = lines.is_some();
     let given = request.given.0.keys().cloned().collect();
+    let seed = request.seed;
     let jobs = Jobs::new(request, lines, &config)?;
     let first = jobs.job(0, 0, &config)?;
+    let (begun, mut drawn) = kept.map_or((0, 0), |kept| (kept.request, kept.drawn));
+    let mut next = jobs.job(begun, drawn, &config)?;
+    if let Some(kept) = kept {
+        kept.give_checkpoint(&mut next, &config)?;
+    }
     let Job { settings, .. } = jobs.job(jobs.largest, 0, &config)?;
     let targets = Targets::new(args, first.settings.seed, jobs.count, jobs.most_stages)?;
     let trace = TraceFile::new(args.profile.as_ref());
@@ -152,27 +188,41 @@ fn generate(args: &GenerateArgs, quiet: bool, reporter: &mut Reporter) -> Result
         reporter,
         profile: Profile::default(),
     };
-    let mut drawn = 0;
-    for number in 0..jobs.len() {
-        let job = jobs.job(number, drawn, &config)?;
+    if let Some(kept) = kept {
+        drawing.progress.say(&format!("the interrupted run goes on {}", kept.place));
+    }
+    let run = interrupted::Run { words, seed, stdin, model: &name, model_hash: hash.clone() };
+    for number in begun..jobs.len() {
+        let job = match number == begun {
+            true => &next,
+            false => &jobs.job(number, drawn, &config)?,
+        };
         if is_series {
-            drawing.begin(&job, &name);
+            drawing.begin(job, &name);
         }
         // There is nothing to do but to wait and to write, and a file that cannot be written ends the run: no use for
         // `ralu_host::engine` and its thread.
         let going = || signals::check().is_ok();
         let outcome = session.draw(&mut device, &job.request, going, |pipeline, event| {
-            drawing.event(&job, pipeline, event)
+            drawing.event(job, pipeline, event)
         });
-        match outcome.end {
-            End::Finished => drawn += job.settings.count,
-            End::Cancelled | End::Failed(_) => drawing.progress.clear(),
+        let error = match outcome.end {
+            End::Finished => {
+                drawn += job.settings.count;
+                continue;
+            }
+            End::Cancelled => Error::Cancelled,
+            End::Failed(error) => error,
+        };
+        drawing.progress.clear();
+        let at = outcome.checkpoint.as_deref();
+        if let Some(said) = interrupted::keep(cache.as_ref(), &run, number, job, at) {
+            drawing.progress.say(&said);
         }
-        match outcome.end {
-            End::Finished => {}
-            End::Cancelled => return Err(Error::Cancelled),
-            End::Failed(error) => return Err(error),
-        }
+        return Err(error);
+    }
+    if kept.is_some() {
+        interrupted::forget(cache.as_ref());
     }
     let Drawing { progress, profile, .. } = drawing;
     progress.clear();

@@ -33,6 +33,8 @@ pub struct ParsedRequest {
     pub request: Request,
     /// The requests of `--prompts`, each of which is `request` but for what its line says.
     pub lines: Option<Vec<Line>>,
+    /// What was read from stdin.
+    pub stdin: Option<String>,
     /// `--model`, or the model of `--from`.
     pub model: ModelArgs,
     /// The model that the picture of `--from` says it was made with.
@@ -54,7 +56,13 @@ pub struct MadeWith {
 }
 
 /// Reads everything that the arguments name, and puts a request together.
-pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedRequest> {
+///
+/// `kept` is what an earlier run read from stdin, in place of it.
+pub fn from_args(
+    args: &GenerateArgs,
+    prompt_needed: bool,
+    kept: Option<&str>,
+) -> Result<ParsedRequest> {
     check_combinations(&args.request)?;
     let given_names = given_names(args)?;
     let saved = args.from.as_deref().map(pictures::read_request).transpose()?;
@@ -80,8 +88,12 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
         }
     }
     let mut request = apply(base, &args.request, saved.is_some())?;
+    let mut stdin = None;
     match args.prompt() {
-        Some(prompt) if prompt == "-" => request.prompt = read_stdin()?,
+        Some(prompt) if prompt == "-" => {
+            request.prompt = kept.map(str::to_owned).map_or_else(read_stdin, Ok)?;
+            stdin = Some(request.prompt.clone());
+        }
         Some(prompt) => request.prompt = prompt,
         None if saved.is_some() || args.prompts.is_some() || !prompt_needed => {}
         None => {
@@ -97,14 +109,24 @@ pub fn from_args(args: &GenerateArgs, prompt_needed: bool) -> Result<ParsedReque
     request.stage_pictures = args.stages.is_some();
     request.collect_tensors = args.save_tensors.is_some();
     request.profile = args.profile.is_some();
-    let lines = args.prompts.as_deref().map(|path| prompts::read(path, &request, saved.is_some()));
-    let lines = lines.transpose()?;
+    let lines = match args.prompts.as_deref() {
+        None => None,
+        Some(path) => {
+            let text = match kept.filter(|_| prompts::is_stdin(path)) {
+                Some(kept) => kept.to_owned(),
+                None => prompts::read(path)?,
+            };
+            let lines = prompts::parse(path, &text, &request, saved.is_some())?;
+            stdin = prompts::is_stdin(path).then_some(text);
+            Some(lines)
+        }
+    };
     let weights = Weights {
         precision: args.request.precision.or(precision).unwrap_or_default(),
         quantise: args.request.quantize.or(quantise).unwrap_or_default(),
         ..Weights::of(&args.request)
     };
-    Ok(ParsedRequest { request, lines, model, made_with, weights, products, warnings })
+    Ok(ParsedRequest { request, lines, stdin, model, made_with, weights, products, warnings })
 }
 
 /// The model that the arguments name, or else that of the picture.
@@ -151,6 +173,7 @@ pub fn plain(args: &RequestArgs) -> Result<ParsedRequest> {
     Ok(ParsedRequest {
         request,
         lines: None,
+        stdin: None,
         model: args.model.clone(),
         made_with: None,
         weights: Weights::of(args),

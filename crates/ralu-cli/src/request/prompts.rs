@@ -20,12 +20,11 @@ pub struct Line {
     pub request: Request,
 }
 
-/// Reads a file, or stdin if it is `-`. Each line that is not empty is a prompt, or an object of JSON with any fields of
-/// a request; what it does not say is as in `base`. Picture number i of the file has seed `base.seed + i`, unless its line
-/// has another one. `repeats` says that `base` is that of a picture, with its prompt.
-pub fn read(path: &Path, base: &Request, repeats: bool) -> Result<Vec<Line>> {
-    let name = if is_stdin(path) { "stdin".to_owned() } else { shown(path) };
-    let text = read_text(path, &name)?;
+/// The requests in `text`, which is that of the file. Each line that is not empty is a prompt, or an object of JSON with any
+/// fields of a request; what it does not say is as in `base`. Picture number i of the file has seed `base.seed + i`, unless
+/// its line has another one. `repeats` says that `base` is that of a picture, with its prompt.
+pub fn parse(path: &Path, text: &str, base: &Request, repeats: bool) -> Result<Vec<Line>> {
+    let name = name_of(path);
     let own = Own::of(base)?;
     let mut lines = Vec::new();
     let mut seed = base.seed;
@@ -56,7 +55,13 @@ pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-fn read_text(path: &Path, name: &str) -> Result<String> {
+fn name_of(path: &Path) -> String {
+    if is_stdin(path) { "stdin".to_owned() } else { shown(path) }
+}
+
+/// Reads the file, or stdin.
+pub fn read(path: &Path) -> Result<String> {
+    let name = &name_of(path);
     let read = match is_stdin(path) {
         true => files::read_all(std::io::stdin().lock(), MAX_STDIN_BYTES),
         false => File::open(path).and_then(|file| files::read_all(file, MAX_STDIN_BYTES)),
