@@ -195,6 +195,7 @@ const FACE_CRATES: &[&str] = &[
     "serde_json",
     "signal_hook",
     "tempfile",
+    "toml_edit",
     "tracing_subscriber",
 ];
 

@@ -9,6 +9,7 @@ mod args;
 mod bench;
 mod chips;
 mod completions;
+mod config;
 mod convert;
 mod devices;
 mod environment;
@@ -46,7 +47,13 @@ use args::{Cli, Command};
 fn main() -> ExitCode {
     quiet_wayland();
     show_panics_safely();
-    let words = words();
+    let words = match config::with_defaults(&words()) {
+        Ok(words) => words,
+        Err(error) => {
+            error.show();
+            return ExitCode::from(error.exit_code());
+        }
+    };
     let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
         Err(answer) => return show_usage(answer, &words),
@@ -66,6 +73,7 @@ fn main() -> ExitCode {
         Command::Pull(args) => hub::pull(args, cli.quiet),
         Command::List(args) => hub::list(args),
         Command::Rm(args) => hub::remove(args, cli.quiet),
+        Command::Config(args) => config::run(args, cli.no_config),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::write_manual(args),
         Command::View(args) => match view::run(args) {

@@ -4,6 +4,7 @@
 mod bench;
 mod bench_files;
 mod bench_quality;
+mod config;
 mod convert;
 mod events;
 mod faces;

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::command::{fails, ralu, stderr, succeeds};
+use crate::command::{fails, ralu, root, start_with, stderr, succeeds};
 use crate::picture::{SMALL, bytes, copied_model, folder, names, small};
 
 /// RALU with as many steps in its last stage.
@@ -79,10 +79,12 @@ fn a_series_goes_on_where_it_was() {
     let command = small("", &path("out/a.png"));
     // Its first word is the prompt.
     let mut series = Command::new(command.get_program());
+    series.current_dir(root());
+    start_with(&mut series, libc::SIG_DFL);
     series.args(command.get_args().filter(|word| !word.is_empty()));
     series.args(["--prompts", "-", "--steps", "60", "--count", "2", "--cache-dir"]);
     series.arg(path("cache"));
-    let said = interrupted(&mut series, "a fox\na cat\n", "\"event\":\"step\",\"image\":3");
+    let said = interrupted(&mut series, "a fox\na cat\n", "\"image\":3,\"of\":60");
     assert!(said.contains("of picture 4"), "{said}");
     assert_eq!(names(&path("out")), ["a-0.png", "a-1.png", "a-2.png"]);
     (0..3).for_each(|i| fs::write(path(&format!("out/a-{i}.png")), "kept").expect("a file"));

@@ -2,6 +2,7 @@
 //! the same things, whatever face it has:
 //!
 //! - [`CacheDir`]: a folder of small files that are kept from one run to the next;
+//! - [`config_file`]: where the user's configuration lies;
 //! - [`kernels`] and [`pipelines`]: which kernels an adapter runs fastest, and pipelines that were compiled before, kept in
 //!   that folder;
 //! - [`Session`]: a run that goes on with another device if its own is lost ([`Device`]);
@@ -21,6 +22,7 @@
 #![warn(missing_docs)]
 
 mod cache_dir;
+mod config_file;
 mod destination;
 mod device;
 pub mod engine;
@@ -39,6 +41,7 @@ mod session;
 pub mod speeds;
 
 pub use cache_dir::CacheDir;
+pub use config_file::config_file;
 pub use device::Device;
 pub use error::Error;
 pub use session::{End, Outcome, Session};

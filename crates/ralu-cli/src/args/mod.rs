@@ -38,6 +38,9 @@ pub struct Cli {
     /// No progress on stderr; warnings and errors stay.
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Leaves the user's configuration out (`ralu config` shows it).
+    #[arg(hide_short_help = true, long, global = true)]
+    pub no_config: bool,
 }
 
 /// The commands.
@@ -66,10 +69,20 @@ pub enum Command {
     Rm(RmArgs),
     /// Opens a window in which the stages can be watched, and regions painted (needs the viewer, `ralu-viewer`).
     View(ViewArgs),
+    /// Shows the user's configuration: where its file is, which defaults of options it sets, and which it can set.
+    Config(ConfigArgs),
     /// Prints what completes this command line in a shell.
     Completions(CompletionsArgs),
     /// Writes manual pages, one for each command.
     Man(ManArgs),
+}
+
+/// `ralu config`.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `ralu completions`.

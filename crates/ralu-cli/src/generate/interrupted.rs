@@ -90,7 +90,8 @@ pub fn keep(
     };
     let kept = Interrupted {
         folder,
-        words: with_options(words, vec![format!("--seed={}", run.seed)]),
+        // The defaults of the user's configuration are among them.
+        words: with_options(words, vec![format!("--seed={}", run.seed), "--no-config".into()]),
         stdin: run.stdin.clone(),
         model: run.model.to_owned(),
         model_hash: run.model_hash.clone(),

@@ -159,7 +159,7 @@ fn generate(
     if let (Some(cache), Some(hash), false) = (&cache, &hash, args.no_metadata) {
         places::remember(cache, hash, &model.opened);
     }
-    let name = model.name;
+    let name = model.name.clone();
     let maker = Maker {
         model: &name,
         model_hash: hash.as_deref(),

@@ -42,7 +42,8 @@ pub fn command_for(program: &Path) -> Command {
 pub fn ralu() -> Command {
     let mut command = command_for(Path::new(env!("CARGO_BIN_EXE_ralu")));
     command.current_dir(root());
-    // Neither what the user has in the hub's cache nor the network changes a test.
+    // Neither what the user has in the hub's cache or has configured nor the network changes a test.
+    command.env("XDG_CONFIG_HOME", root().join("target/no-configuration"));
     command.env("HF_HUB_CACHE", root().join("target/no-hub-cache")).env("HF_HUB_OFFLINE", "1");
     #[cfg(unix)]
     start_with(&mut command, libc::SIG_DFL);
