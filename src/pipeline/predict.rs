@@ -32,7 +32,27 @@ pub struct AdapterSpeed {
     /// Operations a second of the kernels that were chosen, alone.
     #[serde(default)]
     pub kernel_flops_per_second: Option<f64>,
+    /// What runs have found, the latest last.
+    #[serde(default)]
+    pub runs: Vec<RunSpeed>,
 }
+
+/// How fast a run was.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RunSpeed {
+    /// Operations of one of its steps: larger steps are faster for what they do.
+    pub flops_per_step: f64,
+    /// Operations a second in its steps.
+    pub flops_per_second: f64,
+}
+
+/// Runs that are kept.
+const MOST_RUNS: usize = 16;
+/// Steps with more or less operations than so many times another's have speeds of their own.
+const ALIKE: f64 = 1.5;
+/// Speeds of steps that differ by more than that say little.
+const NEAR: f64 = 6.0;
 
 impl AdapterSpeed {
     /// Nothing is known yet.
@@ -46,7 +66,27 @@ impl AdapterSpeed {
             load_bytes_per_second: None,
             step_flops_per_second: None,
             kernel_flops_per_second: None,
+            runs: vec![],
         }
+    }
+
+    /// Keeps how fast a run was, in place of an earlier one whose steps were as large.
+    pub fn note_run(&mut self, flops_per_step: f64, flops_per_second: f64) {
+        if [flops_per_step, flops_per_second].iter().all(|n| n.is_finite() && *n > 0.0) {
+            self.runs.retain(|run| times(run.flops_per_step, flops_per_step) > ALIKE);
+            self.runs.push(RunSpeed { flops_per_step, flops_per_second });
+            self.runs.drain(..self.runs.len().saturating_sub(MOST_RUNS));
+        }
+    }
+
+    /// Operations a second in steps of so many operations, as those of the run with the most similar ones had, or else those
+    /// that were measured; `None` if no steps were.
+    pub fn steps_per_second(&self, flops_per_step: f64) -> Option<f64> {
+        let distance = |run: &&RunSpeed| times(run.flops_per_step, flops_per_step);
+        let nearest = self.runs.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
+        let near = nearest.filter(|run| distance(run) <= NEAR);
+        let rate = |run: &RunSpeed| run.flops_per_second;
+        near.map(rate).or(self.step_flops_per_second).or(nearest.map(rate))
     }
 
     /// Whether both are of one adapter, with one driver.
@@ -57,6 +97,11 @@ impl AdapterSpeed {
         };
         key(self) == key(other)
     }
+}
+
+/// How many times the smaller the larger of two numbers is.
+fn times(a: f64, b: f64) -> f64 {
+    (a / b).max(b / a)
 }
 
 /// What a step of one stage is predicted to take.
@@ -101,5 +146,30 @@ impl Plan {
             }
         };
         self.stages.iter().map(step).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_similar_run_counts() {
+        let speed = serde_json::json!({
+            "adapter": "a card", "backend": "Vulkan", "driver": "1", "is_cpu": false,
+        });
+        let mut speed: AdapterSpeed = serde_json::from_value(speed).expect("a speed");
+        assert_eq!(speed.steps_per_second(1e12), None);
+        speed.note_run(1e9, 1e10);
+        speed.note_run(1e12, 1e13);
+        speed.note_run(1.2e12, 2e13);
+        speed.note_run(0.0, f64::INFINITY);
+        assert_eq!(speed.runs.len(), 2);
+        assert_eq!(speed.steps_per_second(2e12), Some(2e13));
+        assert_eq!(speed.steps_per_second(2e9), Some(1e10));
+        // Nothing like it: what was measured, or the nearest all the same.
+        assert_eq!(speed.steps_per_second(1e15), Some(2e13));
+        speed.step_flops_per_second = Some(5e12);
+        assert_eq!(speed.steps_per_second(1e15), Some(5e12));
     }
 }

@@ -156,6 +156,9 @@ fn name_hint(error: Error, given: &str) -> Error {
     if path.exists() {
         return error;
     }
+    if let Some(error) = model::why_not_bundled(given) {
+        return error;
+    }
     if let Some(advice) = hub::how_to_get(given) {
         return Error::failed(format!("{}; {advice}", error.message()));
     }

@@ -22,7 +22,6 @@ mod median;
 mod model;
 mod output;
 mod plan;
-mod prediction;
 mod profile;
 mod progress;
 mod reporter;

@@ -69,12 +69,15 @@ impl Model {
     }
 }
 
-/// Where the model lies that the user gave: a path, or a name that is in the hub's cache. A path wins.
+/// Where the model lies that the user gave: a path, the bundled one's name, or one that is in the hub's cache. A path wins.
 pub fn place(given: &str) -> Place {
     let path = PathBuf::from(given);
     match path.exists() {
         true => path.into(),
-        false => hub::cached(given).unwrap_or_else(|| path.into()),
+        false => match is_bundled(given).then(bundled) {
+            Some(Ok(folder)) => folder.into(),
+            _ => hub::cached(given).unwrap_or_else(|| path.into()),
+        },
     }
 }
 
@@ -92,6 +95,16 @@ pub fn placed(loras: &[Lora]) -> Vec<Lora> {
     loras.iter().map(place).collect()
 }
 
+/// Whether that is the name of the bundled model.
+fn is_bundled(given: &str) -> bool {
+    given.eq_ignore_ascii_case(&bundled_name())
+}
+
+/// Why a model that is not there is not, if that is its name.
+pub fn why_not_bundled(given: &str) -> Option<Error> {
+    if is_bundled(given) { bundled().err() } else { None }
+}
+
 /// Opens the model that the options name, or the bundled one.
 pub fn open(given: &ModelArgs) -> Result<Model> {
     let mut given = given.clone();
@@ -105,6 +118,12 @@ pub fn open(given: &ModelArgs) -> Result<Model> {
             None => bundled()?.into(),
         },
     };
+    if let Some(name) = &given.model
+        && !path.exists()
+        && let Some(error) = why_not_bundled(name)
+    {
+        return Err(error);
+    }
     if let Some(name) = &given.model
         && builtin::get(name).is_some()
         && !path.exists()
@@ -129,7 +148,7 @@ pub fn open(given: &ModelArgs) -> Result<Model> {
         }
     })?;
     let name = match (&given.model, files.base()) {
-        (Some(given), _) if !Path::new(given).exists() => given.clone(),
+        (Some(given), _) if !Path::new(given).exists() && !is_bundled(given) => given.clone(),
         (_, Some("") | None) => name_of(Path::new(&files.name())),
         (_, Some(base)) => name_of(Path::new(base)),
     };
@@ -180,16 +199,24 @@ pub fn planned(given: &ModelArgs) -> Result<Planned> {
     Ok(Planned { config, files: Some(model.files), name: model.name })
 }
 
-/// The bundled model: looked for upwards from where we are, then upwards from where the program lies.
+/// The bundled model: looked for upwards from where we are, then upwards from where the program lies, then in the user's
+/// folder of data.
 fn bundled() -> Result<PathBuf> {
     let here = std::env::current_dir().ok();
     let program = std::env::current_exe().ok();
-    let found = find_bundled([here.as_deref(), program.as_deref()].into_iter().flatten());
+    let data = models::data_folder();
+    let places = [here.as_deref(), program.as_deref(), data.as_deref()];
+    let found = find_bundled(places.into_iter().flatten());
     match (found, here) {
-        (None, _) => Err(Error::failed(format!(
-            "no --model was given, and the bundled one ({BUNDLED}) is neither in this folder nor in one above \
-             it; run from inside the repository or give a diffusers model folder with --model PATH"
-        ))),
+        (None, _) => {
+            let folder = data.map_or_else(|| "ralu".to_owned(), |data| shown(&data));
+            Err(Error::failed(format!(
+                "the bundled model ({BUNDLED}) is neither in this folder, in one above it or above this program, nor in {folder}; \
+                 `git clone --depth 1 {} {folder}` fetches it; or give another model with --model PATH or NAME (`ralu list` \
+                 has names)",
+                env!("CARGO_PKG_REPOSITORY")
+            )))
+        }
         // Shorter in messages.
         (Some(found), Some(here)) => {
             Ok(found.strip_prefix(&here).map(Path::to_path_buf).unwrap_or(found))

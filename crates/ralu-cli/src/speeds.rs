@@ -19,9 +19,18 @@ pub fn note(args: &TuningArgs, report: &AdapterReport, change: impl FnOnce(&mut 
     }
 }
 
-/// What is known of the adapter that was measured last, of those with `name` in theirs.
-pub fn known(cache_dir: Option<&Path>, name: Option<&str>) -> Option<AdapterSpeed> {
+/// What is known of the adapter `here`, or else of the one that was measured last, of those with `name` in theirs.
+pub fn of(
+    cache_dir: Option<&Path>,
+    here: Option<&AdapterReport>,
+    name: Option<&str>,
+) -> Option<AdapterSpeed> {
     let known = speeds::known(&tune::find_cache(cache_dir)?);
+    if let Some(here) = here.map(AdapterSpeed::new)
+        && let Some(speed) = known.iter().find(|speed| speed.is_of_same_adapter(&here))
+    {
+        return Some(speed.clone());
+    }
     let name = name.unwrap_or_default().to_lowercase();
     known.into_iter().rfind(|speed| speed.adapter.to_lowercase().contains(&name))
 }

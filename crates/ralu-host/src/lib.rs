@@ -11,6 +11,7 @@
 //! - [`speeds`]: how fast adapters were found to be, kept there, too;
 //! - [`loras`]: hashes of files of changes to a model, and where those of a picture lie;
 //! - [`places`]: where models lie that pictures name, and what stands for their files;
+//! - [`fit`]: what a run needs next to what an adapter has;
 //! - [`memory`]: whether the machine can hold a run;
 //! - [`pictures`]: pictures with their request, what the files of a run are called, and reading a request again;
 //! - [`files`]: files that are written whole or not at all;
@@ -29,6 +30,7 @@ pub mod engine;
 mod error;
 pub mod events;
 pub mod files;
+pub mod fit;
 pub mod kernels;
 pub mod loras;
 pub mod memory;

@@ -128,14 +128,15 @@ pub fn choose(
             // A graphics chip's driver knows of other programs.
             let told = || Some(usable_memory(gpu.free_memory()? + gpu.held_memory()));
             let free = free_bytes(gpu).or_else(told);
-            let fitting = fitting(free, (gpu.caps(), config, source, settings), options, parts)?;
+            let run = (gpu.caps(), config, Some(source), settings);
+            let fitting = fitting(free, run, options, parts)?;
             Ok((fitting.quantise(), Some(fitting)))
         }
     }
 }
 
 /// A run that is planned: on what adapter, of what model, with what settings.
-type Planned<'a> = (Caps, &'a ModelConfig, &'a dyn Source, &'a Settings);
+pub(crate) type Planned<'a> = (Caps, &'a ModelConfig, Option<&'a dyn Source>, &'a Settings);
 
 /// The least that lets a run fit into `free` bytes: nothing, or the best format.
 fn fitting(
@@ -147,7 +148,7 @@ fn fitting(
     let Some(free) = free else { return Ok(Fitting::Unknown) };
     let options = options.with(|options| options.quantise = None);
     let (caps, config, source, settings) = run;
-    let need = plan(config, Some(source), settings, caps, options)?.memory.peak_bytes;
+    let need = plan(config, source, settings, caps, options)?.memory.peak_bytes;
     if need <= free {
         return Ok(Fitting::AsStored { need, free });
     }
@@ -161,7 +162,7 @@ fn fitting(
 }
 
 /// What a run needs with `parts` in each of [`FORMATS`]. Parts that are quantised already cannot be.
-fn needs(
+pub(crate) fn needs(
     (caps, config, source, settings): Planned<'_>,
     options: Options,
     parts: QuantisedParts,
@@ -169,7 +170,7 @@ fn needs(
     let need = |format| {
         let quantise = Some(Quantise { format, parts });
         let options = options.with(|options| options.quantise = quantise);
-        let plan = plan(config, Some(source), settings, caps, options).ok()?;
+        let plan = plan(config, source, settings, caps, options).ok()?;
         Some((format, plan.memory.peak_bytes))
     };
     FORMATS.into_iter().filter_map(need).collect()
@@ -236,7 +237,7 @@ pub(crate) fn of_plan(
     options: Options,
     plan: &Plan,
 ) -> Option<Shortage> {
-    let run = (gpu.caps(), config, source, settings);
+    let run = (gpu.caps(), config, Some(source), settings);
     shortage_of(free_bytes(gpu)?, run, options, plan.memory.peak_bytes)
 }
 
@@ -257,9 +258,12 @@ fn shortage_of(free: u64, run: Planned<'_>, options: Options, need: u64) -> Opti
 }
 
 /// The smallest budget that a run can keep within.
-fn least((caps, config, source, settings): Planned<'_>, options: Options) -> Option<u64> {
+pub(crate) fn least(
+    (caps, config, source, settings): Planned<'_>,
+    options: Options,
+) -> Option<u64> {
     let options = options.with(|options| options.memory_budget = MemoryBudget::Bytes(1));
-    match plan(config, Some(source), settings, caps, options) {
+    match plan(config, source, settings, caps, options) {
         Err(Error::MemoryBudget { least, .. }) => Some(least),
         _ => None,
     }
@@ -311,7 +315,7 @@ mod tests {
         let config = ModelConfig::load(source).expect("a configuration");
         let settings = Settings::resolve(&Request::new("").size(64, 64), &config);
         let settings = settings.expect("settings");
-        let run: Planned<'_> = (Caps::default(), &config, source, &settings);
+        let run: Planned<'_> = (Caps::default(), &config, Some(source), &settings);
         let options = Options::default();
         let parts = QuantisedParts::default();
         let fit = |free| fitting(free, run, options, parts).expect("a plan");

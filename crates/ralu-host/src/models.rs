@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use etcetera::BaseStrategy;
 use ralu::checkpoint::source::Folder;
 use ralu::checkpoint::weights::Weights;
 use ralu::models::files::{FilesError, ModelFiles, ModelPaths, is_lora};
@@ -21,6 +22,12 @@ pub fn find_bundled<'a>(places: impl IntoIterator<Item = &'a Path>) -> Option<Pa
         .flat_map(Path::ancestors)
         .map(|folder| folder.join(BUNDLED))
         .find(|folder| folder.join("model_index.json").is_file())
+}
+
+/// The user's folder for ralu's data, which may hold a copy of its sources with the bundled model: `~/.local/share/ralu`,
+/// `~/Library/Application Support/ralu` or `%APPDATA%\ralu`. `None` if the system knows of no such folder.
+pub fn data_folder() -> Option<PathBuf> {
+    Some(etcetera::base_strategy::choose_native_strategy().ok()?.data_dir().join("ralu"))
 }
 
 /// Opens the files of a model by the system's paths, and finds out what they are. A folder of a diffusers model is not

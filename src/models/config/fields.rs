@@ -223,8 +223,9 @@ impl Fields {
         self.optional(field, "a string", |value| json::value(value))
     }
 
-    pub(crate) fn optional_strings(&self, field: &str) -> Result<Option<Vec<String>>> {
-        self.optional(field, "a list of at most 64 strings", |value| json::list(value, 64))
+    pub(crate) fn optional_strings(&self, field: &str, most: usize) -> Result<Option<Vec<String>>> {
+        let expected = format!("a list of at most {most} strings");
+        self.optional(field, &expected, |value| json::list(value, most))
     }
 
     pub(crate) fn string(&self, field: &str) -> Result<String> {

@@ -7,6 +7,9 @@ use super::fields::Fields;
 use super::ranges::{SIDES, STEPS, TEXT_LENGTHS};
 use crate::checkpoint::source::Source;
 
+/// More words are no list of few.
+const MOST_WORDS: usize = 4096;
+
 /// Optional `generation_config.json` next to `model_index.json`: the settings a model wants by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct GenerationConfig {
@@ -24,6 +27,19 @@ pub struct GenerationConfig {
     pub negative_prompt: Option<String>,
     /// Text tokens, padding included, where they can be chosen.
     pub max_sequence_length: Option<usize>,
+    /// Widths and heights that the model was trained on, if it was on few. Written as `"256x256"`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<[usize; 2]>,
+    /// Words that the model was trained on, in small letters, if it was on few.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub known_words: Vec<String>,
+}
+
+/// A size as it is written.
+fn size(text: &str) -> Option<[usize; 2]> {
+    let (width, height) = text.split_once('x')?;
+    let side = |text: &str| text.parse().ok().filter(|side| SIDES.contains(side));
+    Some([side(width)?, side(height)?])
 }
 
 impl GenerationConfig {
@@ -32,6 +48,15 @@ impl GenerationConfig {
         let Some(fields) = Fields::open_if_there(source, "generation_config.json")? else {
             return Ok(Self::default());
         };
+        let mut sizes = Vec::new();
+        for text in fields.optional_strings("sizes", 64)?.unwrap_or_default() {
+            let found = size(&text).ok_or_else(|| {
+                let (least, most) = (SIDES.start(), SIDES.end());
+                let expected = format!("sizes such as 256x256, with sides of {least} to {most}");
+                fields.wrong("sizes", &text, &expected)
+            })?;
+            sizes.push(found);
+        }
         Ok(Self {
             width: fields.optional_in("width", SIDES)?,
             height: fields.optional_in("height", SIDES)?,
@@ -40,6 +65,8 @@ impl GenerationConfig {
             true_cfg_scale: fields.optional_scale("true_cfg_scale")?,
             negative_prompt: fields.optional_string("negative_prompt")?,
             max_sequence_length: fields.optional_in("max_sequence_length", TEXT_LENGTHS)?,
+            sizes,
+            known_words: fields.optional_strings("known_words", MOST_WORDS)?.unwrap_or_default(),
         })
     }
 }

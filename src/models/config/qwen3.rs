@@ -125,7 +125,7 @@ fn check_kind(fields: &Fields) -> Result<()> {
             return Err(fields.unsupported(field, true, "false"));
         }
     }
-    let types = fields.optional_strings("layer_types")?.unwrap_or_default();
+    let types = fields.optional_strings("layer_types", 64)?.unwrap_or_default();
     if let Some(other) = types.iter().find(|kind| *kind != "full_attention") {
         return Err(fields.unsupported("layer_types", quoted(other), "full_attention everywhere"));
     }

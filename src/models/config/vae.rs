@@ -81,7 +81,7 @@ impl VaeConfig {
         if act != "silu" && act != "swish" {
             return Err(fields.unsupported("act_fn", quoted(&act), "silu"));
         }
-        if let Some(blocks) = fields.optional_strings("up_block_types")? {
+        if let Some(blocks) = fields.optional_strings("up_block_types", 64)? {
             if let Some(other) = blocks.iter().find(|block| *block != "UpDecoderBlock2D") {
                 return Err(fields.unsupported(
                     "up_block_types",

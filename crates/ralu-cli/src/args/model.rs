@@ -12,9 +12,9 @@ use super::parse::choice;
 pub struct ModelArgs {
     /// A diffusers folder, a model's file (safetensors or GGUF: a denoiser, or all parts in one), an index of several
     /// (.safetensors.index.json), or ComfyUI's folder `models`. Parts that a file does not hold are looked for next to it.
-    /// `plan`, `tune` and `bench` also take the name of a published model, such as flux.1-dev. [default: the bundled
-    /// tiny-flux]
-    #[arg(short, long, value_name = "PATH")]
+    /// Or a name: tiny-flux, the bundled one, or one that `ralu pull` has downloaded. `plan`, `tune` and `bench` also take the
+    /// name of a published model that is not here, such as flux.1-dev. [default: tiny-flux]
+    #[arg(short, long, value_name = "PATH|NAME")]
     pub model: Option<String>,
     #[command(flatten)]
     pub parts: PartArgs,

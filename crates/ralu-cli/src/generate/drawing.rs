@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ralu::models::config::ModelConfig;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::{Event, ImageReport, Pipeline, Products};
 use ralu_host::events::{self, Files};
@@ -9,6 +10,7 @@ use ralu_host::pictures::{PictureOptions, ResultKind, Results, Written};
 use serde_json::json;
 
 use super::jobs::Job;
+use super::speed::Speed;
 use crate::error::Result;
 use crate::profile::Profile;
 use crate::progress::{Progress, human_time};
@@ -28,11 +30,12 @@ pub struct Drawing<'a> {
     pub progress: Progress,
     pub reporter: &'a mut Reporter,
     pub profile: Profile,
+    pub speed: Speed,
 }
 
 impl Drawing<'_> {
     /// Tells that a request of several is drawn from now on; `model` is what the model is called.
-    pub fn begin(&mut self, job: &Job, model: &str) {
+    pub fn begin(&mut self, job: &Job, model: &str, config: &ModelConfig) {
         let name = self.progress.picture_name(job.first);
         self.progress.say(&format!("{name}: {}", job.describe(model)));
         self.reporter.emit(&json!({
@@ -47,6 +50,7 @@ impl Drawing<'_> {
             "seed": job.settings.seed,
             "count": job.settings.count,
         }));
+        job.warnings(config).into_iter().for_each(|warning| self.warn(warning));
     }
 
     /// Shows, tells and writes what an event of `job` gives.
@@ -56,6 +60,7 @@ impl Drawing<'_> {
         }
         self.progress.event(&event);
         self.profile.event(&event);
+        self.speed.event(&event);
         let results = Results {
             names: self.targets.names(),
             settings: &job.settings,

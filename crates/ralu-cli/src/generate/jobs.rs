@@ -2,7 +2,7 @@
 
 use ralu::escape::Escaped;
 use ralu::models::config::ModelConfig;
-use ralu::pipeline::{Request, RunSchedule, Settings};
+use ralu::pipeline::{Request, RunSchedule, Settings, unfamiliar};
 
 use crate::error::{Error, Result};
 use crate::request::Line;
@@ -83,6 +83,11 @@ impl Jobs {
 }
 
 impl Job {
+    /// What the model has not seen of it.
+    pub fn warnings(&self, config: &ModelConfig) -> Vec<String> {
+        unfamiliar(&self.request, &self.settings, config)
+    }
+
     /// What is said before it is drawn; `model` is what the model is called.
     pub fn describe(&self, model: &str) -> String {
         let Settings { width, height, count, seed, cache, ralu_name, .. } = &self.settings;

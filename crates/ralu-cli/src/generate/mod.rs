@@ -3,6 +3,7 @@
 mod drawing;
 mod interrupted;
 mod jobs;
+mod speed;
 
 use std::ffi::OsString;
 use std::time::Instant;
@@ -31,6 +32,7 @@ use super::{chips, model, output, signals};
 use drawing::Drawing;
 use interrupted::Interrupted;
 use jobs::{Job, Jobs};
+use speed::Speed;
 
 /// Runs the command of `words`, the arguments from the program's name on. A failure is also the last event, if events are
 /// asked for.
@@ -106,6 +108,9 @@ fn generate(
     let trace = TraceFile::new(args.profile.as_ref());
     targets.check(args, &model.paths, &trace)?;
     warnings.extend(request::without_effect(args, &first.request, &first.settings));
+    if !is_series {
+        warnings.extend(first.warnings(&config));
+    }
     signals::check()?;
 
     let mut progress = Progress::new(quiet, jobs.count);
@@ -156,9 +161,6 @@ fn generate(
         reporter.emit(&json!({ "event": "warning", "message": warning }));
     }
 
-    if let (Some(cache), Some(hash), false) = (&cache, &hash, args.no_metadata) {
-        places::remember(cache, hash, &model.opened);
-    }
     let name = model.name.clone();
     let maker = Maker {
         model: &name,
@@ -178,6 +180,9 @@ fn generate(
     let target = TuneTarget { config: &config, source: Some(source), settings: &settings, options };
     let gpu = tuned(gpu, args, &target, &mut progress, reporter)?;
     let mut session = Session::new(Pipeline::open(gpu, Box::new(model.files), options)?);
+    if let (Some(cache), Some(hash), false) = (&cache, &hash, args.no_metadata) {
+        places::remember(cache, hash, &model.opened);
+    }
     let started = Instant::now();
     let mut drawing = Drawing {
         targets: &targets,
@@ -187,6 +192,7 @@ fn generate(
         progress,
         reporter,
         profile: Profile::default(),
+        speed: Speed::default(),
     };
     if let Some(kept) = kept {
         drawing.progress.say(&format!("the interrupted run goes on {}", kept.place));
@@ -198,7 +204,7 @@ fn generate(
             false => &jobs.job(number, drawn, &config)?,
         };
         if is_series {
-            drawing.begin(job, &name);
+            drawing.begin(job, &name, &config);
         }
         // There is nothing to do but to wait and to write, and a file that cannot be written ends the run: no use for
         // `ralu_host::engine` and its thread.
@@ -224,9 +230,10 @@ fn generate(
     if kept.is_some() {
         interrupted::forget(cache.as_ref());
     }
-    let Drawing { progress, profile, .. } = drawing;
+    let Drawing { progress, profile, speed, .. } = drawing;
     progress.clear();
     let pipeline = session.pipeline()?;
+    speed.note(args, pipeline);
     if let Some(cache) = &cache {
         pipelines::keep(pipeline.gpu(), cache);
     }

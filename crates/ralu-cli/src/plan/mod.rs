@@ -1,27 +1,38 @@
 //! `ralu plan`: what a run would do.
 
+mod answers;
+mod prediction;
+
 use ralu::checkpoint::source::Source;
 use ralu::escape::Escaped;
+use ralu::gpu::Gpu;
 use ralu::pipeline::plan::{Caps, plan};
-use ralu::pipeline::{Plan, Settings, check_model};
+use ralu::pipeline::{Plan, Settings, check_model, unfamiliar};
+use ralu_host::fit::Fit;
 use serde::Serialize;
 
 use super::args::PlanArgs;
 use super::error::{Error, Result};
-use super::prediction::Prediction;
 use super::{model, output, request, speeds};
+use answers::{Memory, Time};
+use prediction::Prediction;
 
 /// As it is printed with `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
     #[serde(flatten)]
     plan: &'a Plan,
+    /// Does it fit?
+    fit: Memory,
+    /// How long does it take?
+    time: Time,
     /// Where weights come and go.
     #[serde(skip_serializing_if = "Option::is_none")]
     prediction: Option<Prediction>,
 }
 
-/// Runs the command. Opens no GPU: memory is planned for what WebGPU guarantees everywhere.
+/// Runs the command. Needs no GPU: memory is planned for what WebGPU guarantees everywhere, and next to what the adapter has
+/// free if there is one.
 pub fn run(args: &PlanArgs) -> Result<()> {
     if args.generate.prompts.is_some() || args.generate.resume {
         return Err(Error::usage(
@@ -35,12 +46,14 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let options = asked.weights.options()?;
     let plan = plan(&planned.config, source, &settings, Caps::default(), options)?;
     let unused = request::without_effect(&args.generate, &asked.request, &settings);
+    let unfamiliar = unfamiliar(&asked.request, &settings, &planned.config);
     let of_files = source.map(|source| source.warnings()).unwrap_or_default();
     for warning in asked
         .warnings
         .iter()
         .chain(&of_files)
         .chain(&unused)
+        .chain(&unfamiliar)
         .chain(&settings.warnings)
         .chain(&plan.not_quantised)
     {
@@ -51,12 +64,18 @@ pub fn run(args: &PlanArgs) -> Result<()> {
         output::diagnostic(&format!("warning: this model cannot be run as it is: {error}"));
     }
     let cache_dir = args.generate.tuning.cache.cache_dir.as_deref();
-    let speed = speeds::known(cache_dir, args.generate.adapter.adapter.as_deref());
-    let prediction = Prediction::new(&plan, speed, args.generate.request.host_memory);
+    let gpu = pollster::block_on(Gpu::open(&args.generate.adapter.choice())).ok();
+    let report = gpu.as_ref().map(Gpu::report);
+    let speed = speeds::of(cache_dir, report, args.generate.adapter.adapter.as_deref());
+    let prediction = Prediction::new(&plan, speed.clone(), args.generate.request.host_memory);
+    let need = plan.memory.peak_bytes;
+    let fit = Fit::new(gpu.as_ref(), &planned.config, source, &settings, options, need);
+    let fit = Memory::new(report.map(|report| report.name.clone()), fit);
+    let time = Time::new(&plan, speed.as_ref(), prediction.as_ref());
     if args.json {
-        return output::json(&Report { plan: &plan, prediction });
+        return output::json(&Report { plan: &plan, fit, time, prediction });
     }
-    output::line(format!("{}: {plan}", Escaped(&planned.name)))?;
+    output::line(format!("{fit}\n{time}\n\n{}: {plan}", Escaped(&planned.name)))?;
     match prediction {
         Some(prediction) => output::line(prediction),
         None => Ok(()),

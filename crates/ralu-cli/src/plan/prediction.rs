@@ -42,12 +42,25 @@ enum Arrival {
 /// What work was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Work {
+pub enum Work {
     Steps,
     Kernels,
 }
 
+/// Operations a second that an adapter does of a plan's steps, and what that is known by.
+pub fn rate_of(speed: &AdapterSpeed, plan: &Plan) -> Option<(f64, Work)> {
+    let per_step = plan.tflops.with_attention * 1e12 / plan.steps.max(1) as f64;
+    let steps = speed.steps_per_second(per_step).map(|rate| (rate, Work::Steps));
+    steps.or(speed.kernel_flops_per_second.map(|rate| (rate, Work::Kernels)))
+}
+
 impl Prediction {
+    /// Seconds of all steps, if they are known.
+    pub fn seconds(&self, plan: &Plan) -> Option<f64> {
+        let steps = plan.stages.iter().zip(&self.steps);
+        steps.map(|(stage, step)| Some(stage.steps as f64 * step.seconds?)).sum()
+    }
+
     /// Of a plan whose weights come and go; `None` if they do not. `host_memory` is what copies may take, if that was said.
     pub fn new(
         plan: &Plan,
@@ -61,10 +74,7 @@ impl Prediction {
         let is_cpu = speed.as_ref().is_some_and(|speed| speed.is_cpu);
         let copies = host_memory.unwrap_or_else(|| memory::host_memory_beside(is_cpu));
         let (bytes_per_second, bytes_per_second_from) = arrival(speed.as_ref(), streamed, copies);
-        let work = speed.as_ref().and_then(|speed| {
-            let steps = speed.step_flops_per_second.map(|rate| (rate, Work::Steps));
-            steps.or(speed.kernel_flops_per_second.map(|rate| (rate, Work::Kernels)))
-        });
+        let work = speed.as_ref().and_then(|speed| rate_of(speed, plan));
         let flops_per_second = work.map(|(rate, _)| rate);
         Some(Prediction {
             steps: plan.predict(bytes_per_second, flops_per_second),
@@ -109,7 +119,7 @@ impl fmt::Display for Prediction {
         match (flops_per_second, self.flops_per_second_from) {
             (Some(rate), Some(from)) => {
                 let how = match from {
-                    Work::Steps => "as `ralu bench step` has found",
+                    Work::Steps => "as `ralu bench step` or a run has found",
                     Work::Kernels => {
                         "by its kernels alone; `ralu bench step` with this model measures whole steps"
                     }
