@@ -40,7 +40,8 @@ fn kept(cache: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(cache) else { return vec![] };
     let paths = entries.map(|entry| entry.unwrap().path());
     let is_other = |path: &PathBuf| {
-        path.extension().is_some_and(|e| e == "pipelines") || path.ends_with("speeds.json")
+        path.extension().is_some_and(|e| e == "pipelines" || e == "place")
+            || path.ends_with("speeds.json")
     };
     paths.filter(|path| !is_other(path)).collect()
 }

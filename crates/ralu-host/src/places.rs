@@ -126,7 +126,7 @@ fn try_remember(cache: &CacheDir, hash: &str, paths: &ModelPaths) -> Result<(), 
 fn keep(cache: &CacheDir, hash: &str, paths: &ModelPaths) -> Result<(), Error> {
     let bytes = serde_json::to_vec(paths)?;
     // A file for each, so that programs at the same time lose nothing.
-    let name = format!("{}-{}", begin(hash), &hex(&Sha256::digest(&bytes))[..8]);
+    let name = format!("{}-{}.place", begin(hash), &hex(&Sha256::digest(&bytes))[..8]);
     if cache.read(&name).is_some_and(|kept| kept == bytes) {
         return Ok(());
     }
