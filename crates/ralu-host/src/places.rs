@@ -69,7 +69,7 @@ fn list(path: &Path, is_top: bool, files: &mut Vec<PathBuf>) -> io::Result<()> {
             |end: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(end));
         if path.is_dir() && is_top && !is_hidden {
             list(&path, false, files)?;
-        } else if path.is_file() && READ.into_iter().any(ends) && !(is_model && !ends("json")) {
+        } else if path.is_file() && READ.into_iter().any(ends) && (!is_model || ends("json")) {
             files.push(path);
         }
     }
