@@ -177,6 +177,7 @@ const PIPELINE_FLOORS: &[(&str, &[&str])] = &[
 const MAY_NAME_FAMILIES: &[&str] = &["src/models/family.rs", "src/models/mod.rs"];
 
 const FACE_CRATES: &[&str] = &[
+    "base64",
     "clap",
     "clap_complete",
     "clap_mangen",

@@ -22,6 +22,7 @@ mod median;
 mod model;
 mod output;
 mod plan;
+mod preview;
 mod profile;
 mod progress;
 mod reporter;

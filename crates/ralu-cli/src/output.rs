@@ -42,6 +42,12 @@ pub fn diagnostic(text: &str) {
     let _ = io::stderr().lock().write_all(format!("{}\n", visible(text)).as_bytes());
 }
 
+/// What a terminal is to obey: ours alone, and nothing from outside.
+pub fn to_terminal(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+}
+
 /// Whether stderr shows colours: it is a terminal, and `NO_COLOR` (<https://no-color.org>) is not set.
 pub fn colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

@@ -21,6 +21,7 @@ mod outputs;
 mod picture_formats;
 mod places;
 mod plan;
+mod preview;
 mod prompts;
 mod quantize;
 mod resume;

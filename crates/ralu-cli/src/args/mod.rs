@@ -137,6 +137,10 @@ pub struct GenerateArgs {
     /// FILE-0.png, FILE-1.png, …; `-` is stdout, as PNG. [default: ralu-SEED.png]
     #[arg(short, long, value_name = "FILE.png|jpg|webp", alias = "out", help_heading = "Output")]
     pub output: Option<PathBuf>,
+    /// Shows finished pictures in the terminal. `auto`: in those that are known to be able to, by their own protocol, unless what
+    /// is told is piped. [default: auto]
+    #[arg(hide_short_help = true, long, value_name = "PROTOCOL", help_heading = "Output")]
+    pub preview: Option<PreviewArg>,
     /// Quality of JPEGs, from 1 to 100. [default: 92]
     #[arg(hide_short_help = true, long, value_name = "Q", value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Output")]
     pub quality: Option<u8>,
@@ -283,6 +287,17 @@ pub struct ConvertArgs {
     /// stay in the type they have.
     #[arg(long, value_name = "TYPE[:PARTS]", value_parser = choice::<Quantise>)]
     pub quantize: Option<Quantise>,
+}
+
+/// `--preview`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PreviewArg {
+    #[default]
+    Auto,
+    Off,
+    Kitty,
+    Iterm,
+    Sixel,
 }
 
 /// How events are written.

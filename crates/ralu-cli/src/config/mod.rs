@@ -40,7 +40,7 @@ const OF_ONE_RUN: [&str; 17] = [
     "events",
 ];
 /// Options that no picture depends on: all that counts where the request is a picture's.
-const OF_THE_MACHINE: [&str; 9] = [
+const OF_THE_MACHINE: [&str; 10] = [
     "adapter",
     "backend",
     "cache-dir",
@@ -48,6 +48,7 @@ const OF_THE_MACHINE: [&str; 9] = [
     "limits",
     "memory-budget",
     "no-tune",
+    "preview",
     "quality",
     "quiet",
 ];

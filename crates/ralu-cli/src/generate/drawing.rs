@@ -12,6 +12,7 @@ use serde_json::json;
 use super::jobs::Job;
 use super::speed::Speed;
 use crate::error::Result;
+use crate::preview::{self, Protocol};
 use crate::profile::Profile;
 use crate::progress::{Progress, human_time};
 use crate::reporter::Reporter;
@@ -27,6 +28,8 @@ pub struct Drawing<'a> {
     pub maker: &'a Maker<'a>,
     /// What the products of the picture rounded to that is repeated.
     pub products: Option<Products>,
+    /// How finished pictures are shown.
+    pub preview: Option<Protocol>,
     pub progress: Progress,
     pub reporter: &'a mut Reporter,
     pub profile: Profile,
@@ -83,7 +86,7 @@ impl Drawing<'_> {
         if let Some(line) = events::value(&event, &paths, pipeline.gpu().counters()) {
             self.reporter.emit(&line);
         }
-        if let (Event::Image { image, seed, seconds, report, .. }, Some(path)) =
+        if let (Event::Image { image, seed, seconds, report, picture, .. }, Some(path)) =
             (&event, &written.picture)
         {
             let name = self.progress.picture_name(*image);
@@ -99,6 +102,9 @@ impl Drawing<'_> {
             let time = human_time(*seconds);
             self.progress.say(&format!("{name}: done, seed {seed}, {time}{reused}"));
             self.tell_picture(path, &written, report);
+            if let Some(protocol) = self.preview {
+                self.progress.suspend(|| preview::show(protocol, picture));
+            }
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ use serde_json::json;
 use super::args::GenerateArgs;
 use super::environment::Environment;
 use super::error::{Error, Result};
+use super::preview::Protocol;
 use super::profile::{Profile, Profiles, TraceFile};
 use super::progress::Progress;
 use super::reporter::Reporter;
@@ -189,6 +190,7 @@ fn generate(
         options: Targets::options(args),
         maker: &maker,
         products,
+        preview: Protocol::of(args, quiet),
         progress,
         reporter,
         profile: Profile::default(),
