@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `start` | `version`, `model`, `adapter`, `backend`, `width`, `height`, `ralu`, `stages`, `steps`, `seed`, `count` |
 //! | `request` | `image` (number of its first picture), `prompt`, `width`, `height`, `ralu`, `stages`, `steps`, `seed`, `count`; one for each of `--prompts`, where `start` has those of the first and all pictures' `count` |
-//! | `lora` | `file`, `family`, `form`, `weight`, `layers`, `text_layers`, `ranks`, `kinds`, `unused` (keys), `repeated`, `without_effect` (layers), `has_merged`, `bytes`; one for each `--lora` |
+//! | `lora` | `file`, `family`, `form`, `weight`, `layers`, `text_layers`, `ranks`, `kinds`, `unused` (keys), `repeated`, `without_effect` (layers), `has_merged`, `bytes`, `few_steps` (`steps`, `weight`, `guidance`, if its name says that it is for few); one for each `--lora` |
 //! | `warning` | `message` |
 //! | `tuning` | `done`, `of` (parts of the measuring of kernels), `what`; only in the first run on an adapter |
 //! | `tuned` | `seconds`, `choices` (for each op `op`, `class`, `kernel`, `shaders`), `file` (null if it could not be kept) |
