@@ -47,6 +47,24 @@ pub struct Model {
     pub quantise: Option<Quantise>,
 }
 
+impl Model {
+    /// Whether it is the model of a picture: of these paths, or of files with that hash, with the same changes to it.
+    pub fn is(
+        &self,
+        path: &Option<PathBuf>,
+        parts: &Option<ModelPaths>,
+        hash: &Option<String>,
+    ) -> bool {
+        let changes = |parts: &Option<ModelPaths>| {
+            let loras = parts.iter().flat_map(|parts| parts.loras.clone());
+            loras.map(|lora| (lora.sha256, lora.weight)).collect::<Vec<_>>()
+        };
+        let is_same = hash.is_some() && *hash == self.hash;
+        (&self.path, &self.parts) == (path, parts)
+            || is_same && changes(&self.parts) == changes(parts)
+    }
+}
+
 impl From<ModelInfo> for Model {
     fn from(info: ModelInfo) -> Model {
         Model {

@@ -94,6 +94,8 @@ pub enum Dropped {
         parts: Option<ModelPaths>,
         /// What it was quantised to.
         quantise: Option<Quantise>,
+        /// What stands for its model's files.
+        hash: Option<String>,
     },
 }
 
@@ -114,25 +116,23 @@ pub fn read(path: &Path) -> Result<Dropped, String> {
         _ => error.to_string(),
     })?;
     let request = saved.request().map_err(|error| format!("{}: {error}", path.display()))?;
-    let (request, quantise) = (Box::new(request), saved.quantize);
+    let (request, quantise, hash) = (Box::new(request), saved.quantize, saved.model_hash.clone());
     let cache = CacheDir::find(None);
-    let Some(found) = places::of_picture(&saved, path, cache.as_ref()) else {
-        if saved.model == models::name_of(Path::new(models::BUNDLED)) {
-            return Ok(Dropped::Picture {
-                request,
-                model: None,
-                parts: saved.model_parts,
-                quantise,
-            });
-        }
+    let found = places::of_picture(&saved, path, cache.as_ref());
+    if found.is_none() && saved.model != models::name_of(Path::new(models::BUNDLED)) {
         return Err(format!(
             "{} was made with the model {}, which is not found; open that first",
             path.display(),
             saved.model
         ));
+    }
+    let (model, parts) = match found {
+        None => (None, saved.model_parts),
+        Some(found) => {
+            let model = PathBuf::from(&found.model);
+            let parts = found.with(|paths| paths.model.clear());
+            (Some(model), (!parts.is_model_alone()).then_some(parts))
+        }
     };
-    let model = Some(PathBuf::from(&found.model));
-    let parts = found.with(|paths| paths.model.clear());
-    let parts = Some(parts).filter(|parts| !parts.is_model_alone());
-    Ok(Dropped::Picture { request, model, parts, quantise })
+    Ok(Dropped::Picture { request, model, parts, quantise, hash })
 }

@@ -88,14 +88,15 @@ impl App {
             Err(message) => self.fail(message),
             Ok(Dropped::Model(folder)) => self.open_model(Some(folder), None, false),
             Ok(Dropped::Lora(file)) => self.add_lora(&file),
-            Ok(Dropped::Picture { request, model, parts, quantise }) => {
+            Ok(Dropped::Picture { request, model, parts, quantise, hash }) => {
                 self.painted = self.form.load(*request);
                 let quantize = quantise.map_or_else(|| QUANTIZE[0].into(), |to| to.to_string());
                 let is_other = quantize != self.form.quantize;
                 self.form.quantize = quantize;
                 self.say(format!("the request of {}", path.display()));
-                let open = self.model.as_ref().map(|model| (&model.path, &model.parts));
-                if open != Some((&model, &parts)) || is_other {
+                let is_open =
+                    self.model.as_ref().is_some_and(|open| open.is(&model, &parts, &hash));
+                if !is_open || is_other {
                     self.open_model(model, parts, true);
                 }
             }
