@@ -67,3 +67,24 @@ impl Fit {
         self.quantised.iter().copied().find(|(_, need)| *need <= free)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_fits_whole_or_by_weights_that_come_and_go() {
+        let quantised = vec![(QuantFormat::Q8_0, 60), (QuantFormat::Q4K, 45)];
+        let fit = Fit { need: 100, free: Some(50), least: Some(40), quantised, may_stream: true };
+        assert_eq!((fit.fits_whole(), fit.fits()), (Some(false), Some(true)));
+        assert_eq!(fit.best_quantised(), Some((QuantFormat::Q4K, 45)));
+        let whole = Fit { may_stream: false, ..fit.clone() };
+        assert_eq!(whole.fits(), Some(false));
+        let less = Fit { free: Some(30), ..fit.clone() };
+        assert_eq!((less.fits(), less.best_quantised()), (Some(false), None));
+        let enough = Fit { free: Some(100), ..whole };
+        assert_eq!((enough.fits_whole(), enough.fits()), (Some(true), Some(true)));
+        let unknown = Fit { free: None, ..fit };
+        assert_eq!((unknown.fits_whole(), unknown.fits()), (None, None));
+    }
+}

@@ -11,7 +11,7 @@ use ralu::models::config::ModelConfig;
 use ralu::models::files::{ModelFiles, ModelPaths};
 use ralu::models::quantise::QuantiseChoice;
 use ralu::pipeline::tune::{Tuner, TuningEvent, usual_seconds};
-use ralu::pipeline::{Checkpoint, Event, Options, Pipeline, Request, Settings};
+use ralu::pipeline::{Checkpoint, Event, Options, Pipeline, Request, Settings, unfamiliar};
 use ralu::tensor::Tuning;
 
 use super::event::{Ended, EngineEvent, ModelInfo, Started};
@@ -199,6 +199,7 @@ impl Worker {
         let Worker { device, options, signals, tell, open } = self;
         let Open { session, info, options: opened, .. } = open.as_mut().ok_or(Error::NoModel)?;
         let pipeline = session.pipeline()?;
+        warnings.extend(unfamiliar(&request, &settings, pipeline.config()));
         if let Some(bytes) = resume {
             match Checkpoint::read(bytes, &settings, pipeline.config()) {
                 Ok(checkpoint) => request.resume = Some(Arc::new(checkpoint)),
