@@ -324,8 +324,7 @@ fn main(
             workgroupBarrier();
             let first = index - index % 4u;
             let pieces = vec4<f32>(partial[first], partial[first + 1u], partial[first + 2u], partial[first + 3u]);
-            let highest = largest(pieces);
-            let renewed = select(reference, highest, highest > reference + LEEWAY);
+            let renewed = max(reference, largest(pieces));
             let decay = exp4(vec4<f32>(reference - renewed)).x;
             reference = renewed;
             total *= decay;
