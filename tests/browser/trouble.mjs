@@ -121,7 +121,7 @@ export const trouble = ({ browser, server, check, withPage, compare, small, f32 
       try {
         await withPage(async (draw, page) => {
           // Weights, the upload of weights, and temporaries that all stages share.
-          for (const [when, labels] of [["start", "."], ["start", "^upload"], ["encoded", "^slot"]]) {
+          for (const [when, labels] of [["start", "."], ["start", "^an upload"], ["encoded", "^slot"]]) {
             const result = await page.evaluate(drawInto, { request: small, when, trouble: labels });
             expect(result, "out-of-memory", /memory is full.*smaller/, `no room for ${labels}`);
           }
