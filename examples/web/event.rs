@@ -13,6 +13,12 @@ use crate::object::Object;
 
 /// `None` for events that have no JSON.
 pub fn to_js(event: &Event, about: &About) -> Option<JsValue> {
+    if let Event::Estimate { image, stage, step, picture } = event {
+        let number = |n: usize| JsValue::from(n as f64);
+        let object = Object::new().with("type", "estimate").with("image", number(*image));
+        let object = object.with("stage", number(*stage)).with("step", number(*step));
+        return Some(object.with("picture", image_data(picture)?).into());
+    }
     let Ok(Value::Object(fields)) = serde_json::to_value(event) else { return None };
     let mut object = Object::new();
     for (name, value) in &fields {

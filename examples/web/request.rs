@@ -16,8 +16,10 @@ pub fn parse(object: &JsValue) -> Result<Request, String> {
         return Err(no_object.to_owned());
     }
     let (object, given) = without_tensors(object)?;
+    let (object, estimates) = without_estimates(&object)?;
     let mut request = parse_json(&object)?;
     request.given = given;
+    request.estimates = estimates;
     Ok(request)
 }
 
@@ -95,6 +97,21 @@ fn without_tensors(request: &JsValue) -> Result<(JsValue, NamedTensors), String>
     // Setting a field of a new object cannot fail. What is undefined is not in JSON.
     let _ = Reflect::set(&copy, &"given".into(), &JsValue::UNDEFINED);
     Ok((copy, tensors))
+}
+
+/// A copy of a request without the field `estimates`, which is in no request's JSON, and this.
+fn without_estimates(request: &JsValue) -> Result<(JsValue, bool), String> {
+    let estimates = Reflect::get(request, &"estimates".into()).unwrap_or_default();
+    if estimates.is_undefined() {
+        return Ok((request.clone(), false));
+    }
+    let Some(estimates) = estimates.as_bool() else {
+        return Err("the request is not valid: estimates: expected true or false".to_owned());
+    };
+    let copy: JsValue = Object::assign(&Object::new(), request.unchecked_ref()).into();
+    // Setting a field of a new object cannot fail. What is undefined is not in JSON.
+    let _ = Reflect::set(&copy, &"estimates".into(), &JsValue::UNDEFINED);
+    Ok((copy, estimates))
 }
 
 /// A copy of a request without the pixels of its mask, and these: JSON has no bytes.

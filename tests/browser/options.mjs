@@ -94,6 +94,7 @@ export const options = ({ browser, server, models, check, withPage, compare, sma
       [{ negativPrompt: "a fox" }, /negativPrompt.*negativePrompt/],
       [{ negative_prompt: "a fox" }, /negative_prompt.*negativePrompt/],
       [{ width: "wide" }, /width.*"wide"/],
+      [{ estimates: "all" }, /estimates: expected true or false/],
       [{ prompt: undefined }, /prompt/],
       [{ ralu: "9x" }, /ralu.*9x.*7x/],
       [{ ralu: { stageSteps: [1, 2, 3], stageEnds: [0.3, 0.6, 1] } }, /ralu.*upRatio/],

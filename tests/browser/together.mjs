@@ -106,18 +106,21 @@ export const together = ({ browser, server, models, out, check, withPage, compar
       await state("cancelled");
       await is("after a run that was cancelled with an estimate shown", two, false);
 
-      // Plain sampling has no estimates: what was shown stays, and stays what it is.
+      // Until a run shows its first estimate, what was shown stays, and stays what it is.
       await ask(one);
       await page.getByRole("button", { name: "Draw" }).click();
       await state("done");
       await ask(three);
       await page.getByLabel("Speed-up").selectOption("off");
       await page.getByRole("button", { name: "Draw" }).click();
-      await until(() => document.querySelector("#timeline i.done"));
-      await is("while a run has shown nothing yet", one, true);
+      await until(() => document.querySelector("#timeline li"));
+      const seen = await shown();
+      if (!seen.caption.startsWith("Estimate")) await is("while a run has shown nothing yet", one, true);
+      await until(() => document.getElementById("caption").textContent.startsWith("Estimate after step"));
+      await is("while a run shows an estimate", three, false);
       await page.keyboard.press("Escape");
       await state("cancelled");
-      await is("after a run that was cancelled before it showed something", one, true);
+      await is("after a run that was cancelled with a step's estimate shown", three, false);
     } finally {
       await context.close();
     }

@@ -1,6 +1,17 @@
 // Compiled, not run: programs that use the package by its types, and some that must not compile.
 
 import { Ralu, RaluError, toPng, type LoadProgress, type Origin, type RaluEvent } from "../../examples/web/package/ralu.js";
+import { RaluWorker } from "../../examples/web/package/worker.js";
+
+export async function inWorker(own: Origin): Promise<void> {
+  const engine = await RaluWorker.load("models/tiny-flux/");
+  for await (const event of engine.generate({ prompt: "a red apple" })) if (event.type === "image") console.log(event.picture);
+  await engine.setLoraWeights([1]);
+  console.log(engine.memory.heapBytes);
+  engine.dispose();
+  // @ts-expect-error: functions cannot be sent to a worker
+  await RaluWorker.load(own);
+}
 
 export async function draw(canvas: OffscreenCanvas, signal: AbortSignal): Promise<Blob | undefined> {
   const engine = await Ralu.load("models/tiny-flux/", {
@@ -23,6 +34,7 @@ export async function draw(canvas: OffscreenCanvas, signal: AbortSignal): Promis
         canvas.getContext("2d")?.putImageData(event.picture, 0, 0);
         file = await toPng(event);
       }
+      if (event.type === "estimate") canvas.getContext("2d")?.putImageData(event.picture, 0, 0);
       if (event.type === "regions") console.log(event.selected.length / (event.rows * event.columns));
       // @ts-expect-error: which event it is decides what it has
       console.log(event.picture);
@@ -60,4 +72,5 @@ export function requests(engine: Ralu): void {
   engine.generate({ width: 64 });
   // @ts-expect-error: there is no such preset
   engine.generate({ prompt: "", ralu: "9x" });
+  engine.generate({ prompt: "", estimates: true });
 }

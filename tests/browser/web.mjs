@@ -8,6 +8,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual } from "node:util";
 import { brotliCompressSync, gzipSync } from "node:zlib";
+import { archive } from "./archive.mjs";
 import { failures, openChromium, sameAdapter } from "./chromium.mjs";
 import { formats } from "./formats.mjs";
 import { watchHolds } from "./holds.mjs";
@@ -390,6 +391,38 @@ const tests = {
     });
   },
 
+  async "an engine in a worker of its own"() {
+    await withPage(async (_, page) => {
+      const result = await page.evaluate(async (request) => {
+        const { RaluWorker } = await import("/ralu/worker.js");
+        const seen = [];
+        const engine = await RaluWorker.load("../models/tiny-flux/", { precision: "f32", onProgress: ({ phase }) => seen.push(phase) });
+        const draw = async (more) => {
+          let picture;
+          try {
+            for await (const event of engine.generate({ ...request, ...more })) if (event.type === "image") picture = event.picture;
+          } catch ({ name, code }) {
+            return { name, code };
+          }
+          return { rgba: [...picture.data] };
+        };
+        const controller = new AbortController();
+        const aborted = draw({ steps: 50, signal: controller.signal });
+        setTimeout(() => controller.abort(), 500);
+        const results = { aborted: await aborted, wrong: await draw({ widht: 64 }), whole: await draw() };
+        const { adapter, memory } = engine;
+        engine.dispose();
+        return { ...results, disposed: await draw(), seen, adapter, memory };
+      }, small);
+      check(result.aborted.name === "AbortError", `an aborted run ends with ${JSON.stringify(result.aborted)}`);
+      check(result.wrong.code === "bad-request", `a wrong field is ${JSON.stringify(result.wrong)}`);
+      check(result.disposed.code === "disposed", `after dispose() a run is ${JSON.stringify(result.disposed)}`);
+      check(result.seen.at(-1) === "ready" && result.adapter && result.memory.heapBytes > 0, JSON.stringify(result));
+      const decibels = psnr(result.whole.rgba, reference(small).rgb);
+      check(decibels >= 45, `${decibels} dB to the native picture`);
+    });
+  },
+
   async "the page draws what is typed, and what it saves says how"() {
     const context = await browser.newContext({ viewport: { width: 1180, height: 900 }, deviceScaleFactor: 1 });
     const page = await context.newPage();
@@ -464,6 +497,9 @@ const tests = {
       await page.emulateMedia({ colorScheme: "dark" });
       await page.getByLabel("Prompt", { exact: true }).press("Enter");
       await state("done");
+      const inView = await page.evaluate(() => document.getElementById("canvas").getBoundingClientRect().bottom <= innerHeight);
+      check(inView, "on a phone the picture is not in view after it was drawn");
+      await page.screenshot({ path: join(out, "phone-drawn.png") });
       await page.screenshot({ path: join(out, "phone.png"), fullPage: true });
       const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
       check(!wide, "the page is wider than a phone");
@@ -521,9 +557,9 @@ const measurements = {
   },
 };
 
-const tools = { browser, server, models, cases, out, program, check, withPage, compare, small, f32 };
+const tools = { browser, server, site, models, cases, out, program, check, withPage, compare, reference, small, f32 };
 const files = formats(tools);
-Object.assign(tests, trouble(tools), options(tools), together(tools), files.tests, word ? { ...measurements, ...files.large } : {});
+Object.assign(tests, trouble(tools), options(tools), together(tools), archive(tools), files.tests, word ? { ...measurements, ...files.large } : {});
 // All cases take minutes: only if they are asked for.
 if (word.startsWith("formats")) Object.assign(tests, files.every);
 

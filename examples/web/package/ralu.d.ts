@@ -314,6 +314,8 @@ export interface GenerateRequest {
    * `negative_` before their names, and `ralu_selected`. Others are left alone.
    */
   given?: Record<string, Tensor>;
+  /** Show after every step what the run has in mind: the event `estimate`. */
+  estimates?: boolean;
   /** Ends the run within a step. */
   signal?: AbortSignal;
 }
@@ -479,6 +481,18 @@ export type RaluEvent =
       texts: [keyword: string, text: string][];
       /** If the request asks for them. */
       tensors?: Record<string, Tensor>;
+    }
+  /** After a step, if the request asks for `estimates`: the clean estimate in approximate colours. */
+  | {
+      type: "estimate";
+      /** Number of the picture, from 0. */
+      image: number;
+      /** Number of the stage, from 1. */
+      stage: number;
+      /** Number of the step in the stage, from 1. */
+      step: number;
+      /** An eighth as wide and as high as what the stage draws, which is half the size in the first. */
+      picture: ImageData;
     };
 
 // ---- end of what is made ----

@@ -89,7 +89,7 @@ export class Ralu {
     checkOptions(options);
     const { onProgress = () => {}, onWarning = (text) => console.warn(text), signal } = options;
     const { cache = true, prefetch = true, wasm, adapter = {}, files, precision = "auto", quantize, memoryBudget } = options;
-    const { vocabularies = new URL("vocabularies/", import.meta.url) } = options;
+    const { vocabularies = new URL(/* @vite-ignore */ "vocabularies/", import.meta.url) } = options;
     if (!globalThis.navigator?.gpu) throw new RaluError("no-webgpu", ADVICE["no-webgpu"]);
     signal?.throwIfAborted();
     // Once for all engines: they share the module and its memory.

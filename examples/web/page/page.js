@@ -25,8 +25,8 @@ let controller;
 let opening;
 let startedAt;
 /**
- * What the large canvas shows: { picture, caption, regions, request, image }. `request` is the address's of the run that it
- * is from, `image` the event of a finished picture. Caption, address and what Save writes are all made of this value.
+ * What the large canvas shows: { picture, caption, regions, isEstimate, request, image }. `isEstimate`: it is that of a step,
+ * and small. `request` is the address's of the run that it is from, `image` the event of a finished picture. Caption, address and what Save writes are all made of this value.
  */
 let shown;
 
@@ -271,8 +271,8 @@ async function open(next) {
 /** Puts a picture on the large canvas, with all that goes with it. */
 function show(next) {
   shown = next;
-  const { picture, caption, regions, request, image } = next;
-  paint(canvas, picture, regions);
+  const { picture, caption, regions, isEstimate, request, image } = next;
+  paint(canvas, picture, regions, isEstimate);
   $("caption").textContent = caption;
   canvas.setAttribute("aria-label", `${caption} Prompt: ${request.prompt}`);
   history.replaceState(null, "", request.address);
@@ -281,21 +281,22 @@ function show(next) {
   stages.forEach(({ button, shown }) => button.setAttribute("aria-pressed", String(shown?.picture === picture)));
 }
 
-function paint(target, picture, regions) {
+function paint(target, picture, regions, isEstimate) {
   const { width, height } = picture;
   target.width = width;
   target.height = height;
   const context = target.getContext("2d");
   context.putImageData(picture, 0, 0);
-  if (!regions) return;
-  // Lines are fine only on a fine canvas.
+  if (!regions && !isEstimate) return;
+  // Lines are fine only on a fine canvas, and a small estimate is smooth on a large one.
   const scale = Math.ceil(768 / width);
   const small = new OffscreenCanvas(width, height);
   small.getContext("2d").putImageData(picture, 0, 0);
   target.width = scale * width;
   target.height = scale * height;
+  context.imageSmoothingQuality = "high";
   context.drawImage(small, 0, 0, target.width, target.height);
-  outline(target, regions);
+  if (regions) outline(target, regions);
 }
 
 /** Outlines of the chosen regions, over the estimate that they were chosen by; the rest is darkened. */
@@ -388,7 +389,7 @@ async function draw(signal) {
   stages = [];
   await load(model, signal);
   startedAt = performance.now();
-  for await (const event of engine.generate({ ...typed, stagePictures: true, signal })) {
+  for await (const event of engine.generate({ ...typed, stagePictures: true, estimates: true, signal })) {
     switch (event.type) {
       case "warning":
         warn(event.message);
@@ -407,6 +408,11 @@ async function draw(signal) {
       case "step":
         step(event);
         break;
+      case "estimate": {
+        const caption = `Estimate after step ${event.step} of stage ${event.stage}.`;
+        show({ picture: event.picture, caption, isEstimate: true, request: asked });
+        break;
+      }
       case "regions": {
         const { picture } = stages[1].shown;
         const caption = `Stage 1's estimate; the ${event.selected.length} outlined patches are refined first.`;
@@ -429,6 +435,14 @@ async function draw(signal) {
 }
 
 // ---- buttons ---------------------------------------------------------------------------------
+
+/** Brings what a run tells and shows into view, where it lies below the form: on a phone. */
+function showPicture() {
+  const section = canvas.closest("section");
+  if (section.getBoundingClientRect().top < innerHeight / 2) return;
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  section.scrollIntoView({ block: "start", behavior: isCalm ? "auto" : "smooth" });
+}
 
 /** Runs `work` with the form closed and Cancel open. */
 async function busy(work) {
@@ -461,6 +475,7 @@ async function busy(work) {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
+  showPicture();
   busy(draw);
 });
 $("cancel").addEventListener("click", () => controller?.abort());

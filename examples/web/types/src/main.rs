@@ -70,6 +70,12 @@ fn request() -> String {
             .to_owned(),
     });
     fields.push(Field {
+        name: "estimates".to_owned(),
+        kind: "boolean".to_owned(),
+        is_optional: true,
+        docs: "Show after every step what the run has in mind: the event `estimate`.".to_owned(),
+    });
+    fields.push(Field {
         name: "signal".to_owned(),
         kind: "AbortSignal".to_owned(),
         is_optional: true,
@@ -137,7 +143,35 @@ fn events() -> String {
         written.push_str(&comment(&typescript::text(event), "  "));
         written.push_str(&format!("  | {}", object(&fields).replace('\n', "\n    ")));
     }
+    written.push('\n');
+    written.push_str(&comment(
+        "After a step, if the request asks for `estimates`: the clean estimate in approximate colours.",
+        "  ",
+    ));
+    written.push_str(&format!("  | {}", object(&estimate()).replace('\n', "\n    ")));
     written + ";\n"
+}
+
+/// The event that has no JSON.
+fn estimate() -> Vec<Field> {
+    let field = |(name, kind, docs): (&str, &str, &str)| Field {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        is_optional: false,
+        docs: docs.to_owned(),
+    };
+    let fields = [
+        ("type", "\"estimate\"", ""),
+        ("image", "number", "Number of the picture, from 0."),
+        ("stage", "number", "Number of the stage, from 1."),
+        ("step", "number", "Number of the step in the stage, from 1."),
+        (
+            "picture",
+            "ImageData",
+            "An eighth as wide and as high as what the stage draws, which is half the size in the first.",
+        ),
+    ];
+    fields.map(field).into()
 }
 
 #[cfg(test)]
