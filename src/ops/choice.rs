@@ -108,19 +108,20 @@ pub struct Tile {
 /// The tile for a product of `rows` rows, whose weight's tiles are `lanes` groups of four columns wide. `large` tiles have
 /// 8 x 8 sums an invocation instead of 4 x 8.
 ///
-/// Taller tiles read the weight fewer times, but leave fewer workgroups and more padding. The kernel wants two or four loads
-/// of x an invocation, which is `rows * k4 * quads / lanes`, and at most four of the weight, `4 * k4 * quads / group_rows`.
+/// Taller tiles read the weight fewer times, but leave fewer workgroups and more padding. The kernel wants one, two or
+/// four loads of x an invocation, which is `rows * k4 * quads / lanes`, and at most four of the weight, which is
+/// `4 * k4 * quads / group_rows`.
 ///
-/// Where subgroups may be small, as Intel's, few rows get tall tiles too: 64 invocations would hold four loads of the weight
-/// each, for which there are no registers.
-pub fn tile(caps: &Caps, rows: usize, lanes: usize, large: bool) -> Tile {
+/// Where subgroups may be small, as Intel's, there are few registers: few rows get tall tiles too, as 64 invocations would hold
+/// four loads of the weight each, and weights that take more of them than f16 (`storage`) get half as many numbers of K.
+pub fn tile(caps: &Caps, rows: usize, lanes: usize, large: bool, storage: Storage) -> Tile {
     let is_small = caps.subgroup_sizes.is_some_and(|(min, _)| min < 32);
     match lanes {
         16 => Tile {
             rows: if large { 8 } else { 4 },
             group_rows: if rows <= 32 && !is_small { 8 } else { 16 },
             quads: 2,
-            k4: 4,
+            k4: if is_small && (storage.is_packed() || storage == Storage::F32) { 2 } else { 4 },
         },
         // Weights with few outputs: only the last layer of a small model.
         8 => Tile { rows: 4, group_rows: 8, quads: 1, k4: 4 },

@@ -131,7 +131,7 @@ fn geometry(
         MatmulKernel::Tiled | MatmulKernel::TiledLarge => {
             let large = kernel == MatmulKernel::TiledLarge;
             let choice::Tile { rows: own, group_rows, quads, k4: tile_k4 } =
-                choice::tile(caps, rows, lanes, large);
+                choice::tile(caps, rows, lanes, large, weight.storage);
             let block = own * group_rows;
             Geometry {
                 shader: "matmul_tiled",
