@@ -13,8 +13,9 @@ mod table;
 use std::path::Path;
 use std::process::ExitCode;
 
-const USAGE: &str = "isa compile KERNELS CHIP RESULT.json [--quick] [--keep FOLDER] [--printed FILE]
-                               compiles the kernels of a list with the driver at hand; --quick leaves out those that
+const USAGE: &str = "isa compile KERNELS CHIP RESULT.json [--quick] [--from N] [--keep FOLDER] [--printed FILE]
+                               compiles kernels of a list with the driver at hand, a hundred, and adds them to those of
+                               RESULT.json if --from says that they are not the first; --quick leaves out those that
                                tuning alone chooses and those with checks, --keep keeps the machine code, --printed is
                                for drivers that print it: the file that stdout is appended to
 isa judge RESULT.json          compares with floors, exceptions and limits

@@ -64,6 +64,7 @@ pub struct Kernel {
 #[derive(Default)]
 pub struct Options {
     quick: bool,
+    from: usize,
     keep: Option<PathBuf>,
     printed: Option<PathBuf>,
 }
@@ -73,13 +74,16 @@ impl Options {
         match words {
             [] => Ok(Options::default()),
             ["--quick", rest @ ..] => Ok(Options { quick: true, ..Options::of(rest)? }),
+            ["--from", number, rest @ ..] => {
+                Ok(Options { from: number.parse()?, ..Options::of(rest)? })
+            }
             ["--keep", folder, rest @ ..] => {
                 Ok(Options { keep: Some(folder.into()), ..Options::of(rest)? })
             }
             ["--printed", file, rest @ ..] => {
                 Ok(Options { printed: Some(file.into()), ..Options::of(rest)? })
             }
-            [other, ..] => Err(format!("{other}: --quick, --keep or --printed").into()),
+            [other, ..] => Err(format!("{other}: --quick, --from, --keep or --printed").into()),
         }
     }
 }
@@ -117,7 +121,10 @@ fn is_head_width(kernel: &str, word: &str) -> bool {
     kernel.starts_with("attention") && word.starts_with("D4=")
 }
 
-/// Compiles the kernels of the list in `folder` with the driver at hand.
+/// A process compiles so many kernels: what drivers take for each is only freed with the device, which is never closed.
+const AT_ONCE: usize = 100;
+
+/// Compiles kernels of the list in `folder` with the driver at hand.
 pub fn compile(folder: &Path, chip: &str, result: &Path, options: &Options) -> Result<()> {
     let vendor = Vendor::of(chip)?;
     let list = folder.join("kernels.json");
@@ -125,8 +132,11 @@ pub fn compile(folder: &Path, chip: &str, result: &Path, options: &Options) -> R
     let list: List = serde_json::from_slice(&bytes)?;
     // Metal has no such checks.
     let driver = Driver::open(vendor != Vendor::Apple)?;
-    let mut kernels = Vec::new();
-    for listed in list.kernels {
+    let mut kernels = match options.from {
+        0 => Vec::new(),
+        _ => Chip::read(result)?.kernels,
+    };
+    for listed in list.kernels.into_iter().skip(options.from).take(AT_ONCE) {
         if options.quick && !listed.chosen {
             continue;
         }
