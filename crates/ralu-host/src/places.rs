@@ -101,7 +101,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Keeps where the files lie that pictures will name: the model with that hash, and the changes to it. That it cannot be
-/// kept is no error: whoever repeats such a picture is asked for the model.
+/// kept is no error: to repeat such a picture, the model has to be named.
 pub fn remember(cache: &CacheDir, hash: &str, paths: &ModelPaths) {
     let kept = try_remember(cache, hash, paths);
     let _ = kept.inspect_err(|reason| tracing::warn!("the model's place is not kept: {reason}"));
