@@ -5,7 +5,7 @@
 //! statistics of the whole, so the result is exact, not tiled.
 //!
 //! In bands, the most that is alive together is twice the last picture of `block_out_channels[0]` channels: what the last
-//! level is enlarged to has twice its channels, and a residual block needs its input beside what it makes of it, as a norm
+//! level is enlarged to has twice its channels, and a residual block needs its input while it makes its output, as a norm
 //! in its middle needs all of that. For FLUX and SD3 at 1024 x 1024 this is 1 GiB, at 2048 x 2048 4 GiB. A decoder that is
 //! to take less has bands wait on the host ([`crate::tensor::spill`]).
 

@@ -1,4 +1,4 @@
-//! A product of two narrow matrices beside a layer's weight: LoRA.
+//! A product of two narrow matrices that is added to a layer: LoRA.
 
 use super::{Epilogue, LinearLayer};
 use crate::tensor::{PackedWeight, Resident, ResidentId, Tensor};
