@@ -39,7 +39,7 @@
 //! - [`models`], [`ops`], [`tensor`] and [`gpu`] are the engine, public for tinkerers and not yet stable.
 //!
 //! The library never blocks, prints, or reads the environment. It has one thread, which polls the device while a future
-//! waits for it under an executor that does not.
+//! waits for it under an executor that does not; a host lends it others to pack weights with ([`Workers`]).
 
 #![warn(missing_docs)]
 
@@ -56,6 +56,7 @@ mod sync;
 pub mod tensor;
 pub mod text;
 mod turns;
+mod workers;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use checkpoint::source::Folder;
@@ -73,3 +74,4 @@ pub use sampling::CustomStages;
 pub use sync::{MaybeSend, MaybeSync};
 /// The version of wgpu whose types [`gpu`] takes and gives.
 pub use wgpu;
+pub use workers::{Task, Workers};

@@ -73,6 +73,11 @@ impl<T> Locked<T> {
         std::mem::replace(&mut self.lock(), value)
     }
 
+    /// The value, of a cell that nobody else has.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the value, and leaves the default.
     pub fn take(&self) -> T
     where

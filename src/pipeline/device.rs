@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::gpu::{Gpu, SlotPool, Store};
+use crate::sync::Locked;
 use crate::tensor::{F16Range, Resident, ResidentId, ResidentIds};
+use crate::workers::{NoWorkers, Workers};
 
 /// A GPU with the buffers of one model and its runs.
 pub(super) struct Device {
@@ -15,13 +17,16 @@ pub(super) struct Device {
     pub store: Arc<Store>,
     /// Temporaries, which the programs of all runs share.
     pub pool: SlotPool,
+    /// Threads that the host lends.
+    pub workers: Locked<Arc<dyn Workers>>,
 }
 
 impl Device {
     /// Nothing is on it. Ids from `first_free_id` on are free.
     pub fn new(gpu: Gpu, first_free_id: ResidentId) -> Self {
         let ids = ResidentIds::starting_at(first_free_id);
-        Device { gpu, ids, store: Arc::default(), pool: SlotPool::default() }
+        let workers = Locked::new(Arc::new(NoWorkers) as _);
+        Device { gpu, ids, store: Arc::default(), pool: SlotPool::default(), workers }
     }
 
     /// Frees `residents` when what it gives is dropped: also where an error or a dropped future is the end.

@@ -33,6 +33,7 @@ mod familiar;
 mod memory_budget;
 mod model;
 mod modulation;
+mod packing;
 mod painted;
 mod picture;
 #[allow(clippy::module_inception, reason = "the front of all that is here")]

@@ -11,6 +11,7 @@ use crate::checkpoint::source::Source;
 use crate::gpu::Gpu;
 use crate::models::adapters::LoraWeight;
 use crate::models::config::ModelConfig;
+use crate::workers::Workers;
 
 /// A model, ready to draw. Opened once, it serves any number of requests.
 ///
@@ -78,7 +79,14 @@ impl Pipeline {
         let model = self.0.model.cut_for(gpu.caps().max_binding_bytes).await?;
         let revived = Pipeline::from_parts(gpu, model, self.0.cache.for_other_device());
         revived.0.change_weights.set(self.0.change_weights.lock().clone());
+        revived.set_workers(self.0.device.workers.lock().clone());
         Ok(revived)
+    }
+
+    /// Has threads of the host pack the weights that are loaded or streamed from now on, several tiles at a time. Without them
+    /// the thread does it that polls.
+    pub fn set_workers(&self, workers: Arc<dyn Workers>) {
+        self.0.device.workers.set(workers);
     }
 
     /// The model.

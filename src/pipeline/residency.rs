@@ -6,21 +6,25 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::device::Device;
 use super::memory_budget::Limit;
 use super::model::Model;
+use super::packing::Packers;
 use super::placement::Placement;
 use super::random_weights::RandomWeights;
 use super::streaming::Streaming;
 use super::{Error, Event, Part};
-use crate::checkpoint::pack::{Packer, RowSource, vector};
-use crate::checkpoint::source::{Source, read};
+use crate::checkpoint::pack::vector;
+use crate::checkpoint::source::read;
 use crate::checkpoint::weights::Weights;
 use crate::gpu::{Pauses, Uploads};
 use crate::models::layers::Upload;
 use crate::sync::Locked;
-use crate::tensor::{PackedWeight, Resident};
+use crate::tensor::Resident;
 use crate::turns::Turns;
 
 /// Bytes uploaded between two progress events.
 const BYTES_PER_EVENT: u64 = 64 << 20;
+/// Of a part's bytes on the GPU, this share is enough staging memory: it is new memory, which the system has to clear, and more
+/// of it takes longer than a small part's weights.
+const STAGING_SHARE: u64 = 8;
 
 /// Which of a model's parts are on the GPU, and which of them stay there.
 ///
@@ -59,7 +63,7 @@ struct Progress {
     tensors: usize,
     bytes: u64,
     uploads: Uploads,
-    packer: Packer,
+    packers: Packers,
     random: RandomWeights,
 }
 
@@ -234,7 +238,9 @@ impl Residency {
             PartState::Partial(progress) => progress,
             PartState::Absent => {
                 self.streaming.create_slots(model, device, part).await?;
-                Box::new(Progress::new(placement.staging_bytes()))
+                let resident = placement.bytes_of(&model.parts, part).resident;
+                let staging = placement.staging_bytes().min(resident / STAGING_SHARE);
+                Box::new(Progress::new(staging))
             }
         };
         let tensors = model.parts.uploads_of(part);
@@ -270,7 +276,7 @@ impl Progress {
             tensors: 0,
             bytes: 0,
             uploads: Uploads::within(staging_bytes),
-            packer: Packer::default(),
+            packers: Packers::default(),
             random: RandomWeights::default(),
         }
     }
@@ -289,7 +295,7 @@ impl Progress {
             return self.random.fill(device, upload).await;
         }
         let (source, Device { gpu, store, .. }) = (&*model.source, device);
-        let Progress { uploads, packer, .. } = self;
+        let Progress { uploads, packers, .. } = self;
         match upload {
             Upload::Vector { resident, sources } => {
                 let values = read(source, || vector(weights, sources)).await?;
@@ -297,8 +303,8 @@ impl Progress {
             }
             Upload::Scales { resident, sources } => {
                 // The weight comes next, and is quantised with the same scales.
-                measure(source, weights, sources, packer, turns).await?;
-                let values = read(source, || packer.scales(weights, sources)).await?;
+                packers.measure(source, weights, sources, turns).await?;
+                let values = read(source, || packers.first().scales(weights, sources)).await?;
                 self.write_vector(device, resident, values).await?;
             }
             Upload::BatchNorm { resident, mean, variance, eps } => {
@@ -317,8 +323,8 @@ impl Progress {
                 for (i, shard) in weight.shards.iter().enumerate() {
                     let mut offset = 0;
                     for first in (shard.row0..shard.row0 + shard.rows).step_by(weight.tile) {
-                        let bytes =
-                            packer.computed(weight, first, |i, row| factor.row(stack, i, row));
+                        let row = |i, row: &mut [f32]| factor.row(stack, i, row);
+                        let bytes = packers.first().computed(weight, first, row);
                         uploads.write(gpu, store, weight.id, i, offset, bytes).await?;
                         offset += bytes.len() as u64;
                         turns.yield_if_due().await;
@@ -329,7 +335,7 @@ impl Progress {
                 store.create_packed(gpu, weight).await?;
                 let from = (weights, weight, &sources[..]);
                 let way = (&*uploads, &Pauses::none());
-                upload_packed(source, device, from, way, packer, turns, |_| {}).await?;
+                packers.upload(source, device, from, way, turns, |_| {}).await?;
             }
         }
         Ok(())
@@ -347,51 +353,4 @@ impl Progress {
         let bytes = bytemuck::cast_slice(&values);
         Ok(self.uploads.write(gpu, store, resident.id, 0, 0, bytes).await?)
     }
-}
-
-/// Has all numbers of `sources` read that share a scale, if there are any: of a weight that is packed next.
-pub(super) async fn measure(
-    source: &dyn Source,
-    weights: &Weights,
-    sources: &[RowSource],
-    packer: &mut Packer,
-    turns: &Turns,
-) -> Result<(), Error> {
-    packer.begin(sources);
-    let mut step = 0;
-    while read(source, || packer.measure(weights, sources, step)).await? {
-        step += 1;
-        turns.yield_if_due().await;
-    }
-    packer.end(sources);
-    Ok(())
-}
-
-/// Uploads a matrix, whose memory there is, a tile of outputs at a time, with pauses between them. It is from `sources` in a
-/// checkpoint. `keep` is given all bytes in order.
-pub(super) async fn upload_packed(
-    source: &dyn Source,
-    device: &Device,
-    (weights, weight, sources): (&Weights, &PackedWeight, &[RowSource]),
-    (uploads, pauses): (&Uploads, &Pauses),
-    packer: &mut Packer,
-    turns: &Turns,
-    mut keep: impl FnMut(&[u8]),
-) -> Result<(), Error> {
-    let Device { gpu, store, .. } = device;
-    for (i, shard) in weight.shards.iter().enumerate() {
-        let mut offset = 0;
-        for first in (shard.row0..shard.row0 + shard.rows).step_by(weight.tile) {
-            let pack = || packer.tile(weights, sources, weight, first).map(|_| ());
-            read(source, pack).await?;
-            let bytes = packer.packed();
-            keep(bytes);
-            uploads.write(gpu, store, weight.id, i, offset, bytes).await?;
-            let handed = bytes.len() as u64;
-            offset += handed;
-            turns.yield_if_due().await;
-            pauses.after(handed).await;
-        }
-    }
-    Ok(())
 }

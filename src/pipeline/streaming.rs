@@ -7,13 +7,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Error;
 use super::device::Device;
 use super::model::Model;
+use super::packing::Packers;
 use super::placement::{Block, Placement, streamed_block};
 use super::random_weights::RandomWeights;
-use super::{Part, residency};
-use crate::checkpoint::pack::Packer;
+use super::{Error, Part};
 use crate::gpu::{Feed, Pauses, Pieces, Uploads};
 use crate::models::layers::Upload;
 use crate::sync::Locked;
@@ -44,7 +43,7 @@ struct Copies {
 /// Memory of the host for blocks on their way.
 struct Carrier {
     uploads: Uploads,
-    packer: Packer,
+    packers: Packers,
     random: RandomWeights,
 }
 
@@ -128,7 +127,7 @@ impl Feed for Feeder<'_> {
         let carrier = streaming.carrier.lock().take();
         let mut carrier = carrier.unwrap_or_else(|| {
             let uploads = Uploads::within(placement.staging_bytes());
-            Box::new(Carrier { uploads, packer: Packer::default(), random: Default::default() })
+            Box::new(Carrier { uploads, packers: Packers::default(), random: Default::default() })
         });
         let tensors = model.parts.uploads_of(block.part);
         let turns = Turns::new();
@@ -139,7 +138,7 @@ impl Feed for Feeder<'_> {
         let mut at = 0;
         for i in &block.uploads {
             let (weights, Upload::Packed { weight, sources }) = tensors[*i] else { continue };
-            let Carrier { uploads, packer, random } = &mut *carrier;
+            let Carrier { uploads, packers, random } = &mut *carrier;
             if model.is_random {
                 random.fill_packed(device, weight).await?;
             } else if let Some(copy) = &copy {
@@ -156,14 +155,14 @@ impl Feed for Feeder<'_> {
             } else {
                 let source = &*model.source;
                 let from = (weights, weight, &sources[..]);
-                residency::measure(source, weights, sources, packer, &turns).await?;
+                packers.measure(source, weights, sources, &turns).await?;
                 let keep = |bytes: &[u8]| {
                     if keeps {
                         packed.extend_from_slice(bytes);
                     }
                 };
                 let way = (&*uploads, pauses);
-                residency::upload_packed(source, device, from, way, packer, &turns, keep).await?;
+                packers.upload(source, device, from, way, &turns, keep).await?;
             }
         }
         carrier.uploads.flush(&device.gpu).await?;

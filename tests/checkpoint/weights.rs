@@ -159,7 +159,8 @@ fn damaged_files_are_refused_with_a_reason() {
         (safetensors("", &[]), "JSON"),
         (safetensors(&"[".repeat(100_000), &[]), "JSON"),
         (safetensors(&format!("{} x", tensor(good)), &[0; 8]), "JSON"),
-        ([&2u64.to_le_bytes()[..], &[0xff, 0xfe]].concat(), "UTF-8"),
+        ([&2u64.to_le_bytes()[..], &[b'{', 0xff]].concat(), "UTF-8"),
+        ([&2u64.to_le_bytes()[..], b"  "].concat(), "does not begin with {"),
         (safetensors(&tensor(r#""shape":[2],"data_offsets":[0,8]"#), &[0; 8]), "no dtype"),
         (safetensors(&tensor(r#""dtype":"F32","data_offsets":[0,8]"#), &[0; 8]), "no shape"),
         (

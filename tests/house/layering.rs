@@ -32,6 +32,7 @@ const EVERYTHING: &[&str] = &[
     "sampling",
     "gpu",
     "pipeline",
+    "workers",
 ];
 
 const LAYERS: &[Layer] = &[
@@ -85,6 +86,7 @@ const LAYERS: &[Layer] = &[
             "models",
             "sampling",
             "gpu",
+            "workers",
         ],
         crates: &[
             "async_lock",
@@ -109,6 +111,7 @@ const LAYERS: &[Layer] = &[
             "image",
             "pollster",
             "ralu",
+            "rayon",
             "rustix",
             "serde_json",
             "sha2",
@@ -131,6 +134,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "names.rs", may_use: &[], crates: &["serde"] },
     // Bounds and locks for threads: anyone's.
     Layer { name: "sync.rs", may_use: &[], crates: &[] },
+    // Threads that a host lends.
+    Layer { name: "workers.rs", may_use: &["sync"], crates: &[] },
     // When the library lets go of its thread.
     Layer {
         name: "turns.rs",

@@ -321,7 +321,7 @@ fn full_memory_sets_a_budget() {
     request.steps = Some(3);
     let (expected, planned) = draw(FLUX, &request, None, crate::common::gpu());
     let gpu = crate::common::gpu();
-    gpu.faults().memory_bytes.set(Some(planned.peak_bytes / 20 * 19));
+    gpu.faults().memory_bytes.set(Some(planned.peak_bytes / 5 * 4));
     let mut pipeline = Pipeline::open(gpu, Box::new(folder(FLUX)), within(None)).unwrap();
     let outcome = run(&mut pipeline, &request, None);
     assert!(outcome.latents == expected);

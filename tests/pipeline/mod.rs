@@ -24,3 +24,4 @@ mod spill;
 mod streaming_time;
 mod tune;
 mod watching;
+mod workers;

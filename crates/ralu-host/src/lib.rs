@@ -12,13 +12,14 @@
 //! - [`loras`]: hashes of files of changes to a model, and where those of a picture lie;
 //! - [`places`]: where models lie that pictures name, and what stands for their files;
 //! - [`fit`]: what a run needs next to what an adapter has;
+//! - [`open_pipeline`]: an open model, with threads to pack its weights;
 //! - [`memory`]: whether the machine can hold a run;
 //! - [`pictures`]: pictures with their request, what the files of a run are called, and reading a request again;
 //! - [`files`]: files that are written whole or not at all;
 //! - [`events`]: what a run tells, as JSON lines.
 //!
 //! It reads and writes files and waits for the GPU. It prints nothing, starts no programs, and listens for no signals:
-//! these are the face's. The only thread that it starts is that of [`engine::Engine`].
+//! these are the face's. It starts the thread of [`engine::Engine`], and rayon's to pack weights.
 
 #![warn(missing_docs)]
 
@@ -41,9 +42,11 @@ pub mod pipelines;
 pub mod places;
 mod session;
 pub mod speeds;
+mod threads;
 
 pub use cache_dir::CacheDir;
 pub use config_file::config_file;
 pub use device::Device;
 pub use error::Error;
 pub use session::{End, Outcome, Session};
+pub use threads::open_pipeline;

@@ -187,7 +187,12 @@ impl Model {
     pub fn length(&self) -> usize {
         let length = |file: &File| match file {
             File::Text(text) => text.len(),
-            File::Weights { head, .. } => head.len(),
+            // A length in front of a header may reach into the zeros.
+            File::Weights { head, zeros } => {
+                let declared = head.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+                let all = head.len() as u64 + zeros;
+                head.len().max(if declared < all { declared as usize } else { 0 })
+            }
         };
         self.files.values().map(length).sum()
     }

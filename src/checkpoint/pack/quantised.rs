@@ -128,6 +128,11 @@ impl Packer {
         }
     }
 
+    /// Takes over what `other` has measured: both pack tiles of one weight.
+    pub fn measured_like(&mut self, other: &Packer) {
+        self.fp8_scales.clone_from(&other.fp8_scales);
+    }
+
     /// What the numbers of each row of `sources` are to be multiplied by, as [`scales()`] says it, and those that
     /// were measured.
     pub fn scales(

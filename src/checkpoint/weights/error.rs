@@ -1,5 +1,6 @@
 //! What can be wrong with weights.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::advice::Advice;
@@ -190,26 +191,25 @@ fn others(count: usize) -> String {
 }
 
 /// Problems, with one for each type that is not read instead of one for each tensor that has it.
-pub(super) fn merged(problems: Vec<WeightError>) -> Vec<WeightError> {
-    let mut all: Vec<WeightError> = Vec::new();
-    for problem in problems {
-        if let WeightError::DType { dtype: new, file: in_file, .. } = &problem {
-            let same = all.iter_mut().find_map(|seen| match seen {
-                WeightError::DType { dtype, count, file, .. }
-                    if dtype == new && file == in_file =>
-                {
-                    Some(count)
-                }
-                _ => None,
-            });
-            if let Some(count) = same {
-                *count += 1;
-                continue;
-            }
+pub(super) fn merged(mut problems: Vec<WeightError>) -> Vec<WeightError> {
+    let mut counts = BTreeMap::new();
+    // In place: damaged files have very many of them.
+    problems.retain(|problem| match problem {
+        WeightError::DType { dtype, file, .. } => {
+            let count = counts.entry((dtype.clone(), file.clone())).or_insert(0);
+            *count += 1;
+            *count == 1
         }
-        all.push(problem);
+        _ => true,
+    });
+    for problem in &mut problems {
+        if let WeightError::DType { dtype, file, count, .. } = problem
+            && let Some(all) = counts.remove(&(dtype.clone(), file.clone()))
+        {
+            *count = all;
+        }
     }
-    all
+    problems
 }
 
 /// Shows at most this many problems, then a count.

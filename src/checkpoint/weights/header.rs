@@ -54,6 +54,12 @@ pub(super) fn parse_header(
             "the header should have {header_bytes} bytes, but the file ends after {len}: truncated"
         )));
     }
+    // Before so much is read: other files have any number in the place of the length.
+    if header_bytes > 0 && start.get(8) != Some(&b'{') {
+        return Err(invalid(
+            "the header is not the JSON it should be: it does not begin with {".into(),
+        ));
+    }
     let header = blob.bytes(8..data)?;
     let text = match std::str::from_utf8(&header) {
         Ok(text) => text,

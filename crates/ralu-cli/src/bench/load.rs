@@ -6,7 +6,8 @@ use std::path::Path;
 
 use ralu::escape::Escaped;
 use ralu::gpu::{Gpu, Uploads, block_on};
-use ralu::pipeline::{MemoryBudget, Part, Pipeline};
+use ralu::pipeline::{MemoryBudget, Part};
+use ralu_host::open_pipeline;
 use serde::Serialize;
 
 use super::super::args::BenchArgs;
@@ -83,7 +84,7 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         })?;
         let model = model::open(&given)?;
         let gpu = pollster::block_on(Gpu::open(&args.adapter.choice()))?;
-        let pipeline = Pipeline::open(gpu, Box::new(model.files), options)?;
+        let pipeline = open_pipeline(gpu, Box::new(model.files), options)?;
         let gpu = pipeline.gpu();
         let load = timed(|| {
             for part in Part::ALL {

@@ -24,6 +24,7 @@ use ralu::pipeline::{
     Event, Options, Pipeline, RaluChoice, Request, RunSchedule, Settings, plan::baseline_steps,
 };
 use ralu::sampling::{CustomStages, RaluParams};
+use ralu_host::open_pipeline;
 
 use super::args::{BenchArg, BenchArgs, QualityArgs};
 use super::environment::Environment;
@@ -215,7 +216,7 @@ impl Bench {
         let profile = args.profile.is_some() || (profile && can_profile);
         let Planned { files, name, .. } = planned;
         let pipeline = match files {
-            Some(files) => Pipeline::open(gpu, Box::new(files), options)?,
+            Some(files) => open_pipeline(gpu, Box::new(files), options)?,
             // A model that is not on this machine.
             None => {
                 if !quiet {

@@ -14,9 +14,9 @@ use ralu::gpu::{Gpu, human_bytes};
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::saved::Maker;
 use ralu::pipeline::tune::TuningEvent;
-use ralu::pipeline::{MemoryBudget, Options, Pipeline, Products, Settings};
+use ralu::pipeline::{MemoryBudget, Options, Products, Settings};
 use ralu_host::events;
-use ralu_host::{Device, End, Session, memory, pipelines, places};
+use ralu_host::{Device, End, Session, memory, open_pipeline, pipelines, places};
 use serde_json::json;
 
 use super::args::GenerateArgs;
@@ -180,7 +180,7 @@ fn generate(
     let source: &dyn Source = &model.files;
     let target = TuneTarget { config: &config, source: Some(source), settings: &settings, options };
     let gpu = tuned(gpu, args, &target, &mut progress, reporter)?;
-    let mut session = Session::new(Pipeline::open(gpu, Box::new(model.files), options)?);
+    let mut session = Session::new(open_pipeline(gpu, Box::new(model.files), options)?);
     if let (Some(cache), Some(hash), false) = (&cache, &hash, args.no_metadata) {
         places::remember(cache, hash, &model.opened);
     }

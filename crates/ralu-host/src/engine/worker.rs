@@ -19,6 +19,7 @@ use super::{Command, EngineOptions, OpenModel, Signals};
 use crate::device::Device;
 use crate::error::Error;
 use crate::session::{End, Session};
+use crate::threads::open_pipeline;
 use crate::{kernels, memory, models, pipelines, places};
 
 /// How long the system may take to say that a destroyed device is lost, in turns of a few milliseconds.
@@ -122,7 +123,7 @@ impl Worker {
         let gpu = self.device.open()?;
         let adapter = gpu.report().clone();
         let options = self.options(quantise, &gpu, &source)?;
-        let pipeline = Pipeline::open(gpu, Box::new(source), options)?;
+        let pipeline = open_pipeline(gpu, Box::new(source), options)?;
         if let Some(colors) = colors {
             pipeline.set_latent_colors(colors);
         }

@@ -22,6 +22,7 @@ use ralu::gpu::{AdapterChoice, Gpu, block_on_while};
 use ralu::models::config::ModelConfig;
 use ralu::pipeline::plan::Tflops;
 use ralu::pipeline::{Event, NamedTensor, NamedTensors, Options, Pipeline, Request, png_file};
+use ralu_host::open_pipeline;
 
 use self::cases::Case;
 use self::progress::Progress;
@@ -137,7 +138,7 @@ impl Bench {
             generate::check_memory(&gpu, &config, &model.files, &case.settings, case.options)
                 .map_err(|error| case.named(error))?;
         }
-        let pipeline = Pipeline::open(gpu, Box::new(model.files), options)?;
+        let pipeline = open_pipeline(gpu, Box::new(model.files), options)?;
         let model = OpenModel { given, adapter: args.adapter.choice(), options, pipeline };
         let work = work_left(&results, &reference, &settings);
         let progress = Progress::new(quiet, work);
@@ -348,7 +349,7 @@ impl OpenModel {
         if self.options != options {
             let gpu = pollster::block_on(Gpu::open(&self.adapter))?.learn_from(self.pipeline.gpu());
             let files = model::open(&self.given)?.files;
-            self.pipeline = Pipeline::open(gpu, Box::new(files), options)?;
+            self.pipeline = open_pipeline(gpu, Box::new(files), options)?;
             self.options = options;
         }
         Ok(&self.pipeline)
