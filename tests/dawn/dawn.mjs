@@ -15,7 +15,10 @@ let opened;
 
 Object.assign(globalThis, globals);
 // Kept alive by this: Dawn ends when it is collected.
-Object.defineProperty(globalThis, "navigator", { value: { gpu: create([]) }, configurable: true });
+const gpu = create([]);
+// What this has for keys() is an array, and wgpu reads the iterator of a set.
+Object.defineProperty(gpu, "wgslLanguageFeatures", { value: new Set(gpu.wgslLanguageFeatures) });
+Object.defineProperty(globalThis, "navigator", { value: { gpu }, configurable: true });
 // Where there is neither this nor a Window, wgpu does not ask for navigator.gpu.
 globalThis.WorkerGlobalScope ??= class WorkerGlobalScope {};
 globalThis.ImageData ??= class ImageData {
