@@ -439,9 +439,9 @@ fn main(
         workgroupBarrier();
         if (is_written) {
             let at = y_at + matrix * (SIDE / 4u);
-            y[at] = scores_at(piece_at) * factor;
+            put_y(at, scores_at(piece_at) * factor);
             if (PIECE > 4u) {
-                y[at + 1u] = scores_at(piece_at + 4u) * factor;
+                put_y(at + 1u, scores_at(piece_at + 4u) * factor);
             }
         }
     }
@@ -449,8 +449,8 @@ fn main(
 
 // Brings this invocation's piece of sums back from y.
 fn put_sums(at: u32, y_at: u32) {
-    put_scores(at, y[y_at]);
+    put_scores(at, sums_in_y(y_at));
     if (PIECE > 4u) {
-        put_scores(at + 4u, y[y_at + 1u]);
+        put_scores(at + 4u, sums_in_y(y_at + 1u));
     }
 }

@@ -3,8 +3,8 @@
 // A workgroup computes TILE rows x TILE columns, 32 numbers of K at a time. Both factors pass through workgroup memory,
 // where the 32 numbers of a row of x and of a column of W lie together: W is transposed while it is rounded, four
 // columns x four numbers of K an invocation. All loads of a step are under way together, while other subgroups and
-// workgroups multiply. If a number does not fit f16, a flag is raised, and the result is of no use: the host then asks for a
-// SCALE.
+// workgroups multiply. x may be in f16 already, and what only such products read is written so. If a number does not fit f16, a
+// flag is raised, and the result is of no use: the host then asks for a SCALE.
 //
 // There are as many subgroups as the driver makes them large. Fewer than eight of them compute 4 x 4 matrices of
 // SIDE x SIDE sums each, eight of them 4 x 2. If there are more than eight, the surplus repeats the work of others, as
@@ -18,7 +18,8 @@ enable wgpu_cooperative_matrix;
 #import exp
 #import activation
 #import weight
-#import linear_layer
+#import linear_parameters
+#import linear_x
 #import linear_output
 
 // The numbers of subgroups that a workgroup may have on the adapter. Where they are equal, drivers know it.
@@ -72,6 +73,13 @@ fn round_w(numbers: mat4x4<f32>, exceeds_f16: bool) -> Rounded {
         largest = max(largest, largest_of(v[0], v[1], v[2], v[3]));
     }
     return Rounded(vec4<f16>(v[0]), vec4<f16>(v[1]), vec4<f16>(v[2]), vec4<f16>(v[3]));
+}
+
+// What an output in f16 gets, which a product reads under the same SCALE.
+fn round4(numbers: vec4<f32>) -> vec4<f16> {
+    let v = numbers * SCALE;
+    largest = max(largest, max(max(abs(v.x), abs(v.y)), max(abs(v.z), abs(v.w))));
+    return vec4<f16>(v);
 }
 
 fn put_x(at: u32, v: vec4<f16>) {
@@ -160,7 +168,7 @@ fn main(
         } else {
             let at = min(k + fill_k, params.k4 - 1u);
             let w = w_at + 4u * at * LANES;
-            next_x = round_x(x[x0_at + at], x[x1_at + at], x[x2_at + at], x[x3_at + at], k + fill_k < params.k4);
+            next_x = load_x(x0_at + at, x1_at + at, x2_at + at, x3_at + at, k + fill_k < params.k4);
             next_w = round_w(widen4x4(load4x4(w, LANES)), EXCEEDS_F16);
         }
         // The end of multiplying the last ones.
@@ -205,9 +213,6 @@ fn main(
             }
         }
     }
-    if (largest > 65504.0) {
-        atomicStore(&f16_flags[params.f16_flag], 1u);
-    }
     // One matrix of each subgroup at a time.
     let slot = min(subgroup, 8u) * SIDE * SIDE;
     for (var matrix = 0u; matrix < 8u + 8u * more; matrix++) {
@@ -241,5 +246,8 @@ fn main(
                     vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]) * TAKE_BACK);
             }
         }
+    }
+    if (largest > 65504.0) {
+        atomicStore(&f16_flags[params.f16_flag], 1u);
     }
 }

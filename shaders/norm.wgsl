@@ -9,6 +9,7 @@
 // Two entry points: one row an invocation (processors), or one row a workgroup (graphics chips).
 // The variance is taken around means, of parts or in a second pass over the row: no cancellation.
 
+#import norm_y
 #import norm_interface
 
 var<workgroup> partial: array<f32, 64>;
@@ -27,8 +28,9 @@ fn row_per_invocation(
     let to_ = params.y_offset + row * params.y_stride;
     let of_row = statistics(from_);
     for (var c = 0u; c < params.c4; c++) {
-        y[to_ + c] = affine(c, (x[from_ + c] - of_row.x) * of_row.y);
+        put_y(to_ + c, affine(c, (x[from_ + c] - of_row.x) * of_row.y));
     }
+    tell_range();
 }
 
 // Sum of `value` over the workgroup, for every lane.
@@ -75,6 +77,7 @@ fn row_per_workgroup(
         return;
     }
     for (var c = lane; c < params.c4; c += LANES) {
-        y[to_ + c] = affine(c, (x[from_ + c] - mean) * factor);
+        put_y(to_ + c, affine(c, (x[from_ + c] - mean) * factor));
     }
+    tell_range();
 }

@@ -7,6 +7,7 @@
 // Sixteen outputs at a time. From the second sixteen on, an invocation reads of y what it wrote itself.
 // Two entry points: one row an invocation (processors), or four rows a workgroup (graphics chips), whose lanes share the columns.
 
+#import norm_y
 #import norm_interface
 
 @group(0) @binding(5) var<storage, read> down: array<vec4<f32>>;

@@ -25,8 +25,10 @@ struct Params {
 @group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
-@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+// binding 5: y, in the imported file
 @group(0) @binding(6) var<storage, read_write> state: array<vec2<f32>>;
+
+#import attention_y
 
 override D4: u32 = 4u;          // a quarter of the head width
 override GROUP: u32 = 1u;       // query heads that share a head of keys and values

@@ -1,7 +1,8 @@
 // What happens to a sum of a linear layer, and where it goes.
 
+#import linear_y
+
 @group(0) @binding(4) var<storage, read> gate: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 
 override HAS_GATE: bool = false;
 override MODE: u32 = 0u;        // 0: y = v, 1: y += v, 2: y *= v
@@ -15,16 +16,16 @@ fn put(row: u32, column4: u32, sum: vec4<f32>) {
     let at = params.y_offset + row * params.y_stride + params.column4 + column4;
     var v = whole_sum(sum, params.column4 + column4);
     if (HAS_BEGUN) {
-        v += y[at];
+        v += old_y(at);
     }
     v = activate4(v, ACTIVATION);
     if (HAS_GATE) {
         v *= gate[params.gate_offset + params.column4 + column4];
     }
     if (MODE == 1u) {
-        v += y[at];
+        v += old_y(at);
     } else if (MODE == 2u) {
-        v *= y[at];
+        v *= old_y(at);
     }
-    y[at] = v;
+    store_y(at, v);
 }

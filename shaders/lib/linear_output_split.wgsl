@@ -1,8 +1,8 @@
 // Where the sums of a linear layer go that has two outputs: the columns before SPLIT to y as they are, what the activation
 // makes of the others to `rest`. For layers without a gate, which store.
 
-@group(0) @binding(4) var<storage, read_write> rest: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+#import linear_y
+#import linear_rest
 
 override HAS_BEGUN: bool = false;   // the sums begin with what the outputs hold
 
@@ -16,14 +16,14 @@ fn put(row: u32, column4: u32, sum: vec4<f32>) {
     if (column < params.split4) {
         let at = params.y_offset + row * params.y_stride + column;
         if (HAS_BEGUN) {
-            v += y[at];
+            v += old_y(at);
         }
-        y[at] = v;
+        store_y(at, v);
     } else {
         let at = params.rest_offset + row * params.rest_stride + column - params.split4;
         if (HAS_BEGUN) {
-            v += rest[at];
+            v += old_rest(at);
         }
-        rest[at] = activate4(v, ACTIVATION);
+        store_rest(at, activate4(v, ACTIVATION));
     }
 }

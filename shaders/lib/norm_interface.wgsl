@@ -14,13 +14,14 @@ struct Params {
     rank4: u32,         // of a layer that reads y: groups of four outputs of its narrow matrix
     narrow_offset: u32,
     narrow_stride: u32,
+    f16_flag: u32,      // where y is in f16: which flag says that a number does not fit
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> scale: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> shift: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+// binding 4: y, in norm_y.wgsl and norm_y_f16.wgsl
 
 override RMS: bool = false;
 override AFFINE: u32 = 0u;

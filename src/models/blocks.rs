@@ -2,8 +2,11 @@
 
 use super::denoiser::State;
 use super::modulation::Columns;
-use crate::ops::{Activation, Affine, LinearLayer, NormKind, linear, norm, norm_for};
-use crate::tensor::Tensor;
+use crate::ops::{
+    Activation, Affine, LinearLayer, NormKind, all_read_f16, attention_writes_f16, linear, norm,
+    norm_for,
+};
+use crate::tensor::{Recorder, Tensor};
 
 /// The layer norm of diffusion transformers: no weights of its own, epsilon 1e-6.
 pub(super) const LAYER_NORM: NormKind = NormKind::Layer { eps: 1e-6 };
@@ -19,6 +22,19 @@ pub(super) fn modulated_images<'r>(state: &State<'r>, modulation: &Columns) -> V
             norm("modulated", streams.img, LAYER_NORM, Affine::Modulate { scale, shift })
         })
         .collect()
+}
+
+/// Whether the output of attention to `keys` rows of queries, keys and values side by side, of heads of `head_dim` numbers and
+/// `width` in all, can be in f16: `readers` alone read it, each so many rows.
+pub(super) fn attention_is_in_f16<'l>(
+    recorder: &Recorder,
+    head_dim: usize,
+    [keys, width]: [usize; 2],
+    readers: impl IntoIterator<Item = (&'l LinearLayer, usize)>,
+) -> bool {
+    attention_writes_f16(recorder, head_dim)
+        && recorder.is_one_buffer(keys, 3 * width)
+        && all_read_f16(recorder, readers)
 }
 
 /// The last layer: norm, modulation, projection.
@@ -37,8 +53,7 @@ impl LastLayer {
                 // This modulation has the scale in front of the shift.
                 let [scale, shift] = state.modulation(&self.modulation, b).chunk_cols();
                 let affine = Affine::Modulate { scale, shift };
-                let change = self.proj.low_rank.as_deref();
-                let img = norm_for("norm_out", streams.img, LAYER_NORM, affine, change);
+                let img = norm_for("norm_out", streams.img, LAYER_NORM, affine, &[&self.proj]);
                 linear("velocity", img, &self.proj, Activation::Identity)
             })
             .collect()

@@ -18,7 +18,7 @@ use crate::names::by_serde;
 use crate::ops::{
     Activation, Conv2d, Epilogue, Input, LinearLayer, LowRank, linear_into, linear_split,
 };
-use crate::tensor::{Caps, PackedWeight, Resident, ResidentIds, Storage, Tensor};
+use crate::tensor::{Caps, PackedWeight, Recorder, Resident, ResidentIds, Storage, Tensor};
 
 /// How weights are kept on the GPU, and whether products round their factors to f16. Sums are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -478,9 +478,14 @@ impl LinearGroup {
         self.layers.iter().map(|layer| layer.weight.n).sum()
     }
 
-    /// What is added to the first layer, for a norm that makes its narrow product.
-    pub fn low_rank(&self) -> Option<&LowRank> {
-        self.layers.first()?.low_rank.as_deref()
+    /// The layers.
+    pub fn layers(&self) -> Vec<&LinearLayer> {
+        self.layers.iter().collect()
+    }
+
+    /// Whether what it makes of `rows` rows can be written in f16.
+    pub fn writes_f16(&self, recorder: &Recorder, rows: usize) -> bool {
+        self.layers.iter().all(|layer| layer.writes_f16(recorder, rows))
     }
 
     /// Writes `[M, n]` into `y`.

@@ -1,10 +1,12 @@
 //! Attention over a whole sequence, text first, with rotary positions and an RMS norm of each head's queries and keys: what
 //! the blocks of FLUX's networks have in common.
 
+use super::blocks::attention_is_in_f16;
 use super::denoiser::{PerGrid, Positions, State};
 use super::layers::LinearGroup;
 use crate::ops::{
-    Activation, Attention, Input, Weights, Write, attention_over, combine, qk_norm_rope,
+    Activation, Attention, Input, LinearLayer, Weights, Write, attention_over, combine,
+    qk_norm_rope,
 };
 use crate::tensor::{Resident, Tensor};
 
@@ -93,6 +95,24 @@ impl QkvProjection {
             }
         }
     }
+}
+
+/// Memory `[rows, columns]` whose first `width` columns attention of a whole sequence writes, with heads of `head_dim` numbers. It
+/// may be in f16 if what goes to the other columns may (`rest_in_f16`); `readers` alone read it, each so many rows.
+pub(super) fn joint_output<'r, 'l>(
+    name: &str,
+    state: &State<'r>,
+    head_dim: usize,
+    [rows, width, columns]: [usize; 3],
+    rest_in_f16: bool,
+    readers: impl IntoIterator<Item = (&'l LinearLayer, usize)>,
+) -> Tensor<'r> {
+    let recorder = state.x.recorder();
+    // Where units differ, coarse queries see keys in two matrices.
+    let is_one = !matches!(state.positions, Positions::PerGrid(_));
+    let in_f16 =
+        is_one && rest_in_f16 && attention_is_in_f16(recorder, head_dim, [rows, width], readers);
+    recorder.temp_as(name, [rows, columns], in_f16)
 }
 
 type Rows = std::ops::Range<usize>;

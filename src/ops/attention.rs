@@ -1,7 +1,9 @@
 //! Multi-head attention.
 
 use super::{choice, even_share, quads, read, read_write, whole};
-use crate::tensor::{AttentionKernel, Caps, Dispatch, PipelineKey, Tensor, Work, row_pieces};
+use crate::tensor::{
+    AttentionKernel, Caps, Dispatch, PipelineKey, Tensor, Work, row_pieces, row_pieces_of_any,
+};
 
 /// What attention does besides `softmax(q kᵀ) v`.
 #[derive(Clone, Copy)]
@@ -238,11 +240,21 @@ pub fn attention_over<'r>(
     };
 
     let f16_flag = choice::is_on_matrices(geometry.shader).then(|| recorder.f16_flag());
+    let mut roles = geometry.roles;
+    if y.is_f16() {
+        assert!(
+            f16_flag.is_some() && key_pieces.len() == 1,
+            "{name}: y is in f16, but {} cannot write that, or keys lie in several buffers",
+            geometry.shader
+        );
+        roles.push(("attention_y", "attention_y_f16"));
+    }
 
     let flops_per_row = 4.0 * n as f64 * d as f64;
     let rows = (caps.max_dispatch_flops / flops_per_row) as usize;
     let max_rows = even_share(q.rows(), rows, geometry.rows);
-    for piece in row_pieces(&[q, y], max_rows) {
+    assert!(!q.is_f16(), "{name}: q is in f16");
+    for piece in row_pieces_of_any(&[q, y], max_rows) {
         let [(q_buffer, q_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
         let budget = (caps.max_dispatch_flops / (flops_per_row * piece.rows as f64)) as usize;
         let heads_at_once = even_share(heads, budget, 1);
@@ -294,7 +306,7 @@ pub fn attention_over<'r>(
                     pipeline: PipelineKey {
                         shader: geometry.shader,
                         entry: "main",
-                        roles: geometry.roles.clone(),
+                        roles: roles.clone(),
                         overrides,
                     },
                     params: bytemuck::bytes_of(&params).to_vec(),

@@ -6,7 +6,7 @@
 
 use super::attention::{attention_panel, attention_tile};
 use crate::tensor::{
-    AttentionKernel, Caps, Conv2dKernel, MAX_WORKGROUPS, MatmulKernel, RowClass, Storage, Tuning,
+    AttentionKernel, Caps, Conv2dKernel, MAX_WORKGROUPS, MatmulKernel, RowClass, Storage,
 };
 
 /// The kernel of a product of `rows` rows by a weight that is kept in `storage`.
@@ -38,6 +38,11 @@ pub fn is_on_matrices(shader: &str) -> bool {
     matches!(shader, "matmul_cooperative" | "attention_matrices" | "conv2d_matrices")
 }
 
+/// Whether a kernel of a product rounds x to f16, so that it may read it so, and write f16.
+pub fn has_f16(kernel: MatmulKernel) -> bool {
+    kernel == MatmulKernel::Cooperative
+}
+
 /// Whether a kernel multiplies bytes.
 pub fn is_in_int8(shader: &str) -> bool {
     shader == "matmul_int8"
@@ -45,10 +50,14 @@ pub fn is_in_int8(shader: &str) -> bool {
 
 /// Asks for the plainest kernel of the op that `shader` is a kernel of, as the driver cannot compile it; for no kernel on
 /// matrices, if it is one. False if that was asked for already, or if there is no other.
-pub fn do_without(shader: &str, tuning: &mut Tuning) -> bool {
+pub fn do_without(shader: &str, caps: &mut Caps) -> bool {
+    let rounds_to_f16 = caps.rounds_to_f16();
+    let tuning = &mut caps.tuning;
     let before = *tuning;
     match shader {
         _ if is_on_matrices(shader) => tuning.without_matrices = true,
+        // There is no other, but without products that round to f16 it writes f32.
+        "norm" if rounds_to_f16 => tuning.without_matrices = true,
         "matvec" | "matmul_panel" | "matmul_tiled" | "matmul_subgroup" | "matmul_int8"
         | "quantise_rows" => {
             tuning.matmul = [Some(MatmulKernel::Direct); RowClass::ALL.len()];

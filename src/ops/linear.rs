@@ -9,7 +9,7 @@ use super::{
 };
 use crate::tensor::{
     Caps, Dispatch, MAX_WORKGROUPS, MatmulKernel, PackedWeight, PipelineKey, Resident, Tensor,
-    Work, row_pieces,
+    Work, row_pieces_of_any,
 };
 
 /// A weight `[N, K]` and a bias `[1, N]`.
@@ -202,6 +202,23 @@ pub fn linear<'r>(
     y
 }
 
+/// [`linear`] for another layer, which alone reads the result: in f16 if its product rounds to that.
+#[track_caller]
+pub fn linear_for<'r>(
+    name: &str,
+    input: impl Into<Input<'r>>,
+    layer: &LinearLayer,
+    activation: Activation,
+    reader: &LinearLayer,
+) -> Tensor<'r> {
+    let input = input.into();
+    let (recorder, rows) = (input.x.recorder(), input.x.rows());
+    let in_f16 = layer.writes_f16(recorder, rows) && reader.reads_f16(recorder, rows);
+    let y = recorder.temp_as(name, [rows, layer.weight.n.next_multiple_of(4)], in_f16);
+    linear_into(name, input, layer, y, Epilogue { activation, ..Default::default() });
+    y
+}
+
 /// Writes `[M, N]` into `y`, which may be a part of a wider matrix.
 #[track_caller]
 pub fn linear_into<'r>(
@@ -336,6 +353,13 @@ fn record<'r>(
     let caps = recorder.matmul_caps();
     // By all rows: where the work is cut must not change a result, and kernels differ in their roundings.
     let kernel = choice::matmul(&caps, x.rows(), storage);
+    for tensor in [x].into_iter().chain(outputs.iter().copied()) {
+        assert!(
+            !tensor.is_f16() || choice::has_f16(kernel),
+            "{}: x or y is in f16, which the kernel {kernel} cannot read or write",
+            weight.label
+        );
+    }
     let x = match (kernel, storage.code_order()) {
         (MatmulKernel::Int8, Some(order)) => quantise_rows(&format!("{name}.int8"), x, order),
         _ => x,
@@ -365,7 +389,7 @@ fn record<'r>(
         // A change makes no more pieces: it is a small share.
         let budget = (caps.max_dispatch_flops / flops_per_row(weight.k)) as usize;
         let max_rows = even_share(x.rows(), budget, ROWS);
-        for piece in row_pieces(&operands, max_rows) {
+        for piece in row_pieces_of_any(&operands, max_rows) {
             let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
             let rest_at = rest.and(piece.at.get(2));
             let narrow_at = joined.and(piece.at.last());
@@ -406,6 +430,13 @@ fn record<'r>(
             ];
             let mut roles = vec![("weight", weight.storage.accessor())];
             roles.extend(other_roles);
+            let in_f16 = [
+                (Some(x), ("linear_x", "linear_x_f16")),
+                (Some(y), ("linear_y", "linear_y_f16")),
+                (rest, ("linear_rest", "linear_rest_f16")),
+            ];
+            let is_f16 = |tensor: &Option<Tensor<'_>>| tensor.is_some_and(Tensor::is_f16);
+            roles.extend(in_f16.iter().filter(|(tensor, _)| is_f16(tensor)).map(|(_, role)| *role));
             match rest {
                 Some(_) => roles.push(("linear_output", "linear_output_split")),
                 None => overrides.extend([

@@ -1,7 +1,7 @@
 //! Layer norm and RMS norm, with AdaLN modulation as an epilogue, and perhaps the narrow product of the layer that follows.
 
-use super::{Input, LANES, LowRank, quads, read, read_write};
-use crate::tensor::{Dispatch, PipelineKey, Tensor, Work, fold_groups, row_pieces};
+use super::{Input, LANES, LinearLayer, LowRank, all_read_f16, quads, read, read_write};
+use crate::tensor::{Dispatch, PipelineKey, Tensor, Work, fold_groups, row_pieces_of_any};
 
 /// Which statistics a row is divided by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,6 +51,7 @@ struct Params {
     rank4: u32,
     narrow_offset: u32,
     narrow_stride: u32,
+    f16_flag: u32,
 }
 
 /// Ranks up to which a norm makes a narrow product: it reads its rows again for every sixteen.
@@ -66,25 +67,32 @@ pub fn norm<'r>(name: &str, x: Tensor<'r>, kind: NormKind, affine: Affine<'r>) -
     y
 }
 
-/// [`norm`] for a layer that has a low-rank change, perhaps: with its narrow product, which then is no dispatch of its own.
+/// [`norm`] for layers that alone read the result. Where the first of them has a low-rank change, with its narrow product, which
+/// then is no dispatch of its own; else in f16, if all their products round to that.
 #[track_caller]
 pub fn norm_for<'r>(
     name: &str,
     x: Tensor<'r>,
     kind: NormKind,
     affine: Affine<'r>,
-    change: Option<&LowRank>,
+    readers: &[&LinearLayer],
 ) -> Input<'r> {
     let recorder = x.recorder();
     let fits = |change: &&LowRank| change.down.n <= MAX_RANK && change.down.shards.len() == 1;
-    let Some(change) = change.filter(fits) else { return norm(name, x, kind, affine).into() };
+    let change = readers.first().and_then(|first| first.low_rank.as_deref()).filter(fits);
+    let Some(change) = change else {
+        let in_f16 = all_read_f16(recorder, readers.iter().map(|reader| (*reader, x.rows())));
+        let y = recorder.temp_as(name, [x.rows(), x.cols()], in_f16);
+        norm_into(name, x, kind, affine, y);
+        return y.into();
+    };
     let y = recorder.temp(name, x.rows(), x.cols());
     let narrow = recorder.temp(&format!("{name}.down"), x.rows(), change.down.n);
     record(name, x, kind, affine, y, Some((change, narrow)));
     Input::with_narrow(y, change, narrow)
 }
 
-/// Writes the normalised rows of `x` into `y`, another matrix of the same shape.
+/// Writes the normalised rows of `x` into `y`, another matrix of the same shape, in f32 or f16.
 #[track_caller]
 pub fn norm_into<'r>(name: &str, x: Tensor<'r>, kind: NormKind, affine: Affine<'r>, y: Tensor<'r>) {
     record(name, x, kind, affine, y, None);
@@ -100,6 +108,7 @@ fn record<'r>(
     narrow: Option<(&LowRank, Tensor<'r>)>,
 ) {
     assert_eq!(x.cols(), y.cols(), "{name}: x has {} columns, y {}", x.cols(), y.cols());
+    assert!(!x.is_f16(), "{name}: x is in f16");
     let recorder = x.recorder();
     recorder.note(Work::Norm { rows: x.rows(), width: x.cols() });
     let (code, scale, shift) = match affine {
@@ -128,9 +137,11 @@ fn record<'r>(
         (false, Some(_)) => ("rows_per_workgroup", NARROW_ROWS),
     };
     let rank = narrow.map_or(0, |(change, _)| change.down.n);
+    let f16_flag = y.is_f16().then(|| recorder.f16_flag());
+    let roles = if y.is_f16() { vec![("norm_y", "norm_y_f16")] } else { vec![] };
     let operands: Vec<Tensor<'r>> =
         [x, y].into_iter().chain(narrow.map(|(_, narrow)| narrow)).collect();
-    for piece in row_pieces(&operands, usize::MAX) {
+    for piece in row_pieces_of_any(&operands, usize::MAX) {
         let [(x_buffer, x_at), (y_buffer, y_at)] = [piece.at[0], piece.at[1]];
         let params = Params {
             rows: piece.rows as u32,
@@ -145,6 +156,7 @@ fn record<'r>(
             rank4: narrow.map_or(0, |(change, _)| quads(change.down.n)),
             narrow_offset: piece.at.get(2).map_or(0, |(_, at)| quads(*at)),
             narrow_stride: narrow.map_or(0, |(_, narrow)| quads(narrow.row_stride())),
+            f16_flag: f16_flag.map_or(0, |(_, flag)| flag as u32),
         };
         let mut overrides = vec![("RMS", rms), ("AFFINE", f64::from(code))];
         let mut bindings = vec![
@@ -161,11 +173,15 @@ fn record<'r>(
                 read_write(*narrow_buffer),
             ]);
         }
+        if let Some((buffer, _)) = f16_flag {
+            overrides.extend(recorder.f16_scale());
+            bindings.push(read_write(buffer));
+        }
         recorder.dispatch(Dispatch {
             pipeline: PipelineKey {
                 shader: if narrow.is_some() { "norm_narrow" } else { "norm" },
                 entry,
-                roles: vec![],
+                roles: roles.clone(),
                 overrides,
             },
             params: bytemuck::bytes_of(&params).to_vec(),

@@ -4,9 +4,9 @@
 //! ops append [`Command`]s to it; [`Recorder::finish`] gives a [`Recording`] that [`crate::gpu`] compiles
 //! and replays.
 //!
-//! Every tensor is a matrix of f32, `[rows, cols]`, in row-major order. A sequence of tokens is `[N, D]`;
-//! an image is `[H * W, C]` (NHWC with one picture). A matrix that is larger than one storage binding may
-//! be is held in **bands**: several buffers of consecutive rows. Ops never see that: they ask
+//! Every tensor is a matrix `[rows, cols]` in row-major order, of f32, or of f16 if only products read it that round to
+//! that. A sequence of tokens is `[N, D]`; an image is `[H * W, C]` (NHWC with one picture). A matrix that is larger than
+//! one storage binding may be is held in **bands**: several buffers of consecutive rows. Ops never see that: they ask
 //! [`row_pieces`] for the row ranges in which every operand lies in a single buffer.
 //!
 //! Low-level and unstable: public so that tests and tinkerers can reach it.
@@ -123,6 +123,11 @@ impl<'r> Tensor<'r> {
         self.recorder.base(self.base).cols * self.row_step
     }
 
+    /// Whether its numbers are f16.
+    pub fn is_f16(self) -> bool {
+        self.recorder.base(self.base).is_f16
+    }
+
     /// Whether the view starts where its base does and has all its columns, so that a kernel may index the
     /// base from its start and without a stride.
     pub fn is_whole(self) -> bool {
@@ -164,9 +169,19 @@ pub struct RowPiece {
 }
 
 /// Cuts the rows of `views` (all with the same number of rows) into pieces that lie in one buffer for
-/// every operand and have at most `max_rows` rows.
+/// every operand and have at most `max_rows` rows. All of them are in f32.
 #[track_caller]
 pub fn row_pieces(views: &[Tensor<'_>], max_rows: usize) -> Vec<RowPiece> {
+    for view in views {
+        let base = view.recorder.base(view.base);
+        assert!(!base.is_f16, "{}: in f16, which this op cannot read or write", base.label);
+    }
+    row_pieces_of_any(views, max_rows)
+}
+
+/// [`row_pieces`] of views of which some may be in f16. Offsets count numbers.
+#[track_caller]
+pub(crate) fn row_pieces_of_any(views: &[Tensor<'_>], max_rows: usize) -> Vec<RowPiece> {
     let rows = views[0].rows;
     for view in views {
         assert_eq!(view.rows, rows, "row_pieces: operands differ in their number of rows");

@@ -27,8 +27,8 @@ impl Recorder {
         if rows as u64 * row_bytes <= limit {
             return self.banded(
                 name,
-                rows,
-                channels,
+                [rows, channels],
+                false,
                 Some((0, chunk)),
                 vec![Band { row0: 0, rows }],
             );
@@ -43,7 +43,7 @@ impl Recorder {
             false => split_rows(rows, granule, row_bytes, bytes),
         };
         let halo = if bands.len() > 1 { width } else { 0 };
-        self.banded(name, rows, channels, Some((halo, chunk)), bands)
+        self.banded(name, [rows, channels], false, Some((halo, chunk)), bands)
     }
 
     /// Copies the image rows at the border between band `upper` and the next one to the other side, so that a convolution

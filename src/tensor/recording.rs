@@ -176,6 +176,8 @@ pub(crate) struct Base {
     pub(crate) halo: usize,
     /// Of a picture: pixels that a group norm sums up together. Bands end between two of these chunks.
     pub(crate) chunk: Option<usize>,
+    /// Numbers are f16, not f32.
+    pub(crate) is_f16: bool,
     pub(super) bands: Vec<BandBuffer>,
 }
 
@@ -300,21 +302,33 @@ impl Recorder {
 
     /// An uninitialised matrix `[rows, cols]` that lives inside this recording. `cols` is a multiple of 4.
     pub fn temp(&self, name: &str, rows: usize, cols: usize) -> Tensor<'_> {
-        let bands = split_rows(rows, 1, (cols * 4) as u64, self.caps.max_binding_bytes);
-        self.banded(name, rows, cols, None, bands)
+        self.temp_as(name, [rows, cols], false)
+    }
+
+    /// [`Recorder::temp`] of numbers in f16 or in f32; in f16 for what only products read that round it to that. Few ops can
+    /// write or read those.
+    pub fn temp_as(&self, name: &str, [rows, cols]: [usize; 2], in_f16: bool) -> Tensor<'_> {
+        let bytes = if in_f16 { 2 } else { 4 };
+        let bands = split_rows(rows, 1, (cols * bytes) as u64, self.caps.max_binding_bytes);
+        self.banded(name, [rows, cols], in_f16, None, bands)
+    }
+
+    /// Whether a [`Recorder::temp`] of that shape lies in one buffer.
+    pub fn is_one_buffer(&self, rows: usize, cols: usize) -> bool {
+        (rows * cols * 4) as u64 <= self.caps.max_binding_bytes
     }
 
     /// [`Recorder::temp`] in one buffer, for what is no larger than an existing buffer.
     pub fn temp_in_one(&self, name: &str, rows: usize, cols: usize) -> Tensor<'_> {
-        self.banded(name, rows, cols, None, vec![Band { row0: 0, rows }])
+        self.banded(name, [rows, cols], false, None, vec![Band { row0: 0, rows }])
     }
 
     /// A matrix in bands; a picture's have the rows of `picture`, its halo and its chunk.
     pub(super) fn banded(
         &self,
         name: &str,
-        rows: usize,
-        cols: usize,
+        [rows, cols]: [usize; 2],
+        is_f16: bool,
         picture: Option<(usize, usize)>,
         bands: Vec<Band>,
     ) -> Tensor<'_> {
@@ -323,19 +337,20 @@ impl Recorder {
         assert!(rows > 0 && cols > 0, "{name}: an empty tensor [{rows}, {cols}]");
         let label = self.label(name);
         let mut inner = self.inner.borrow_mut();
+        let number_bytes = if is_f16 { 2 } else { 4 };
         let bands = bands
             .into_iter()
             .map(|band| {
                 let above = if band.row0 == 0 { 0 } else { halo };
                 let below = if band.row0 + band.rows == rows { 0 } else { halo };
                 let id = TempId(inner.temp_bytes.len() as u32);
-                inner.temp_bytes.push(((above + band.rows + below) * cols * 4) as u64);
+                inner.temp_bytes.push(((above + band.rows + below) * cols * number_bytes) as u64);
                 inner.temp_labels.push(label.clone());
                 BandBuffer { row0: band.row0, rows: band.rows, buffer: BufferRef::Temp(id) }
             })
             .collect();
         let base = inner.bases.len() as u32;
-        inner.bases.push(Base { label, cols, halo, chunk, bands });
+        inner.bases.push(Base { label, cols, halo, chunk, is_f16, bands });
         Tensor { recorder: self, base, row0: 0, rows, row_step: 1, col0: 0, cols }
     }
 
@@ -358,6 +373,7 @@ impl Recorder {
             cols: resident.cols,
             halo: 0,
             chunk: None,
+            is_f16: false,
             bands,
         });
         Tensor {

@@ -182,10 +182,34 @@ fn linears(caps: Caps) -> Vec<(&'static str, Recording)> {
             ops::linear("y", x, &layer, Activation::Silu);
         })
     };
+    // What products in f16 read and write so, if the caps lead to those.
+    let in_f16 = |write| {
+        record("linear", caps, |r, ids| {
+            let layer = |n, k| linear_layer(ids, n, k, Storage::F16, caps.max_binding_bytes);
+            let (wide, first, last) = (layer(72, 16), layer(40, 16), layer(16, 40));
+            if !last.reads_f16(r, 33) {
+                return;
+            }
+            let x = r.temp_as("x", [33, 16], true);
+            let h = r.temp_as("h", [33, 40], true);
+            let epilogue =
+                Epilogue { activation: Activation::GeluTanh, write, ..Default::default() };
+            ops::linear_into("h", x, &first, h, epilogue);
+            ops::linear("y", h, &last, Activation::Identity);
+            let ys = [r.temp("first", 33, 40), r.temp_as("rest", [33, 32], true)];
+            ops::linear_split("y", r.temp("x", 33, 16), &wide, ys, Activation::GeluTanh);
+        })
+    };
     let low_ranks = [1, 33].into_iter().map(low_rank);
     let splits =
         [1, 33].into_iter().flat_map(|rows| ACTIVATIONS.map(|activation| (rows, activation)));
-    cases.into_iter().map(linear).chain(splits.map(split)).chain(low_ranks).collect()
+    cases
+        .into_iter()
+        .map(linear)
+        .chain(splits.map(split))
+        .chain(low_ranks)
+        .chain(WRITES.map(in_f16))
+        .collect()
 }
 
 fn convolutions(caps: Caps) -> Vec<(&'static str, Recording)> {
@@ -233,6 +257,11 @@ fn attentions(caps: Caps) -> Vec<(&'static str, Recording)> {
                     let bias = bias.then(|| r.resident(&ids.matrix("bias", 1, length, u64::MAX)));
                     let options = Attention { head_dim, scale: 1.0, causal, bias };
                     ops::attention("y", [q, k, v], y, options);
+                    let is_one = caps.max_binding_bytes == Caps::default().max_binding_bytes;
+                    if is_one && ops::attention_writes_f16(r, head_dim) {
+                        let y = r.temp_as("y", [m, heads as usize * head_dim], true);
+                        ops::attention("y", [q, k, v], y, options);
+                    }
                 }));
             }
         }
@@ -254,13 +283,16 @@ fn norms(caps: Caps) -> Vec<(&'static str, Recording)> {
                     _ => Affine::Weight(scale),
                 };
                 ops::norm("y", x, kind, affine);
+                ops::norm_into("y", x, kind, affine, r.temp_as("y", [9, 64], true));
                 let low_rank = LowRank {
                     down: PackedWeight::new(ids, "down", 20, 64, Storage::F32, u64::MAX),
                     up: PackedWeight::new(ids, "up", 64, 20, Storage::F32, u64::MAX),
                     scales: ids.matrix("scales", 1, 20, u64::MAX),
                     parts: vec![],
                 };
-                ops::norm_for("y", x, kind, affine, Some(&low_rank));
+                let mut layer = linear_layer(ids, 64, 64, Storage::F16, u64::MAX);
+                layer.low_rank = Some(Box::new(low_rank));
+                ops::norm_for("y", x, kind, affine, &[&layer]);
             }));
         }
     }

@@ -30,6 +30,12 @@ fn roles() -> Vec<(&'static str, Vec<&'static str>)> {
         ("rows", vec!["rows_4", "rows_8"]),
         ("linear_output", vec!["linear_output", "linear_output_split"]),
         ("linear_scale", vec!["linear_scale", "linear_low_rank"]),
+        ("linear_x", vec!["linear_x", "linear_x_f16"]),
+        // Kernels import these by way of the parts above: pipelines have them all.
+        ("linear_y", vec!["linear_y", "linear_y_f16"]),
+        ("linear_rest", vec!["linear_rest", "linear_rest_f16"]),
+        ("attention_y", vec!["attention_y", "attention_y_f16"]),
+        ("norm_y", vec!["norm_y", "norm_y_f16"]),
         ("weight", storages.map(Storage::accessor).collect()),
         ("fill_numbers", vec!["fill_numbers", "fill_blocks"]),
         ("head", vec!["head_64", "head_16", "head_32", "head_128", "head_256", "head_512"]),
@@ -47,6 +53,10 @@ fn go_together(kernel: &str, roles: &[(&str, &str)]) -> bool {
         let accessors: Vec<&str> = storages.map(Storage::accessor).collect();
         return roles.iter().any(|(_, file)| accessors.contains(file));
     }
+    // A norm that makes a narrow product writes f32.
+    if kernel == "norm_narrow" && roles.contains(&("norm_y", "norm_y_f16")) {
+        return false;
+    }
     if is_packed { is_linear && !has("fill_numbers") } else { !has("fill_blocks") }
 }
 
@@ -60,17 +70,22 @@ const WORKGROUP_BYTES_ON_MATRICES: u32 = 32 << 10;
 /// What WebGPU's core has beyond naga's: `unpack2x16float`, which takes no f16 arithmetic.
 const CORE: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
 
-/// What a kernel's `enable` directives name: optional features, asked of the adapter before the kernel is chosen.
-fn enabled(kernel: &str) -> Vec<&'static str> {
+/// What the `enable` directives of a kernel and its parts name: optional features, asked of the adapter before the kernel is chosen.
+fn enabled(kernel: &str, roles: &[(&str, &str)]) -> Vec<String> {
     let (_, text) = SHADER_FILES.iter().find(|(name, _)| *name == kernel).unwrap();
-    text.lines().filter_map(|line| line.strip_prefix("enable ")?.strip_suffix(';')).collect()
+    // naga's dialect leaves out what naga does not know, browsers' refuses what only naga knows.
+    let source = resolve_shader(kernel, roles, Dialect::Naga).unwrap();
+    let lines = text.lines().chain(source.lines());
+    let features = lines.filter_map(|line| line.strip_prefix("enable ")?.strip_suffix(';'));
+    let features: BTreeSet<&str> = features.collect();
+    features.into_iter().map(str::to_owned).collect()
 }
 
 /// Parses and validates with nothing beyond WebGPU's core and what the kernel enables.
-fn validate(what: &str, kernel: &str, source: &str) -> (Module, ModuleInfo) {
+fn validate(what: &str, key: (&str, &[(&str, &str)]), source: &str) -> (Module, ModuleInfo) {
     let module = naga::front::wgsl::parse_str(source)
         .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(source)));
-    let optional = enabled(kernel).into_iter().map(|feature| match feature {
+    let optional = enabled(key.0, key.1).into_iter().map(|feature| match &*feature {
         "f16" => Capabilities::SHADER_FLOAT16,
         "subgroups" => Capabilities::SUBGROUP,
         // It brings `subgroup_id` along.
@@ -87,7 +102,7 @@ fn validate(what: &str, kernel: &str, source: &str) -> (Module, ModuleInfo) {
 /// Resolves and validates the kernel that a pipeline is made of.
 pub(super) fn module_of(what: &str, key: &PipelineKey) -> (Module, ModuleInfo) {
     let source = resolve_shader(key.shader, &key.roles, Dialect::Naga).unwrap();
-    validate(what, key.shader, &source)
+    validate(what, (key.shader, &key.roles), &source)
 }
 
 /// Every pipeline that an op asks for, once, with one dispatch that asks for it and the op's file. What an op has another
@@ -161,7 +176,7 @@ fn every_kernel_is_valid_with_every_part() {
             let what = format!("shaders/{kernel}.wgsl with {roles:?}");
             let source = resolve_shader(kernel, &roles, Dialect::Naga)
                 .unwrap_or_else(|error| panic!("{error}"));
-            validate(&what, kernel, &source);
+            validate(&what, (kernel, &roles), &source);
         }
     }
     // Every part that is a choice is in the table above, and the others are imported by name.
@@ -203,12 +218,13 @@ fn every_pipeline_translates_to_every_backend() {
 }
 
 /// To every backend that has what the kernel enables: SPIR-V has subgroups from 1.3 on and HLSL from shader model 6.0,
-/// f16 is in HLSL from 6.2; cooperative matrices are not in HLSL nor GLSL at all, and in MSL from 2.3 on those of 8 x 8.
+/// f16 is in HLSL from 6.2 and in no GLSL that naga writes; cooperative matrices are not in HLSL nor GLSL at all, and in MSL from 2.3 on those of 8 x 8.
 fn translate(what: &str, name: &str, key: &PipelineKey, module: &Module, info: &ModuleInfo) {
     let owned = (ShaderStage::Compute, key.entry.to_owned());
-    let features = enabled(key.shader);
-    let subgroups = features.contains(&"subgroups");
-    let cooperative = features.contains(&"wgpu_cooperative_matrix");
+    let features = enabled(key.shader, &key.roles);
+    let has = |feature: &str| features.iter().any(|own| own == feature);
+    let (subgroups, f16) = (has("subgroups"), has("f16"));
+    let cooperative = has("wgpu_cooperative_matrix");
 
     let options = spv::PipelineOptions { shader_stage: owned.0, entry_point: owned.1.clone() };
     let lang_version =
@@ -233,7 +249,7 @@ fn translate(what: &str, name: &str, key: &PipelineKey, module: &Module, info: &
         keep("msl", &format!("{name}.metal"), text.as_bytes());
     }
 
-    if !cooperative {
+    if !cooperative && !f16 {
         let options = glsl::Options::default();
         let pipeline = glsl::PipelineOptions {
             shader_stage: owned.0,
@@ -248,10 +264,11 @@ fn translate(what: &str, name: &str, key: &PipelineKey, module: &Module, info: &
         keep("glsl", &format!("{name}.glsl"), text.as_bytes());
     }
 
-    let shader_models: &[_] = match (cooperative, subgroups) {
-        (true, _) => &[],
-        (false, true) => &[hlsl::ShaderModel::V6_0],
-        (false, false) => &[hlsl::ShaderModel::V5_1, hlsl::ShaderModel::V6_0],
+    let shader_models: &[_] = match (cooperative, f16, subgroups) {
+        (true, ..) => &[],
+        (false, true, _) => &[hlsl::ShaderModel::V6_2],
+        (false, false, true) => &[hlsl::ShaderModel::V6_0],
+        (false, false, false) => &[hlsl::ShaderModel::V5_1, hlsl::ShaderModel::V6_0],
     };
     for &shader_model in shader_models {
         // As wgpu writes it for the engine (`Gpu::pipeline`): how long FXC takes depends on that.
@@ -272,7 +289,11 @@ fn translate(what: &str, name: &str, key: &PipelineKey, module: &Module, info: &
         }
         // Compilers have to be told which function to start from.
         let [Ok(entry)] = &written.entry_point_names[..] else { panic!("{what}: HLSL: one entry") };
-        let model = if shader_model == hlsl::ShaderModel::V6_0 { "cs_6_0" } else { "cs_5_1" };
+        let model = match shader_model {
+            hlsl::ShaderModel::V6_2 => "cs_6_2",
+            hlsl::ShaderModel::V6_0 => "cs_6_0",
+            _ => "cs_5_1",
+        };
         keep(
             &format!("hlsl-{model}"),
             &format!("{name}.hlsl"),
@@ -362,7 +383,7 @@ fn adapters_are_asked_for_what_kernels_need() {
         let key = &dispatch.pipeline;
         // Attention with the widest heads has another kernel where workgroups are smaller.
         let is_left_out = key.roles.contains(&("block", "block_64x4"));
-        if !enabled(key.shader).is_empty() || is_left_out {
+        if !enabled(key.shader, &key.roles).is_empty() || is_left_out {
             continue;
         }
         let what = format!("{key:?}");
@@ -435,8 +456,8 @@ fn every_kernel_belongs_to_an_op_and_every_op_has_a_reference() {
 
     let recorded: BTreeSet<String> = every_op().iter().map(|(op, _)| op.to_string()).collect();
     let mut ops = names_in("src/ops", "rs");
-    // Not ops: the list of them, the choice of kernels, and an operand.
-    ops.retain(|op| !["mod", "choice", "low_rank"].contains(&op.as_str()));
+    // Not ops: the list of them, the choice of kernels, an operand, and what operands are kept in.
+    ops.retain(|op| !["mod", "choice", "low_rank", "in_f16"].contains(&op.as_str()));
     assert_eq!(recorded, ops, "ops of tests/common/recordings.rs, and files of src/ops");
     let list = fs::read_to_string("src/ops/mod.rs").unwrap();
     for op in ops {
@@ -462,7 +483,8 @@ fn dialects_differ_in_directives_alone() {
         let naga = resolve_shader(kernel, &roles, Dialect::Naga).unwrap();
         let left = naga.lines().find(|line| line.starts_with('#'));
         assert_eq!(left, None, "shaders/{kernel}.wgsl");
-        let features = enabled(kernel);
+        let features = enabled(kernel, &roles);
+        let has = |feature: &str| features.iter().any(|own| own == feature);
         let browser = match resolve_shader(kernel, &roles, Dialect::Browser) {
             Err(ShaderError::NotInBrowsers { directive, .. }) => {
                 assert_eq!(directive, "enable wgpu_cooperative_matrix;", "shaders/{kernel}.wgsl");
@@ -470,7 +492,7 @@ fn dialects_differ_in_directives_alone() {
             }
             other => other.unwrap(),
         };
-        assert!(!features.contains(&"wgpu_cooperative_matrix"), "shaders/{kernel}.wgsl");
+        assert!(!has("wgpu_cooperative_matrix"), "shaders/{kernel}.wgsl");
         for feature in &features {
             let directive = format!("enable {feature};");
             let before = browser.split_once(&directive).unwrap().0;
@@ -479,7 +501,7 @@ fn dialects_differ_in_directives_alone() {
                 .find(|l| !l.is_empty() && !l.starts_with("//") && !l.starts_with("enable "));
             assert_eq!(declared, None, "shaders/{kernel}.wgsl: {directive} stands after it");
         }
-        with_subgroups += usize::from(features.contains(&"subgroups"));
+        with_subgroups += usize::from(has("subgroups"));
         assert_eq!(browser.replace("enable subgroups;", ""), naga, "shaders/{kernel}.wgsl");
     }
     assert!(with_subgroups > 0, "no kernel uses subgroups: this tests nothing");

@@ -7,6 +7,7 @@ mod costs;
 mod file_lists;
 mod files;
 mod foreign_folders;
+mod in_f16;
 mod klein;
 mod language_models;
 mod published_configs;

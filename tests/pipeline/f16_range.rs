@@ -149,7 +149,7 @@ pub(super) fn rounding() -> Option<Gpu> {
 }
 
 /// Peak signal-to-noise ratio of two pictures.
-fn psnr(a: &Picture, b: &Picture) -> f64 {
+pub(super) fn psnr(a: &Picture, b: &Picture) -> f64 {
     let squares = a.rgb.iter().zip(&b.rgb).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
     10.0 * (255.0 * 255.0 * a.rgb.len() as f64 / squares.sum::<f64>()).log10()
 }

@@ -271,6 +271,25 @@ fn a_run_does_without_matrices_that_do_not_compile() {
     assert_off(pipeline.gpu());
 }
 
+/// A norm that writes f16 for products is no kernel on matrices, but without matrices nobody asks for it.
+#[test]
+fn a_run_does_without_norms_in_f16_that_do_not_compile() {
+    let Some(gpu) = with_matrices() else { return };
+    let in_f32 = open(crate::common::gpu().with_caps(|caps| caps.f16 = false), Precision::Auto);
+    let (expected, _) = draw(&in_f32);
+    gpu.faults().altered_kernels.lock().push(["norm", "enable f16;", "this does not compile"]);
+    let pipeline = open(prefers_matrices(gpu), Precision::Auto);
+    let (drawn, warnings) = told(&pipeline);
+    let (picture, report) = drawn.unwrap();
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.contains("cannot compile kernel norm"), "{warning}");
+    // The prompt was encoded on matrices by then, which keep f32 between their products.
+    let close = super::f16_range::psnr(&picture, &expected);
+    assert!(close >= 40.0, "{close} dB");
+    assert_eq!(report.products, Products::F32);
+    assert_off(pipeline.gpu());
+}
+
 #[test]
 fn the_loss_of_a_device_in_the_test_is_told_and_learnt_from() {
     let pipeline = open(pretender(), Precision::Auto);

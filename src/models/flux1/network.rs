@@ -10,8 +10,8 @@ use crate::models::config::TransformerConfig;
 use crate::models::denoiser::{Denoiser, Inputs, Replay, Residual, State, Streams};
 use crate::models::layers::{Loader, TIME_CHANNELS};
 use crate::models::modulation::{Columns, MlpEmbedder, Modulations};
-use crate::models::rotary_attention::{QkvProjection, joint_attention};
-use crate::ops::{Activation, Affine, Epilogue, LinearLayer, linear, linear_into, norm_for};
+use crate::models::rotary_attention::{QkvProjection, joint_attention, joint_output};
+use crate::ops::{Activation, Affine, Epilogue, LinearLayer, linear_for, linear_into, norm_for};
 use crate::tensor::Tensor;
 
 /// The whole network.
@@ -174,8 +174,8 @@ impl StreamWeights {
         let [_, _, gate_msa, shift_mlp, scale_mlp, gate_mlp] = modulation;
         residual.add(x, gate_msa, attn, &self.proj);
         let affine = Affine::Modulate { scale: scale_mlp, shift: shift_mlp };
-        let h = norm_for("norm2", x, LAYER_NORM, affine, self.mlp_in.low_rank.as_deref());
-        let h = linear("mlp.in", h, &self.mlp_in, Activation::GeluTanh);
+        let h = norm_for("norm2", x, LAYER_NORM, affine, &[&self.mlp_in]);
+        let h = linear_for("mlp.in", h, &self.mlp_in, Activation::GeluTanh, &self.mlp_out);
         residual.add(x, gate_mlp, h, &self.mlp_out);
     }
 }
@@ -209,15 +209,17 @@ impl DoubleStreamBlock {
             let norm1 =
                 |name: &str, x: Tensor<'r>, stream: &StreamWeights, modulation: [Tensor<'r>; 6]| {
                     let [shift, scale, ..] = modulation;
-                    let (affine, change) =
-                        (Affine::Modulate { scale, shift }, stream.qkv.layers.low_rank());
-                    recorder.scope(name, || norm_for("norm1", x, LAYER_NORM, affine, change))
+                    let affine = Affine::Modulate { scale, shift };
+                    let readers = stream.qkv.layers.layers();
+                    recorder.scope(name, || norm_for("norm1", x, LAYER_NORM, affine, &readers))
                 };
             let img_in = norm1("img", img, &self.img, img_mod);
             let txt_in = norm1("txt", txt, &self.txt, txt_mod);
 
             let (t, n) = (txt.rows(), all.rows());
-            let attn = recorder.temp("attn", n, all.cols());
+            let readers = [(&self.txt.proj, t), (&self.img.proj, n - t)];
+            let shape = [n, all.cols(), all.cols()];
+            let attn = joint_output("attn", state, self.head_dim, shape, true, readers);
             joint_attention(self.head_dim, attn, state, |qkv| {
                 recorder.scope("txt", || self.txt.qkv.forward(txt_in, qkv, 0..t, state));
                 recorder.scope("img", || self.img.qkv.forward(img_in, qkv, t..n, state));
@@ -270,12 +272,14 @@ impl SingleStreamBlock {
         for (b, Streams { all: x, .. }) in state.branches().enumerate() {
             let (d, rows) = (x.cols(), x.rows());
             let [shift, scale, gate] = state.modulation(&self.modulation, b).chunk_cols();
-            let (affine, change) =
-                (Affine::Modulate { scale, shift }, self.qkv_mlp.layers.low_rank());
-            let h = norm_for("norm", x, LAYER_NORM, affine, change);
+            let (affine, layers) = (Affine::Modulate { scale, shift }, &self.qkv_mlp.layers);
+            let h = norm_for("norm", x, LAYER_NORM, affine, &layers.layers());
 
             // Attention and MLP write side by side what proj_out reads as one row.
-            let both = x.recorder().temp("attn_mlp", rows, d + self.mlp);
+            let mlp_in_f16 = layers.writes_f16(x.recorder(), rows);
+            let shape = [rows, d, d + self.mlp];
+            let readers = [(&self.proj_out, rows)];
+            let both = joint_output("attn_mlp", state, self.head_dim, shape, mlp_in_f16, readers);
             joint_attention(self.head_dim, both.col_range(0..d), state, |qkv| {
                 let mlp = both.col_range(d..both.cols());
                 self.qkv_mlp.forward_with_rest(h, qkv, mlp, Activation::GeluTanh, state);

@@ -9,9 +9,9 @@ use crate::models::config::TransformerConfig;
 use crate::models::denoiser::{Denoiser, Inputs, Replay, Residual, State, Streams};
 use crate::models::layers::{LinearGroup, Loader, TIME_CHANNELS};
 use crate::models::modulation::{Columns, MlpEmbedder, Modulations};
-use crate::models::rotary_attention::{QkvProjection, joint_attention};
+use crate::models::rotary_attention::{QkvProjection, joint_attention, joint_output};
 use crate::ops::{Activation, Affine, Epilogue, Input, LinearLayer, Write, linear_into, norm_for};
-use crate::tensor::Tensor;
+use crate::tensor::{Recorder, Tensor};
 
 /// The whole network.
 pub struct Flux2 {
@@ -134,6 +134,11 @@ impl GatedMlp {
         GatedMlp { gate: part(0), up: part(mlp) }
     }
 
+    /// Whether what it makes of `rows` rows can be written in f16.
+    fn writes_f16(&self, recorder: &Recorder, rows: usize) -> bool {
+        [&self.gate, &self.up].into_iter().all(|layer| layer.writes_f16(recorder, rows))
+    }
+
     /// Writes `silu(gate x) * (up x)` to `y` `[M, mlp]`.
     fn forward_into<'r>(&self, x: Input<'r>, y: Tensor<'r>) {
         let silu = Epilogue { activation: Activation::Silu, ..Default::default() };
@@ -196,9 +201,10 @@ impl StreamWeights {
         let [_, _, gate_msa, shift_mlp, scale_mlp, gate_mlp] = modulation;
         residual.add(x, gate_msa, attn, &self.proj);
         let affine = Affine::Modulate { scale: scale_mlp, shift: shift_mlp };
-        let change = self.mlp.gate.low_rank.as_deref();
-        let h = norm_for("norm2", x, LAYER_NORM, affine, change);
-        let gated = x.recorder().temp("mlp", x.rows(), self.mlp.gate.weight.n);
+        let h = norm_for("norm2", x, LAYER_NORM, affine, &[&self.mlp.gate, &self.mlp.up]);
+        let (recorder, rows) = (x.recorder(), x.rows());
+        let in_f16 = self.mlp.writes_f16(recorder, rows) && self.mlp_out.reads_f16(recorder, rows);
+        let gated = recorder.temp_as("mlp", [rows, self.mlp.gate.weight.n], in_f16);
         self.mlp.forward_into(h, gated);
         residual.add(x, gate_mlp, gated, &self.mlp_out);
     }
@@ -237,15 +243,17 @@ impl DoubleStreamBlock {
             let norm1 =
                 |name: &str, x: Tensor<'r>, stream: &StreamWeights, modulation: [Tensor<'r>; 6]| {
                     let [shift, scale, ..] = modulation;
-                    let (affine, change) =
-                        (Affine::Modulate { scale, shift }, stream.qkv.layers.low_rank());
-                    recorder.scope(name, || norm_for("norm1", x, LAYER_NORM, affine, change))
+                    let affine = Affine::Modulate { scale, shift };
+                    let readers = stream.qkv.layers.layers();
+                    recorder.scope(name, || norm_for("norm1", x, LAYER_NORM, affine, &readers))
                 };
             let img_in = norm1("img", img, &self.img, img_mod);
             let txt_in = norm1("txt", txt, &self.txt, txt_mod);
 
             let (t, n) = (txt.rows(), all.rows());
-            let attn = recorder.temp("attn", n, all.cols());
+            let readers = [(&self.txt.proj, t), (&self.img.proj, n - t)];
+            let shape = [n, all.cols(), all.cols()];
+            let attn = joint_output("attn", state, self.head_dim, shape, true, readers);
             joint_attention(self.head_dim, attn, state, |qkv| {
                 recorder.scope("txt", || self.txt.qkv.forward(txt_in, qkv, 0..t, state));
                 recorder.scope("img", || self.img.qkv.forward(img_in, qkv, t..n, state));
@@ -296,12 +304,17 @@ impl SingleStreamBlock {
         for (b, Streams { all: x, .. }) in state.branches().enumerate() {
             let (d, rows) = (x.cols(), x.rows());
             let [shift, scale, gate] = state.modulation(modulation, b).chunk_cols();
-            let (affine, change) =
-                (Affine::Modulate { scale, shift }, self.qkv_gate.layers.low_rank());
-            let h = norm_for("norm", x, LAYER_NORM, affine, change);
+            let (affine, layers) = (Affine::Modulate { scale, shift }, &self.qkv_gate.layers);
+            let readers = [layers.layers(), vec![&self.up]].concat();
+            let h = norm_for("norm", x, LAYER_NORM, affine, &readers);
 
             // Attention and MLP write side by side what proj_out reads as one row.
-            let both = x.recorder().temp("attn_mlp", rows, d + self.up.weight.n);
+            let recorder = x.recorder();
+            let mlp_in_f16 =
+                layers.writes_f16(recorder, rows) && self.up.writes_f16(recorder, rows);
+            let shape = [rows, d, d + self.up.weight.n];
+            let readers = [(&self.proj_out, rows)];
+            let both = joint_output("attn_mlp", state, self.head_dim, shape, mlp_in_f16, readers);
             let mlp = both.col_range(d..both.cols());
             joint_attention(self.head_dim, both.col_range(0..d), state, |qkv| {
                 self.qkv_gate.forward_with_rest(h, qkv, mlp, Activation::Silu, state);

@@ -8,7 +8,7 @@
 //! that stages may hold any list of tokens.
 
 use super::config::Sd3Config;
-use crate::models::blocks::{LAYER_NORM, LastLayer, modulated_images};
+use crate::models::blocks::{LAYER_NORM, LastLayer, attention_is_in_f16, modulated_images};
 use crate::models::config::TransformerConfig;
 use crate::models::denoiser::{Denoiser, Inputs, Positions, Replay, Residual, State, Streams};
 use crate::models::layers::{LinearGroup, Loader, TIME_CHANNELS};
@@ -16,7 +16,7 @@ use crate::models::modulation::{Columns, MlpEmbedder, Modulations};
 use crate::models::position_table::PositionTable;
 use crate::ops::{
     Activation, Affine, Attention, Epilogue, Input, LinearLayer, Weights, Write, attention_over,
-    combine, linear, linear_into, norm_for, qk_norm,
+    combine, linear_for, linear_into, norm_for, qk_norm,
 };
 use crate::tensor::{Resident, Tensor};
 
@@ -185,9 +185,9 @@ impl Mlp {
         [shift, scale, gate]: [Tensor<'r>; 3],
         residual: &mut dyn Residual<'r>,
     ) {
-        let (affine, change) = (Affine::Modulate { scale, shift }, self.fc1.low_rank.as_deref());
-        let h = norm_for("norm2", x, LAYER_NORM, affine, change);
-        let h = linear("mlp.in", h, &self.fc1, Activation::GeluTanh);
+        let affine = Affine::Modulate { scale, shift };
+        let h = norm_for("norm2", x, LAYER_NORM, affine, &[&self.fc1]);
+        let h = linear_for("mlp.in", h, &self.fc1, Activation::GeluTanh, &self.fc2);
         residual.add(x, gate, h, &self.fc2);
     }
 }
@@ -285,7 +285,7 @@ impl Block {
                          [shift, scale]: [Tensor<'r>; 2],
                          qkv: &QkvProjection| {
                 let affine = Affine::Modulate { scale, shift };
-                norm_for(name, x, LAYER_NORM, affine, qkv.layers.low_rank())
+                norm_for(name, x, LAYER_NORM, affine, &qkv.layers.layers())
             };
             let [shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp] = modulation.img;
             let img_in = norm1("img.norm1", img, [shift_msa, scale_msa], &self.img_qkv);
@@ -301,7 +301,10 @@ impl Block {
             let qkv = recorder.temp("qkv", rows, 3 * d);
             recorder.scope("txt", || self.txt_qkv.forward(txt_in, qkv.row_range(0..t)));
             recorder.scope("img", || self.img_qkv.forward(img_in, qkv.row_range(t..rows)));
-            let attn = recorder.temp("attn", rows - first_query, d);
+            let txt_proj = self.txt_out.as_ref().map(|(proj, _)| (proj, t));
+            let readers = [(&self.img_proj, img.rows())].into_iter().chain(txt_proj);
+            let in_f16 = attention_is_in_f16(recorder, self.head_dim, [rows, d], readers);
+            let attn = recorder.temp_as("attn", [rows - first_query, d], in_f16);
             self.attention("attn", qkv, attn);
 
             let img_attn = attn.row_range(t - first_query..attn.rows());
@@ -310,7 +313,9 @@ impl Block {
                 recorder.scope("dual", || {
                     let dual = recorder.temp("qkv", img.rows(), 3 * d);
                     qkv.forward(x, dual);
-                    let attn = recorder.temp("attn", img.rows(), d);
+                    let (shape, readers) = ([img.rows(), d], [(proj, img.rows())]);
+                    let in_f16 = attention_is_in_f16(recorder, self.head_dim, shape, readers);
+                    let attn = recorder.temp_as("attn", shape, in_f16);
                     self.attention("attn", dual, attn);
                     residual.add(img, gate, attn, proj);
                 });

@@ -20,7 +20,7 @@ impl Run {
         let warning = match &error {
             Error::Gpu(gpu::Error::Kernel { shader, what, message }) => {
                 let mut changed = false;
-                gpu.change_caps(|caps| changed = choice::do_without(shader, &mut caps.tuning));
+                gpu.change_caps(|caps| changed = choice::do_without(shader, caps));
                 changed.then(|| {
                     let reason = message.lines().next().unwrap_or_default();
                     format!(

@@ -167,13 +167,15 @@ struct Lab<'g> {
 }
 
 impl Lab<'_> {
-    /// The results of the kernel on matrices, and of the one without.
+    /// The results of the kernel on matrices, and of the one without. What the product reads another one has written that changes
+    /// nothing: on matrices in f16, as between the layers of a network.
     async fn product(&mut self) -> Result<[Vec<f32>; 2], Error> {
         let [rows, columns, k] = PRODUCT;
         let x = self.matrix("x", rows, k).await?;
         let limit = self.gpu.caps().max_binding_bytes;
-        let weight = self.weight(columns, k).await?;
-        let layer = LinearLayer { weight, bias: None, low_rank: None };
+        let layer = |weight| LinearLayer { weight, bias: None, low_rank: None };
+        let same = layer(self.identity(k).await?);
+        let layer = layer(self.weight(columns, k).await?);
         let epilogue = || Epilogue { activation: Activation::Identity, ..Default::default() };
         let on = async |kernel| {
             let tuning =
@@ -181,7 +183,9 @@ impl Lab<'_> {
             let y = self.ids.matrix("y", rows, columns, limit);
             self.run(tuning, &y, |recorder| {
                 let (x, y) = (recorder.resident(&x), recorder.resident(&y));
-                linear_into("product", x, &layer, y, epilogue());
+                let read = recorder.temp_as("read", [rows, k], layer.reads_f16(recorder, rows));
+                linear_into("read", x, &same, read, epilogue());
+                linear_into("product", read, &layer, y, epilogue());
             })
             .await
         };
@@ -250,16 +254,32 @@ impl Lab<'_> {
 
     /// A weight `[outputs, k]` in f16.
     async fn weight(&mut self, outputs: usize, k: usize) -> Result<PackedWeight, Error> {
-        let limit = self.gpu.caps().max_binding_bytes;
-        let weight = PackedWeight::new(&self.ids, "weight", outputs, k, Storage::F16, limit);
+        // Any order will do: they are random.
+        let numbers = self.numbers(outputs.next_multiple_of(64) * k);
+        self.packed(outputs, k, &numbers).await
+    }
+
+    /// The weight `[k, k]` of a product that changes nothing.
+    async fn identity(&mut self, k: usize) -> Result<PackedWeight, Error> {
+        let tile = 64;
+        let of_tile = |first: usize| (0..k * tile).map(move |i| (i / tile, first + i % tile));
+        let places = (0..k).step_by(tile).flat_map(of_tile);
+        let numbers: Vec<f32> = places.map(|(k, n)| f32::from(u8::from(k == n))).collect();
+        self.packed(k, k, &numbers).await
+    }
+
+    /// A weight `[outputs, k]` of these numbers, in the order in which they are packed. It is small: one shard.
+    async fn packed(
+        &self,
+        outputs: usize,
+        k: usize,
+        numbers: &[f32],
+    ) -> Result<PackedWeight, Error> {
+        let weight = PackedWeight::new(&self.ids, "weight", outputs, k, Storage::F16, u64::MAX);
         self.store.create_packed(self.gpu, &weight).await?;
-        for (shard, bytes) in weight.shard_bytes().enumerate() {
-            // Any order will do: they are random.
-            let numbers = self.numbers(bytes as usize / 2);
-            let halves: Vec<u8> =
-                numbers.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
-            self.store.write_bytes(self.gpu, weight.id, shard, 0, &halves).await?;
-        }
+        let halves: Vec<u8> =
+            numbers.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+        self.store.write_bytes(self.gpu, weight.id, 0, 0, &halves).await?;
         Ok(weight)
     }
 

@@ -8,6 +8,7 @@ pub mod conv2d;
 pub mod euler;
 pub mod fold_taps;
 pub mod group_norm;
+pub mod in_f16;
 pub mod linear;
 pub mod norm;
 pub mod qk_norm_rope;
@@ -35,6 +36,7 @@ macro_rules! every_test {
             linear::linear_flags_weights_beyond_f16,
             conv2d::conv2d_flags_numbers_beyond_f16,
             linear::linear_falls_back,
+            in_f16::what_only_products_read_is_written_in_f16,
             linear::every_f8_code_is_its_number,
             linear::every_block_is_its_numbers,
             attention::attention,

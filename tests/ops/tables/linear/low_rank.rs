@@ -265,8 +265,7 @@ pub async fn a_norm_makes_the_narrow_product() {
                 .run(|r, _| {
                     let affine = Affine::Modulate { scale: scale.on(r), shift: shift.on(r) };
                     ops::norm_into("y", xs.on(r), LAYER, affine, normed.on(r));
-                    let own = layer.low_rank.as_deref();
-                    let input = ops::norm_for("y", xs.on(r), LAYER, affine, own);
+                    let input = ops::norm_for("y", xs.on(r), LAYER, affine, &[&layer]);
                     ops::linear_into("y", input, &layer, joined.on(r), Epilogue::default());
                     let plain = ops::norm("y", xs.on(r), LAYER, affine);
                     ops::linear_into("y", plain, &layer, alone.on(r), Epilogue::default());
