@@ -9,8 +9,9 @@
 // An invocation computes ROWS rows x 4 * QUADS columns in registers: rows GROUP_ROWS apart and groups of columns
 // LANES / QUADS apart, so that neighbours read and write neighbouring memory.
 //
-// What changes in the loop of products are inner indices of arrays whose lengths are known: a browser's checks of indices
-// then stay outside.
+// The four products of a tile are spelt out, and of their indices only inner ones of arrays whose lengths are known change: a
+// browser's checks then stay outside, and it counts no turns. The two of chips with few registers stay a loop where there are
+// checks: what they need would be alive in all of them at once.
 
 #import exp
 #import activation
@@ -54,6 +55,21 @@ fn store_x(row: u32, k: u32, v: vec4<f32>) {
     x_tile[row % GROUP_ROWS][row / GROUP_ROWS][k] = v;
 }
 
+// Adds the products of group `c` of K in workgroup memory.
+fn multiply_group(
+    sums: ptr<function, Rows>, seconds: ptr<function, Rows>, own_row: u32, own_column: u32, c: u32,
+) {
+    let a = x_tile_rows(own_row, c);
+    multiply(
+        sums, a, w_tile[c][0][own_column], w_tile[c][1][own_column], w_tile[c][2][own_column],
+        w_tile[c][3][own_column]);
+    if (QUADS == 2u) {
+        let second = own_column + LANES / 2u;
+        multiply(
+            seconds, a, w_tile[c][0][second], w_tile[c][1][second], w_tile[c][2][second], w_tile[c][3][second]);
+    }
+}
+
 @compute @workgroup_size(INVOCATIONS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -67,7 +83,6 @@ fn main(
     // Of the first row and the first column of this invocation in the tiles.
     let own_row = index / (LANES / QUADS);
     let own_column = index % (LANES / QUADS);
-    let own_second = own_column + LANES / 2u;
     // What it fills.
     let fill_k = index % K4;
     let fill_row = index / K4;
@@ -115,15 +130,14 @@ fn main(
             a3 = load_x(x3, next + fill_k);
         }
         b = load_w(w_at, next, index);
-        for (var c = 0u; c < K4; c++) {
-            let a = x_tile_rows(own_row, c);
-            multiply(
-                &sums, a, w_tile[c][0][own_column], w_tile[c][1][own_column],
-                w_tile[c][2][own_column], w_tile[c][3][own_column]);
-            if (QUADS == 2u) {
-                multiply(
-                    &seconds, a, w_tile[c][0][own_second], w_tile[c][1][own_second],
-                    w_tile[c][2][own_second], w_tile[c][3][own_second]);
+        if (K4 == 4u) {
+            multiply_group(&sums, &seconds, own_row, own_column, 0u);
+            multiply_group(&sums, &seconds, own_row, own_column, 1u);
+            multiply_group(&sums, &seconds, own_row, own_column, 2u);
+            multiply_group(&sums, &seconds, own_row, own_column, 3u);
+        } else {
+            for (var c = 0u; c < K4; c++) {
+                multiply_group(&sums, &seconds, own_row, own_column, c);
             }
         }
     }

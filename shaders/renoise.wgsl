@@ -29,6 +29,27 @@ const LANES: u32 = 64u;
 // Of a workgroup: software drivers take longer to tell a lane its number than it takes for one item.
 const ITEMS: u32 = 256u;
 
+// Writes item `first + lane`, if there is such an item.
+fn put_item(first: u32, lane: u32) {
+    let own = place(first, lane, params.c4);
+    let token = own.x;
+    let c = own.y;
+    if (token >= params.tokens) {
+        return;
+    }
+    let code = source[token] & 7u;
+    let old = x[(source[token] >> 3u) * params.c4 + c];
+    var v = old;
+    switch code {
+        case 0u: { v = old.xxxx; }
+        case 1u: { v = old.yyyy; }
+        case 2u: { v = old.zzzz; }
+        case 3u: { v = old.wwww; }
+        default: {}
+    }
+    y[first + lane] = params.gain * v + params.noise_gain * noise[first + lane];
+}
+
 @compute @workgroup_size(LANES)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -36,23 +57,9 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let first = (group.x + group.y * groups.x) * ITEMS;
-    for (var i = 0u; i < ITEMS; i += LANES) {
-        let own = place(first + i, lane, params.c4);
-        let token = own.x;
-        let c = own.y;
-        if (token >= params.tokens) {
-            return;
-        }
-        let code = source[token] & 7u;
-        let old = x[(source[token] >> 3u) * params.c4 + c];
-        var v = old;
-        switch code {
-            case 0u: { v = old.xxxx; }
-            case 1u: { v = old.yyyy; }
-            case 2u: { v = old.zzzz; }
-            case 3u: { v = old.wwww; }
-            default: {}
-        }
-        y[first + i + lane] = params.gain * v + params.noise_gain * noise[first + i + lane];
-    }
+    // Spelt out, as in combine.wgsl.
+    put_item(first, lane);
+    put_item(first + LANES, lane);
+    put_item(first + 2u * LANES, lane);
+    put_item(first + 3u * LANES, lane);
 }
