@@ -16,16 +16,16 @@ fn put(row: u32, column4: u32, sum: vec4<f32>) {
     let at = params.y_offset + row * params.y_stride + params.column4 + column4;
     var v = whole_sum(sum, params.column4 + column4);
     if (HAS_BEGUN) {
-        v += old_y(at);
+        v += from_y(y[at]);
     }
     v = activate4(v, ACTIVATION);
     if (HAS_GATE) {
         v *= gate[params.gate_offset + params.column4 + column4];
     }
     if (MODE == 1u) {
-        v += old_y(at);
+        v += from_y(y[at]);
     } else if (MODE == 2u) {
-        v *= old_y(at);
+        v *= from_y(y[at]);
     }
-    store_y(at, v);
+    y[at] = to_y(v);
 }

@@ -16,14 +16,14 @@ fn put(row: u32, column4: u32, sum: vec4<f32>) {
     if (column < params.split4) {
         let at = params.y_offset + row * params.y_stride + column;
         if (HAS_BEGUN) {
-            v += old_y(at);
+            v += from_y(y[at]);
         }
-        store_y(at, v);
+        y[at] = to_y(v);
     } else {
         let at = params.rest_offset + row * params.rest_stride + column - params.split4;
         if (HAS_BEGUN) {
-            v += old_rest(at);
+            v += from_rest(rest[at]);
         }
-        store_rest(at, activate4(v, ACTIVATION));
+        rest[at] = to_rest(activate4(v, ACTIVATION));
     }
 }

@@ -2,10 +2,10 @@
 
 @group(0) @binding(4) var<storage, read_write> rest: array<vec4<f32>>;
 
-fn old_rest(at: u32) -> vec4<f32> {
-    return rest[at];
+fn from_rest(stored: vec4<f32>) -> vec4<f32> {
+    return stored;
 }
 
-fn store_rest(at: u32, v: vec4<f32>) {
-    rest[at] = v;
+fn to_rest(v: vec4<f32>) -> vec4<f32> {
+    return v;
 }

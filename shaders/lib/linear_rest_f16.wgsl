@@ -2,10 +2,10 @@
 
 @group(0) @binding(4) var<storage, read_write> rest: array<vec4<f16>>;
 
-fn old_rest(at: u32) -> vec4<f32> {
-    return vec4<f32>(rest[at]) * TAKE_BACK;
+fn from_rest(stored: vec4<f16>) -> vec4<f32> {
+    return vec4<f32>(stored) * TAKE_BACK;
 }
 
-fn store_rest(at: u32, v: vec4<f32>) {
-    rest[at] = round4(v);
+fn to_rest(v: vec4<f32>) -> vec4<f16> {
+    return round4(v);
 }

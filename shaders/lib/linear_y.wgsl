@@ -2,10 +2,10 @@
 
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 
-fn old_y(at: u32) -> vec4<f32> {
-    return y[at];
+fn from_y(stored: vec4<f32>) -> vec4<f32> {
+    return stored;
 }
 
-fn store_y(at: u32, v: vec4<f32>) {
-    y[at] = v;
+fn to_y(v: vec4<f32>) -> vec4<f32> {
+    return v;
 }

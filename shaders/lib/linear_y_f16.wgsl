@@ -2,10 +2,10 @@
 
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f16>>;
 
-fn old_y(at: u32) -> vec4<f32> {
-    return vec4<f32>(y[at]) * TAKE_BACK;
+fn from_y(stored: vec4<f16>) -> vec4<f32> {
+    return vec4<f32>(stored) * TAKE_BACK;
 }
 
-fn store_y(at: u32, v: vec4<f32>) {
-    y[at] = round4(v);
+fn to_y(v: vec4<f32>) -> vec4<f16> {
+    return round4(v);
 }
