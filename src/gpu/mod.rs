@@ -27,6 +27,7 @@ mod profile;
 mod program;
 mod read_back;
 mod shader;
+mod shader_text;
 mod signal;
 mod simulated_clock;
 mod spill;
