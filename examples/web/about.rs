@@ -7,13 +7,20 @@ use ralu::pipeline::{Options, Pipeline, Products, Saved, Settings};
 pub struct About {
     settings: Settings,
     model: String,
+    model_hash: Option<String>,
     adapter: String,
     has_guidance: bool,
     options: Options,
 }
 
 impl About {
-    pub fn new(pipeline: &Pipeline, settings: Settings, options: Options) -> Self {
+    /// `model_hash` stands for the model's files, if it is known.
+    pub fn new(
+        pipeline: &Pipeline,
+        settings: Settings,
+        options: Options,
+        model_hash: Option<String>,
+    ) -> Self {
         let address = pipeline.model_name();
         // The last part of an address is what the folder is called.
         let model = address.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
@@ -23,6 +30,7 @@ impl About {
         About {
             settings,
             model,
+            model_hash,
             adapter: format!("{name} ({})", report.backend),
             has_guidance: pipeline.config().transformer.has_guidance_input(),
             options,
@@ -33,7 +41,7 @@ impl About {
     pub fn texts(&self, seed: u64, products: Products) -> Vec<(&'static str, String)> {
         let maker = Maker {
             model: &self.model,
-            model_hash: None,
+            model_hash: self.model_hash.as_deref(),
             model_parts: None,
             adapter: &self.adapter,
             has_guidance: self.has_guidance,

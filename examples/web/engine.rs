@@ -1,22 +1,19 @@
 //! An open model on an open device.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use ralu::checkpoint::source::Remote;
-use ralu::gpu::{AdapterChoice, AdapterPreference, LimitsPolicy};
-use ralu::models::adapters::{Lora, LoraWeight};
-use ralu::models::files::{ModelPaths, PartPlace, Role};
-use ralu::models::layers::Precision;
-use ralu::models::quantise::Quantise;
-use ralu::pipeline::{MemoryBudget, Options};
-use serde::Deserialize;
+use ralu::models::adapters::LoraWeight;
+use ralu::models::files::PartPlace;
+use ralu::pipeline::{Options, unfamiliar};
 use wasm_bindgen::prelude::*;
 
 use crate::about::About;
 use crate::error::{from_error, js_error, shown};
 use crate::generation::Generation;
-use crate::model::{Model, What};
+use crate::load_settings::LoadSettings;
+use crate::model::Model;
 use crate::object::Object;
 use crate::origin::JsOrigin;
 use crate::request;
@@ -27,88 +24,9 @@ pub struct Engine {
     model: Rc<Model>,
     remote: Remote,
     options: Options,
+    /// What stands for the model's files in pictures.
+    hash: RefCell<Option<String>>,
     busy: Rc<Cell<bool>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum LimitsField {
-    #[default]
-    Adapter,
-    WebGpu,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum PreferenceField {
-    #[default]
-    HighPerformance,
-    LowPower,
-}
-
-/// `LoadOptions.adapter` in `package/ralu.d.ts`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct AdapterFields {
-    #[serde(default)]
-    preference: PreferenceField,
-    #[serde(default)]
-    limits: LimitsField,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Settings {
-    #[serde(default)]
-    precision: Precision,
-    quantize: Option<Quantise>,
-    #[serde(default)]
-    memory_budget: MemoryBudget,
-    #[serde(default)]
-    adapter: AdapterFields,
-    files: Option<FilesFields>,
-    /// Files that are what they are; not used together with `files`.
-    list: Option<Vec<String>>,
-}
-
-/// `ModelFiles` in `package/ralu.d.ts`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct FilesFields {
-    #[serde(default)]
-    model: String,
-    diffusion_model: Option<String>,
-    clip_l: Option<String>,
-    clip_g: Option<String>,
-    t5xxl: Option<String>,
-    vae: Option<String>,
-    clip_tokenizer: Option<String>,
-    t5_tokenizer: Option<String>,
-    #[serde(default)]
-    no_t5: bool,
-    #[serde(default)]
-    loras: Vec<Lora>,
-}
-
-impl FilesFields {
-    fn paths(self) -> ModelPaths {
-        ModelPaths::default().with(|paths| {
-            paths.model = self.model;
-            paths.diffusion_model = self.diffusion_model;
-            let parts = [
-                (Role::ClipL, self.clip_l),
-                (Role::ClipG, self.clip_g),
-                (Role::T5, self.t5xxl),
-                (Role::Vae, self.vae),
-            ];
-            paths.parts =
-                parts.into_iter().filter_map(|(role, path)| Some((role, path?))).collect();
-            paths.clip_tokenizer = self.clip_tokenizer;
-            paths.t5_tokenizer = self.t5_tokenizer;
-            paths.without_t5 = self.no_t5;
-            paths.loras = self.loras;
-        })
-    }
 }
 
 #[wasm_bindgen]
@@ -121,38 +39,15 @@ impl Engine {
         vocabularies: JsOrigin,
         settings: JsValue,
     ) -> Result<Engine, JsValue> {
-        let json = js_sys::JSON::stringify(&settings).ok().and_then(|json| json.as_string());
-        let settings: Settings =
-            serde_json::from_str(json.as_deref().unwrap_or("{}")).map_err(|error| {
-                js_error("bad-request", &format!("the options are not valid: {error}"))
-            })?;
-        let choice = AdapterChoice {
-            preference: match settings.adapter.preference {
-                PreferenceField::HighPerformance => AdapterPreference::Fast,
-                PreferenceField::LowPower => AdapterPreference::LowPower,
-            },
-            limits: match settings.adapter.limits {
-                LimitsField::Adapter => LimitsPolicy::Adapter,
-                LimitsField::WebGpu => LimitsPolicy::WebGpuDefaults,
-            },
-            ..AdapterChoice::default()
-        };
+        let settings = LoadSettings::parse(&settings)?;
+        let (choice, options) = (settings.adapter(), settings.options());
         let remote = Remote::new(name, Box::new(origin));
-        let options = Options::default().with(|options| {
-            options.precision = settings.precision;
-            options.quantise = settings.quantize;
-            options.memory_budget = settings.memory_budget;
-        });
-        let what = match (settings.files, settings.list) {
-            (Some(files), _) => What::Files(files.paths()),
-            (None, Some(list)) => What::List(list),
-            (None, None) => What::Folder,
-        };
         let vocabularies = Remote::new("ready-made vocabularies", Box::new(vocabularies));
-        let model = Model::open(choice, remote.clone(), what, vocabularies, options)
+        let model = Model::open(choice, remote.clone(), settings.what(), vocabularies, options)
             .await
             .map_err(|error| from_error(&error))?;
-        Ok(Engine { model: Rc::new(model), remote, options, busy: Rc::default() })
+        let model = Rc::new(model);
+        Ok(Engine { model, remote, options, hash: RefCell::default(), busy: Rc::default() })
     }
 
     /// Starts a request. Nothing happens until the first `next`.
@@ -168,8 +63,15 @@ impl Engine {
         // Checked here, so that a bad request fails at once.
         let pipeline = self.model.pipeline();
         let settings = pipeline.settings(&request).map_err(|error| from_error(&error))?;
-        let about = About::new(&pipeline, settings, self.options);
-        Ok(Generation::new(self.model.clone(), request, about, self.busy.clone()))
+        let unfamiliar = unfamiliar(&request, &settings, pipeline.config());
+        let about = About::new(&pipeline, settings, self.options, self.hash.borrow().clone());
+        Ok(Generation::new(self.model.clone(), request, about, unfamiliar, self.busy.clone()))
+    }
+
+    /// Says what stands for the model's files in pictures that are begun from now on.
+    #[wasm_bindgen(js_name = setModelHash)]
+    pub fn set_model_hash(&self, hash: Option<String>) {
+        *self.hash.borrow_mut() = hash;
     }
 
     /// Multiplies the changes of LoRAs by other weights from the next request on: an array with a number, or three, for each file.
@@ -213,6 +115,12 @@ impl Engine {
             JsValue::from(Object::new().with("part", role).with("path", shown(&part.path)))
         };
         self.model.parts().iter().map(object).collect::<js_sys::Array>().into()
+    }
+
+    /// Every path that is read, of files and of folders as a whole, but for changes to the model.
+    #[wasm_bindgen(getter)]
+    pub fn paths(&self) -> Vec<String> {
+        self.model.paths().to_vec()
     }
 
     /// What the user should know of how the model was put together.

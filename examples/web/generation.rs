@@ -34,6 +34,8 @@ struct Shared {
 struct Work {
     recovery: Recovery,
     phase: Phase,
+    /// What is said before the run begins, the last first.
+    warnings: Vec<String>,
 }
 
 /// What the next call of `next` does.
@@ -46,14 +48,22 @@ enum Phase {
 }
 
 impl Generation {
-    /// `busy` is true until it ends.
-    pub fn new(model: Rc<Model>, request: Request, about: About, busy: Rc<Cell<bool>>) -> Self {
+    /// `warnings` are said before the run begins. `busy` is true until it ends.
+    pub fn new(
+        model: Rc<Model>,
+        request: Request,
+        about: About,
+        mut warnings: Vec<String>,
+        busy: Rc<Cell<bool>>,
+    ) -> Self {
         busy.set(true);
+        warnings.reverse();
+        let (recovery, phase) = (Recovery::default(), Phase::Start);
         Generation(Rc::new(Shared {
             about,
             model,
             request,
-            work: Mutex::new(Work { recovery: Recovery::default(), phase: Phase::Start }),
+            work: Mutex::new(Work { recovery, phase, warnings }),
             ended: Cell::new(false),
             waiting: RefCell::default(),
             busy,
@@ -98,7 +108,10 @@ impl Shared {
     /// The next event; `None` at the end. A lost device is opened again, and the run resumed.
     async fn pull(&self) -> Result<Option<Event>, Error> {
         let mut work = self.work.lock().await;
-        let Work { recovery, phase } = &mut *work;
+        let Work { recovery, phase, warnings } = &mut *work;
+        if let Some(warning) = warnings.pop() {
+            return Ok(Some(Event::Warning(warning)));
+        }
         if let Phase::Revive = phase {
             self.model.revive(recovery).await?;
         }

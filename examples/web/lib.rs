@@ -9,6 +9,8 @@ mod engine;
 mod error;
 mod event;
 mod generation;
+mod inspect;
+mod load_settings;
 mod model;
 mod object;
 mod origin;

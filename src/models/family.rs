@@ -59,6 +59,12 @@ pub trait Family: Send + Sync {
     /// What a run does when neither the user nor the model says.
     fn defaults(&self, config: &ModelConfig) -> FamilyDefaults;
 
+    /// Pixels of the largest pictures that its models were trained on, as their makers say: two megapixels of FLUX.1 and of
+    /// SD3.5-medium.
+    fn most_pixels(&self) -> usize {
+        2 << 20
+    }
+
     /// How a run of a model is guided.
     fn guidance(&self, config: &ModelConfig) -> Guidance;
 

@@ -9,8 +9,10 @@ use crate::models::config::ModelConfig;
 /// Words that are named in a message; of more, only how many there are.
 const MOST_WORDS: usize = 8;
 
-/// What of a request the model has not seen in its training, in sentences: a size that was asked for, and words. Nothing, where
-/// its `generation_config.json` does not say what it knows (`sizes`, `known_words`).
+/// What of a request the model has not seen in its training, in sentences: a size that was asked for, and words. Of models whose
+/// `generation_config.json` does not say what they know (`sizes`, `known_words`), only sizes beyond [`Family::most_pixels`].
+///
+/// [`Family::most_pixels`]: crate::models::family::Family::most_pixels
 pub fn unfamiliar(request: &Request, settings: &Settings, config: &ModelConfig) -> Vec<String> {
     let (sizes, words) = (&config.generation.sizes, &config.generation.known_words);
     let mut told = Vec::new();
@@ -21,6 +23,16 @@ pub fn unfamiliar(request: &Request, settings: &Settings, config: &ModelConfig) 
         told.push(format!(
             "this model knows pictures of {}, and of {} x {} it may make no sense",
             known.join(" and "),
+            size[0],
+            size[1]
+        ));
+    }
+    let (pixels, most) = (settings.width * settings.height, config.family().most_pixels());
+    if is_asked && sizes.is_empty() && pixels > most {
+        told.push(format!(
+            "models of this family know pictures of at most {:.1} megapixels, such as {}, and of {} x {} they may repeat themselves",
+            most as f64 / f64::from(1 << 20),
+            such_as(most, size),
             size[0],
             size[1]
         ));
@@ -42,6 +54,13 @@ pub fn unfamiliar(request: &Request, settings: &Settings, config: &ModelConfig) 
         ));
     }
     told
+}
+
+/// The largest size of at most `most` pixels with the shape of `size`, in whole tokens.
+fn such_as(most: usize, size: [usize; 2]) -> String {
+    let scale = (most as f64 / (size[0] * size[1]) as f64).sqrt();
+    let [width, height] = size.map(|side| ((side as f64 * scale / 16.0) as usize).max(1) * 16);
+    format!("{width} x {height}")
 }
 
 /// The words of a text that are not known, each once, in their order. Numbers are no words, and plurals are known with

@@ -40,7 +40,7 @@ by_serde!(Rng, "source of noise");
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RaluChoice {
-    /// The family's best-tested preset where the picture is large enough for it, else plain sampling.
+    /// The model's own preset, or its family's best-tested one, where the picture is large enough for it, else plain sampling.
     #[default]
     Auto,
     /// Plain sampling.
@@ -116,9 +116,9 @@ pub struct Request {
     pub prompt: String,
     /// What true classifier-free guidance steers away from.
     pub negative_prompt: Option<String>,
-    /// Width in pixels, 16 to 8192; the model's own by default.
+    /// Width in pixels, 16 to 8192; the model's own by default, in proportion to a height that is given alone.
     pub width: Option<usize>,
-    /// Height in pixels, 16 to 8192; the model's own by default.
+    /// Height in pixels, 16 to 8192; the model's own by default, in proportion to a width that is given alone.
     pub height: Option<usize>,
     /// Steps of plain sampling.
     pub steps: Option<usize>,
@@ -275,8 +275,13 @@ impl Settings {
             let (least, most) = (SIDES.start(), SIDES.end());
             Err(Error::setting(what, value, format!("{least} to {most} pixels")))
         };
-        let width = side("the width", request.width.unwrap_or(own.width))?;
-        let height = side("the height", request.height.unwrap_or(own.height))?;
+        let (asked_width, asked_height) = match (request.width, request.height) {
+            (Some(width), None) => (width, in_proportion(width, own.width, own.height)),
+            (None, Some(height)) => (in_proportion(height, own.height, own.width), height),
+            (width, height) => (width.unwrap_or(own.width), height.unwrap_or(own.height)),
+        };
+        let width = side("the width", asked_width)?;
+        let height = side("the height", asked_height)?;
         let steps = request.steps.unwrap_or(own.steps);
         // Fails on 0 and on absurd numbers with the scheduler's own words.
         const { assert!(*STEPS.end() == crate::sampling::schedule::MAX_STEPS) };
@@ -419,6 +424,19 @@ impl Settings {
     }
 }
 
+/// The side that goes with one that is given alone, in whole tokens, so that the picture has the shape of the model's own.
+fn in_proportion(given: usize, own: usize, own_other: usize) -> usize {
+    if given == own {
+        return own_other;
+    }
+    if own == own_other {
+        return given;
+    }
+    let tokens = (given as f64 * own_other as f64 / (16 * own) as f64).round();
+    // A cast of what is too much gives the largest number.
+    (16 * (tokens as usize).min(SIDES.end() / 16)).max(*SIDES.start())
+}
+
 /// Whether a cache has parameters that were measured on FLUX.1-dev.
 fn has_flux_numbers(cache: &CacheSpec) -> bool {
     match cache {
@@ -439,6 +457,7 @@ fn resolve_ralu(
 ) -> Result<(String, Option<RaluParams>), Error> {
     let own = config.defaults();
     let presets = config.family().presets(config);
+    let own_preset = config.default_preset();
     // RALU works on pairs of tokens, and what that adds at the border has to have positions too.
     let [rows, cols] = [height, width].map(|side| side.next_multiple_of(32) / 16);
     let base = config.family().base_time_shift(config, rows * cols);
@@ -454,20 +473,19 @@ fn resolve_ralu(
         RaluChoice::Auto if request.steps.is_some() => {
             warnings.push(format!(
                 "a number of steps is one of plain sampling, so RALU is off; without it, or with RALU {0} asked for, {0} is used",
-                presets.default
+                own_preset
             ));
             Ok(("off".into(), None))
         }
-        RaluChoice::Auto => named(presets.default),
+        RaluChoice::Auto => named(own_preset),
         // What speeds up fifty steps makes no sense for four.
         RaluChoice::Preset(asked) if presets.is_distilled && *asked != Preset::Distilled => {
-            let preset = presets.default;
             warnings.push(format!(
                 "this model is distilled to {} steps; RALU {asked} is for models with about 50. Its own preset, \
-                 {preset}, is used",
+                 {own_preset}, is used",
                 own.steps
             ));
-            named(preset)
+            named(own_preset)
         }
         RaluChoice::Preset(preset) => named(*preset),
         RaluChoice::Custom(chosen) => {

@@ -34,7 +34,7 @@ pub struct Saved {
     pub version: String,
     /// What the model is called.
     pub model: String,
-    /// What stands for its files, as the host counts it; absent where the host does not, as in browsers.
+    /// What stands for its files, as the host counts it; absent where the host does not know all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_hash: Option<String>,
     /// Where it lay, in pictures of older versions: none is written any more, as pictures are for others.

@@ -34,7 +34,7 @@ const types = {
  * `server.made`, a map from paths to `{ size, parts: [{ at, bytes }] }`, has files that are nowhere: zeros but for their
  * parts. A new object is another version.
  *
- * `server.requests` lists `{ path, method, range, bytes }`.
+ * `server.requests` lists `{ path, method, range, status, bytes }`.
  */
 export async function serve(folders, port = 0) {
   const server = createServer((request, response) => {
@@ -59,6 +59,7 @@ async function answer(server, folders, request, response) {
   const entry = { path, method: request.method, range: request.headers.range, bytes: 0 };
   server.requests.push(entry);
   const refuse = (status) => {
+    entry.status = status;
     response.writeHead(status);
     response.end();
   };
@@ -97,6 +98,7 @@ async function answer(server, folders, request, response) {
   }
   if (to > (faults.failAfter?.[path] ?? Infinity)) return response.destroy();
   to = Math.max(from, Math.min(to, faults.endsAt?.[path] ?? Infinity));
+  entry.status = status;
   response.writeHead(status, { ...headers, "content-length": to - from });
   if (request.method === "HEAD" || to === from) return response.end();
   entry.bytes = to - from;

@@ -190,6 +190,10 @@ export const together = ({ browser, server, models, out, check, withPage, compar
     const map = Buffer.from(JSON.stringify({ metadata: {}, weight_map: { "x_embedder.weight": name } }));
     const index = "/models/tiny-flux/transformer/diffusion_pytorch_model.safetensors.index.json";
     server.made.set(index, { size: map.length, parts: [{ at: 0, bytes: map }] });
+    // The bundled model's own list has no index.
+    const { _files, ...rest } = JSON.parse(readFileSync(join(models, "tiny-flux/model_index.json"), "utf8"));
+    const config = Buffer.from(JSON.stringify(rest));
+    server.made.set(CONFIG, { size: config.length, parts: [{ at: 0, bytes: config }] });
     server.faults = { status: { "/models/tiny-flux/transformer/diffusion_pytorch_model.safetensors": 404 } };
     const context = await browser.newContext();
     try {

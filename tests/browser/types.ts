@@ -62,6 +62,13 @@ export async function pick(folder: FileSystemDirectoryHandle, files: FileList, o
   await Ralu.load(own, { adapter: { preference: "software" } });
 }
 
+export async function before(): Promise<number> {
+  const { files, plan } = await Ralu.inspect("models/tiny-flux/", { precision: "f16", request: { width: 512, ralu: "4x" } });
+  // @ts-expect-error: nothing is loaded
+  await Ralu.inspect("models/tiny-flux/", { prefetch: true });
+  return files.reduce((sum, { bytes, keptBytes }) => sum + bytes - keptBytes, plan.gpuBytes);
+}
+
 export function stages(events: RaluEvent[]): number[] {
   return events.flatMap((event) => (event.type === "stage" ? [event.tokens * event.steps] : []));
 }

@@ -61,6 +61,8 @@ fn what_no_run_takes_is_refused_when_it_is_read() {
         (GENERATION, json!({"true_cfg_scale": 4294967296u64}), "expected a number from 0 to 1000"),
         (GENERATION, json!({"max_sequence_length": 4097}), "expected 1 to 4096"),
         (GENERATION, json!({"negative_prompt": 3}), "negative_prompt"),
+        (GENERATION, json!({"ralu": "9x"}), "\"ralu\" is 9x; expected a preset of RALU (2x, 3x"),
+        (GENERATION, json!({"ralu": "distilled"}), "one of this model's presets (2x, 3x"),
         (TOKENIZER, json!({"model_max_length": 512}), "expected at most 77"),
         (TOKENIZER, json!({"model_max_length": null, "max_len": 78}), "\"max_len\" is 78"),
         (TOKENIZER, json!({"model_max_length": 1}), "at least 2"),

@@ -34,23 +34,27 @@ export class CachedOrigin {
   /** Those files that are known by now. */
   #told = new Set();
   #refresh;
-  #writing = true;
+  #writing;
   /** Why the origin cannot be asked. */
   #unreachable;
   #saidUnreachable = false;
   #fetched = 0;
 
-  constructor(origin, folder, index, { warn, refresh, lock }) {
+  constructor(origin, folder, index, { warn, refresh, store, lock }) {
     this.#origin = origin;
     this.#folder = folder;
     this.#index = index;
     this.#warn = warn;
     this.#refresh = refresh;
+    this.#writing = store;
     this.#lock = lock;
   }
 
-  /** `origin` itself where nothing can be stored. With `refresh`, what is stored is dropped once the origin answers. */
-  static async open(origin, { warn = () => {}, refresh = false } = {}) {
+  /**
+   * `origin` itself where nothing can be stored. With `refresh`, what is stored is dropped once the origin answers; without
+   * `store`, no more is stored than there is.
+   */
+  static async open(origin, { warn = () => {}, refresh = false, store = true } = {}) {
     try {
       const name = await key(origin.name);
       const folder = await (await root(true)).getDirectoryHandle(name, { create: true });
@@ -60,7 +64,7 @@ export class CachedOrigin {
         if (!stored) await clear(folder);
         return stored ?? new Map();
       });
-      return new CachedOrigin(origin, folder, index, { warn, refresh, lock });
+      return new CachedOrigin(origin, folder, index, { warn, refresh, store, lock });
     } catch (error) {
       warn(`the browser stores nothing for this page, so the model is downloaded at every visit (${error.message})`);
       return origin;
@@ -69,6 +73,21 @@ export class CachedOrigin {
 
   get name() {
     return this.#origin.name;
+  }
+
+  get paths() {
+    return this.#origin.paths;
+  }
+
+  /** The origin has no other files than these. */
+  knowPaths(paths) {
+    this.#origin.knowPaths?.(paths);
+  }
+
+  /** Bytes of a file that are stored. */
+  async keptBytes(path) {
+    const { size, blocks } = (await this.#file(path)) ?? { size: 0, blocks: new Map() };
+    return [...blocks.keys()].reduce((sum, block) => sum + Math.min(BLOCK_BYTES, size - block * BLOCK_BYTES), 0);
   }
 
   /** Bytes that came from the origin. */

@@ -20,6 +20,8 @@ export class HttpOrigin {
   #known = new Map();
   /** Path to the version that was seen first: { mark, size }, each undefined where the server does not say. */
   #versions = new Map();
+  /** Paths of all files that there are; undefined if nobody has said. */
+  #paths;
 
   constructor(url, { warn = () => {}, signal } = {}) {
     this.#base = new URL(url, globalThis.location?.href);
@@ -34,6 +36,15 @@ export class HttpOrigin {
     return this.#base.href;
   }
 
+  get paths() {
+    return this.#paths && [...this.#paths];
+  }
+
+  /** Others than these are not asked for. */
+  knowPaths(paths) {
+    this.#paths = new Set(paths);
+  }
+
   async size(path) {
     return (await this.stat(path))?.size;
   }
@@ -43,6 +54,7 @@ export class HttpOrigin {
    * Undefined if there is no such file. If `stored`, an earlier answer, still holds, no content is transferred.
    */
   async stat(path, stored) {
+    if (this.#paths?.has(path) === false) return undefined;
     if (isMark(stored?.mark) && (await this.#confirms(path, stored))) return this.#seen(path, stored);
     return isWeights(path) ? this.#statLarge(path) : this.#statSmall(path);
   }
@@ -297,6 +309,16 @@ export class FilesOrigin {
   get fetchedBytes() {
     const counts = [...this.#remotes.values()].map((origin) => origin.fetchedBytes).filter((bytes) => bytes !== undefined);
     return counts.length > 0 ? counts.reduce((a, b) => a + b) : undefined;
+  }
+
+  get paths() {
+    return [...this.#files.keys()];
+  }
+
+  /** Bytes of a file that are on this device. */
+  async keptBytes(path) {
+    const file = this.#files.get(path);
+    return (file?.origin ? await file.origin.keptBytes?.(file.path) : file?.size) ?? 0;
   }
 
   async size(path) {

@@ -178,6 +178,39 @@ export interface LoadOptions {
   vocabularies?: string | URL;
 }
 
+export interface InspectOptions
+  extends Pick<LoadOptions, "onWarning" | "signal" | "files" | "precision" | "quantize" | "memoryBudget" | "cache" | "wasm" | "vocabularies"> {
+  /** What would be drawn; the model's own settings by default. */
+  request?: Partial<GenerateRequest>;
+}
+
+/** What a model would take. */
+export interface Inspection {
+  /** What it is called. */
+  name: string;
+  /** Its files with weights, their bytes, and how many of these are on this device: kept by the browser, or picked. */
+  files: { path: string; bytes: number; keptBytes: number }[];
+  plan: ModelPlan;
+}
+
+/** What drawing one picture would take. */
+export interface ModelPlan {
+  width: number;
+  height: number;
+  /** The preset's name, "custom" or "off". */
+  ralu: string;
+  /** Image tokens, steps and operations of a step, in units of 10^12, of each stage. */
+  stages: { tokens: number; steps: number; tflopsPerStep: number }[];
+  /** Operations of the whole run in units of 10^12. */
+  tflops: number;
+  /** Those of plain sampling, divided by that. */
+  speedup: number;
+  /** The most GPU memory at any time. */
+  gpuBytes: number;
+  /** What is odd about the request, as `generate` says it. */
+  warnings: string[];
+}
+
 /** A small tensor, row-major. */
 export interface Tensor {
   shape: number[];
@@ -548,6 +581,12 @@ export class Ralu {
     model: string | URL | Iterable<File | string | URL> | FileSystemDirectoryHandle | Origin,
     options?: LoadOptions,
   ): Promise<Ralu>;
+
+  /**
+   * Says what a model would take, before it is loaded: which files with weights would be downloaded and what of them is kept
+   * already, and what drawing a request would cost. Reads configurations and the headers of weights, and needs no WebGPU.
+   */
+  static inspect(model: Parameters<typeof Ralu.load>[0], options?: InspectOptions): Promise<Inspection>;
 
   /** Removes models that were kept in the browser: the one at `url`, or all. */
   static forget(url?: string | URL): Promise<void>;

@@ -1,10 +1,11 @@
 // Pictures from text in a browser: FLUX and Stable Diffusion 3 under RALU, on WebGPU. Types are in ralu.d.ts.
 
 import { CachedOrigin, forget } from "./cache.js";
-import { escape } from "./escape.js";
-import { FilesOrigin, HttpOrigin, isWeights } from "./origins.js";
+import { hashModel } from "./hash.js";
+import { ModelOrigin, addressOf, isFile, vocabulariesOf } from "./model-origin.js";
+import { FilesOrigin, HttpOrigin } from "./origins.js";
 import { toPng } from "./png.js";
-import init, { Engine } from "./web.js";
+import init, { Engine, inspect } from "./web.js";
 
 export { CachedOrigin, FilesOrigin, HttpOrigin, toPng };
 
@@ -43,10 +44,12 @@ const WORDS = {
 };
 const OPTIONS = ["onProgress", "onWarning", "signal", "adapter", "files", "precision", "quantize", "memoryBudget", "cache", "prefetch", "wasm", "vocabularies"];
 
-/** Refuses what is no option, or no value of one, before anything is fetched. */
-function checkOptions(options) {
+const INSPECT_OPTIONS = ["onWarning", "signal", "files", "precision", "quantize", "memoryBudget", "cache", "wasm", "vocabularies", "request"];
+
+/** Refuses what is no option of `method`, or no value of one, before anything is fetched. */
+function checkOptions(options, allowed, method) {
   const refuse = (reason) => {
-    throw new RaluError("bad-request", `Ralu.load's options are not valid: ${reason}`);
+    throw new RaluError("bad-request", `Ralu.${method}'s options are not valid: ${reason}`);
   };
   const known = (object, names, prefix) => {
     if (object === null || typeof object !== "object") refuse(`${prefix || "they"} should be an object, not ${JSON.stringify(object)}`);
@@ -55,12 +58,12 @@ function checkOptions(options) {
     }
   };
   const { adapter = {} } = options;
-  known(options, OPTIONS, "");
+  known(options, allowed, "");
   known(adapter, ["preference", "limits"], "adapter");
   for (const [path, words] of Object.entries(WORDS)) {
     const value = path.split(".").reduce((object, name) => object?.[name], options);
-    const allowed = words.map((word) => JSON.stringify(word)).join(", ");
-    if (value !== undefined && !words.includes(value)) refuse(`${path} is ${JSON.stringify(value)}; it can be ${allowed}`);
+    const choices = words.map((word) => JSON.stringify(word)).join(", ");
+    if (value !== undefined && !words.includes(value)) refuse(`${path} is ${JSON.stringify(value)}; it can be ${choices}`);
   }
 }
 
@@ -71,41 +74,74 @@ function worded(error) {
   return new RaluError(error.code, advice ? `${advice} (${error.message})` : error.message);
 }
 
+function withDefaults({ wasm, ...options }) {
+  const vocabularies = new URL(/* @vite-ignore */ "vocabularies/", import.meta.url);
+  const functions = { onProgress: () => {}, onWarning: (text) => console.warn(text) };
+  const own = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  return { ...functions, cache: true, prefetch: true, adapter: {}, precision: "auto", vocabularies, ...own };
+}
+
 let ready;
+
+/** The module, once for all engines: they share it and its memory. */
+function openModule(wasm) {
+  ready ??= init(wasm === undefined ? undefined : { module_or_path: wasm });
+  return ready.catch((error) => {
+    ready = undefined;
+    throw new RaluError("fetch", `The engine's module cannot be loaded: ${error.message}`);
+  });
+}
 
 export class Ralu {
   #engine;
   #origin;
   #generation;
   #wasm;
+  /** Resolves when the engine knows what pictures say of the model. */
+  #named;
 
-  constructor(engine, origin, wasm) {
+  constructor(engine, origin, wasm, hash) {
     this.#engine = engine;
     this.#origin = origin;
     this.#wasm = wasm;
+    // That it cannot be made is no error: pictures name the model all the same.
+    this.#named = hash?.then((hash) => this.#engine?.setModelHash(hash)).catch(() => {});
   }
 
   static async load(model, options = {}) {
-    checkOptions(options);
-    const { onProgress = () => {}, onWarning = (text) => console.warn(text), signal } = options;
-    const { cache = true, prefetch = true, wasm, adapter = {}, files, precision = "auto", quantize, memoryBudget } = options;
-    const { vocabularies = new URL(/* @vite-ignore */ "vocabularies/", import.meta.url) } = options;
+    checkOptions(options, OPTIONS, "load");
+    const { signal } = options;
     if (!globalThis.navigator?.gpu) throw new RaluError("no-webgpu", ADVICE["no-webgpu"]);
     signal?.throwIfAborted();
-    // Once for all engines: they share the module and its memory.
-    ready ??= init(wasm === undefined ? undefined : { module_or_path: wasm });
-    const exports = await ready.catch((error) => {
-      ready = undefined;
-      throw new RaluError("fetch", `The engine's module cannot be loaded: ${error.message}`);
-    });
-    const open = { model, onProgress, onWarning, signal, cache, prefetch, adapter, files, precision, quantize, memoryBudget, vocabularies, exports };
+    const exports = await openModule(options.wasm);
+    const open = { model, ...withDefaults(options), exports };
     try {
       const first = await openEngine(open);
       if (first.engine) return first.engine;
-      onWarning(`${first.changed} (done now)`);
+      open.onWarning(`${first.changed} (done now)`);
       const second = await openEngine(open);
       if (second.engine) return second.engine;
       throw new RaluError("fetch", `The model changes while it is loaded: ${second.changed}`);
+    } catch (error) {
+      if (signal?.aborted) throw signal.reason;
+      throw worded(error);
+    }
+  }
+
+  static async inspect(model, options = {}) {
+    checkOptions(options, INSPECT_OPTIONS, "inspect");
+    const { signal, request = {} } = options;
+    signal?.throwIfAborted();
+    await openModule(options.wasm);
+    const { vocabularies, files, precision, quantize, memoryBudget, ...rest } = withDefaults(options);
+    try {
+      const origin = await ModelOrigin.open({ model, files, ...rest, store: false });
+      const { source, list } = origin;
+      const settings = { precision, quantize, memoryBudget, files, list };
+      const asked = { prompt: "", ...request, signal: undefined };
+      const plan = await inspect(origin.name, origin, vocabulariesOf(vocabularies, origin.remote), settings, asked);
+      const parts = origin.weights.map(async (path) => ({ path, bytes: await source.size(path), keptBytes: (await source.keptBytes?.(path)) ?? 0 }));
+      return { name: origin.name, files: await Promise.all(parts), plan };
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
       throw worded(error);
@@ -142,6 +178,7 @@ export class Ralu {
 
   async *generate({ signal, ...request }) {
     signal?.throwIfAborted();
+    await this.#named;
     let generation;
     try {
       generation = this.#open().start(request);
@@ -185,84 +222,31 @@ export class Ralu {
 
 /** Opens a model: gives its `engine`, or in `changed` what was replaced on the server meanwhile. */
 async function openEngine(options) {
-  const { model, onProgress, onWarning, signal, cache, prefetch, adapter, files, precision, quantize, memoryBudget, exports } = options;
-  const warn = (text) => onWarning(escape(text));
-  const remote = async (url) => {
-    const origin = new HttpOrigin(url, { warn, signal });
-    return cache ? CachedOrigin.open(origin, { warn, refresh: cache === "refresh" }) : origin;
-  };
-  const origin = await originOf(model, remote);
-  const asked = new Set();
-  let changed;
-  // Names of files and what servers say go into messages.
-  const noted = async (ask) => {
-    try {
-      return await ask();
-    } catch (error) {
-      const message = escape(error?.message ?? error);
-      if (error?.name === "ChangedError") changed = message;
-      throw new Error(message, { cause: error });
-    }
-  };
-  const seen = {
-    size: async (path) => {
-      const size = await noted(() => origin.size(path));
-      if (size !== undefined) asked.add(path);
-      return size;
-    },
-    read: (path, start, end) => noted(() => origin.read(path, start, end)),
-  };
+  const { onProgress, onWarning, signal, prefetch, adapter, files, precision, quantize, memoryBudget, exports } = options;
+  const origin = await ModelOrigin.open(options);
+  const { source, list } = origin;
   let engine;
   try {
     onProgress({ phase: "open" });
-    const { list } = origin instanceof FilesOrigin && files === undefined ? origin : {};
-    engine = await Engine.open(origin.name, seen, vocabulariesOf(options.vocabularies, remote), { precision, quantize, memoryBudget, adapter, files, list });
+    const vocabularies = vocabulariesOf(options.vocabularies, origin.remote);
+    engine = await Engine.open(origin.name, origin, vocabularies, { precision, quantize, memoryBudget, adapter, files, list });
     for (const note of engine.notes) onWarning(note);
-    if (prefetch && (origin instanceof CachedOrigin || origin instanceof FilesOrigin)) {
-      const weights = [...asked].filter(isWeights);
+    const isKept = prefetch && (source instanceof CachedOrigin || source instanceof FilesOrigin);
+    if (isKept) {
       const progress = (bytes, totalBytes) => onProgress({ phase: "download", bytes, totalBytes });
-      await noted(() => origin.download(weights, progress, signal)).catch((error) => {
+      await origin.noted(() => source.download(origin.weights, progress, signal)).catch((error) => {
         throw new RaluError("fetch", `The model cannot be downloaded: ${error.message}`, { cause: error });
       });
     }
     signal?.throwIfAborted();
     onProgress({ phase: "ready" });
-    return { engine: new Ralu(engine, origin, exports) };
+    // Of what would be fetched for it alone it is not made, nor where nobody knows all files.
+    const hash = isKept && source.paths ? hashModel(source, engine.paths, source.paths) : undefined;
+    return { engine: new Ralu(engine, source, exports, hash) };
   } catch (error) {
     engine?.close();
     engine?.free();
-    if (changed && !signal?.aborted) return { changed };
+    if (origin.changed && !signal?.aborted) return { changed: origin.changed };
     throw error;
   }
-}
-
-function originOf(model, remote) {
-  if (isFile(model)) return FilesOrigin.open([model], { remote });
-  if (typeof model === "string" || model instanceof URL) return remote(model);
-  if (typeof model?.read === "function" && typeof model?.size === "function") return model;
-  return FilesOrigin.open(model, { remote });
-}
-
-/** Whether a model is the address of a single file rather than of a folder. */
-function isFile(model) {
-  return (typeof model === "string" || model instanceof URL) && isWeights(addressOf(model).pathname);
-}
-
-function addressOf(url) {
-  return new URL(url, globalThis.location?.href);
-}
-
-/** CLIP's and T5's vocabularies, for models without tokenizers. Nothing is asked for before one of them is needed. */
-function vocabulariesOf(place, remote) {
-  let origin;
-  const open = () => (origin ??= remote(place));
-  return {
-    name: "vocabularies",
-    size: async (path) => {
-      const size = await (await open()).size(path);
-      if (size !== undefined) return size;
-      throw new Error(`the model has no tokenizer of its own, and ${addressOf(place).href} has no ${path}: serve the whole package, or say where its vocabularies are (the option vocabularies)`);
-    },
-    read: async (path, start, end) => (await open()).read(path, start, end),
-  };
 }

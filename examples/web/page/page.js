@@ -266,6 +266,41 @@ async function open(next) {
   opening = undefined;
 }
 
+// ---- what a model would take, before it is loaded ---------------------------------------------
+
+let inspecting;
+
+/** Says it of the address that is typed. */
+async function tellTakes() {
+  inspecting?.abort();
+  inspecting = new AbortController();
+  const { signal } = inspecting;
+  const addresses = $("url").value.trim().split(/\s+/).filter(Boolean);
+  if (addresses.length === 0) return ($("takes").textContent = "");
+  $("takes").textContent = "Looking at it …";
+  const size = Number($("size").value);
+  const request = { width: size, height: size, ralu: $("ralu").value };
+  const options = { request, precision: $("precision").value, onWarning: () => {}, signal };
+  const said = await Ralu.inspect(addresses.length > 1 ? addresses : addresses[0], options).then(takes, (error) => error.message);
+  if (!signal.aborted) $("takes").textContent = said;
+}
+
+/** In a sentence. */
+function takes({ files, plan }) {
+  const sum = (of) => files.reduce((sum, file) => sum + of(file), 0);
+  const [bytes, kept] = [sum((file) => file.bytes), sum((file) => file.keptBytes)];
+  const rest =
+    kept >= bytes ? "all of it kept in this browser" : kept > 0 ? `of which ${mebibytes(bytes - kept)} would be downloaded` : "which would be downloaded";
+  return `${mebibytes(bytes)} of weights, ${rest}. A picture of ${plan.width} × ${plan.height} takes ${mebibytes(plan.gpuBytes)} of GPU memory.`;
+}
+
+/** After the last of several calls, and a while. */
+let soon;
+function tellTakesSoon() {
+  clearTimeout(soon);
+  soon = setTimeout(tellTakes, 600);
+}
+
 // ---- drawing ---------------------------------------------------------------------------------
 
 /** Puts a picture on the large canvas, with all that goes with it. */
@@ -484,6 +519,7 @@ addEventListener("hashchange", () => readAddress());
 $("dice").addEventListener("click", newSeed);
 // Not only with the button: what is drawn is drawn by the model that the form names.
 $("url").addEventListener("change", () => (model = $("url").value || DEFAULT_MODEL));
+$("url").addEventListener("input", tellTakesSoon);
 $("mask").addEventListener("pointerdown", (event) => {
   mask.canvas.setPointerCapture(event.pointerId);
   paintMask(event);

@@ -6,6 +6,8 @@ use super::Result;
 use super::fields::Fields;
 use super::ranges::{SIDES, STEPS, TEXT_LENGTHS};
 use crate::checkpoint::source::Source;
+use crate::names::UnknownName;
+use crate::sampling::Preset;
 
 /// More words are no list of few.
 const MOST_WORDS: usize = 4096;
@@ -27,6 +29,9 @@ pub struct GenerationConfig {
     pub negative_prompt: Option<String>,
     /// Text tokens, padding included, where they can be chosen.
     pub max_sequence_length: Option<usize>,
+    /// The preset of RALU that suits the model best. Written as `"7x"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ralu: Option<Preset>,
     /// Widths and heights that the model was trained on, if it was on few. Written as `"256x256"`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sizes: Vec<[usize; 2]>,
@@ -57,7 +62,14 @@ impl GenerationConfig {
             })?;
             sizes.push(found);
         }
+        let preset = |name: String| {
+            name.parse::<Preset>().map_err(|error: UnknownName| {
+                let expected = format!("a preset of RALU ({})", error.expected.join(", "));
+                fields.wrong("ralu", &name, &expected)
+            })
+        };
         Ok(Self {
+            ralu: fields.optional_string("ralu")?.map(preset).transpose()?,
             width: fields.optional_in("width", SIDES)?,
             height: fields.optional_in("height", SIDES)?,
             num_inference_steps: fields.optional_in("num_inference_steps", STEPS)?,

@@ -28,6 +28,7 @@ use super::encoders::TextEncoderConfig;
 use super::family::{EncoderSlot, FAMILIES, Family, Guidance, PartsCheck, TextLength};
 use crate::checkpoint::source::{Source, SourceError};
 use crate::escape::Escaped;
+use crate::sampling::Preset;
 use fields::shown;
 use text_encoders::{fixed_length, model_max_length};
 
@@ -296,6 +297,7 @@ impl ModelConfig {
         config.check_parts(source)?;
         config.distilled = family.is_distilled(&config, &source.name());
         config.check_own_size(source)?;
+        config.check_own_preset(source)?;
         Ok(config)
     }
 
@@ -354,6 +356,11 @@ impl ModelConfig {
                 limit.map_or(own.text_tokens, |limit| limit.min(own.text_tokens))
             }),
         }
+    }
+
+    /// The preset of RALU that a run has if nobody chooses: the model's own, else its family's.
+    pub fn default_preset(&self) -> Preset {
+        self.generation.ralu.unwrap_or(self.family().presets(self).default)
     }
 
     /// Do the parts fit together?

@@ -7,6 +7,7 @@ use super::scheduler::LEAST_SHIFT;
 use super::{ConfigError, ModelConfig, Result, SchedulerConfig, TimeShiftType};
 use super::{config_of, folder, shown};
 use crate::checkpoint::source::Source;
+use crate::sampling::Preset;
 
 /// Width and height in pixels.
 pub const SIDES: RangeInclusive<usize> = 16..=8192;
@@ -80,6 +81,21 @@ impl SchedulerConfig {
 }
 
 impl ModelConfig {
+    /// Rejects a model whose own preset is none that it has.
+    pub(super) fn check_own_preset(&self, source: &dyn Source) -> Result<()> {
+        let presets = self.family().presets(self).presets();
+        let Some(own) = self.generation.ralu.filter(|own| !presets.contains(own)) else {
+            return Ok(());
+        };
+        let names: Vec<_> = presets.iter().map(Preset::to_string).collect();
+        Err(ConfigError::Field {
+            path: shown(source, "generation_config.json"),
+            field: "ralu".into(),
+            found: own.to_string(),
+            expected: format!("one of this model's presets ({})", names.join(", ")),
+        })
+    }
+
     /// Rejects a model whose own size is none that can be asked for.
     pub(super) fn check_own_size(&self, source: &dyn Source) -> Result<()> {
         let Some(entries) = self.transformer.positions_per_side() else { return Ok(()) };

@@ -101,6 +101,11 @@ impl Family for Flux2 {
         FamilyDefaults { side: 1024, steps, guidance, text_tokens: 512 }
     }
 
+    /// The model cards: four megapixels.
+    fn most_pixels(&self) -> usize {
+        4 << 20
+    }
+
     /// The distilled models have no use for guidance and no input for it either, so that diffusers ignores it.
     fn guidance(&self, config: &ModelConfig) -> Guidance {
         if config.distilled { Guidance::Distilled } else { Guidance::ClassifierFree }
