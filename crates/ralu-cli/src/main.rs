@@ -31,6 +31,7 @@ mod signals;
 mod speeds;
 mod targets;
 mod tune;
+mod unknown;
 mod view;
 mod weights;
 
@@ -39,7 +40,6 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::{ContextKind, ContextValue};
 use ralu::escape::escape;
 
 use args::{Cli, Command};
@@ -118,13 +118,7 @@ fn show_usage(mut answer: clap::Error, words: &[OsString]) -> ExitCode {
         let escaped = words.iter().map(|word| escape(word).into_owned());
         Cli::try_parse_from(escaped).err().unwrap_or(answer)
     };
-    // A word that is like no command may be what is to be drawn.
-    if let (Some(ContextValue::String(word)), None) =
-        (answer.get(ContextKind::InvalidSubcommand), answer.get(ContextKind::SuggestedSubcommand))
-    {
-        let tip = format!("a picture of it is drawn by `ralu generate {word}`").into();
-        answer.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
-    }
+    unknown::advise(&mut answer);
     match answer.print() {
         // Who asks for help and does not read it has no error.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => ExitCode::FAILURE,

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::command::{command_for, fails, ralu, root, stderr, stdout, succeeds};
+use crate::command::{MODEL, command_for, fails, ralu, root, stderr, stdout, succeeds};
 use crate::picture::{bytes, copied_model, folder, plain};
 
 #[test]
@@ -51,6 +51,44 @@ fn sizes_and_words_that_a_model_does_not_know_are_named() {
             .expect("a file");
         fails(&mut command, 1, &["generation_config.json", field, part]);
     }
+}
+
+/// A side that is given alone has the shape of the model's own size with it; sizes beyond all that a family knows are told.
+#[test]
+fn sizes_of_models_that_list_none() {
+    let plan = |options: &[&str]| {
+        let output = succeeds(ralu().args(["plan", "--json", "--adapter", "none"]).args(options));
+        let plan: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+        (plan["width"].as_u64(), plan["height"].as_u64(), stderr(&output))
+    };
+    let (width, height, said) = plan(&["--model", "flux.1-dev", "--width", "1000"]);
+    assert_eq!((width, height), (Some(1000), Some(1000)));
+    assert!(!said.contains("megapixels"), "{said}");
+    let (.., said) = plan(&["--model", "flux.1-dev", "--size", "4096x2048"]);
+    assert!(said.contains("at most 2.0 megapixels, such as 2048 x 1024"), "{said}");
+    let (width, height, said) = plan(&["--model", MODEL, "--height", "1000"]);
+    assert_eq!((width, height), (Some(1000), Some(1000)), "{said}");
+    let folder = folder();
+    let model = copied_model(folder.path());
+    let own = json!({ "width": 96, "height": 64 });
+    fs::write(model.join("generation_config.json"), own.to_string()).expect("a file");
+    let model = model.to_str().expect("a path");
+    assert_eq!(plan(&["--model", model, "--width", "200"]).1, Some(128));
+    assert_eq!(plan(&["--model", model, "--height", "64"]).0, Some(96));
+}
+
+/// A model's own preset is what `auto` takes.
+#[test]
+fn a_model_says_its_preset() {
+    let plan = |options: &[&str]| {
+        let options = [&["plan", "--json", "--adapter", "none"], options].concat();
+        let plan: Value =
+            serde_json::from_str(&stdout(&succeeds(ralu().args(options)))).expect("JSON");
+        plan["ralu"].clone()
+    };
+    assert_eq!(plan(&["--model", "tiny-flux"]), "7x");
+    assert_eq!(plan(&["--model", "tiny-flux", "--ralu", "4x"]), "4x");
+    assert_eq!(plan(&["--model", "flux.1-dev"]), "4x");
 }
 
 /// Whoever trains it again says so there.

@@ -58,6 +58,23 @@ fn wrong_words_are_answered_with_what_there_is() {
     }
 }
 
+/// An option that nothing has, or that another command has: never the advice to pass it as a text.
+#[test]
+fn unknown_options_are_answered_with_where_they_are() {
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&["generate", "a fox", "--json"], &["--json", "is an option of `ralu", "`ralu plan`"]),
+        (&["generate", "a fox", "--stage-stepz", "3"], &["--stage-steps"]),
+        (&["generate", "a fox", "--progress"], &["--progress", "--help"]),
+        (&["devices", "--seed=3"], &["--seed", "`ralu generate`"]),
+        (&["list", "-o", "a.png"], &["-o", "`ralu generate`"]),
+        (&["a red fox", "--format", "png"], &["--format", "--help"]),
+    ];
+    for (words, parts) in cases {
+        let message = fails(ralu().args(words), 2, parts);
+        assert!(!message.contains("-- -"), "{words:?}: {message}");
+    }
+}
+
 /// `-h` has what everybody needs, `--help` all there is.
 #[test]
 fn help_begins_with_what_everybody_needs() {

@@ -55,13 +55,14 @@ fn protocols_carry_the_picture() {
     fails(plain("a fox", &path).args(["--preview", "ascii"]), 2, &["kitty", "sixel", "off"]);
 }
 
-/// Both ends of a pseudo-terminal.
+/// Both ends of a pseudo-terminal, of 120 columns.
 fn terminal() -> (File, OwnedFd) {
     let (mut own, mut other) = (0, 0);
     let none = std::ptr::null_mut();
+    let mut size = libc::winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: both numbers are written if the answer is 0, and nobody else has these files.
     unsafe {
-        assert_eq!(libc::openpty(&mut own, &mut other, none, none.cast(), none.cast()), 0);
+        assert_eq!(libc::openpty(&mut own, &mut other, none, none.cast(), &mut size), 0);
         (File::from_raw_fd(own), OwnedFd::from_raw_fd(other))
     }
 }
@@ -96,6 +97,25 @@ fn spawn(mut command: Command, out: OwnedFd, err: OwnedFd) -> std::process::Exit
     let mut child = command.spawn().expect("the program starts");
     drop(command);
     child.wait().expect("an end")
+}
+
+/// Each phase of a run has its name, and no bar is full while something goes on.
+#[test]
+fn phases_have_names_and_no_bar_is_full() {
+    let folder = folder();
+    let variables = [("TERM", "xterm-256color"), ("NO_COLOR", "1")];
+    let options = ["--ralu", "4x", "--preview", "off"];
+    let text = shown(&variables, &options, &folder.path().join("a.png"));
+    let shown: Vec<&str> =
+        text.split(['\r', '\n']).filter(|line| line.contains(['━', '─'])).collect();
+    for line in &shown {
+        assert!(line.contains('─'), "a full bar: {line:?}");
+        let what = line.rsplit(['━', '─']).next().unwrap_or_default();
+        assert!(what.chars().any(char::is_alphabetic), "a bar of nothing: {line:?}");
+    }
+    for phase in ["encoding", "compiling kernels", "stage 1/3", "stage 3/3", "decoding"] {
+        assert!(text.contains(phase), "no {phase:?} in {shown:#?}");
+    }
 }
 
 #[test]

@@ -22,10 +22,10 @@ use super::parse::{
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Request")]
 pub struct RequestArgs {
-    /// Pixels. [default: the model's own]
+    /// Pixels. [default: the model's own, in proportion to --height]
     #[arg(short = 'W', long, value_name = "W", value_parser = whole, allow_negative_numbers = true)]
     pub width: Option<usize>,
-    /// Pixels. [default: the model's own]
+    /// Pixels. [default: the model's own, in proportion to --width]
     #[arg(short = 'H', long, value_name = "H", value_parser = whole, allow_negative_numbers = true)]
     pub height: Option<usize>,
     /// Both at once.

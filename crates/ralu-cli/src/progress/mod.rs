@@ -107,6 +107,9 @@ impl Progress {
             TuningEvent::Measured { done, of, what } => {
                 let share = *done as f64 / *of as f64;
                 self.update("kernels", share, format!("measuring {what}"), *done == 1);
+                if done == of {
+                    self.phase("preparing", 0.0, "taking the fastest kernels");
+                }
             }
             TuningEvent::Failed { what, reason } => {
                 self.warn(&format!("{what} failed and is left out: {reason}"));
@@ -133,6 +136,15 @@ impl Progress {
         let message = format!("{name}: {} of {}", human_bytes(bytes), human_bytes(of));
         let share = if of == 0 { 1.0 } else { bytes as f64 / of as f64 };
         self.update("loading", share, message, begins);
+        // What comes next is no loading, and a full bar would say that nothing comes.
+        if bytes >= of {
+            let (name, next) = match part {
+                Part::TextEncoders => ("encoding", "reading the prompt"),
+                Part::Modulation => ("preparing", "making modulations"),
+                Part::Denoiser => ("preparing", "compiling kernels"),
+            };
+            self.phase(name, 0.0, next);
+        }
     }
 
     /// Shows how much of a file is written.
