@@ -225,9 +225,9 @@ export interface GenerateRequest {
   prompt: string;
   /** What true classifier-free guidance steers away from. */
   negativePrompt?: string;
-  /** Width in pixels, 16 to 8192; the model's own by default. */
+  /** Width in pixels, 16 to 8192; the model's own by default, in proportion to a height that is given alone. */
   width?: number;
-  /** Height in pixels, 16 to 8192; the model's own by default. */
+  /** Height in pixels, 16 to 8192; the model's own by default, in proportion to a width that is given alone. */
   height?: number;
   /** Steps of plain sampling. */
   steps?: number;
@@ -251,7 +251,8 @@ export interface GenerateRequest {
   /**
    * Acceleration.
    *
-   * - "auto": The family's best-tested preset where the picture is large enough for it, else plain sampling.
+   * - "auto": The model's own preset, or its family's best-tested one, where the picture is large enough for it, else
+   *   plain sampling.
    * - "off": Plain sampling.
    * - "2x": About twice as fast.
    * - "3x": About three times as fast.

@@ -37,6 +37,8 @@ impl Progress {
         let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
         let bar = (!quiet && std::io::stderr().is_terminal() && !dumb).then(|| {
             let bar = ProgressBar::with_draw_target(Some(WHOLE), ProgressDrawTarget::stderr());
+            // Until there is more to say.
+            let bar = bar.with_prefix("starting").with_message("opening the adapter and the model");
             let template = if output::colours() {
                 "{prefix:>12.cyan.bold} {bar:20.cyan/dim} {wide_msg}"
             } else {
