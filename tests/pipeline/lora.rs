@@ -15,7 +15,6 @@ use ralu::pipeline::plan::plan;
 use ralu::pipeline::{
     Error, MemoryBudget, NamedTensors, Options, Pipeline, RaluChoice, Request, Settings,
 };
-use ralu::sampling::CustomStages;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
@@ -26,14 +25,14 @@ const LATENTS: f64 = 1e-4;
 const EMBEDDINGS: f64 = 1e-4;
 
 /// A case of the fixtures.
-struct Case {
+pub(super) struct Case {
     json: Value,
     expected: NamedTensors,
-    paths: ModelPaths,
+    pub(super) paths: ModelPaths,
 }
 
 impl Case {
-    fn open(name: &str) -> Case {
+    pub(super) fn open(name: &str) -> Case {
         let folder = fixture("lora").join(name);
         let json = std::fs::read_to_string(folder.join("case.json")).unwrap();
         let json: Value = serde_json::from_str(&json).unwrap();
@@ -51,21 +50,21 @@ impl Case {
     }
 
     /// With other weights of the files.
-    fn weighted(mut self, weight: LoraWeight) -> Case {
+    pub(super) fn weighted(mut self, weight: LoraWeight) -> Case {
         self.paths.loras.iter_mut().for_each(|lora| lora.weight = weight);
         self
     }
 
-    fn without(mut self) -> Case {
+    pub(super) fn without(mut self) -> Case {
         self.paths.loras.clear();
         self
     }
 
-    fn files(&self) -> ModelFiles {
+    pub(super) fn files(&self) -> ModelFiles {
         ModelFiles::open(Arc::new(Folder::anywhere()), &self.paths).unwrap()
     }
 
-    fn request(&self) -> Request {
+    pub(super) fn request(&self) -> Request {
         let count = |key: &str| Some(self.json[key].as_u64().unwrap() as usize);
         let given = |name: &&str| Some(((*name).to_owned(), self.expected.0.get(*name)?.clone()));
         Request::default().with(|request| {
@@ -81,7 +80,7 @@ impl Case {
         })
     }
 
-    fn draw(&self, options: Options) -> (NamedTensors, Vec<String>) {
+    pub(super) fn draw(&self, options: Options) -> (NamedTensors, Vec<String>) {
         let gpu = crate::common::gpu();
         let pipeline = Pipeline::open(gpu, Box::new(self.files()), options).unwrap();
         let outcome = run(&pipeline, self.request());
@@ -107,16 +106,16 @@ fn shown(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-fn in_f32() -> Options {
+pub(super) fn in_f32() -> Options {
     Options::default().with(|options| options.precision = Precision::F32)
 }
 
-fn bits(tensors: &NamedTensors) -> Vec<u32> {
+pub(super) fn bits(tensors: &NamedTensors) -> Vec<u32> {
     numbers(tensors, "latents").iter().map(|value| value.to_bits()).collect()
 }
 
 /// Relative L2 distance.
-fn distance(a: &NamedTensors, b: &NamedTensors) -> f64 {
+pub(super) fn distance(a: &NamedTensors, b: &NamedTensors) -> f64 {
     let [a, b] = [a, b].map(|tensors| numbers(tensors, "latents"));
     let difference: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
     (difference / b.iter().map(|b| f64::from(*b).powi(2)).sum::<f64>()).sqrt()
@@ -294,7 +293,11 @@ fn planned(case: &Case, request: &Request, budget: Option<u64>, gpu: &Gpu) -> Re
     Ok(plan.memory.peak_bytes)
 }
 
-fn planned_and_drawn(case: &Case, request: Request, budget: Option<u64>) -> (NamedTensors, u64) {
+pub(super) fn planned_and_drawn(
+    case: &Case,
+    request: Request,
+    budget: Option<u64>,
+) -> (NamedTensors, u64) {
     let gpu = crate::common::gpu();
     let planned = planned(case, &request, budget, &gpu).unwrap();
     let pipeline = Pipeline::open(gpu, Box::new(case.files()), within(budget)).unwrap();
@@ -304,88 +307,4 @@ fn planned_and_drawn(case: &Case, request: Request, budget: Option<u64>) -> (Nam
     let close = (planned..=planned + 16 * buffers).contains(&bytes_peak);
     assert!(close, "{bytes_peak} bytes, planned {planned}");
     (outcome.tensors, planned)
-}
-
-/// Between runs nothing is loaded or compiled for other weights, and bits are those of a model that was opened with them.
-#[test]
-fn weights_change_between_runs() {
-    let case = Case::open("flux-kohya");
-    let pipeline = Pipeline::open(crate::common::gpu(), Box::new(case.files()), in_f32()).unwrap();
-    let first = run(&pipeline, case.request()).tensors;
-    pipeline.set_lora_weights(&[LoraWeight::Whole(-0.5)]).unwrap();
-    let before = pipeline.gpu().counters().pipelines;
-    let second = run(&pipeline, case.request()).tensors;
-    assert_eq!(pipeline.gpu().counters().pipelines, before);
-    let (fresh, _) = Case::open("flux-kohya").weighted(LoraWeight::Whole(-0.5)).draw(in_f32());
-    assert!(bits(&second) == bits(&fresh));
-    assert!(bits(&second) != bits(&first));
-    pipeline.set_lora_weights(&[LoraWeight::Whole(1.0)]).unwrap();
-    assert!(bits(&run(&pipeline, case.request()).tensors) == bits(&first));
-    for (wrong, word) in [
-        (&[LoraWeight::Whole(1.0); 2][..], "as many as"),
-        (&[LoraWeight::Whole(f64::NAN)], "finite"),
-    ] {
-        let error = pipeline.set_lora_weights(wrong).unwrap_err().to_string();
-        assert!(error.contains(word), "{error}");
-    }
-}
-
-/// What is merged into weights stays.
-#[test]
-fn merged_changes_have_fixed_weights() {
-    let case = Case::open("flux-diff");
-    let pipeline = Pipeline::open(crate::common::gpu(), Box::new(case.files()), in_f32()).unwrap();
-    let error = pipeline.set_lora_weights(&[LoraWeight::Whole(0.25)]).unwrap_err().to_string();
-    assert!(error.contains("merged") && error.contains("open the model again"), "{error}");
-    let own = case.paths.loras[0].weight;
-    pipeline.set_lora_weights(&[own]).unwrap();
-    let mut paths = case.paths.clone();
-    paths.loras[0].weight = LoraWeight::Stages([0.0, 0.0, 1.0]);
-    let error = ModelFiles::open(Arc::new(Folder::anywhere()), &paths).err().expect("an error");
-    assert!(error.to_string().contains("the same in all stages"), "{error}");
-}
-
-fn three_stages(request: &mut Request) {
-    request.ralu = RaluChoice::Custom(CustomStages {
-        stage_steps: vec![1, 1, 1],
-        stage_ends: vec![0.3, 0.45, 1.0],
-        up_ratio: 0.3,
-        stage_shifts: Some(vec![5.019, 2.589, 2.226]),
-        stage_z: Some(6.317_123_456_789_012),
-    });
-}
-
-/// Where stages differ in weights, each has modulations of its own, which are planned.
-#[test]
-fn modulations_of_stages_are_planned() {
-    let peak = |weight: LoraWeight| {
-        let case = Case::open("flux-onetrainer-bfl").weighted(weight);
-        planned_and_drawn(&case, case.request().with(three_stages), None).1
-    };
-    let same = peak(LoraWeight::Whole(1.0));
-    assert_eq!(peak(LoraWeight::Stages([1.0; 3])), same);
-    assert!(peak(LoraWeight::Stages([0.0, 0.5, 1.0])) > same);
-}
-
-/// A file whose weight is 0 at first leaves the first stage as it is without, modulations included.
-#[test]
-fn stages_have_weights_of_their_own() {
-    let draw = |weight: Option<LoraWeight>| {
-        let case = Case::open("flux-onetrainer-bfl");
-        let case = match weight {
-            Some(weight) => case.weighted(weight),
-            None => case.without(),
-        };
-        let pipeline =
-            Pipeline::open(crate::common::gpu(), Box::new(case.files()), in_f32()).unwrap();
-        run(&pipeline, case.request().with(three_stages)).tensors
-    };
-    let plain = draw(None);
-    let whole = draw(Some(LoraWeight::Whole(1.0)));
-    let same = draw(Some(LoraWeight::Stages([1.0; 3])));
-    assert!(bits(&whole) == bits(&same));
-    let late = draw(Some(LoraWeight::Stages([0.0, 0.0, 1.0])));
-    let first = |tensors: &NamedTensors| numbers(tensors, "stage1_latents").to_vec();
-    near("the first stage", &first(&late), &first(&plain), 1e-6);
-    assert!(distance(&late, &plain) > 1e-3 && distance(&late, &whole) > 1e-3);
 }

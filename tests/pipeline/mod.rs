@@ -13,6 +13,7 @@ mod faults;
 mod formats;
 mod int8;
 mod lora;
+mod lora_weights;
 mod matrices;
 mod plan;
 mod plan_run;

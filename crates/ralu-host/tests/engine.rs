@@ -3,9 +3,10 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use ralu::models::adapters::{Lora, LoraWeight};
 use ralu::pipeline::tune::TuningEvent;
 use ralu::{Event, Picture, Request};
-use ralu_host::engine::{Ended, Engine, EngineEvent, EngineOptions, OpenModel};
+use ralu_host::engine::{Ended, Engine, EngineEvent, EngineOptions, ModelInfo, OpenModel};
 use ralu_host::{CacheDir, Device, End, Error};
 
 use crate::common::{choice, gpu, model, request, undisturbed};
@@ -54,8 +55,12 @@ impl Heard {
 
     fn open(&self) {
         self.engine.open(OpenModel::new(model()));
+        assert_eq!(self.opened().name, "model");
+    }
+
+    fn opened(&self) -> ModelInfo {
         match self.next() {
-            EngineEvent::Opened(info) => assert_eq!(info.name, "model"),
+            EngineEvent::Opened(info) => *info,
             other => panic!("{other:?}"),
         }
     }
@@ -147,6 +152,55 @@ fn requests_are_drawn_in_turn_by_one_model() {
     assert_eq!(a_end.settings.map(|s| s.seed), Some(3));
     assert_eq!(b_end.settings.map(|s| s.seed), Some(4));
     heard.is_silent();
+}
+
+/// Between jobs: weights without opening the model again, or with it where a file is merged into it; other files; and one that
+/// is no file for it, which leaves it as it is.
+#[test]
+fn loras_change_between_jobs() {
+    let heard = start_on(Device::adapter(choice(), None), EngineOptions::default());
+    let fixtures = model().join("../..");
+    heard.engine.open(OpenModel::new(fixtures.join("flux-a/model")));
+    assert!(heard.opened().loras.is_empty());
+    let set = |name: &str, weight: f64| {
+        let file = fixtures.join("lora").join(name).to_string_lossy().into_owned();
+        let weight = LoraWeight::Whole(weight);
+        heard.engine.set_loras(vec![Lora { file, weight, sha256: None }]);
+    };
+    let drawn_with = |name: &str, weight: f64| {
+        set(name, weight);
+        let info = heard.opened();
+        let parts = info.parts.expect("files of its own");
+        assert_eq!((info.loras.len(), parts.loras.len()), (1, 1));
+        assert_eq!(info.loras[0].weight, LoraWeight::Whole(weight));
+        assert_eq!(parts.loras[0].weight, LoraWeight::Whole(weight));
+        assert!(parts.loras[0].sha256.is_some());
+        heard.drawn(request()).pictures
+    };
+    let plain = heard.drawn(request()).pictures;
+    for name in ["flux-diffusers/lora.safetensors", "flux-diff/lora.safetensors"] {
+        let whole = drawn_with(name, 1.0);
+        let half = drawn_with(name, 0.5);
+        assert!(whole != plain && half != plain && half != whole, "{name}");
+        // Left out when the model is opened, and back again.
+        heard.engine.set_loras(vec![]);
+        assert!(heard.opened().loras.is_empty());
+        assert!(heard.drawn(request()).pictures == plain);
+        assert!(drawn_with(name, 0.0) == plain, "{name}");
+        assert!(drawn_with(name, 0.5) == half, "{name}");
+        set("bad/nan.safetensors", 1.0);
+        match heard.next() {
+            EngineEvent::LorasFailed(error) => {
+                assert!(error.to_string().contains("nan"), "{error}")
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(heard.drawn(request()).pictures == half, "{name}");
+    }
+    heard.engine.close();
+    assert!(matches!(heard.next(), EngineEvent::Closed));
+    set("flux-diff/lora.safetensors", 1.0);
+    assert!(matches!(heard.next(), EngineEvent::LorasFailed(Error::NoModel)));
 }
 
 #[test]

@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use super::Run;
+use super::change_weights::FirstWeights;
+use crate::models::adapters::LoraWeight;
 use crate::pipeline::event::Event;
 use crate::pipeline::programs::step;
 use crate::pipeline::{Error, Settings, StageKind};
 
 /// Where a run was at the end of its first stage. [`super::super::Request::first_stage`] goes on from it: with the same
-/// settings but for the regions, the picture is the one that a whole run would have made.
+/// settings but for the regions, the picture is the one that a whole run would have made. Weights of LoRAs may differ in later
+/// stages, too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FirstStage {
     settings: Settings,
+    weights: FirstWeights,
     sigmas: Vec<f64>,
     /// Latents, `[N, 4 C]`.
     x: Vec<f32>,
@@ -38,6 +42,12 @@ impl FirstStage {
     pub fn fits(&self, settings: &Settings) -> bool {
         without_regions(settings, settings.seed) == self.settings && settings.count == 1
     }
+
+    /// Whether a run with these weights of LoRAs, one for each file, can go on from here: whether they are the same in the first
+    /// stage, and in text encoders if a file changes those.
+    pub fn fits_lora_weights(&self, weights: &[LoraWeight]) -> bool {
+        self.weights.fit(&weights.iter().map(|weight| weight.stages()).collect::<Vec<_>>())
+    }
 }
 
 impl Run {
@@ -47,6 +57,15 @@ impl Run {
         let expected = "one of a run that differs in nothing but its regions; leave it out to run from the start";
         if !first.fits(&self.settings) {
             return Err(Error::setting("the kept first stage", "of other settings", expected));
+        }
+        if !first.weights.fit(&self.change_weights) {
+            let expected = "one of a run with the same LoRAs, and the same weights of them in the first stage and in text encoders; \
+                            leave it out to run from the start";
+            return Err(Error::setting(
+                "the kept first stage",
+                "of other LoRAs or weights of them",
+                expected,
+            ));
         }
         if self.schedule.stages[0].sigmas != first.sigmas {
             // Runs of two stages have another schedule.
@@ -86,6 +105,7 @@ impl Run {
         let memory = &self.memory().stages[stage];
         let first = FirstStage {
             settings: without_regions(&self.settings, self.image.seed),
+            weights: self.first_change_weights(),
             sigmas: self.schedule.stages[stage].sigmas.clone(),
             x: self.read(&memory.x).await?,
             velocity: self.read(&memory.velocity).await?,

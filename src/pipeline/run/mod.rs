@@ -3,6 +3,7 @@
 //! This file says what follows what; [`place`], [`prepare`], [`stages`], [`positions`], [`regions`] and [`jump`] say what is done,
 //! [`estimate`] and [`first_stage`] what is shown and kept of it.
 
+mod change_weights;
 mod checkpoint;
 mod checkpoint_file;
 mod estimate;
@@ -429,7 +430,7 @@ impl Run {
     /// Makes the modulations of all steps, or loads more of the layers that make them.
     async fn modulate(&mut self, encoded: Encoded) -> Result<Phase, Error> {
         let context = &*self.context;
-        let weights = (0..self.schedule.stages.len()).map(|stage| self.change_weights(stage));
+        let weights = (0..self.schedule.stages.len()).map(|stage| self.stage_change_weights(stage));
         let key = ModulationKey::new(
             context,
             &self.settings,
@@ -448,20 +449,6 @@ impl Run {
             None => ModulationTable::make(context, key).await?,
         }
         Ok(Phase::Modulate(encoded))
-    }
-
-    /// What low-rank changes are multiplied by in a stage, for each of their files. Plain sampling is the last of three.
-    fn change_weights(&self, stage: usize) -> Vec<f64> {
-        let stages = self.schedule.stages.len();
-        self.change_weights.iter().map(|of| of[(stage + of.len()).saturating_sub(stages)]).collect()
-    }
-
-    /// The same in text encoders, which work once for all stages: the largest.
-    fn text_change_weights(&self) -> Vec<f64> {
-        let largest = |of: &[f64; 3]| {
-            of.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0)
-        };
-        self.change_weights.iter().map(largest).collect()
     }
 
     #[track_caller]

@@ -167,7 +167,7 @@ impl Run {
         // After the step the latents are at the next noise level.
         scalars[step::SIGMA] = next as f32;
         self.write(&shared.step, &scalars).await?;
-        self.context.use_change_weights(&self.change_weights(stage)).await?;
+        self.context.use_change_weights(&self.stage_change_weights(stage)).await?;
         let (decision, ticket) = self.evaluate(stage, i).await?;
         self.keep_estimate(stage, next).await?;
 

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ralu::gpu::{AdapterReport, Counters};
+use ralu::gpu::{self, Counters};
+use ralu::models::adapters::AdapterReport;
 use ralu::models::config::Defaults;
 use ralu::models::files::ModelPaths;
 use ralu::models::quantise::Quantise;
 use ralu::pipeline::tune::{TuningEvent, TuningRecord};
-use ralu::pipeline::{Checkpoint, Event, LatentColors, MemoryUse, Plan, RunSchedule, Settings};
+use ralu::pipeline::{
+    Checkpoint, Event, LatentColors, MemoryBudget, MemoryUse, Plan, RunSchedule, Settings,
+};
 
 use crate::error::Error;
 use crate::session::End;
@@ -17,10 +20,12 @@ use crate::session::End;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EngineEvent {
-    /// A model is open.
+    /// A model is open, or the one that was open has other LoRAs.
     Opened(Box<ModelInfo>),
     /// A model could not be opened, and none is open now.
     OpenFailed(Error),
+    /// The open model's LoRAs could not be changed: it is open as it was before.
+    LorasFailed(Error),
     /// No model is open any more: [`super::Engine::close`] asked for it.
     Closed,
     /// Kernels are being measured, before a job's run begins.
@@ -70,14 +75,22 @@ pub struct ModelInfo {
     pub parts: Option<ModelPaths>,
     /// The folder as the user named it; `None` if nobody did, as for the bundled model.
     pub given: Option<PathBuf>,
+    /// What is to be said of its parts: which were found where, which are not used, what was assumed.
+    pub notes: Vec<String>,
+    /// What its LoRAs change, in the order of `parts`.
+    pub loras: Vec<AdapterReport>,
     /// Whether it has an input for guidance.
     pub has_guidance: bool,
+    /// Whether a request chooses how many tokens of its text are read.
+    pub has_text_length: bool,
     /// What it draws with where a request does not say.
     pub defaults: Defaults,
     /// The adapter that it draws on.
-    pub adapter: AdapterReport,
+    pub adapter: gpu::AdapterReport,
     /// What was quantised while it was loaded. Pictures carry it.
     pub quantise: Option<Quantise>,
+    /// How much of the GPU's memory its runs may take.
+    pub memory_budget: MemoryBudget,
 }
 
 /// A run that begins.

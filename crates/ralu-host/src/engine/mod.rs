@@ -31,6 +31,7 @@
 //! ```
 
 mod event;
+mod opening;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -41,9 +42,10 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+use ralu::models::adapters::Lora;
 use ralu::models::files::ModelPaths;
 use ralu::models::quantise::QuantiseChoice;
-use ralu::pipeline::{LatentColors, Options, Request};
+use ralu::pipeline::{LatentColors, MemoryBudget, Options, Request};
 
 use crate::cache_dir::CacheDir;
 use crate::device::Device;
@@ -59,7 +61,7 @@ pub struct EngineOptions {
     /// Whether kernels are chosen by measuring them, which takes seconds in the first run of a model on an adapter. Else
     /// the defaults run.
     pub tune: bool,
-    /// How models are opened, but for what [`OpenModel::quantise`] says.
+    /// How models are opened, but for what [`OpenModel`] says.
     pub pipeline: Options,
 }
 
@@ -77,6 +79,8 @@ pub struct OpenModel {
     pub colors: Option<LatentColors>,
     /// What is quantised while the model is loaded. `auto` goes by a picture of the model's own size.
     pub quantise: QuantiseChoice,
+    /// How much of the GPU's memory its runs may take; `None` is what [`EngineOptions::pipeline`] says.
+    pub memory_budget: Option<MemoryBudget>,
 }
 
 impl OpenModel {
@@ -88,6 +92,7 @@ impl OpenModel {
             given: None,
             colors: None,
             quantise: QuantiseChoice::Off,
+            memory_budget: None,
         }
     }
 }
@@ -95,6 +100,7 @@ impl OpenModel {
 /// What the engine's thread is asked to do.
 enum Command {
     Open(Box<OpenModel>),
+    SetLoras(Vec<Lora>),
     Generate { job: u64, request: Box<Request>, resume: Option<Vec<u8>> },
     Tune { job: u64, request: Box<Request> },
     Close,
@@ -162,6 +168,14 @@ impl Engine {
     /// Opens a model instead of the one that is open. Ends with [`EngineEvent::Opened`] or [`EngineEvent::OpenFailed`].
     pub fn open(&self, model: OpenModel) {
         self.command(Command::Open(Box::new(model)));
+    }
+
+    /// Gives the open model these LoRAs in place of its own, after the jobs that were asked for before. If only their weights
+    /// differ, nothing is loaded or compiled again, unless a file's changes are merged into the model's weights or were left out
+    /// because its weight was 0: then, as for other files, the model is opened again. Ends with [`EngineEvent::Opened`] or
+    /// [`EngineEvent::LorasFailed`].
+    pub fn set_loras(&self, loras: Vec<Lora>) {
+        self.command(Command::SetLoras(loras));
     }
 
     /// Draws a request after the jobs that were asked for before. Gives the job's number; [`EngineEvent::Ended`] is its

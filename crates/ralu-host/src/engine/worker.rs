@@ -1,26 +1,23 @@
 //! What the engine's thread does.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use ralu::gpu::{Gpu, block_on_while};
-use ralu::models::config::ModelConfig;
-use ralu::models::files::{ModelFiles, ModelPaths};
-use ralu::models::quantise::QuantiseChoice;
 use ralu::pipeline::tune::{Tuner, TuningEvent, usual_seconds};
-use ralu::pipeline::{Checkpoint, Event, Options, Pipeline, Request, Settings, unfamiliar};
+use ralu::pipeline::{Checkpoint, Event, Pipeline, Request, Settings, unfamiliar};
 use ralu::tensor::Tuning;
 
-use super::event::{Ended, EngineEvent, ModelInfo, Started};
-use super::{Command, EngineOptions, OpenModel, Signals};
+use super::event::{Ended, EngineEvent, Started};
+use super::opening::Open;
+use super::{Command, EngineOptions, Signals};
 use crate::device::Device;
 use crate::error::Error;
-use crate::session::{End, Session};
-use crate::threads::open_pipeline;
-use crate::{kernels, memory, models, pipelines, places};
+use crate::session::End;
+use crate::{kernels, memory, pipelines};
 
 /// How long the system may take to say that a destroyed device is lost, in turns of a few milliseconds.
 const LOSS_TURNS: u32 = 400;
@@ -28,34 +25,11 @@ const LOSS_TURN: Duration = Duration::from_millis(5);
 
 /// The thread's state.
 pub struct Worker {
-    device: Device,
-    options: EngineOptions,
+    pub(super) device: Device,
+    pub(super) options: EngineOptions,
     signals: Arc<Signals>,
-    tell: Box<dyn FnMut(EngineEvent) + Send>,
-    open: Option<Open>,
-}
-
-/// An open model.
-struct Open {
-    session: Session,
-    info: ModelInfo,
-    /// How it was opened.
-    options: Options,
-    /// Whether its kernels were chosen.
-    chosen: bool,
-}
-
-impl Open {
-    fn source(&self) -> Result<ModelFiles, Error> {
-        open_files(&self.info.folder, self.info.parts.as_ref())
-    }
-}
-
-/// The model whose folder or file that is, with parts in files of their own.
-fn open_files(path: &Path, parts: Option<&ModelPaths>) -> Result<ModelFiles, Error> {
-    let model = path.to_string_lossy().into_owned();
-    let paths = parts.cloned().unwrap_or_default();
-    Ok(models::open(&paths.with(|paths| paths.model = model))?)
+    pub(super) tell: Box<dyn FnMut(EngineEvent) + Send>,
+    pub(super) open: Option<Open>,
 }
 
 /// A job on its way: what is known of it when it ends.
@@ -80,6 +54,7 @@ impl Worker {
         for command in commands {
             match command {
                 Command::Open(model) => self.open(*model),
+                Command::SetLoras(loras) => self.set_loras(loras),
                 Command::Generate { job, request, resume } => {
                     self.job(job, |worker, progress| {
                         worker.generate(job, *request, resume.as_deref(), progress)
@@ -95,71 +70,6 @@ impl Worker {
                 Command::DestroyDevice => self.destroy_device(),
             }
         }
-    }
-
-    fn open(&mut self, model: OpenModel) {
-        // Its memory first: two models may not fit.
-        self.open = None;
-        match self.opened(model) {
-            Ok(open) => {
-                (self.tell)(EngineEvent::Opened(Box::new(open.info.clone())));
-                self.open = Some(open);
-            }
-            Err(error) => (self.tell)(EngineEvent::OpenFailed(error)),
-        }
-    }
-
-    fn opened(&mut self, model: OpenModel) -> Result<Open, Error> {
-        let OpenModel { folder, parts, given, colors, quantise } = model;
-        let source = open_files(&folder, parts.as_ref())?;
-        // With the hashes of files of changes, for pictures.
-        let parts = parts.map(|parts| parts.with(|parts| parts.loras = source.loras().to_vec()));
-        let hash = places::hash(&source);
-        if let (Some(cache), Some(hash)) = (&self.options.cache, &hash) {
-            let model = folder.to_string_lossy().into_owned();
-            let paths = parts.clone().unwrap_or_default().with(|paths| paths.model = model);
-            places::remember(cache, hash, &paths);
-        }
-        let gpu = self.device.open()?;
-        let adapter = gpu.report().clone();
-        let options = self.options(quantise, &gpu, &source)?;
-        let pipeline = open_pipeline(gpu, Box::new(source), options)?;
-        if let Some(colors) = colors {
-            pipeline.set_latent_colors(colors);
-        }
-        let config = pipeline.config();
-        let info = ModelInfo {
-            name: models::name_of(&folder),
-            hash,
-            folder,
-            parts,
-            given,
-            has_guidance: config.transformer.has_guidance_input(),
-            defaults: config.defaults(),
-            adapter,
-            quantise: options.quantise,
-        };
-        Ok(Open { session: Session::new(pipeline), info, options, chosen: false })
-    }
-
-    /// How a model is opened of which that is quantised.
-    fn options(
-        &self,
-        choice: QuantiseChoice,
-        gpu: &Gpu,
-        source: &ModelFiles,
-    ) -> Result<Options, Error> {
-        let mut options = self.options.pipeline;
-        options.quantise = match choice {
-            QuantiseChoice::Off => options.quantise,
-            QuantiseChoice::To(quantise) => Some(quantise),
-            QuantiseChoice::Auto(_) => {
-                let config = ModelConfig::load(source).map_err(ralu::Error::from)?;
-                let settings = Settings::resolve(&Request::default(), &config)?;
-                memory::choose(choice, gpu, &config, source, &settings, options)?.0
-            }
-        };
-        Ok(options)
     }
 
     /// Does a job, and tells how it ended.
@@ -198,7 +108,9 @@ impl Worker {
             return Ok(End::Cancelled);
         }
         let Worker { device, options, signals, tell, open } = self;
-        let Open { session, info, options: opened, .. } = open.as_mut().ok_or(Error::NoModel)?;
+        let open = open.as_mut().ok_or(Error::NoModel)?;
+        let source = open.source()?;
+        let Open { session, info, options: opened, .. } = open;
         let pipeline = session.pipeline()?;
         warnings.extend(unfamiliar(&request, &settings, pipeline.config()));
         if let Some(bytes) = resume {
@@ -208,7 +120,6 @@ impl Worker {
             }
         }
         progress.checkpoint.clone_from(&request.resume);
-        let source = open_files(&info.folder, info.parts.as_ref())?;
         let (gpu, config) = (pipeline.gpu(), pipeline.config());
         memory::tell(gpu);
         // That it cannot be told what a run will take is no reason not to try.
