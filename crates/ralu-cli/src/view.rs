@@ -1,4 +1,5 @@
-//! `ralu view`: starts the viewer. It is a program of its own, so that nobody compiles a window who wants none.
+//! `ralu view`: starts the viewer, which it builds first in ralu's sources. It is a program of its own, so that nobody compiles a
+//! window who wants none.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -10,7 +11,7 @@ use ralu::models::adapters::Lora;
 use super::args::ViewArgs;
 use super::error::{Error, Result};
 use super::model;
-use super::output::shown;
+use super::output::{self, diagnostic};
 
 const VIEWER: &str = "ralu-viewer";
 
@@ -18,13 +19,17 @@ const VIEWER: &str = "ralu-viewer";
 pub fn run(args: &ViewArgs) -> Result<ExitCode> {
     let sibling = sibling();
     let program = sibling.clone().filter(|path| path.is_file());
+    let program = match (program, Sources::of_this_program()) {
+        (None, Some(sources)) => Some(sources.build()?),
+        (program, _) => program,
+    };
     let mut command = Command::new(program.unwrap_or_else(|| VIEWER.into()));
     command.args(words(args));
     let status = command.status().map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::failed(format!(
             "the viewer is not installed: {} is not there, nor is {VIEWER} in the folders of PATH. `cargo build \
              --release -p {VIEWER}` in ralu's sources makes it; put it next to this program",
-            sibling.map_or_else(|| VIEWER.to_owned(), |path| shown(&path))
+            sibling.map_or_else(|| VIEWER.to_owned(), |path| output::shown(&path))
         )),
         _ => Error::failed(format!("{VIEWER} cannot be started: {error}")),
     })?;
@@ -37,6 +42,49 @@ pub fn run(args: &ViewArgs) -> Result<ExitCode> {
 fn sibling() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     Some(program.with_file_name(format!("{VIEWER}{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// ralu's sources, from which this program was built where it lies.
+struct Sources {
+    folder: PathBuf,
+    /// What cargo calls the way in which it was built.
+    profile: String,
+}
+
+impl Sources {
+    /// Cargo puts programs into `target/PROFILE`, next to the viewer's sources.
+    fn of_this_program() -> Option<Sources> {
+        let program = std::env::current_exe().ok()?;
+        let built = program.parent()?;
+        let folder = built.parent()?.parent()?;
+        if !folder.join("examples/viewer/Cargo.toml").is_file() {
+            return None;
+        }
+        let profile = match built.file_name()?.to_str()? {
+            "debug" => "dev",
+            other => other,
+        };
+        Some(Sources { folder: folder.to_path_buf(), profile: profile.to_owned() })
+    }
+
+    /// Builds the viewer in the same way, and gives its program.
+    fn build(&self) -> Result<PathBuf> {
+        let words = ["build", "--profile", &self.profile, "--package", VIEWER];
+        let shown = format!("cargo {}", words.join(" "));
+        diagnostic(&format!("the viewer is built first, which takes some minutes: {shown}"));
+        let status = Command::new("cargo").args(words).current_dir(&self.folder).status();
+        let reason = match (status, sibling()) {
+            (Ok(status), Some(program)) if status.success() && program.is_file() => {
+                return Ok(program);
+            }
+            (Ok(status), _) => format!("cargo ended with {status}"),
+            (Err(error), _) => format!("cargo cannot be started: {error}"),
+        };
+        Err(Error::failed(format!(
+            "the viewer cannot be built: {reason}. `{shown}` in {} has to work (Rust 1.95 or newer)",
+            output::shown(&self.folder)
+        )))
+    }
 }
 
 fn words(args: &ViewArgs) -> Vec<OsString> {

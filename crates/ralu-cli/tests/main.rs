@@ -29,6 +29,7 @@ mod streams;
 mod terminal;
 mod tune;
 mod usage;
+mod view;
 
 #[path = "common/command.rs"]
 mod command;

@@ -67,7 +67,7 @@ pub enum Command {
     List(ListArgs),
     /// Removes a downloaded model.
     Rm(RmArgs),
-    /// Opens a window in which the stages can be watched, and regions painted (needs the viewer, `ralu-viewer`).
+    /// Opens a window in which the stages can be watched, and regions painted (needs the viewer, `ralu-viewer`, which is built first in ralu's sources).
     View(ViewArgs),
     /// Shows the user's configuration: where its file is, which defaults of options it sets, and which it can set.
     Config(ConfigArgs),
