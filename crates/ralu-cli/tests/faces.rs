@@ -79,7 +79,11 @@ const FACES: [Face; 4] = [
     },
     Face {
         name: "the viewer",
-        text: || source("examples/viewer/src/form.rs") + &source("examples/viewer/src/controls.rs"),
+        text: || {
+            source("examples/viewer/src/form.rs")
+                + &source("examples/viewer/src/controls.rs")
+                + &source("examples/viewer/src/controls/sampling.rs")
+        },
         // The form makes it part of a request, and a control shows it.
         has: |source, field| {
             let whole = field.split('.').next().unwrap_or(field);

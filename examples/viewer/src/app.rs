@@ -1,7 +1,12 @@
 //! The window's state, and what changes it: what the engine tells, keys, drops.
 
+mod actions;
+mod available;
+mod loras;
 mod opening;
+mod runs;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,24 +14,25 @@ use eframe::egui::{self, ViewportCommand};
 use eframe::egui_wgpu::SurfaceConfig;
 use ralu::escape::escape;
 use ralu::gpu::{AdapterKind, describe};
-use ralu::pipeline::Request;
+use ralu::models::files::ModelPaths;
 use ralu::pipeline::tune::TuningEvent;
-use ralu_host::End;
-use ralu_host::engine::{Ended, EngineEvent, Started};
+use ralu_host::engine::EngineEvent;
 
 use crate::advice::with_advice;
-use crate::dialog::{Dialog, Wanted};
+use crate::dialog::Dialog;
 use crate::engine::{Engine, Model};
-use crate::files;
-use crate::form::{self, Form, Painted};
+use crate::form::{Form, Painted};
 use crate::frames::Frames;
 use crate::kept::Kept;
-use crate::keys::{self, Action};
+use crate::keys;
 use crate::loss::{Before, Loss};
-use crate::record::{Record, State};
+use crate::record::Record;
 use crate::unfinished;
-use crate::view::{Paint, View};
+use crate::view::View;
 use crate::{canvas, controls, figures, theme, timeline};
+pub use available::Situation;
+pub use loras::{LoraRow, Loras, WEIGHTS};
+use runs::Pending;
 
 /// How long what happened may wait for its frame.
 const FRAME_PATIENCE_CPU: Duration = Duration::from_millis(330);
@@ -40,6 +46,8 @@ const FIELD_MODEL: &str = "model";
 pub struct Notice {
     pub text: String,
     pub is_error: bool,
+    /// Whether it is about one thing that could not be done: the next thing that is done ends it.
+    passes: bool,
 }
 
 /// What a window starts with, besides what was kept.
@@ -56,8 +64,8 @@ pub struct Start {
 pub struct App {
     pub engine: Engine,
     pub model: Option<Model>,
-    /// Whether a model is being opened.
-    pub opening: bool,
+    /// The model that is being opened: its path, which the bundled one has not, and its parts in files of their own.
+    opening: Option<(Option<PathBuf>, Option<ModelPaths>)>,
     pub form: Form,
     pub view: View,
     pub painted: Painted,
@@ -75,18 +83,21 @@ pub struct App {
     pub model_field: String,
     /// What was typed there and is being opened.
     typed: Option<String>,
-    /// The run that goes on from another's first stage.
-    resuming: Option<(u64, std::sync::Arc<ralu::pipeline::FirstStage>)>,
+    /// The LoRAs of the model.
+    pub loras: Loras,
+    /// The text of the field for the memory budget, while it differs from what holds.
+    pub budget_field: Option<String>,
     /// Runs that were asked for and are not over.
-    pub pending: Vec<u64>,
+    pending: Vec<Pending>,
     /// The field that wants the focus.
     focus: Option<&'static str>,
     /// Whether a field had the focus in the frame before.
     typing: bool,
     title: String,
     kept: Kept,
-    /// The model of a picture that was opened: its request is not to be changed when the model is there.
-    keep_form: bool,
+    /// Whether what is being opened leaves the form as it is, as the model of a picture does: of each time that the engine was
+    /// asked to.
+    keep_form: VecDeque<bool>,
     dialog: Option<Dialog>,
     loss: Loss,
     closes: bool,
@@ -114,14 +125,12 @@ impl App {
         let runs = unfinished.as_deref().unwrap_or_default();
         let losses = runs.iter().map(|run| run.at.losses).max();
         let losses = losses.max(start.before.as_ref().map(|before| before.soon)).unwrap_or(0);
-        // What was kept may be of another version.
-        let budget = kept.memory_budget.parse().unwrap_or_default();
-        let engine = Engine::start(render, budget, loss.clone(), losses, wake)
+        let engine = Engine::start(render, loss.clone(), losses, wake)
             .map_err(|error| format!("the engine's thread cannot be started: {error}"))?;
         let mut app = App {
             engine,
             model: None,
-            opening: false,
+            opening: None,
             form: kept.form.clone(),
             view: kept.view.clone(),
             painted: kept.painted.clone(),
@@ -133,12 +142,13 @@ impl App {
             preparing: None,
             model_field: String::new(),
             typed: None,
-            resuming: None,
+            loras: Loras::default(),
+            budget_field: None,
             pending: vec![],
             focus: None,
             typing: false,
             title: String::new(),
-            keep_form: start.keep_form,
+            keep_form: VecDeque::new(),
             dialog: None,
             loss,
             closes: false,
@@ -156,11 +166,11 @@ impl App {
     }
 
     pub fn fail(&mut self, text: impl Into<String>) {
-        self.notice = Some(Notice { text: text.into(), is_error: true });
+        self.notice = Some(Notice { text: text.into(), is_error: true, passes: false });
     }
 
     pub fn say(&mut self, text: impl Into<String>) {
-        self.notice = Some(Notice { text: text.into(), is_error: false });
+        self.notice = Some(Notice { text: text.into(), is_error: false, passes: false });
     }
 
     /// The run that is shown.
@@ -169,6 +179,11 @@ impl App {
             true => self.plain.as_ref().or(self.ralu.as_ref()),
             false => self.ralu.as_ref().or(self.plain.as_ref()),
         }
+    }
+
+    /// Whether a model is being opened.
+    pub fn is_opening(&self) -> bool {
+        self.opening.is_some()
     }
 
     /// Whether something is drawn, or waits for it.
@@ -182,182 +197,19 @@ impl App {
         (cells(self.form.height.max(1)), cells(self.form.width.max(1)))
     }
 
-    fn submit(&mut self, form: &Form) -> Option<u64> {
-        match form.request(&self.painted) {
-            Ok(request) => Some(self.submit_request(request)),
-            Err(message) => {
-                self.fail(message);
-                None
-            }
-        }
-    }
-
-    fn submit_request(&mut self, request: Request) -> u64 {
-        self.notice = None;
-        self.view.paint = None;
-        self.view.moment = None;
-        self.frames.clear();
-        let job = self.engine.run(request);
-        self.pending.push(job);
-        job
-    }
-
-    /// Does what a key or a button asks for.
-    pub fn act(&mut self, context: &egui::Context, action: Action) {
-        let guided = self.model.as_ref().is_some_and(|model| model.has_guidance);
-        match action {
-            Action::Run => {
-                self.engine.stop();
-                self.submit(&self.form.clone());
-            }
-            Action::RunBoth => {
-                self.engine.stop();
-                let form = self.form.clone();
-                if form.ralu == "off" {
-                    return self.fail("choose an acceleration to compare plain sampling with (A)");
-                }
-                if self.submit(&form).is_some() {
-                    self.submit(&form.plain());
-                    self.view.compare = true;
-                }
-            }
-            Action::Resume => self.resume(),
-            Action::Stop => self.engine.stop(),
-            Action::EditPrompt => self.focus = Some(FIELD_PROMPT),
-            Action::EditNegative => self.focus = Some(FIELD_NEGATIVE),
-            Action::EditModel => self.focus = Some(FIELD_MODEL),
-            Action::OpenModel => self.ask(context, Wanted::Model),
-            Action::OpenPicture => self.ask(context, Wanted::Picture),
-            Action::ReopenGpu => self.engine.destroy_device(),
-            Action::NextSeed => self.form.seed = self.form.seed.wrapping_add(1),
-            Action::PreviousSeed => self.form.seed = self.form.seed.wrapping_sub(1),
-            Action::Wider => self.form.width = form::next_side(self.form.width, true),
-            Action::Narrower => self.form.width = form::next_side(self.form.width, false),
-            Action::Taller => self.form.height = form::next_side(self.form.height, true),
-            Action::Lower => self.form.height = form::next_side(self.form.height, false),
-            Action::NextRalu | Action::PreviousRalu => {
-                let next = action == Action::NextRalu;
-                self.form.ralu = form::neighbour(&form::RALU, &self.form.ralu, next).into();
-            }
-            Action::NextCache => {
-                let name = self.form.cache.split(':').next().unwrap_or("off").to_owned();
-                self.form.cache = form::neighbour(&form::CACHES, &name, true).into();
-            }
-            Action::MoreSteps => self.form.steps = (self.form.steps + 1).min(1000),
-            Action::FewerSteps => self.form.steps = self.form.steps.saturating_sub(1).max(1),
-            Action::MoreGuidance | Action::LessGuidance => {
-                let change = if action == Action::MoreGuidance { 0.5 } else { -0.5 };
-                let own = self.model.as_ref().map(|model| (model.guidance, model.true_cfg));
-                let (guidance, true_cfg) = own.unwrap_or_default();
-                let (value, own) = match guided {
-                    true => (&mut self.form.guidance, guidance.unwrap_or(3.5)),
-                    false => (&mut self.form.true_cfg, true_cfg),
-                };
-                *value = Some((value.unwrap_or(own) + change).clamp(0.0, 30.0));
-            }
-            Action::ShowMap => self.view.map = if self.view.map < 0.5 { 1.0 } else { 0.0 },
-            Action::MoreMap => self.view.map = (self.view.map + 0.1).min(1.0),
-            Action::LessMap => self.view.map = (self.view.map - 0.1).max(0.0),
-            Action::Heat => self.view.heat = !self.view.heat,
-            Action::Paint => self.toggle_paint(Paint::Add),
-            Action::Erase => self.toggle_paint(Paint::Erase),
-            Action::ClearPaint => self.painted = Painted::default(),
-            Action::LargerBrush => self.view.brush = (self.view.brush + 0.5).min(16.0),
-            Action::SmallerBrush => self.view.brush = (self.view.brush - 0.5).max(0.5),
-            Action::ReplaceRegions => self.form.replace_regions = !self.form.replace_regions,
-            Action::Back | Action::Forward | Action::Live => self.scrub(action),
-            Action::Compare => {
-                self.view.compare = !self.view.compare;
-                if self.view.compare && (self.plain.is_none() || self.ralu.is_none()) {
-                    self.view.compare = false;
-                    self.fail("there are no two runs to compare yet: draw both (V)");
-                }
-            }
-            Action::WipeLeft => self.view.wipe = (self.view.wipe - 0.05).max(0.0),
-            Action::WipeRight => self.view.wipe = (self.view.wipe + 0.05).min(1.0),
-            Action::Save | Action::SaveStrip => self.save(action),
-            Action::Figures => self.view.figures = !self.view.figures,
-            Action::Frames => self.measure_frames(),
-            Action::Help => self.view.help = !self.view.help,
-            Action::Close => self.closes = true,
-        }
-    }
-
-    /// Begins or ends measuring frames.
-    fn measure_frames(&mut self) {
-        self.view.frames = !self.view.frames;
-        if self.view.frames {
-            self.frames.clear();
-        } else if let Some([median, slowest]) = self.frames.between() {
-            let n = self.frames.count();
-            self.say(format!(
-                "{n} frames, {median:.1} ms apart, the slowest of a hundred {slowest:.1} ms"
-            ));
-        }
-    }
-
-    fn toggle_paint(&mut self, paint: Paint) {
-        self.view.paint = if self.view.paint == Some(paint) { None } else { Some(paint) };
-        if self.view.paint.is_some() {
-            self.view.compare = false;
-        }
-    }
-
-    fn scrub(&mut self, action: Action) {
-        let n = self.shown().map_or(0, |record| record.moments.len());
-        let at = self.view.moment.unwrap_or(n.saturating_sub(1)).min(n.saturating_sub(1));
-        self.view.moment = match action {
-            Action::Back => Some(at.saturating_sub(1)),
-            Action::Forward if at + 1 < n => Some(at + 1),
-            _ => None,
-        };
-    }
-
-    /// Runs again from the end of stage 1.
-    fn resume(&mut self) {
-        let Some(first) = self.ralu.as_ref().and_then(|record| record.first_stage.clone()) else {
-            return self
-                .fail("there is no finished stage 1 to go on from yet: draw with RALU first (R)");
-        };
-        match self.form.request(&self.painted) {
-            Err(message) => self.fail(message),
-            Ok(mut request) => {
-                request.first_stage = Some(first.clone());
-                self.engine.stop();
-                let job = self.submit_request(request);
-                self.resuming = Some((job, first));
-            }
-        }
-    }
-
-    fn save(&mut self, action: Action) {
-        // The wipe shows two pictures, and each of them as it is now.
-        let moment = if self.view.compare { None } else { self.view.moment };
-        let result = match self.shown() {
-            None => Err("there is no picture to save yet".into()),
-            Some(record) if action == Action::SaveStrip => files::save_strip(record),
-            Some(record) if record.picture.is_some() && !record.is_finished_at(moment) => {
-                Err("an earlier moment is shown; go to the finished picture (End) to save it"
-                    .into())
-            }
-            Some(record) => files::save(record, &self.engine.adapter.name),
-        };
-        let which = match (self.view.compare, self.shown()) {
-            (true, Some(record)) => format!(", the picture of {}", record.name()),
-            _ => String::new(),
-        };
-        match result {
-            Ok(path) => self.say(format!("saved {}{which}", path.display())),
-            Err(message) => self.fail(message),
-        }
-    }
-
     fn take_in(&mut self, context: &egui::Context, event: EngineEvent) {
         match event {
             EngineEvent::Opened(info) => self.opened(Model::from(*info)),
             EngineEvent::OpenFailed(error) => {
+                self.keep_form.pop_front();
+                (self.opening, self.preparing) = (None, None);
+                self.loras.reset(None);
+                self.fail(with_advice(&error));
+            }
+            EngineEvent::LorasFailed(error) => {
+                self.keep_form.pop_front();
                 self.preparing = None;
-                self.opening = false;
+                self.loras.take_back(self.model.as_ref());
                 self.fail(with_advice(&error));
             }
             EngineEvent::Tuning { event: TuningEvent::Measured { done, of, .. }, .. } => {
@@ -375,67 +227,24 @@ impl App {
     }
 
     fn opened(&mut self, model: Model) {
-        if !self.keep_form {
+        if !self.keep_form.pop_front().unwrap_or(true) {
             self.form.suit(&model);
             (self.ralu, self.plain) = (None, None);
         }
-        self.opening = false;
+        (self.opening, self.preparing) = (None, None);
+        let about = self.loras.opened(&model);
         // Unless something else is typed there by now.
         if self.typed.take().is_some_and(|typed| typed == self.model_field) {
             self.model_field.clear();
         }
         self.kept.model.clone_from(&model.path);
         self.kept.model_parts.clone_from(&model.parts);
+        self.kept.memory_budget = model.memory_budget.to_string();
         self.model = Some(model);
-    }
-
-    fn started(&mut self, started: Started) {
-        let Started { job, settings, schedule, plan, model, is_resumed, .. } = started;
-        self.preparing = None;
-        let mut record = Record::new(job, model.into(), settings, schedule, plan.map(Box::new));
-        record.goes_on = is_resumed;
-        if let Some((number, first)) = self.resuming.take() {
-            if number == job {
-                record.resumed = true;
-                record.first_stage = Some(first);
-            } else {
-                self.resuming = Some((number, first));
-            }
+        self.draw_with_files();
+        if let Some(about) = about {
+            self.say(about);
         }
-        self.shows_plain = record.is_plain();
-        let place = if record.is_plain() { &mut self.plain } else { &mut self.ralu };
-        *place = Some(record);
-    }
-
-    fn ended(&mut self, ended: Ended) {
-        let Ended { job, end, colors, .. } = ended;
-        self.preparing = None;
-        self.pending.retain(|pending| *pending != job);
-        if let Some(record) = self.record(job) {
-            record.state = match end {
-                End::Finished => State::Done,
-                End::Cancelled => State::Stopped,
-                End::Failed(_) => State::Failed,
-            };
-        }
-        if let End::Failed(error) = &end {
-            return self.fail(with_advice(error));
-        }
-        if let Some(colors) = colors {
-            let key = Kept::model_key(self.kept.model.as_ref(), self.kept.model_parts.as_ref());
-            self.kept.colors.insert(key, colors);
-        }
-        if self.view.compare && !self.is_busy() {
-            // What was compared with is not what is saved.
-            self.shows_plain = false;
-        }
-        if let Err(error) = self.remember() {
-            self.fail(format!("the window's state cannot be kept: {error}"));
-        }
-    }
-
-    fn record(&mut self, job: u64) -> Option<&mut Record> {
-        [&mut self.ralu, &mut self.plain].into_iter().flatten().find(|record| record.job == job)
     }
 
     /// Writes down what the next start should find.
@@ -462,14 +271,15 @@ impl App {
     /// What the window is called: where the run is, for those who look at something else meanwhile.
     fn show_title(&mut self, context: &egui::Context) {
         let title = match (&self.notice, self.shown(), &self.model) {
-            (Some(Notice { text, is_error: true }), _, _) => {
+            (Some(Notice { text, is_error: true, .. }), _, _) => {
                 format!("ralu: error: {}", text.lines().next().unwrap_or_default())
             }
             (Some(Notice { text, .. }), _, _) if !self.is_busy() => format!("ralu: {text}"),
             _ if self.preparing.is_some() => {
                 format!("ralu: {}", self.preparing.as_deref().unwrap_or_default())
             }
-            (_, _, None) if self.opening => "ralu: opening the model".into(),
+            (_, Some(record), _) if self.is_busy() && record.is_over() => "ralu: starting".into(),
+            (_, _, None) if self.is_opening() => "ralu: opening the model".into(),
             (_, _, None) => "ralu: no model".into(),
             (_, Some(record), _)
                 if self.is_busy() || self.ralu.is_some() || self.plain.is_some() =>
@@ -563,6 +373,7 @@ impl eframe::App for App {
         egui::CentralPanel::default()
             .frame(egui::Frame::new())
             .show(ui, |ui| canvas::show(ui, self));
+        self.use_loras(&context);
         let mut help = self.view.help;
         keys::help(&context, &mut help);
         self.view.help = help;

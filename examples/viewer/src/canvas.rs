@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use eframe::egui::text::LayoutJob;
 use eframe::egui::{
-    self, Align2, Color32, CursorIcon, FontId, Galley, Painter, Pos2, Rect, Sense, Stroke,
+    self, Align, Align2, Color32, CursorIcon, FontId, Galley, Painter, Pos2, Rect, Sense, Stroke,
     StrokeKind, Ui, pos2, vec2,
 };
 use ralu::pipeline::StageKind;
@@ -16,6 +17,8 @@ use crate::view::Paint;
 
 /// Around the picture.
 const MARGIN: f32 = 28.0;
+/// Of text above the picture.
+const LINE: f32 = 16.0;
 /// Lines that stand closer, in points, would be a fog.
 const LEAST_CELL: f32 = 4.0;
 
@@ -27,9 +30,9 @@ pub fn show(ui: &mut Ui, app: &mut App) {
         painter.rect_filled(area, 0.0, theme::BACKGROUND);
         return;
     }
-    let notice = notice(&painter, area, app);
+    let told = told(&painter, area, app);
     let mut free = area.shrink(MARGIN);
-    if let Some((_, galley)) = &notice {
+    if let Some(Told { galley, .. }) = &told {
         free.min.y = free.min.y.max(area.top() + galley.size().y + 14.0).min(free.max.y);
     }
     let rect = place(app, free);
@@ -46,10 +49,15 @@ pub fn show(ui: &mut Ui, app: &mut App) {
     let grid = Grid { rows, cols };
     painted(&painter, rect, app, grid);
     pointer(ui, &response, &painter, rect, app, grid, compared);
-    if let Some((at, galley)) = notice {
-        painter.galley(at, galley, theme::TEXT);
-    }
     dropping(ui, &painter, area);
+    if let Some(Told { at, galley, text }) = told {
+        let is_cut = galley.elided;
+        let is_over = response.hover_pos().is_some_and(|pos| pos.y < at.y + galley.size().y);
+        painter.galley(at, galley, theme::TEXT);
+        if is_cut && is_over {
+            response.on_hover_text_at_pointer(text);
+        }
+    }
 }
 
 /// What surrounds the picture.
@@ -78,13 +86,21 @@ fn place(app: &App, area: Rect) -> Rect {
 
 fn hint(painter: &Painter, rect: Rect, app: &App) {
     let text = match (&app.model, &app.preparing) {
-        (None, _) if app.opening => "opening the model",
-        (None, _) => "open or drop a model folder",
+        (None, _) if app.is_opening() => "opening the model",
+        (None, _) => "open or drop a model: its folder, or its file",
         (_, Some(what)) => what,
         _ => "type a prompt and press Enter",
     };
-    let font = FontId::proportional(15.0);
-    painter.text(rect.center(), Align2::CENTER_CENTER, text, font, theme::QUIET);
+    words(painter, rect, text, theme::QUIET);
+}
+
+/// Words in the middle, in as many lines as they take.
+fn words(painter: &Painter, rect: Rect, text: &str, colour: Color32) {
+    let mut job = LayoutJob::simple(text.into(), FontId::proportional(15.0), colour, rect.width());
+    job.halign = Align::Center;
+    let galley = painter.layout_job(job);
+    let top = rect.center() - vec2(0.0, galley.size().y / 2.0);
+    painter.galley(top, galley, colour);
 }
 
 /// The moment of a run to show.
@@ -110,17 +126,22 @@ fn layers(painter: &Painter, rect: Rect, app: &App, record: &Record, asked: Opti
     let map = app.view.map;
     let shown = moment(record, asked);
     let stage = shown.map_or_else(|| record.position().0, |moment| moment.stage);
-    match shown {
-        Some(moment) => {
-            let tint = (255.0 * (1.0 - 0.62 * map)) as u8;
-            let uv = used(record, moment);
-            painter.image(moment.texture.id(), rect, uv, Color32::from_gray(tint));
+    let picture = |moment: &Moment, light: f32| {
+        let tint = Color32::from_gray((255.0 * light * (1.0 - 0.62 * map)) as u8);
+        painter.image(moment.texture.id(), rect, used(record, moment), tint);
+    };
+    match (shown, &record.before) {
+        (Some(moment), _) => picture(moment, 1.0),
+        (None, Some(before)) => {
+            picture(before, 0.5);
+            label(
+                &painter,
+                rect.center_bottom() - vec2(0.0, 8.0),
+                Align2::CENTER_BOTTOM,
+                &record.status(),
+            );
         }
-        None => {
-            let font = FontId::proportional(15.0);
-            let text = record.status();
-            painter.text(rect.center(), Align2::CENTER_CENTER, text, font, theme::QUIET);
-        }
+        (None, None) => words(&painter, rect, &record.status(), theme::QUIET),
     }
     // The grid covers what is worked at, of which the picture is a part.
     let whole = vec2(
@@ -285,13 +306,18 @@ fn dropping(ui: &Ui, painter: &Painter, area: Rect) {
         return;
     }
     painter.rect_filled(area, 0.0, theme::faint(theme::BACKGROUND, 0.75));
-    let text = "drop a model folder, a LoRA, or a picture that ralu made";
-    let font = FontId::proportional(15.0);
-    painter.text(area.center(), Align2::CENTER_CENTER, text, font, theme::TEXT);
+    let text = "drop a model, a LoRA for the model that is open, or a picture that ralu made";
+    words(painter, area.shrink(12.0), text, theme::TEXT);
 }
 
 /// What was done or went wrong, above the picture; a run's warnings too.
-fn notice(painter: &Painter, area: Rect, app: &App) -> Option<(Pos2, Arc<Galley>)> {
+struct Told {
+    at: Pos2,
+    galley: Arc<Galley>,
+    text: String,
+}
+
+fn told(painter: &Painter, area: Rect, app: &App) -> Option<Told> {
     let (text, colour) = match (&app.notice, app.shown()) {
         (Some(notice), _) if notice.is_error => (notice.text.clone(), theme::RED),
         (Some(notice), _) => (notice.text.clone(), theme::QUIET),
@@ -299,11 +325,14 @@ fn notice(painter: &Painter, area: Rect, app: &App) -> Option<(Pos2, Arc<Galley>
             ("paint where detail matters, then draw from stage 1 (F)".into(), theme::ROSE)
         }
         (None, Some(record)) if !record.warnings.is_empty() => {
-            (record.warnings.join("\n"), theme::QUIET)
+            (record.warnings.join("\n"), theme::AMBER)
         }
         _ => return None,
     };
     let width = (area.width() - 24.0).max(1.0);
-    let galley = painter.layout(text, FontId::proportional(12.5), colour, width);
-    Some((pos2(area.left() + 12.0, area.top() + 7.0), galley))
+    let mut job = LayoutJob::simple(text.clone(), FontId::proportional(12.5), colour, width);
+    // The picture keeps most of the room; the rest is read under the pointer.
+    job.wrap.max_rows = ((0.4 * area.height() / LINE) as usize).max(1);
+    let galley = painter.layout_job(job);
+    Some(Told { at: pos2(area.left() + 12.0, area.top() + 7.0), galley, text })
 }

@@ -12,9 +12,14 @@ use rfd::AsyncFileDialog;
 /// What one is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
+    /// A folder.
     Model,
-    Picture,
+    /// A file of any kind that can be opened.
+    File,
 }
+
+/// Ends of files that can be opened.
+const FILES: [&str; 7] = ["safetensors", "sft", "gguf", "json", "png", "jpg", "webp"];
 
 /// An open dialog.
 pub struct Dialog(Receiver<Result<Option<PathBuf>, String>>);
@@ -31,10 +36,10 @@ impl Dialog {
                 Wanted::Model => {
                     Box::pin(dialog.set_title("A model in diffusers' layout").pick_folder())
                 }
-                Wanted::Picture => Box::pin(
+                Wanted::File => Box::pin(
                     dialog
-                        .set_title("A picture that ralu made")
-                        .add_filter("PNG", &["png"])
+                        .set_title("A model's file, a LoRA, or a picture that ralu made")
+                        .add_filter("models, LoRAs, pictures", &FILES)
                         .pick_file(),
                 ),
             };

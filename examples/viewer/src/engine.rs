@@ -11,10 +11,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
 use eframe::egui_wgpu::RenderState;
-use ralu::gpu::{AdapterKind, AdapterReport, Gpu, describe};
+use ralu::gpu::{self, AdapterKind, Gpu, describe};
+use ralu::models::adapters::{AdapterReport, Lora, LoraWeight};
 use ralu::models::files::ModelPaths;
-use ralu::models::quantise::{Quantise, QuantiseChoice};
-use ralu::pipeline::{Error, Event, LatentColors, MemoryBudget, Request};
+use ralu::models::quantise::Quantise;
+use ralu::pipeline::{Error, Event, MemoryBudget, Request};
 use ralu_host::engine::{self, Ended, EngineEvent, EngineOptions, ModelInfo, OpenModel};
 use ralu_host::{CacheDir, Device, End, models, pipelines};
 
@@ -45,6 +46,13 @@ pub struct Model {
     pub negative_prompt: Option<String>,
     /// What it was quantised to while it was loaded.
     pub quantise: Option<Quantise>,
+    /// What is to be said of its parts.
+    pub notes: Vec<String>,
+    /// What its LoRAs change.
+    pub loras: Vec<AdapterReport>,
+    /// Whether a request chooses how many tokens of its text are read.
+    pub has_text_length: bool,
+    pub memory_budget: MemoryBudget,
 }
 
 impl Model {
@@ -63,6 +71,16 @@ impl Model {
         (&self.path, &self.parts) == (path, parts)
             || is_same && changes(&self.parts) == changes(parts)
     }
+
+    /// Whether both are of the same files, quantised alike. Weights of LoRAs may differ.
+    pub fn has_files_of(&self, other: &Model) -> bool {
+        let files = |model: &Model| {
+            let mut parts = model.parts.clone().unwrap_or_default();
+            parts.loras.iter_mut().for_each(|lora| lora.weight = LoraWeight::default());
+            (model.path.clone(), model.hash.clone(), parts, model.quantise)
+        };
+        files(self) == files(other)
+    }
 }
 
 impl From<ModelInfo> for Model {
@@ -71,7 +89,7 @@ impl From<ModelInfo> for Model {
             name: info.name,
             path: info.given,
             hash: info.hash,
-            parts: info.parts,
+            parts: info.parts.filter(|parts| !parts.is_model_alone()),
             has_guidance: info.has_guidance,
             guidance: info.defaults.guidance,
             true_cfg: info.defaults.true_cfg,
@@ -79,6 +97,10 @@ impl From<ModelInfo> for Model {
             height: info.defaults.height,
             negative_prompt: info.defaults.negative_prompt,
             quantise: info.quantise,
+            notes: info.notes,
+            loras: info.loras,
+            has_text_length: info.has_text_length,
+            memory_budget: info.memory_budget,
         }
     }
 }
@@ -88,7 +110,7 @@ pub struct Engine {
     host: engine::Engine,
     events: Receiver<EngineEvent>,
     jobs: Arc<Jobs>,
-    pub adapter: AdapterReport,
+    pub adapter: gpu::AdapterReport,
 }
 
 /// What the window's thread and the engine's both know of jobs.
@@ -106,7 +128,6 @@ impl Engine {
     /// Starts on the window's device, after `losses` of others. `wake` is called after everything that happens.
     pub fn start(
         render: &RenderState,
-        memory_budget: MemoryBudget,
         loss: Loss,
         losses: u32,
         wake: impl Fn() + Send + Sync + 'static,
@@ -129,7 +150,6 @@ impl Engine {
         let mut options = EngineOptions::default();
         options.cache = CacheDir::find(None);
         options.tune = true;
-        options.pipeline.memory_budget = memory_budget;
         let window = Window {
             device: render.device.clone(),
             queue: render.queue.clone(),
@@ -144,20 +164,14 @@ impl Engine {
         Ok(Engine { host, events, jobs, adapter })
     }
 
-    /// Opens a model, the bundled one if no folder is given, with parts in files of their own.
-    pub fn open(
-        &self,
-        folder: Option<PathBuf>,
-        parts: Option<ModelPaths>,
-        colors: Option<LatentColors>,
-        quantise: QuantiseChoice,
-    ) {
-        let mut model = OpenModel::new(folder.clone().unwrap_or_else(bundled));
-        model.given = folder;
-        model.parts = parts;
-        model.colors = colors;
-        model.quantise = quantise;
+    /// Opens a model.
+    pub fn open(&self, model: OpenModel) {
         self.host.open(model);
+    }
+
+    /// Gives the open model these LoRAs in place of its own.
+    pub fn set_loras(&self, loras: Vec<Lora>) {
+        self.host.set_loras(loras);
     }
 
     /// Runs a request after those that were asked for before. Gives the job's number.
@@ -235,7 +249,7 @@ impl Keeper {
 struct Window {
     device: eframe::wgpu::Device,
     queue: eframe::wgpu::Queue,
-    adapter: AdapterReport,
+    adapter: gpu::AdapterReport,
     loss: Loss,
     losses: u32,
     wake: Arc<dyn Fn() + Send + Sync>,
@@ -285,7 +299,7 @@ fn is_followed(event: &Event) -> bool {
 }
 
 /// The bundled model's folder: upwards from where this program lies, or where it was built.
-fn bundled() -> PathBuf {
+pub fn bundled() -> PathBuf {
     let program = std::env::current_exe().ok();
     let built = Path::new(env!("CARGO_MANIFEST_DIR"));
     let found = models::find_bundled(program.as_deref().into_iter().chain([built]));

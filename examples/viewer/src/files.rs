@@ -38,10 +38,6 @@ pub fn save(record: &Record, adapter: &str) -> Result<PathBuf, String> {
 /// Saves the stages next to each other: the end of stage 1, its regions, the finished picture.
 pub fn save_strip(record: &Record) -> Result<PathBuf, String> {
     let shown: Vec<&Picture> = record.strip.iter().chain(&record.picture).collect();
-    if record.goes_on && !record.is_plain() {
-        let what = "the GPU was lost in this run, and its stages' pictures with it";
-        return Err(format!("{what}; draw it again (R) to save a strip"));
-    }
     if record.picture.is_none() || shown.is_empty() {
         return Err("there is no finished run to save a strip of yet".into());
     }

@@ -126,12 +126,14 @@ impl Painted {
 }
 
 impl Form {
-    /// The request that the controls mean, with estimates after every step.
-    pub fn request(&self, painted: &Painted) -> Result<Request, String> {
+    /// The request that the controls mean, with estimates after every step. Of a model that is known, without what it has no
+    /// control for.
+    pub fn request(&self, painted: &Painted, model: Option<&Model>) -> Result<Request, String> {
         let mut request = self.loaded.as_ref().map_or_else(Request::default, |l| l.0.clone());
         request.prompt = self.prompt.clone();
+        let is_guided = model.is_none_or(|model| self.true_guidance(model) > 1.0);
         request.negative_prompt =
-            (!self.negative_prompt.is_empty()).then(|| self.negative_prompt.clone());
+            (is_guided && !self.negative_prompt.is_empty()).then(|| self.negative_prompt.clone());
         request.seed = self.seed;
         (request.width, request.height) = (Some(self.width), Some(self.height));
         request.guidance = self.guidance;
@@ -164,6 +166,31 @@ impl Form {
         request.estimates = true;
         request.keep_first_stage = true;
         Ok(request)
+    }
+
+    /// Whether a run has RALU's stages.
+    pub fn uses_ralu(&self) -> bool {
+        self.ralu != "off"
+    }
+
+    /// The scale of true guidance that a run has; 1 is none. A model's own one is for those that have no other guidance, and
+    /// for those that come with a negative prompt.
+    pub fn true_guidance(&self, model: &Model) -> f64 {
+        let has_own = model.guidance.is_none()
+            || model.negative_prompt.is_some()
+            || !self.negative_prompt.is_empty();
+        self.true_cfg.unwrap_or(if has_own { model.true_cfg } else { 1.0 })
+    }
+
+    /// Whether stage 1 of a run is that of `other`, whose regions may differ.
+    pub fn has_stage_1_of(&self, other: &Form) -> bool {
+        let first = |form: &Form| {
+            let mut form = form.clone();
+            // Plain sampling's, and the regions' mode.
+            (form.steps, form.replace_regions) = (0, true);
+            form
+        };
+        first(self) == first(other)
     }
 
     /// What is quantised while the model is loaded; nothing if that cannot be read.

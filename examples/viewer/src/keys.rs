@@ -13,7 +13,7 @@ pub enum Action {
     EditNegative,
     EditModel,
     OpenModel,
-    OpenPicture,
+    OpenFile,
     NextSeed,
     PreviousSeed,
     Wider,
@@ -27,6 +27,14 @@ pub enum Action {
     FewerSteps,
     MoreGuidance,
     LessGuidance,
+    MoreTrueGuidance,
+    LessTrueGuidance,
+    NextLora,
+    MoreLora,
+    LessLora,
+    LoraStages,
+    RemoveLora,
+    LiveLoras,
     ShowMap,
     MoreMap,
     LessMap,
@@ -90,16 +98,28 @@ pub const BINDINGS: &[Binding] = &[
     command(Action::Run, Key::Enter, "Ctrl+Enter", "draw the picture"),
     command(Action::SaveStrip, Key::E, "Ctrl+E", "save the strip of stages as one PNG"),
     command(Action::Save, Key::S, "Ctrl+S", "save the picture as a PNG that knows how it was made"),
-    both(Action::OpenPicture, Key::O, "Ctrl+Shift+O", "choose a PNG of ours to open"),
+    both(
+        Action::OpenFile,
+        Key::O,
+        "Ctrl+Shift+O",
+        "choose a file to open: a model's, a LoRA, or a picture that ralu made",
+    ),
     both(Action::ReopenGpu, Key::G, "Ctrl+Shift+G", "close the GPU and open it again"),
     command(Action::OpenModel, Key::O, "Ctrl+O", "choose a model folder to open"),
-    command(Action::EditModel, Key::L, "Ctrl+L", "type a model folder or a PNG to open"),
+    command(
+        Action::EditModel,
+        Key::L,
+        "Ctrl+L",
+        "type the path of a model, a LoRA or a picture to open",
+    ),
     shift(Action::PreviousSeed, Key::D, "Shift+D", "the seed before"),
     shift(Action::PreviousRalu, Key::A, "Shift+A", "the acceleration before"),
     shift(Action::Narrower, Key::W, "Shift+W", "make it narrower"),
     shift(Action::Lower, Key::H, "Shift+H", "make it lower"),
     shift(Action::FewerSteps, Key::S, "Shift+S", "fewer steps of plain sampling"),
     shift(Action::LessGuidance, Key::G, "Shift+G", "less guidance"),
+    shift(Action::LessTrueGuidance, Key::K, "Shift+K", "less true guidance"),
+    shift(Action::LessLora, Key::Z, "Shift+Z", "less of the chosen LoRA"),
     shift(Action::Erase, Key::B, "Shift+B", "erase painted regions with the pointer"),
     shift(Action::WipeLeft, Key::ArrowLeft, "Shift+Left", "move the wipe to the left"),
     shift(Action::WipeRight, Key::ArrowRight, "Shift+Right", "move the wipe to the right"),
@@ -121,6 +141,22 @@ pub const BINDINGS: &[Binding] = &[
     plain(Action::NextCache, Key::C, "C", "the next temporal cache"),
     plain(Action::MoreSteps, Key::S, "S", "more steps of plain sampling"),
     plain(Action::MoreGuidance, Key::G, "G", "more guidance"),
+    plain(
+        Action::MoreTrueGuidance,
+        Key::K,
+        "K",
+        "more true guidance, for a negative prompt; 1 is off",
+    ),
+    plain(Action::NextLora, Key::J, "J", "choose the next LoRA, or stage of one, for keys"),
+    plain(Action::MoreLora, Key::Z, "Z", "more of the chosen LoRA"),
+    plain(
+        Action::LoraStages,
+        Key::O,
+        "O",
+        "a weight for each stage of the chosen LoRA, or one for all",
+    ),
+    plain(Action::RemoveLora, Key::Delete, "Delete", "remove the chosen LoRA"),
+    plain(Action::LiveLoras, Key::Y, "Y", "draw again when a weight changes, or only when asked"),
     plain(Action::ShowMap, Key::M, "M", "show the picture or its tokens"),
     plain(Action::MoreMap, Key::Period, ".", "fade towards the tokens"),
     plain(Action::LessMap, Key::Comma, ",", "fade towards the picture"),
@@ -133,7 +169,7 @@ pub const BINDINGS: &[Binding] = &[
         Action::ReplaceRegions,
         Key::U,
         "U",
-        "painted regions instead of the found ones, or beside them",
+        "painted regions instead of the found ones, or added to them",
     ),
     plain(Action::Back, Key::ArrowLeft, "Left", "a step back"),
     plain(Action::Forward, Key::ArrowRight, "Right", "a step on"),
@@ -195,16 +231,21 @@ fn taken(events: &mut Vec<egui::Event>, mut typing: bool, has_focus: bool) -> Ve
     actions
 }
 
+/// Width of a window that has room for two columns of keys.
+const WIDE: f32 = 960.0;
+
 /// The list of all keys, as a window: those that need one finger first.
 pub fn help(context: &egui::Context, open: &mut bool) {
     let mut bindings: Vec<&Binding> = BINDINGS.iter().collect();
     bindings.sort_by_key(|binding| (binding.modifiers.command, binding.modifiers.shift));
     let window = egui::Window::new("Keys").open(open).resizable(false).collapsible(false);
     window.anchor(egui::Align2::CENTER_CENTER, [0.0, 0.0]).show(context, |ui| {
-        let high = (context.content_rect().height() - 120.0).max(60.0);
+        let room = context.content_rect().size();
+        let high = (room.y - 120.0).max(60.0);
+        let columns = if room.x < WIDE { 1 } else { 2 };
         egui::ScrollArea::vertical().max_height(high).min_scrolled_height(high).show(ui, |ui| {
             ui.horizontal_top(|ui| {
-                for (i, part) in bindings.chunks(bindings.len().div_ceil(2)).enumerate() {
+                for (i, part) in bindings.chunks(bindings.len().div_ceil(columns)).enumerate() {
                     egui::Grid::new(i).num_columns(2).spacing([14.0, 0.0]).show(ui, |ui| {
                         for binding in part {
                             ui.colored_label(crate::theme::AMBER, binding.shown);
@@ -216,7 +257,7 @@ pub fn help(context: &egui::Context, open: &mut bool) {
                 }
             });
             ui.add_space(6.0);
-            let text = "Drop a model folder or a picture that ralu made on the window to open it.";
+            let text = "Drop a model, a LoRA for it, or a picture that ralu made on the window to open it.";
             ui.colored_label(crate::theme::QUIET, text);
         });
     });
@@ -269,7 +310,7 @@ mod tests {
     #[test]
     fn more_modifiers_win_and_no_key_means_two_things() {
         let mut events = vec![key(Key::O, Modifiers::COMMAND | Modifiers::SHIFT)];
-        assert_eq!(taken(&mut events, false, false), [Action::OpenPicture]);
+        assert_eq!(taken(&mut events, false, false), [Action::OpenFile]);
         for binding in BINDINGS {
             let mut events = vec![key(binding.key, binding.modifiers)];
             assert_eq!(taken(&mut events, false, false), [binding.action], "{}", binding.shown);

@@ -11,6 +11,7 @@ use ralu::pipeline::{
 use ralu::sampling::Grid;
 
 use crate::engine::Model;
+use crate::form::Form;
 use crate::smooth;
 
 /// How far a run is.
@@ -25,6 +26,7 @@ pub enum State {
 }
 
 /// A picture to go back to.
+#[derive(Clone)]
 pub struct Moment {
     /// From 0.
     pub stage: usize,
@@ -66,6 +68,8 @@ pub struct Record {
     pub job: u64,
     /// What draws it, whatever is open by now.
     pub model: Model,
+    /// The form that asked for it; `None` if an earlier process did.
+    pub form: Option<Form>,
     pub settings: Settings,
     pub schedule: RunSchedule,
     pub plan: Option<Box<Plan>>,
@@ -74,6 +78,8 @@ pub struct Record {
     pub steps: Vec<Vec<Step>>,
     pub regions: Option<Regions>,
     pub moments: Vec<Moment>,
+    /// The last picture of the run before, to look at until there is one.
+    pub before: Option<Moment>,
     /// What the strip of stages shows beside the finished picture.
     pub strip: Vec<Picture>,
     pub picture: Option<Picture>,
@@ -102,6 +108,7 @@ impl Record {
         Record {
             job,
             model,
+            form: None,
             settings,
             schedule,
             plan,
@@ -109,6 +116,7 @@ impl Record {
             steps,
             regions: None,
             moments: vec![],
+            before: None,
             strip: vec![],
             picture: None,
             products: Products::default(),
@@ -214,6 +222,12 @@ impl Record {
         let name = format!("run {} stage {stage} step {step}", self.job);
         let texture = context.load_texture(name, image, options);
         self.moments.push(Moment { stage, step, kind, texture });
+    }
+
+    /// The last picture of this run, if `next`'s are as large.
+    pub fn picture_before(&self, next: &Record) -> Option<Moment> {
+        let size = |record: &Record| (record.settings.width, record.settings.height);
+        self.moments.last().or(self.before.as_ref()).filter(|_| size(self) == size(next)).cloned()
     }
 
     pub fn is_over(&self) -> bool {

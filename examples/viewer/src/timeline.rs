@@ -143,17 +143,28 @@ fn draw(painter: &Painter, record: &Record, stage: usize, bar: Rect) {
     let above = bar.left_top() + vec2(1.0, -5.0);
     let font = FontId::proportional(12.0);
     let end = painter.text(above, Align2::LEFT_BOTTOM, name, font, theme::TEXT).right();
-    let mut figures = format!("{} tokens", spec.n_tokens);
+    let tokens = format!("{} tokens", spec.n_tokens);
     let seconds = record.stage_seconds(stage);
-    match record.seconds_to_come(stage).filter(|_| !record.is_over()) {
-        _ if kept => figures += ", kept",
-        Some(to_come) if steps.is_empty() => figures += &format!(", about {to_come:.1} s"),
-        Some(to_come) => figures += &format!(", {seconds:.1} s of about {:.1}", seconds + to_come),
-        None if seconds > 0.0 => figures += &format!(", {seconds:.1} s"),
-        None => figures += &format!(", {n} steps"),
-    }
+    let (long, short): (String, String) =
+        match record.seconds_to_come(stage).filter(|_| !record.is_over()) {
+            _ if kept => (", kept".into(), ", kept".into()),
+            Some(to_come) if steps.is_empty() => {
+                (format!(", about {to_come:.1} s"), format!(", ~{to_come:.1} s"))
+            }
+            Some(to_come) => (
+                format!(", {seconds:.1} s of about {:.1}", seconds + to_come),
+                format!(", {seconds:.1} of ~{:.1} s", seconds + to_come),
+            ),
+            None if seconds > 0.0 => (format!(", {seconds:.1} s"), format!(", {seconds:.1} s")),
+            None => (format!(", {n} steps"), String::new()),
+        };
     let at = pos2(end + 8.0, above.y);
-    painter.text(at, Align2::LEFT_BOTTOM, figures, theme::small(), theme::QUIET);
+    // As much as there is room for before the next stage.
+    let shown = [format!("{tokens}{long}"), format!("{tokens}{short}"), tokens, String::new()]
+        .map(|text| painter.layout_no_wrap(text, theme::small(), theme::QUIET));
+    if let Some(galley) = shown.into_iter().find(|galley| at.x + galley.size().x <= bar.right()) {
+        painter.galley(at - vec2(0.0, galley.size().y), galley, theme::QUIET);
+    }
 }
 
 /// A line about the moment that is shown.

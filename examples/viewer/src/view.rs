@@ -19,6 +19,8 @@ pub struct View {
     pub wipe: f32,
     /// Radius of the brush, in coarse tokens.
     pub brush: f32,
+    /// Whether a picture is drawn again when the weight of a LoRA changes.
+    pub live: bool,
     /// Whether the two runs are compared.
     #[serde(skip)]
     pub compare: bool,
@@ -49,6 +51,7 @@ impl Default for View {
             frames: false,
             wipe: 0.5,
             brush: 1.0,
+            live: true,
             compare: false,
             paint: None,
             help: false,

@@ -3,11 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use eframe::egui;
-use ralu::models::adapters::{Lora, LoraWeight};
+use ralu::gpu::human_bytes;
 use ralu::models::files::ModelPaths;
+use ralu::pipeline::MemoryBudget;
+use ralu_host::engine::OpenModel;
 
 use super::App;
+use super::runs::Pending;
 use crate::dialog::{Dialog, Wanted};
+use crate::engine;
 use crate::files::{self, Dropped};
 use crate::form::QUANTIZE;
 use crate::kept::Kept;
@@ -29,7 +33,7 @@ impl App {
             let Some(request) = run.request() else { continue };
             place.get_or_insert_with(|| run.at.words());
             let job = self.engine.resume(request, run.at);
-            self.pending.push(job);
+            self.pending.push(Pending { job, form: None, first: None });
         }
         match &place {
             Some(place) => self.say(before.message(Some(place))),
@@ -44,27 +48,25 @@ impl App {
         keep_form: bool,
     ) {
         let key = Kept::model_key(path.as_ref(), parts.as_ref());
-        self.keep_form = keep_form;
+        self.keep_form.push_back(keep_form);
         self.engine.stop();
         self.model = None;
-        self.opening = true;
-        let colors = self.kept.colors.get(&key).cloned();
-        self.engine.open(path, parts, colors, self.form.quantise());
+        self.loras.reset(parts.as_ref());
+        self.opening = Some((path.clone(), parts.clone()));
+        let mut model = OpenModel::new(path.clone().unwrap_or_else(engine::bundled));
+        model.given = path;
+        model.parts = parts;
+        model.colors = self.kept.colors.get(&key).cloned();
+        model.quantise = self.form.quantise();
+        model.memory_budget = Some(self.kept_budget());
+        self.engine.open(model);
     }
 
-    /// Opens the model that is open again, with the changes of a file; of one that it has already, with those that it holds now.
-    fn add_lora(&mut self, file: &Path) {
-        let (path, parts) = match &self.model {
-            Some(model) => (model.path.clone(), model.parts.clone()),
-            None => (self.kept.model.clone(), self.kept.model_parts.clone()),
-        };
-        let (file, weight) = (file.to_string_lossy().into_owned(), LoraWeight::default());
-        let mut parts = parts.unwrap_or_default();
-        match parts.loras.iter_mut().find(|lora| lora.file == file) {
-            Some(lora) => lora.sha256 = None,
-            None => parts.loras.push(Lora { file, weight, sha256: None }),
+    /// Opens the model that is open again, with what the form says of it by now.
+    pub fn open_again(&mut self) {
+        if let Some((path, parts)) = self.open_paths() {
+            self.open_model(path, Some(parts).filter(|parts| !parts.is_model_alone()), true);
         }
-        self.open_model(path, Some(parts), true);
     }
 
     /// Opens what is typed in the field for paths.
@@ -72,7 +74,7 @@ impl App {
         let typed = self.model_field.clone();
         self.open(Path::new(typed.trim()));
         let is_error = self.notice.as_ref().is_some_and(|notice| notice.is_error);
-        match (is_error, self.opening) {
+        match (is_error, self.is_opening()) {
             // It stays, to be corrected.
             (true, _) => {}
             (false, true) => self.typed = Some(typed),
@@ -101,6 +103,33 @@ impl App {
                 }
             }
         }
+    }
+
+    /// Has runs take no more of the GPU's memory than the field says.
+    pub fn limit_memory(&mut self) {
+        let Some(text) = self.budget_field.take() else { return };
+        match text.trim().parse::<MemoryBudget>() {
+            Ok(budget) if budget == self.kept_budget() => {}
+            Ok(budget) => {
+                self.kept.memory_budget = budget.to_string();
+                self.open_again();
+            }
+            Err(error) => {
+                self.fail(format!("the memory budget: {error}"));
+                self.budget_field = Some(text);
+            }
+        }
+    }
+
+    /// The memory budget as it is written.
+    pub fn memory_budget(&self) -> String {
+        let budget = self.kept_budget();
+        budget.bytes().map_or_else(|| budget.to_string(), human_bytes)
+    }
+
+    /// What was kept may be of another version.
+    fn kept_budget(&self) -> MemoryBudget {
+        self.kept.memory_budget.parse().unwrap_or_default()
     }
 
     /// Opens a dialog, unless one is open.

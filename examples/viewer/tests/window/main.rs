@@ -5,6 +5,8 @@
 
 mod cost;
 mod drop;
+mod layout;
+mod loras;
 mod screen;
 mod window;
 

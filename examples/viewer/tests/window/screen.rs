@@ -56,6 +56,14 @@ impl Screen {
         })
     }
 
+    /// The stages of the run that is shown, at the bottom.
+    pub fn timeline(&self) -> image::RgbImage {
+        let picture = self.picture();
+        let high = 80.min(picture.height());
+        let top = picture.height() - high;
+        image::imageops::crop_imm(&picture, 0, top, picture.width(), high).to_image()
+    }
+
     /// Leaves a screenshot to be looked at.
     pub fn shoot(&self, name: &str) {
         // On a busy machine without a GPU a frame may take as long: what was asked for is on the screen then.

@@ -106,6 +106,13 @@ impl Window {
         self.ask(&["mouseup", "1"]);
     }
 
+    /// Turns the wheel down over a place.
+    pub fn scroll_down(&self, at: (i32, i32), turns: usize) {
+        self.ask(&["mousemove", &at.0.to_string(), &at.1.to_string()]);
+        self.ask(&["click", "--repeat", &turns.to_string(), "--delay", "20", "5"]);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+
     pub fn resize(&self, width: u32, height: u32) {
         self.ask(&["windowsize", &self.id, &width.to_string(), &height.to_string()]);
         std::thread::sleep(Duration::from_millis(900));
