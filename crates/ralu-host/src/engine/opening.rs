@@ -8,7 +8,7 @@ use ralu::models::config::ModelConfig;
 use ralu::models::family::TextLength;
 use ralu::models::files::{ModelFiles, ModelPaths};
 use ralu::models::quantise::QuantiseChoice;
-use ralu::pipeline::{MemoryBudget, Options, Request, Settings};
+use ralu::pipeline::{MemoryBudget, Options, Pipeline, Request, Settings};
 
 use super::OpenModel;
 use super::event::{EngineEvent, ModelInfo};
