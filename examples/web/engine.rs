@@ -10,7 +10,7 @@ use ralu::pipeline::{Options, unfamiliar};
 use wasm_bindgen::prelude::*;
 
 use crate::about::About;
-use crate::error::{from_error, js_error, shown};
+use crate::error::{from_error, js_error, shown, tell_panics};
 use crate::generation::Generation;
 use crate::load_settings::LoadSettings;
 use crate::model::Model;
@@ -39,6 +39,7 @@ impl Engine {
         vocabularies: JsOrigin,
         settings: JsValue,
     ) -> Result<Engine, JsValue> {
+        tell_panics();
         let settings = LoadSettings::parse(&settings)?;
         let (choice, options) = (settings.adapter(), settings.options());
         let remote = Remote::new(name, Box::new(origin));

@@ -25,6 +25,13 @@ pub fn shown(message: &str) -> String {
     lines.join("\n")
 }
 
+/// Has the console show what went wrong where the module stops by a fault of its own: else it says `unreachable`.
+pub fn tell_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        web_sys::console::error_1(&shown(&panic.to_string()).into());
+    }));
+}
+
 /// What happened. What to do is added by `package/ralu.js`, by the code; here where a code does not say it.
 pub fn from_error(error: &Error) -> JsValue {
     let message = match error.advice() {

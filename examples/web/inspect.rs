@@ -7,7 +7,7 @@ use ralu::pipeline::plan::{Caps, PlannedStage, plan};
 use ralu::pipeline::{Error, Plan, Settings, unfamiliar};
 use wasm_bindgen::prelude::*;
 
-use crate::error::{from_error, js_error, shown};
+use crate::error::{from_error, js_error, shown, tell_panics};
 use crate::load_settings::LoadSettings;
 use crate::model::Files;
 use crate::object::Object;
@@ -24,6 +24,7 @@ pub async fn inspect(
     settings: JsValue,
     asked: JsValue,
 ) -> Result<JsValue, JsValue> {
+    tell_panics();
     let asked = request::parse(&asked).map_err(|reason| js_error("bad-request", &reason))?;
     let settings = LoadSettings::parse(&settings)?;
     let options = settings.options();
