@@ -275,13 +275,13 @@ impl Settings {
             let (least, most) = (SIDES.start(), SIDES.end());
             Err(Error::setting(what, value, format!("{least} to {most} pixels")))
         };
-        let (asked_width, asked_height) = match (request.width, request.height) {
+        let asked_width = request.width.map(|width| side("the width", width)).transpose()?;
+        let asked_height = request.height.map(|height| side("the height", height)).transpose()?;
+        let (width, height) = match (asked_width, asked_height) {
             (Some(width), None) => (width, in_proportion(width, own.width, own.height)),
             (None, Some(height)) => (in_proportion(height, own.height, own.width), height),
             (width, height) => (width.unwrap_or(own.width), height.unwrap_or(own.height)),
         };
-        let width = side("the width", asked_width)?;
-        let height = side("the height", asked_height)?;
         let steps = request.steps.unwrap_or(own.steps);
         // Fails on 0 and on absurd numbers with the scheduler's own words.
         const { assert!(*STEPS.end() == crate::sampling::schedule::MAX_STEPS) };

@@ -180,7 +180,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_prefix(name.to_owned());
             bar.set_message(what.to_owned());
-            bar.set_position((share.clamp(0.0, 1.0) * WHOLE as f64) as u64);
+            bar.set_position(position(share));
         }
     }
 
@@ -220,12 +220,18 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_prefix(escape(prefix).into_owned());
             bar.set_message(escape(&message).into_owned());
-            bar.set_position((share.clamp(0.0, 1.0) * WHOLE as f64) as u64);
+            bar.set_position(position(share));
         } else if due || self.last_line.elapsed() >= QUIET_TIME {
             self.last_line = Instant::now();
             self.say(&format!("{prefix}: {message}"));
         }
     }
+}
+
+/// How far a bar is. It has 20 cells, of which the last stays empty, as what goes on has not ended; a cell that has begun is
+/// drawn as a full one.
+fn position(share: f64) -> u64 {
+    (share.clamp(0.0, 0.949) * WHOLE as f64) as u64
 }
 
 /// `12 s`, `3 min 05 s`, `2 h 10 min`.
