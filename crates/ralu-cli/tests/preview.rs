@@ -62,7 +62,7 @@ fn terminal() -> (File, OwnedFd) {
     let mut size = libc::winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: both numbers are written if the answer is 0, and nobody else has these files.
     unsafe {
-        assert_eq!(libc::openpty(&mut own, &mut other, none, none.cast(), &mut size), 0);
+        assert_eq!(libc::openpty(&mut own, &mut other, none, none.cast(), &raw mut size), 0);
         (File::from_raw_fd(own), OwnedFd::from_raw_fd(other))
     }
 }
