@@ -10,11 +10,15 @@ const PIECE = 1 << 16;
 const READ = /\.(gguf|json|model|safetensors|txt)$/i;
 
 /**
- * A SHA-256, in hexadecimal, of the lengths and of pieces of a model's files. `read` are what is read: paths of files, and of
- * folders, "" for all of `origin`; `all` are the paths of all files there. Undefined if there are none.
+ * The paths of a model's files, each once. `read` are what is read: paths of files, and of folders, "" for all of an origin; `all` are
+ * the paths of all files there.
  */
-export async function hashModel(origin, read, all) {
-  const files = new Set(read.flatMap((path) => (all.includes(path) ? [path] : inFolder(path, all))));
+export function modelFiles(read, all) {
+  return [...new Set(read.flatMap((path) => (all.includes(path) ? [path] : inFolder(path, all))))];
+}
+
+/** A SHA-256, in hexadecimal, of the lengths and of pieces of `files`, which `origin` has. Undefined if there are none. */
+export async function hashModel(origin, files) {
   const hashes = new Set();
   for (const path of files) hashes.add(await hashPieces(origin, path));
   return hashes.size > 0 ? hex(await sha256([...hashes].sort().map(fromHex))) : undefined;

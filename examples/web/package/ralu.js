@@ -1,7 +1,7 @@
 // Pictures from text in a browser: FLUX and Stable Diffusion 3 under RALU, on WebGPU. Types are in ralu.d.ts.
 
 import { CachedOrigin, forget } from "./cache.js";
-import { hashModel } from "./hash.js";
+import { hashModel, modelFiles } from "./hash.js";
 import { ModelOrigin, addressOf, isFile, vocabulariesOf } from "./model-origin.js";
 import { FilesOrigin, HttpOrigin } from "./origins.js";
 import { toPng } from "./png.js";
@@ -232,17 +232,18 @@ async function openEngine(options) {
     engine = await Engine.open(origin.name, origin, vocabularies, { precision, quantize, memoryBudget, adapter, files, list });
     for (const note of engine.notes) onWarning(note);
     const isKept = prefetch && (source instanceof CachedOrigin || source instanceof FilesOrigin);
+    // What pictures say of the model is of all its files, also of those that nothing else reads.
+    const all = isKept && source.paths ? modelFiles(engine.paths, source.paths) : [];
     if (isKept) {
       const progress = (bytes, totalBytes) => onProgress({ phase: "download", bytes, totalBytes });
-      await origin.noted(() => source.download(origin.weights, progress, signal)).catch((error) => {
+      await origin.noted(() => source.download([...new Set([...origin.weights, ...all])], progress, signal)).catch((error) => {
         throw new RaluError("fetch", `The model cannot be downloaded: ${error.message}`, { cause: error });
       });
     }
     signal?.throwIfAborted();
     onProgress({ phase: "ready" });
-    // Of what would be fetched for it alone it is not made, nor where nobody knows all files.
-    const hash = isKept && source.paths ? hashModel(source, engine.paths, source.paths) : undefined;
-    return { engine: new Ralu(engine, source, exports, hash) };
+    // Where nothing is kept, or nobody knows all files, there is none.
+    return { engine: new Ralu(engine, source, exports, all.length > 0 ? hashModel(source, all) : undefined) };
   } catch (error) {
     engine?.close();
     engine?.free();
