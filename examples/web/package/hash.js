@@ -17,10 +17,13 @@ export function modelFiles(read, all) {
   return [...new Set(read.flatMap((path) => (all.includes(path) ? [path] : inFolder(path, all))))];
 }
 
-/** A SHA-256, in hexadecimal, of the lengths and of pieces of `files`, which `origin` has. Undefined if there are none. */
-export async function hashModel(origin, files) {
+/**
+ * A SHA-256, in hexadecimal, of the lengths and of pieces of `files`, which `origin` has. Undefined if there are none. After `signal`
+ * nothing is read any more.
+ */
+export async function hashModel(origin, files, signal) {
   const hashes = new Set();
-  for (const path of files) hashes.add(await hashPieces(origin, path));
+  for (const path of files) hashes.add(await hashPieces(origin, path, signal));
   return hashes.size > 0 ? hex(await sha256([...hashes].sort().map(fromHex))) : undefined;
 }
 
@@ -38,13 +41,14 @@ function inFolder(folder, all) {
   return inside.filter(isRead).map((path) => prefix + path);
 }
 
-async function hashPieces(origin, path) {
+async function hashPieces(origin, path, signal) {
   const length = await origin.size(path);
   if (length === undefined) throw new Error(`${path} is not there`);
   const header = new DataView(new ArrayBuffer(8));
   header.setBigUint64(0, BigInt(length), true);
   const parts = [new Uint8Array(header.buffer)];
   const piece = async (start, bytes) => {
+    signal?.throwIfAborted();
     const end = Math.min(start + bytes, length);
     if (start < end) parts.push(await origin.read(path, start, end));
   };

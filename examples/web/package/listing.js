@@ -1,5 +1,5 @@
-// Which files a model's folder has. Web servers have no lists, and a browser shows every answer that there is no such file in red;
-// whoever knows the list asks for none. This file imports nothing, so that tests can run it under Node.
+// Which files a model's folder has. Web servers have no lists, and a browser shows in red every answer that there is no such file;
+// where the list is known, none is asked for. This file imports nothing, so that tests can run it under Node.
 
 /** More bytes are no `model_index.json`. */
 const MOST_BYTES = 4 << 20;

@@ -97,15 +97,17 @@ export class Ralu {
   #origin;
   #generation;
   #wasm;
-  /** Resolves when the engine knows what pictures say of the model. */
+  /** Counts the hash that pictures carry, while its signal lasts; undefined where there is none. */
+  #hash;
+  /** Resolves when the engine knows it. */
   #named;
+  #disposing = new AbortController();
 
   constructor(engine, origin, wasm, hash) {
     this.#engine = engine;
     this.#origin = origin;
     this.#wasm = wasm;
-    // That it cannot be made is no error: pictures name the model all the same.
-    this.#named = hash?.then((hash) => this.#engine?.setModelHash(hash)).catch(() => {});
+    this.#hash = hash;
   }
 
   static async load(model, options = {}) {
@@ -178,6 +180,10 @@ export class Ralu {
 
   async *generate({ signal, ...request }) {
     signal?.throwIfAborted();
+    // Only for a model that is drawn with, and not after it was disposed of: reading may store again what was forgotten. That it
+    // cannot be counted is no error: pictures name the model all the same.
+    const { signal: disposed } = this.#disposing;
+    this.#named ??= this.#hash?.(disposed).then((hash) => this.#engine?.setModelHash(hash)).catch(() => {});
     await this.#named;
     let generation;
     try {
@@ -208,6 +214,7 @@ export class Ralu {
   }
 
   dispose() {
+    this.#disposing.abort();
     this.#generation?.cancel();
     this.#engine?.close();
     this.#engine?.free();
@@ -243,7 +250,8 @@ async function openEngine(options) {
     signal?.throwIfAborted();
     onProgress({ phase: "ready" });
     // Where nothing is kept, or nobody knows all files, there is none.
-    return { engine: new Ralu(engine, source, exports, all.length > 0 ? hashModel(source, all) : undefined) };
+    const hash = all.length > 0 ? (signal) => hashModel(source, all, signal) : undefined;
+    return { engine: new Ralu(engine, source, exports, hash) };
   } catch (error) {
     engine?.close();
     engine?.free();
