@@ -157,17 +157,13 @@ impl Progress {
     }
 
     fn step(&mut self, step: &StepDone) {
-        let left = self.time_left.after_step(step.step, step.seconds, step.done);
+        let left = self.time_left.after_step(step.step, step.of, step.seconds, step.done);
         let of = self.stage.as_ref().map_or(step.stage, |stage| stage.of);
         let name = self.picture_name(step.image);
         let place = format!("stage {}/{of}, step {}/{}", step.stage, step.step, step.of);
-        let (left, seconds) = (human_time(left), step.seconds);
-        self.update(
-            &name,
-            step.done,
-            format!("{place}, {left} left, {seconds:.2} s a step"),
-            false,
-        );
+        let left = left.map_or(String::new(), |left| format!(" {} left,", human_time(left)));
+        let seconds = step.seconds;
+        self.update(&name, step.done, format!("{place},{left} {seconds:.2} s a step"), false);
         // What comes next is no step.
         if step.step == step.of {
             let next = if step.stage == of { "decoding" } else { "preparing the next stage" };
