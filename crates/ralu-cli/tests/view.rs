@@ -17,7 +17,7 @@ fn write_script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("rights");
 }
 
-/// The program in a folder of its own, where no viewer lies beside it.
+/// The program in a folder of its own, without a viewer next to it.
 fn alone(folder: &Path) -> Command {
     let copy = folder.join("ralu");
     fs::copy(env!("CARGO_BIN_EXE_ralu"), &copy).expect("a copy");
@@ -38,7 +38,7 @@ fn view_hands_on_what_it_is_told_and_how_it_ends() {
     let folder = folder();
     write_script(&folder.path().join("ralu-viewer"), VIEWER);
     let mut command = alone(folder.path());
-    // Where a loader runs the program, that is what the viewer is looked for beside.
+    // Where a loader runs the program, the viewer is looked for next to that.
     command.env("PATH", folder.path());
     command.args(["--model", "a model", "--from", "one.png", "a fox, two\nlines"]);
     command.args(["--clip_l", "a.gguf", "--no-t5", "--memory-budget=1KiB"]);
